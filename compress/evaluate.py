@@ -1,0 +1,37 @@
+"""Facts about a torch module: its score on a task, its parameters, its arithmetic."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgedl.runtime.task import Scores, Task
+
+EVALUATION_BATCH = 250
+
+
+def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
+    """Score every sample of a split: float64 [N], in the split's order."""
+    scores = []
+    with torch.no_grad():
+        for batch in task.batches(split, EVALUATION_BATCH):
+            outputs = as_tuple(module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs)))
+            scores.append(task.score([y.numpy() for y in outputs], batch.labels))
+    return np.concatenate(scores)
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    """Return a module's output or outputs as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trained values."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
+    """Return the multiply-accumulates of one forward pass (torch counts two operations each)."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*example_inputs)
+    return counter.get_total_flops() // 2

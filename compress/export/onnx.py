@@ -1,0 +1,104 @@
+"""torch graph -> ONNX file, without the exporter's metadata."""
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.trace import MAX_BATCH
+from edgedl.runtime.errors import EdgedlError
+
+# 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
+OPSET = 20
+
+
+class ExportError(EdgedlError):
+    """A converter refused the graph; the message names the operator or its reason."""
+
+
+def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
+    """Return the graph as an ONNX model with a free batch size.
+
+    Args:
+        graph: a canonical or emitted graph.
+        example_inputs: one float32 tensor [B >= 2, ...] per input.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    names = [n.name for n in input_nodes(graph)]
+    outputs = [f"output_{i}" for i in range(len(output_nodes(graph)))]
+    shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in names)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph,
+                example_inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=names,
+                output_names=outputs,
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    except Exception as error:
+        # The exporter raises its own and torch's classes alike; the cause is in the message.
+        raise ExportError(f"torch.onnx cannot export the graph: {_reason(error)}") from error
+    buffer = io.BytesIO()
+    if program is None:
+        raise ExportError("torch.onnx exported nothing")
+    onnx.save(program.model_proto, buffer)
+    return strip(onnx.load_from_string(buffer.getvalue()))
+
+
+def strip(model: onnx.ModelProto) -> bytes:
+    """Return the model without stack traces, shapes of inner values and descriptions."""
+    graph = model.graph
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    items: Sequence[onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto] = [
+        *graph.node,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+    ]
+    for item in items:
+        del item.metadata_props[:]
+        item.doc_string = ""
+    pool_mean_to_global_average(graph)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def pool_mean_to_global_average(graph: onnx.GraphProto) -> None:
+    """Write ``ReduceMean`` over height and width as ``GlobalAveragePool``.
+
+    ONNX Runtime has an int8 kernel for the latter only.
+    """
+    constants = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+        keepdims = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        if sorted(axes) in ([2, 3], [-2, -1]) and keepdims:
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:]
+            del node.attribute[:]
+    used = {name for node in graph.node for name in node.input}
+    kept = [t for t in graph.initializer if t.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,126 @@
+"""Rewrite a traced graph into the few operators that the quantizer reasons about.
+
+Every rewrite is exact up to float rounding; ``trace`` checks that.
+"""
+
+import torch
+from torch import fx
+
+from edgedl.compress.graph.edit import (
+    finish,
+    get_tensor,
+    insert_call,
+    insert_constant,
+    is_constant,
+    set_tensor,
+)
+from edgedl.compress.graph.operators import WEIGHTED, aten
+
+
+def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
+    """Apply every rewrite in place and return the module."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and "_guards" in str(node.target):
+            module.graph.erase_node(node)
+        elif node.target in (aten.dropout.default, aten.detach_.default, aten.alias.default):
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is aten.batch_norm.default:
+            fold_batch_norm(module, node)
+        elif node.target is aten.adaptive_avg_pool2d.default and _is_global(node.args[1]):
+            pool_to_mean(module, node)
+        elif node.target in (aten.mul.Tensor, aten.div.Tensor):
+            affine_to_depthwise(module, node)
+    return finish(module)
+
+
+def fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
+    """Fold an inference-mode batch norm into the convolution or linear before it.
+
+    A batch norm without such an operator of its own becomes a 1x1 depthwise convolution (for
+    [N, C, H, W]) or stays as it is.
+
+    Source: Jacob et al., "Quantization and training of neural networks for efficient
+    integer-arithmetic-only inference", 2018, section 3.2, equation 14.
+    """
+    producer, gamma, beta, mean, variance = node.args[:5]
+    epsilon = float(node.args[7])  # type: ignore[arg-type]
+    deviation = torch.sqrt(get_tensor(module, _path(variance)) + epsilon)
+    factor = 1 / deviation if gamma is None else get_tensor(module, _path(gamma)) / deviation
+    shift = -get_tensor(module, _path(mean)) * factor
+    if beta is not None:
+        shift = shift + get_tensor(module, _path(beta))
+    if not isinstance(producer, fx.Node):
+        return
+    if producer.target not in WEIGHTED or len(producer.users) != 1 or _is_shared(producer):
+        if node.meta["val"].ndim == 4:
+            _replace_by_depthwise(module, node, producer, factor, shift)
+        return
+    path = _path(producer.args[1])
+    weight = get_tensor(module, path)
+    shape = [1] * weight.ndim
+    shape[WEIGHTED[producer.target]] = -1
+    if len(producer.args) > 2 and producer.args[2] is not None:
+        shift = shift + get_tensor(module, _path(producer.args[2])) * factor
+    set_tensor(module, path, weight * factor.view(shape))
+    bias = insert_constant(module, producer, f"{path.rpartition('.')[0]}_folded_bias".lstrip("_").replace(".", "_"), shift)
+    bias.meta["val"] = shift
+    producer.args = (*producer.args[:2], bias, *producer.args[3:])
+    node.replace_all_uses_with(producer)
+
+
+def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
+    """Turn ``(x - mean) * k`` or ``(x - mean) / k`` over channels into a 1x1 depthwise conv.
+
+    One integer operator on every runtime. It must not be folded into the convolution behind it:
+    that is not exact where the convolution pads with zeros.
+    """
+    inner, k = node.args[:2]
+    if not (isinstance(inner, fx.Node) and inner.target is aten.sub.Tensor and is_constant(k)):
+        return
+    x, mean = inner.args[:2]
+    if not is_constant(mean) or len(inner.args) > 2 or not isinstance(x, fx.Node):
+        return
+    channels = node.meta["val"].shape[1] if node.meta["val"].ndim == 4 else 0
+    constants = [get_tensor(module, _path(c)) for c in (mean, k)]
+    if any(c.numel() != channels or c.shape[-2:] != (1, 1) for c in constants):
+        return
+    offset, factor = (c.flatten() for c in constants)
+    factor = 1 / factor if node.target is aten.div.Tensor else factor
+    _replace_by_depthwise(module, node, x, factor, -offset * factor)
+
+
+def pool_to_mean(module: fx.GraphModule, node: fx.Node) -> None:
+    """Turn a global average pool into a mean over height and width."""
+    mean = insert_call(module.graph, node, aten.mean.dim, node.args[0], [2, 3], True)
+    mean.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(mean)
+
+
+def _replace_by_depthwise(
+    module: fx.GraphModule, node: fx.Node, x: fx.Node, factor: torch.Tensor, shift: torch.Tensor
+) -> None:
+    weight = factor.view(-1, 1, 1, 1)
+    w = insert_constant(module, node, f"{node.name}_weight", weight)
+    b = insert_constant(module, node, f"{node.name}_bias", shift)
+    w.meta["val"], b.meta["val"] = weight, shift
+    conv = insert_call(
+        module.graph, node, aten.conv2d.default, x, w, b, [1, 1], [0, 0], [1, 1], len(factor)
+    )
+    conv.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(conv)
+
+
+def _is_shared(producer: fx.Node) -> bool:
+    """Say whether the weight is not the producer's own constant, so it must not be changed."""
+    weight = producer.args[1]
+    return not is_constant(weight) or len(weight.users) > 1  # type: ignore[union-attr]
+
+
+def _is_global(size: object) -> bool:
+    return size in ([1, 1], (1, 1), 1, [1])
+
+
+def _path(node: object) -> str:
+    if not isinstance(node, fx.Node):
+        raise TypeError(f"expected a constant of the graph, got {node!r}")
+    return str(node.target)

@@ -1,0 +1,76 @@
+"""Small edits of an fx graph: read and write its tensors, insert calls."""
+
+import operator
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+
+def get_tensor(module: fx.GraphModule, path: str) -> Tensor:
+    """Return the parameter or buffer at a dotted path."""
+    tensor = operator.attrgetter(path)(module)
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{path} is {type(tensor).__name__}, not a tensor")
+    return tensor.detach()
+
+
+def set_tensor(module: fx.GraphModule, path: str, value: Tensor) -> None:
+    """Store a copy of ``value`` as a buffer at a dotted path, replacing what is there."""
+    parent_path, _, leaf = path.rpartition(".")
+    parent: nn.Module = module.get_submodule(parent_path)
+    if hasattr(parent, leaf):
+        delattr(parent, leaf)
+    parent.register_buffer(leaf, value.detach().clone())
+
+
+def insert_constant(
+    module: fx.GraphModule, before: fx.Node, path: str, value: Tensor
+) -> fx.Node:
+    """Store a tensor and return a node that reads it, placed before another node."""
+    set_tensor(module, path, value)
+    with module.graph.inserting_before(before):
+        return module.graph.get_attr(path)
+
+
+def insert_call(graph: fx.Graph, before: fx.Node, function: Any, *arguments: Any) -> fx.Node:
+    """Insert a call before a node and return it."""
+    with graph.inserting_before(before):
+        return graph.call_function(function, arguments)
+
+
+def is_constant(node: Any) -> bool:
+    """Say whether an argument is a node that reads a stored tensor."""
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def is_float_tensor(node: fx.Node) -> bool:
+    """Say whether a node's value is a floating-point tensor, by the traced example."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def finish(module: fx.GraphModule) -> fx.GraphModule:
+    """Drop what is unused, check the graph, and regenerate its code."""
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    used = {str(n.target) for n in module.graph.nodes if n.op == "get_attr"}
+    owned = [*dict(module.named_parameters()), *dict(module.named_buffers())]
+    for path in owned:
+        if path not in used:
+            parent, _, leaf = path.rpartition(".")
+            delattr(module.get_submodule(parent), leaf)
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def output_nodes(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the nodes whose values the graph returns, in order."""
+    (result,) = next(n for n in module.graph.nodes if n.op == "output").args
+    flat = result if isinstance(result, (list, tuple)) else [result]
+    return [n for n in flat if isinstance(n, fx.Node)]
+
+
+def input_nodes(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the placeholders, in order."""
+    return [n for n in module.graph.nodes if n.op == "placeholder"]

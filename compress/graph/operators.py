@@ -1,0 +1,63 @@
+"""What edgedl knows about torch operators. Everything else computes in float."""
+
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+# Operators with a constant weight -> the weight's output-channel axis.
+WEIGHTED: dict[Any, int] = {
+    aten.conv1d.default: 0,
+    aten.conv2d.default: 0,
+    aten.conv2d.padding: 0,
+    aten.linear.default: 0,
+}
+
+# Activations that a runtime folds into the requantization of the operator before them.
+FUSED_ACTIVATIONS: frozenset[Any] = frozenset(
+    {
+        aten.relu.default,
+        aten.relu_.default,
+        aten.hardtanh.default,
+        aten.hardtanh_.default,
+        aten.clamp.default,
+        aten.relu6.default,
+    }
+)
+
+# Operators after which such an activation is folded.
+ACTIVATION_PRODUCERS: frozenset[Any] = frozenset({*WEIGHTED, aten.add.Tensor, aten.add_.Tensor})
+
+# Operators that only move values: output and input share one encoding.
+PASS_THROUGH: frozenset[Any] = frozenset(
+    {
+        aten.view.default,
+        aten.reshape.default,
+        aten.flatten.using_ints,
+        aten.transpose.int,
+        aten.permute.default,
+        aten.max_pool2d.default,
+        aten.avg_pool2d.default,
+        aten.slice.Tensor,
+        aten.select.int,
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.contiguous.default,
+        aten.clone.default,
+        aten.pad.default,
+        aten.constant_pad_nd.default,
+    }
+)
+
+# Operators that compute in int8 and have an encoding of their own.
+ELEMENTWISE: frozenset[Any] = frozenset(
+    {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mean.dim}
+)
+
+CONCAT = aten.cat.default
+
+QUANTIZABLE: frozenset[Any] = frozenset(
+    {*WEIGHTED, *FUSED_ACTIVATIONS, *PASS_THROUGH, *ELEMENTWISE, CONCAT}
+)

@@ -1,0 +1,82 @@
+"""From a torch module to the canonical float graph that everything else works on."""
+
+import copy
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.graph.canonicalize import canonicalize
+from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.runtime.errors import EdgedlError
+
+MAX_BATCH = 4096
+EQUAL_WITHIN = 1e-4
+
+
+class TraceError(EdgedlError):
+    """The module cannot be turned into a graph, or the graph is not the module."""
+
+
+def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """Export a module with a free batch size and canonicalise it. The module stays untouched.
+
+    Args:
+        module: network in evaluation mode.
+        example_inputs: one tensor per argument, each [B, ...] with B >= 1.
+
+    Returns:
+        A graph of aten operators, float32.
+
+    Raises:
+        TraceError: torch.export refuses the module, it mixes training behaviour in, or the
+            canonical graph differs from it by more than 1e-4 of its largest output.
+    """
+    doubled = tuple(torch.cat([x, x])[: max(2, len(x))] for x in example_inputs)
+    shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
+    except Exception as error:
+        # torch.export reports whatever the module's own code raises, in many classes.
+        raise TraceError(
+            f"torch.export cannot trace {type(module).__name__}: {_first_line(error)}; the module "
+            "must work for any batch size and have no data-dependent branches"
+        ) from error
+    graph = copy.deepcopy(program.module())
+    if not isinstance(graph, fx.GraphModule):
+        raise TraceError(f"torch.export gave {type(graph).__name__}, expected a graph")
+    graph = canonicalize(graph)
+    _check_interface(graph)
+    _check_equal(module, graph, doubled)
+    return graph
+
+
+def _check_interface(graph: fx.GraphModule) -> None:
+    for node in [*input_nodes(graph), *output_nodes(graph)]:
+        value = node.meta.get("val")
+        if value is not None and value.dtype != torch.float32:
+            raise TraceError(
+                f"input or output '{node.name}' is {value.dtype}: only float32 is supported"
+            )
+
+
+def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        expected, found = as_tuple(module(*inputs)), as_tuple(graph(*inputs))
+    for index, (a, b) in enumerate(zip(expected, found, strict=True)):
+        if not torch.isfinite(a).all():
+            raise TraceError(f"output {index} of the module is not finite on its example inputs")
+        if (a - b).abs().max() > EQUAL_WITHIN * max(1.0, float(a.abs().max())):
+            raise TraceError(
+                f"the traced graph differs from the module by {float((a - b).abs().max()):.2g} in "
+                f"output {index}: does its forward depend on randomness or on training mode?"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,71 @@
+"""The arithmetic of affine quantization: real = scale * (integer - zero_point).
+
+Source: Jacob et al., "Quantization and training of neural networks for efficient
+integer-arithmetic-only inference", 2018, section 2.1.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.compress.quantize.encodings import Range
+
+Target = Literal["ort", "tflite", "tensorrt"]
+TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
+
+# A narrower tensor than this is a constant zero; its step must still be a normal float32.
+SMALLEST_WIDTH = 1e-8
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Integers of one tensor: step, zero point, and the integers in use.
+
+    Attributes:
+        scale: step size, a float32 value.
+        zero_point: integer that stands for 0.0.
+        qmin: smallest integer. qmax: largest integer.
+        dtype: "int8" or "uint8".
+    """
+
+    scale: float
+    zero_point: int
+    qmin: int
+    qmax: int
+    dtype: Literal["int8", "uint8"]
+
+    def quantize(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.integer]:
+        """Round to the nearest integer, ties to even, and saturate."""
+        q = np.rint(x / np.float32(self.scale)) + self.zero_point
+        return np.clip(q, self.qmin, self.qmax).astype(self.dtype)
+
+    def dequantize(self, q: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Return the real values of integers, float32."""
+        return (q.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+
+
+def affine_for(values: Range, target: Target) -> Affine:
+    """Derive a target's integers from the range of a tensor.
+
+    ONNX Runtime gets uint8 and TFLite int8, the same grid shifted by 128. TensorRT takes only
+    symmetric int8 (zero point 0).
+
+    >>> affine_for(Range(0.0, 2.55), "ort").zero_point
+    0
+    >>> affine_for(Range(-1.0, 1.27), "tensorrt").zero_point
+    0
+    """
+    lo, hi = min(values.lo, 0.0), max(values.hi, 0.0)
+    if target == "tensorrt":
+        return Affine(_float32(max(-lo, hi, SMALLEST_WIDTH) / 127), 0, -128, 127, "int8")
+    scale = _float32(max(hi - lo, SMALLEST_WIDTH) / 255)
+    zero_point = int(min(127, max(-128, round(-lo / scale) - 128)))
+    if target == "ort":
+        return Affine(scale, zero_point + 128, 0, 255, "uint8")
+    return Affine(scale, zero_point, -128, 127, "int8")
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))

@@ -1,0 +1,106 @@
+"""Fill the encodings table by running calibration samples through the float graph."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.operators import ELEMENTWISE, PASS_THROUGH, WEIGHTED, CONCAT
+from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
+from edgedl.compress.quantize.observers import Histogram, Observer
+from edgedl.runtime.errors import BadInputError
+
+# A channel whose weights are (almost) zero still needs a step; relative to the largest channel.
+WEIGHT_FLOOR = 1e-4
+SMALLEST_WEIGHT = 1e-8
+# |bias| / (input scale * weight scale) must stay below this, well inside int32.
+BIAS_LIMIT = 2**30
+
+Calibration = Iterable[tuple[Tensor, ...]]
+
+
+def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -> Encodings:
+    """Return the table of a canonical float graph.
+
+    Args:
+        graph: from ``trace``.
+        batches: calibration inputs, one tuple of float32 tensors per batch.
+        observer: how a range is chosen from what was seen. Network inputs always keep the
+            whole range they were seen in: their grid is the sensor's.
+
+    Raises:
+        BadInputError: there are no samples, or a tensor is not finite on one of them.
+    """
+    histograms = observe(graph, batches)
+    inputs = {n.name for n in graph.graph.nodes if n.op == "placeholder"}
+    activations = {
+        name: histogram.range("minmax" if name in inputs else observer)
+        for name, histogram in histograms.items()
+    }
+    for node in graph.graph.nodes:
+        if node.target in PASS_THROUGH and node.args[0].name in activations:
+            activations[node.name] = activations[node.args[0].name]
+        if node.target in ELEMENTWISE or node.target is CONCAT:
+            for constant in filter(is_constant, node.all_input_nodes):
+                values = get_tensor(graph, str(constant.target))
+                activations[constant.name] = Range(float(values.min()), float(values.max()))
+    return Encodings(activations, weight_ranges(graph, activations))
+
+
+def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:
+    """Return one histogram per float tensor that has an encoding of its own."""
+    histograms: dict[str, Histogram] = {}
+
+    def add(node: fx.Node, value: Tensor) -> None:
+        try:
+            histograms.setdefault(node.name, Histogram()).add(value)
+        except ValueError as error:
+            raise BadInputError(f"calibration met {error} in tensor '{node.name}'") from error
+
+    tap = _Tap(graph, add)
+    with torch.no_grad():
+        for batch in batches:
+            tap.run(*batch)
+    if not histograms:
+        raise BadInputError("there are no calibration samples")
+    return histograms
+
+
+def weight_ranges(graph: fx.GraphModule, activations: dict[str, Range]) -> dict[str, Tensor]:
+    """Return the largest magnitude per output channel of every quantizable weight.
+
+    A channel's range is widened where its bias would not fit the int32 accumulator, whose step
+    is the input's times the weight's.
+    """
+    ranges: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.target not in WEIGHTED or not is_constant(node.args[1]):
+            continue
+        path = str(node.args[1].target)
+        weight = get_tensor(graph, path).movedim(WEIGHTED[node.target], 0).flatten(1)
+        amax = weight.abs().amax(1)
+        amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
+        if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
+            bias = get_tensor(graph, str(node.args[2].target)).abs()
+            input_scale = affine_for(activations[node.args[0].name], "tflite").scale
+            amax = torch.maximum(amax, bias * WEIGHT_QMAX / (input_scale * BIAS_LIMIT))
+        ranges[path] = torch.maximum(amax, ranges.get(path, amax))
+    return ranges
+
+
+class _Tap(fx.Interpreter):
+    """Runs a graph and shows every float tensor that needs an encoding of its own."""
+
+    def __init__(self, graph: fx.GraphModule, show: Callable[[fx.Node, Tensor], None]) -> None:
+        super().__init__(graph)
+        self._show = show
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        computed = n.op in ("call_function", "placeholder") and n.target not in PASS_THROUGH
+        if computed and isinstance(value, Tensor) and value.is_floating_point():
+            self._show(n, value)
+        return value

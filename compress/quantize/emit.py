@@ -1,0 +1,129 @@
+"""Write the table into a graph: quantize/dequantize operators where a target wants them.
+
+The emitted graph runs in torch. It is the reference that the exported file is held against.
+"""
+
+import copy
+
+import torch
+import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers quantized_decomposed)
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import (
+    finish,
+    get_tensor,
+    insert_call,
+    insert_constant,
+    is_constant,
+    set_tensor,
+)
+from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.quantize.affine import Affine, Target, affine_for
+from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, weight_scales
+from edgedl.compress.quantize.placement import needs_requantization, place, quantized_nodes
+
+_ops = torch.ops.quantized_decomposed
+_INT32_MAX = 2**31
+
+
+def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.GraphModule:
+    """Return a copy of a canonical float graph, quantized as ``target`` wants it.
+
+    Activations get per-tensor encodings, weights symmetric per-channel int8. For ONNX Runtime and
+    TFLite biases are rounded to the int32 grid (input scale times weight scale) that both
+    compute on, so that torch gives the same integers; TensorRT keeps float biases.
+    """
+    emitted = copy.deepcopy(graph)
+    chosen = quantized_nodes(emitted.graph, encodings)
+    placement = place(emitted.graph, encodings, target)
+    requantized = needs_requantization(emitted.graph, encodings) if target == "tflite" else []
+    for node, users in placement.items():
+        affine = affine_for(encodings.activations[node.name], target)
+        pair = _insert_pair(emitted.graph, node, node.next, affine)
+        for user in users:
+            user.replace_input_with(node, pair)
+    for source, concat in requantized:
+        affine = affine_for(encodings.activations[concat.name], target)
+        read = _current_reader(source, concat)
+        concat.replace_input_with(read, _insert_pair(emitted.graph, read, concat, affine))
+    for node in list(emitted.graph.nodes):
+        if node.target in WEIGHTED and node in chosen:
+            scales = weight_scales(encodings.weights[str(node.args[1].target)])
+            axis = WEIGHTED[node.target]
+            if target != "tensorrt":
+                _round_bias(emitted, node, scales)
+            node.update_arg(1, _quantize_weight(emitted, node, scales, axis, target))
+    return finish(emitted)
+
+
+def _insert_pair(graph: fx.Graph, value: fx.Node, before: fx.Node, affine: Affine) -> fx.Node:
+    """Insert quantize and dequantize of ``value`` and return the dequantize."""
+    arguments = (
+        affine.scale,
+        affine.zero_point,
+        affine.qmin,
+        affine.qmax,
+        getattr(torch, affine.dtype),
+    )
+    quantized = insert_call(graph, before, _ops.quantize_per_tensor.default, value, *arguments)
+    pair = insert_call(graph, before, _ops.dequantize_per_tensor.default, quantized, *arguments)
+    pair.meta["val"] = value.meta.get("val")
+    return pair
+
+
+def _current_reader(source: fx.Node, concat: fx.Node) -> fx.Node:
+    """Return what ``concat`` reads of ``source`` now: itself or its dequantized value."""
+    if source in concat.all_input_nodes:
+        return source
+    for node in concat.all_input_nodes:
+        if node.target is _ops.dequantize_per_tensor.default and node.args[0].args[0] is source:
+            return node
+    raise LookupError(f"'{concat.name}' does not read '{source.name}'")
+
+
+def _quantize_weight(
+    module: fx.GraphModule, node: fx.Node, scales: Tensor, axis: int, target: Target
+) -> fx.Node:
+    """Return a node with the dequantized weight, placed before ``node``.
+
+    TFLite's converter wants to quantize the float weight itself; ONNX files store int8.
+    """
+    source = node.args[1]
+    if not isinstance(source, fx.Node):
+        raise TypeError(f"the weight of '{node.name}' is not a constant")
+    path = f"{node.name}_weight"
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    scale = insert_constant(module, node, f"{path}_scale", scales)
+    zero_point = insert_constant(module, node, f"{path}_zero_point", zeros)
+    arguments = (scale, zero_point, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8)
+    if target == "tflite":
+        quantized = insert_call(
+            module.graph, node, _ops.quantize_per_channel.default, source, *arguments
+        )
+    else:
+        weight = get_tensor(module, str(source.target))
+        values = _ops.quantize_per_channel(
+            weight, scales, zeros, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8
+        )
+        quantized = insert_constant(module, node, f"{path}_int8", values)
+    return insert_call(
+        module.graph, node, _ops.dequantize_per_channel.default, quantized, *arguments
+    )
+
+
+def _round_bias(module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
+    """Round a bias to multiples of input scale times weight scale, as the int32 kernels do."""
+    if len(node.args) < 3 or not is_constant(node.args[2]):
+        return
+    dequantized = node.args[0]
+    if not isinstance(dequantized, fx.Node) or not isinstance(dequantized.args[1], float):
+        return
+    step = scales.double() * dequantized.args[1]
+    bias = get_tensor(module, str(node.args[2].target))  # type: ignore[union-attr]
+    integers = torch.round(bias.double() / step)
+    if integers.abs().max() >= _INT32_MAX:
+        raise OverflowError(f"the bias of '{node.name}' does not fit int32 at its scale")
+    path = f"{node.name}_bias_int32_grid"
+    set_tensor(module, path, (integers * step).float())
+    with module.graph.inserting_before(node):
+        node.update_arg(2, module.graph.get_attr(path))

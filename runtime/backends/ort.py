@@ -1,0 +1,64 @@
+"""ONNX Runtime on the CPU."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.manifest import Artifact
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INSTALL = "onnxruntime is missing: pip install 'edgedl[ort]'"
+FATAL_ONLY = 4
+
+
+class OnnxRuntimeSession:
+    """An ONNX file in ONNX Runtime."""
+
+    def __init__(self, session: "onnxruntime.InferenceSession", artifact: Artifact) -> None:
+        """Keep the session and the tensor names in manifest order."""
+        self._run = session.run
+        self._inputs = [spec.name for spec in artifact.inputs]
+        self._outputs = [spec.name for spec in artifact.outputs]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run one inference; any batch size where the shape leaves it free."""
+        outputs: list[Array] = self._run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+        return outputs
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._run
+
+
+class OnnxRuntimeBackend:
+    """Loads ONNX files; only the CPU provider, so nothing can fall back in silence."""
+
+    def available(self) -> Availability:
+        """Say whether onnxruntime imports."""
+        try:
+            import onnxruntime
+        except ImportError:
+            return Availability(False, INSTALL)
+        return Availability(True, f"onnxruntime {onnxruntime.__version__}")
+
+    def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
+        """Load an ONNX file; ``threads`` work inside an operator, one operator at a time."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendUnavailableError(INSTALL) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL_ONLY
+        try:
+            session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            # onnxruntime raises a dozen unrelated classes here; each means the file is refused.
+            raise BadInputError(f"onnxruntime refuses {artifact.path}: {error}") from error
+        return OnnxRuntimeSession(session, artifact)

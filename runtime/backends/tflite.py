@@ -1,0 +1,71 @@
+"""LiteRT (the successor of tflite-runtime) on the CPU, with its XNNPACK kernels."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.manifest import Artifact
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+
+INSTALL = "ai-edge-litert is missing: pip install 'edgedl[tflite]'"
+
+
+class LiteRTSession:
+    """A TFLite file in the LiteRT interpreter."""
+
+    def __init__(self, interpreter: "Interpreter", artifact: Artifact) -> None:
+        """Keep tensor indices in manifest order."""
+        self._interpreter = interpreter
+        inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
+        outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
+        self._inputs = [inputs[spec.name] for spec in artifact.inputs]
+        self._outputs = [outputs[spec.name] for spec in artifact.outputs]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run one inference at the shapes the file fixes."""
+        interpreter = self._interpreter
+        for index, value in zip(self._inputs, inputs, strict=True):
+            interpreter.set_tensor(index, value)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in self._outputs]
+
+    def close(self) -> None:
+        """Drop the interpreter."""
+        del self._interpreter
+
+
+class LiteRTBackend:
+    """Loads TFLite files from memory."""
+
+    def available(self) -> Availability:
+        """Say whether ai-edge-litert imports."""
+        try:
+            import ai_edge_litert
+            import ai_edge_litert.interpreter  # noqa: F401
+        except ImportError:
+            return Availability(False, INSTALL)
+        version = getattr(ai_edge_litert, "__version__", None) or _installed_version()
+        return Availability(True, f"ai-edge-litert {version}")
+
+    def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
+        """Load a TFLite file."""
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise BackendUnavailableError(INSTALL) from error
+        try:
+            # From verified memory: CompiledModel.from_file crashes on damaged files.
+            interpreter = Interpreter(model_content=model, num_threads=threads)
+            interpreter.allocate_tensors()
+            return LiteRTSession(interpreter, artifact)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise BadInputError(f"LiteRT refuses {artifact.path}: {error}") from error
+
+
+def _installed_version() -> str:
+    from importlib.metadata import version
+
+    return version("ai-edge-litert")

@@ -1,0 +1,39 @@
+"""The errors a user meets. Each carries the exit code that the command line returns."""
+
+
+class EdgedlError(Exception):
+    """Base of every expected failure: one readable line that says what to do.
+
+    Attributes:
+        exit_code: process exit code of the command that meets it.
+    """
+
+    exit_code = 2
+
+
+class BadInputError(EdgedlError):
+    """Wrong usage, or an input that cannot be used (exit code 2)."""
+
+
+class BudgetMissedError(EdgedlError):
+    """A budget on accuracy or latency was missed (exit code 1)."""
+
+    exit_code = 1
+
+
+class InvalidMeasurementError(EdgedlError):
+    """The measurement is not valid; the message says why (exit code 3)."""
+
+    exit_code = 3
+
+
+class BackendUnavailableError(EdgedlError):
+    """A runtime, driver or client program is not there (exit code 4)."""
+
+    exit_code = 4
+
+
+class IntegrityError(EdgedlError):
+    """A file is not what its manifest says it is (exit code 5)."""
+
+    exit_code = 5

@@ -1,0 +1,144 @@
+"""The records of ``manifest.json``. Strict: unknown or missing keys are an error."""
+
+from typing import Literal
+
+import msgspec
+
+from edgedl.runtime.preprocess import ImagePreprocessing
+
+
+BackendName = Literal["ort", "tflite", "tensorrt"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the manifest's records: immutable and strict."""
+
+
+class TensorSpec(_Record):
+    """An input or output of a network.
+
+    Attributes:
+        name: its name in the model file.
+        shape: dimensions; None where the size is free.
+        dtype: numpy name of the element type, for example "float32" or "int8".
+        scale: quantization step of an integer tensor, else None.
+        zero_point: integer that stands for 0.0, else None.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class TaskRecord(_Record):
+    """What the network is for: task name, metric, and class names in label order."""
+
+    name: str
+    metric: str
+    classes: tuple[str, ...]
+
+
+class FileRecord(_Record):
+    """Size and sha256 of a file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Parity(_Record):
+    """How a file's outputs, run on its runtime, differ from the emitted torch graph.
+
+    Attributes:
+        samples: inputs compared.
+        max_abs_error: largest difference of any output value.
+        mean_abs_error: mean difference.
+        mean_lsb_error: mean difference in quantization steps of the output; None for floats.
+        prediction_agreement: share of samples with the same argmax; None if not a classification.
+        runtime: what ran the file, for example "onnxruntime 1.31.1".
+    """
+
+    samples: int
+    max_abs_error: float
+    mean_abs_error: float
+    mean_lsb_error: float | None
+    prediction_agreement: float | None
+    runtime: str
+
+
+class Artifact(_Record):
+    """One model file for one runtime.
+
+    Attributes:
+        name: backend and precision, for example "tflite-int8".
+        backend: the runtime it is for.
+        precision: of weights and arithmetic.
+        path: file inside the bundle; two artifacts may share one file.
+        inputs: as in the file, in the order of the manifest's inputs.
+        outputs: as in the file, in the order of the manifest's outputs.
+        golden_tolerance: largest allowed difference to ``golden.npz`` on this runtime.
+        parity: agreement with the torch graph, measured when the bundle was made.
+        check: what examined a file that cannot run on the making machine, and its verdict.
+    """
+
+    name: str
+    backend: BackendName
+    precision: Precision
+    path: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    golden_tolerance: float
+    parity: Parity | None = None
+    check: str | None = None
+
+
+class HistoryEntry(_Record):
+    """A stage that was applied, with all its settings."""
+
+    stage: str
+    settings: dict[str, str | int | float | bool | None]
+
+
+class HostMetric(_Record):
+    """A number measured on the making machine: artifact, name, value and its 95 % interval."""
+
+    artifact: str
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+
+
+class Manifest(_Record):
+    """Everything a device needs to know about a bundle.
+
+    Attributes:
+        name: of the compressed model.
+        task: what it is for.
+        inputs: logical inputs, float32 after preprocessing.
+        outputs: logical outputs, float32.
+        preprocessing: how a picture becomes the first input; None for plain arrays.
+        artifacts: the model files, the float32 reference first.
+        files: every file of the bundle but this one.
+        history: stages in the order they were applied.
+        toolchain: versions that made the files.
+        metrics: measured on the making machine.
+        recommended: name of the artifact to use, decided by measurement; None if not measured.
+        licence: of the weights. data: provenance of calibration and evaluation data.
+    """
+
+    name: str
+    task: TaskRecord
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: ImagePreprocessing | None
+    artifacts: tuple[Artifact, ...]
+    files: dict[str, FileRecord]
+    history: tuple[HistoryEntry, ...]
+    toolchain: dict[str, str]
+    licence: str
+    data: str
+    metrics: tuple[HostMetric, ...] = ()
+    recommended: str | None = None
+    schema_version: Literal[1] = 1

@@ -1,0 +1,144 @@
+"""The on-device door: a bundle in, float arrays in, float arrays out."""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.backend import Array, open_backend
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.manifest import Artifact, TensorSpec
+
+Floats = npt.NDArray[np.float32]
+
+
+class Runner:
+    """Runs one artifact of a bundle.
+
+    >>> with Runner.open(Path("out/bundle")) as runner:  # doctest: +SKIP
+    ...     (logits,) = runner(x)                        # float32 [N, C, H, W] -> [N, K]
+    """
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, threads: int = 1) -> None:
+        """Verify and load one artifact.
+
+        Raises:
+            IntegrityError: the file is not what the manifest says.
+            BackendUnavailableError: its runtime is not installed.
+            BadInputError: the runtime refuses the file.
+        """
+        backend = open_backend(artifact.backend)
+        self.bundle, self.artifact = bundle, artifact
+        self.session = backend.load(bundle.read(artifact.path), artifact, threads)
+
+    @classmethod
+    def open(
+        cls, folder: Path, artifact: str | None = None, backend: str | None = None, threads: int = 1
+    ) -> "Runner":
+        """Open a bundle and load the named artifact, or the best for the backend.
+
+        Without a name: the recommended artifact if its runtime is here (and is the wanted
+        backend), else the first one whose runtime is.
+        """
+        bundle = Bundle.open(folder)
+        chosen = bundle.artifact(artifact) if artifact else _choose(bundle, backend)
+        return cls(bundle, chosen, threads)
+
+    def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
+        """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
+
+        Raises:
+            BadInputError: wrong number, shape or type of inputs, or values that are not finite.
+        """
+        logical = self.bundle.manifest.inputs
+        if len(inputs) != len(logical):
+            raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
+        checked = [_check(x, spec) for x, spec in zip(inputs, logical, strict=True)]
+        encoded = [encode(x, s) for x, s in zip(checked, self.artifact.inputs, strict=True)]
+        step = self.artifact.inputs[0].shape[0] or len(encoded[0])
+        parts = [
+            self.session.run([x[i : i + step] for x in encoded])
+            for i in range(0, len(encoded[0]), step)
+        ]
+        columns = zip(*parts, strict=True)
+        return tuple(
+            decode(np.concatenate(column), spec)
+            for column, spec in zip(columns, self.artifact.outputs, strict=True)
+        )
+
+    def close(self) -> None:
+        """Release the runtime's memory."""
+        self.session.close()
+
+    def __enter__(self) -> "Runner":
+        """Return the runner itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def encode(x: Array, spec: TensorSpec) -> Array:
+    """Turn float32 values into what the file takes: quantized where it is integer.
+
+    >>> encode(np.array([0.0, 0.5], np.float32), TensorSpec("x", (2,), "int8", 0.5, -1)).tolist()
+    [-1, 0]
+    """
+    if spec.scale is None or spec.zero_point is None:
+        return np.ascontiguousarray(x, spec.dtype)
+    dtype = np.dtype(spec.dtype)
+    limits = np.iinfo(dtype)
+    steps = np.rint(np.asarray(x, np.float32) / np.float32(spec.scale)) + spec.zero_point
+    return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+
+def decode(y: Array, spec: TensorSpec) -> Floats:
+    """Turn a file's output into float32 values.
+
+    >>> decode(np.array([3], np.int8), TensorSpec("y", (1,), "int8", 0.5, 1)).tolist()
+    [1.0]
+    """
+    if spec.scale is None or spec.zero_point is None:
+        return y.astype(np.float32, copy=False)
+    return (y.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+
+
+def _choose(bundle: Bundle, backend: str | None) -> Artifact:
+    candidates = [a for a in bundle.manifest.artifacts if backend in (None, a.backend)]
+    if backend is not None:
+        open_backend(backend)
+        if not candidates:
+            raise BadInputError(f"{bundle.folder} has nothing for the backend '{backend}'")
+    recommended = bundle.manifest.recommended
+    candidates.sort(key=lambda a: a.name != recommended)
+    reasons = []
+    for artifact in candidates:
+        if artifact.backend == "tensorrt":
+            continue
+        availability = open_backend(artifact.backend).available()
+        if availability.usable:
+            return artifact
+        reasons.append(availability.detail)
+    raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
+
+
+def _check(x: Array, spec: TensorSpec) -> Array:
+    shape = ", ".join("N" if d is None else str(d) for d in spec.shape)
+    fits = x.ndim == len(spec.shape) and all(
+        want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)
+    )
+    if not fits or 0 in x.shape:
+        raise BadInputError(f"input '{spec.name}' must be [{shape}], got {list(x.shape)}")
+    if x.dtype != np.dtype(spec.dtype):
+        raise BadInputError(f"input '{spec.name}' must be {spec.dtype}, got {x.dtype}")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise BadInputError(f"input '{spec.name}' has values that are not finite (NaN or inf)")
+    return x

@@ -1,0 +1,95 @@
+"""The ``edgedl`` command. Commands are imported when they are called, so help needs no torch."""
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+
+import edgedl
+from edgedl.runtime.errors import EdgedlError
+
+# name -> (module below edgedl.tools.commands, one line of help)
+COMMANDS = {
+    "compress": ("compress", "Compress a model, measure it, write bundle and report."),
+    "run": ("run", "Run a bundle on pictures or arrays."),
+    "bench": ("bench", "Measure latency and accuracy of bundles, interleaved and paired."),
+    "report": ("report", "Draw the accuracy-vs-latency report of measured results."),
+    "train": ("train", "Train a reference model."),
+    "models": ("models", "List the reference models, or show one."),
+    "data": ("data", "List, fetch and import data sets."),
+    "inspect": ("inspect", "Look into a bundle."),
+    "verify": ("verify", "Check a bundle's integrity and its golden outputs."),
+    "doctor": ("doctor", "Say what this machine can compress, run and measure."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the workflow."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"edgedl.tools.commands.{COMMANDS[cmd_name][0]}")
+        command = module.command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"edgedl.tools.commands.{cmd_name}.command is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(edgedl.__version__, prog_name="edgedl")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
+    """Compress trained networks, compile them for edge runtimes, measure what ships."""
+    ctx.obj = debug
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Exit codes: 0 done; 1 a budget was missed; 2 wrong usage or bad input; 3 the measurement is
+    not valid; 4 a runtime or driver is not there; 5 integrity failed; 130 interrupted.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        result: Any = cli.main(given, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        code = 0 if not given else 2
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nedgedl: interrupted, nothing half-written was kept", err=True)
+        code = 130
+    except EdgedlError as error:
+        code = _fail(given, str(error), error.exit_code)
+    except OSError as error:
+        code = _fail(given, _describe(error), 2)
+    sys.exit(code)
+
+
+def _fail(given: list[str], message: str, code: int) -> int:
+    if "--debug" in given:
+        traceback.print_exc()
+    click.echo(f"edgedl: {message}", err=True)
+    return code
+
+
+def _describe(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"

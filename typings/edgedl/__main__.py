@@ -1,0 +1,1 @@
+../../src/edgedl/__main__.py
