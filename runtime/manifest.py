@@ -57,6 +57,7 @@ class Parity(_Record):
         mean_abs_error: mean difference.
         mean_lsb_error: mean difference in quantization steps of the output; None for floats.
         prediction_agreement: share of samples with the same argmax; None if not a classification.
+        float32_agreement: share of samples with the same argmax as the float32 network.
         runtime: what ran the file, for example "onnxruntime 1.31.1".
     """
 
@@ -65,6 +66,7 @@ class Parity(_Record):
     mean_abs_error: float
     mean_lsb_error: float | None
     prediction_agreement: float | None
+    float32_agreement: float | None
     runtime: str
 
 

@@ -1,23 +1,20 @@
 """torch graph -> ONNX file, without the exporter's metadata."""
 
 import io
-import warnings
 from collections.abc import Sequence
 
 import onnx
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.export.errors import ExportError, first_line, root_cause
+from edgedl.compress.export.quiet import quiet
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import MAX_BATCH
-from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.manifest import TensorSpec
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20
-
-
-class ExportError(EdgedlError):
-    """A converter refused the graph; the message names the operator or its reason."""
 
 
 def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
@@ -34,8 +31,7 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
     outputs = [f"output_{i}" for i in range(len(output_nodes(graph)))]
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in names)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.onnx.export(
                 graph,
                 example_inputs,
@@ -48,7 +44,7 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
             )
     except Exception as error:
         # The exporter raises its own and torch's classes alike; the cause is in the message.
-        raise ExportError(f"torch.onnx cannot export the graph: {_reason(error)}") from error
+        raise ExportError(f"torch.onnx cannot export the graph: {first_line(root_cause(error))}") from error
     buffer = io.BytesIO()
     if program is None:
         raise ExportError("torch.onnx exported nothing")
@@ -97,8 +93,14 @@ def pool_mean_to_global_average(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def describe_onnx(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs of a model, in the order of the graph's."""
+    graph = onnx.load_from_string(model).graph
+
+    def spec(value: onnx.ValueInfoProto) -> TensorSpec:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        return TensorSpec(value.name, shape, str(dtype))
+
+    return tuple(spec(v) for v in graph.input), tuple(spec(v) for v in graph.output)

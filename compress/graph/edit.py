@@ -1,9 +1,19 @@
 """Small edits of an fx graph: read and write its tensors, insert calls."""
 
+import copy
 import operator
+import warnings
 from typing import Any
 
 from torch import Tensor, fx, nn
+
+
+def copy_graph(module: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy that shares nothing with the original."""
+    with warnings.catch_warnings():
+        # torch's own pytree classes warn about each other while they are copied.
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(module)
 
 
 def get_tensor(module: fx.GraphModule, path: str) -> Tensor:

@@ -1,13 +1,14 @@
 """From a torch module to the canonical float graph that everything else works on."""
 
 import copy
-import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.export.errors import first_line
+from edgedl.compress.export.quiet import quiet
 from edgedl.compress.graph.canonicalize import canonicalize
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.runtime.errors import EdgedlError
@@ -37,16 +38,16 @@ def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModu
     doubled = tuple(torch.cat([x, x])[: max(2, len(x))] for x in example_inputs)
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
     except Exception as error:
         # torch.export reports whatever the module's own code raises, in many classes.
         raise TraceError(
-            f"torch.export cannot trace {type(module).__name__}: {_first_line(error)}; the module "
+            f"torch.export cannot trace {type(module).__name__}: {first_line(error)}; the module "
             "must work for any batch size and have no data-dependent branches"
         ) from error
-    graph = copy.deepcopy(program.module())
+    with quiet():
+        graph = copy.deepcopy(program.module())
     if not isinstance(graph, fx.GraphModule):
         raise TraceError(f"torch.export gave {type(graph).__name__}, expected a graph")
     graph = canonicalize(graph)
@@ -76,7 +77,3 @@ def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tens
                 f"output {index}: does its forward depend on randomness or on training mode?"
             )
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -3,13 +3,12 @@
 The emitted graph runs in torch. It is the reference that the exported file is held against.
 """
 
-import copy
-
 import torch
 import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers quantized_decomposed)
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import (
+    copy_graph,
     finish,
     get_tensor,
     insert_call,
@@ -33,7 +32,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     TFLite biases are rounded to the int32 grid (input scale times weight scale) that both
     compute on, so that torch gives the same integers; TensorRT keeps float biases.
     """
-    emitted = copy.deepcopy(graph)
+    emitted = copy_graph(graph)
     chosen = quantized_nodes(emitted.graph, encodings)
     placement = place(emitted.graph, encodings, target)
     requantized = needs_requantization(emitted.graph, encodings) if target == "tflite" else []

@@ -1,0 +1,172 @@
+"""Turn a model state into the files each runtime loads."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.float16 import to_float16
+from edgedl.compress.export.onnx import describe_onnx, to_onnx
+from edgedl.compress.export.tensorrt import check_tensorrt
+from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
+from edgedl.compress.graph.edit import output_nodes
+from edgedl.compress.quantize.affine import Target, affine_for
+from edgedl.compress.quantize.emit import emit
+from edgedl.compress.stage import ModelState
+from edgedl.runtime.backend import Array
+from edgedl.runtime.manifest import Artifact, Precision
+from edgedl.runtime.runner import Floats
+
+# How far a runtime may be from the torch graph: steps of an int8 output, or a share of the
+# largest float output.
+INT8_TOLERANCE_LSB = 3.0
+FLOAT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
+
+
+@dataclass(frozen=True)
+class BuiltArtifact:
+    """A file, its description, and the torch graph it must agree with."""
+
+    artifact: Artifact
+    content: bytes
+    graph: fx.GraphModule
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An artifact that could not be made, and why."""
+
+    name: str
+    reason: str
+
+
+class ArtifactBuilder:
+    """Builds the files of one model state; graphs and files that artifacts share are made once."""
+
+    def __init__(self, state: ModelState) -> None:
+        """Take the example inputs from the calibration split."""
+        self._state = state
+        self._inputs = state.subject.example_inputs()
+
+    def build(
+        self, targets: tuple[Target, ...], report: Callable[[str], None]
+    ) -> Iterator[BuiltArtifact | Refusal]:
+        """Yield every artifact of the targets, the float32 ONNX reference first.
+
+        ``report`` hears the name of each before it is made. What a converter refuses is yielded
+        as a refusal; the reference must succeed.
+
+        Raises:
+            ExportError: the float32 ONNX reference cannot be made.
+        """
+        for target, precision in self.plan(targets):
+            name = f"{target}-{precision}"
+            report(name)
+            try:
+                yield self._build(name, target, precision)
+            except ExportError as error:
+                if name == "ort-float32":
+                    raise
+                yield Refusal(name, str(error))
+
+    def plan(self, targets: tuple[Target, ...]) -> list[tuple[Target, Precision]]:
+        """Return what ``build`` makes, in its order."""
+        precisions: tuple[Precision, ...] = ("float32", "float16")
+        if self._state.encodings is not None:
+            precisions = (*precisions, "int8")
+        wanted = [(target, precision) for target in targets for precision in precisions]
+        reference: tuple[Target, Precision] = ("ort", "float32")
+        return [reference, *(pair for pair in wanted if pair != reference)]
+
+    def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
+        graph = self._graph(target, precision)
+        path, content = self._file(target, precision, graph)
+        describe = describe_tflite if target == "tflite" else describe_onnx
+        inputs, outputs = describe(content)
+        check = None
+        if target == "tensorrt":
+            verdict = check_tensorrt(content)
+            check = verdict.describe()
+            if not verdict.accepted:
+                raise ExportError(check)
+        tolerance = self._tolerance(name, graph, target, precision)
+        artifact = Artifact(name, target, precision, path, inputs, outputs, tolerance, check=check)
+        return BuiltArtifact(artifact, content, graph)
+
+    def _graph(self, target: Target, precision: Precision) -> fx.GraphModule:
+        state = self._state
+        if precision == "int8" and state.encodings is not None:
+            return emit(state.graph, state.encodings, target)
+        return self._float16 if precision == "float16" and target != "tflite" else state.graph
+
+    def _file(
+        self, target: Target, precision: Precision, graph: fx.GraphModule
+    ) -> tuple[str, bytes]:
+        """Return the file's name in the bundle and its content."""
+        if precision == "int8":
+            if target == "tflite":
+                return "int8.tflite", to_tflite(graph, self._inputs, quantized=True)
+            return f"int8.{target}.onnx", to_onnx(graph, self._inputs)
+        if target == "tflite":
+            half = precision == "float16"
+            return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
+        half = precision == "float16"
+        return f"{precision}.onnx", self._onnx_float16 if half else self._onnx_float32
+
+    def _tolerance(
+        self, name: str, graph: fx.GraphModule, target: Target, precision: Precision
+    ) -> float:
+        """Return how far a runtime's outputs may be from the torch graph's.
+
+        Raises:
+            ExportError: the graph's outputs are not finite on the example inputs.
+        """
+        expected = run_graph(graph, tuple(x.numpy() for x in self._inputs))
+        if not all(np.isfinite(y).all() for y in expected):
+            raise ExportError(f"{name} computes values that are not finite")
+        steps = output_steps(self._state, target) if precision == "int8" else None
+        if steps:
+            return INT8_TOLERANCE_LSB * max(steps)
+        largest = max(float(np.abs(y).max()) for y in expected)
+        return FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
+
+    @cached_property
+    def _float16(self) -> fx.GraphModule:
+        return to_float16(self._state.graph)
+
+    @cached_property
+    def _onnx_float32(self) -> bytes:
+        return to_onnx(self._state.graph, self._inputs)
+
+    @cached_property
+    def _onnx_float16(self) -> bytes:
+        return to_onnx(self._float16, self._inputs)
+
+    @cached_property
+    def _tflite_float32(self) -> bytes:
+        return to_tflite(self._state.graph, self._inputs, quantized=False)
+
+    @cached_property
+    def _tflite_float16(self) -> bytes:
+        return to_float16_weights(self._tflite_float32)
+
+
+def output_steps(state: ModelState, target: Target) -> list[float]:
+    """Return the quantization steps of the quantized outputs of a model state."""
+    if state.encodings is None:
+        return []
+    ranges = state.encodings.activations
+    names = [n.name for n in output_nodes(state.graph)]
+    return [affine_for(ranges[name], target).scale for name in names if name in ranges]
+
+
+def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats, ...]:
+    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays."""
+    with torch.no_grad():
+        outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))
+    return tuple(y.float().numpy() for y in outputs)

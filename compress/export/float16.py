@@ -1,0 +1,23 @@
+"""A float graph in half precision, with float32 inputs and outputs."""
+
+import torch
+from torch import fx
+
+from edgedl.compress.graph.edit import copy_graph, finish, input_nodes, insert_call
+from edgedl.compress.graph.operators import aten
+
+
+def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy that computes in float16 between casts at its inputs and outputs."""
+    half = copy_graph(graph).half()
+    for node in input_nodes(half):
+        cast = _cast(half.graph, node, node.next, torch.float16)
+        node.replace_all_uses_with(cast, delete_user_cb=lambda user, cast=cast: user is not cast)
+    result = next(n for n in half.graph.nodes if n.op == "output")
+    for node in result.all_input_nodes:
+        result.replace_input_with(node, _cast(half.graph, node, result, torch.float32))
+    return finish(half)
+
+
+def _cast(graph: fx.Graph, node: fx.Node, before: fx.Node, dtype: torch.dtype) -> fx.Node:
+    return insert_call(graph, before, aten.to.dtype, node, dtype)

@@ -1,0 +1,124 @@
+"""torch graph -> TFLite file, through litert-torch."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, fx
+
+from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.export.quiet import quiet
+from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.manifest import TensorSpec
+
+INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
+
+
+def to_tflite(
+    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], quantized: bool
+) -> bytes:
+    """Return the graph as a TFLite model for a batch of one.
+
+    Args:
+        graph: a canonical float graph, or one emitted for "tflite".
+        example_inputs: one float32 tensor [B >= 1, ...] per input.
+        quantized: whether the graph holds quantize/dequantize pairs to be fused into integers.
+
+    Raises:
+        BackendUnavailableError: litert-torch is not installed.
+        ExportError: an operator has no TFLite form.
+    """
+    os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "0"
+    try:
+        with quiet():
+            import litert_torch
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    single = tuple(x[:1] for x in example_inputs)
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as folder:
+            config = _static_config() if quantized else None
+            path = Path(folder) / "model.tflite"
+            litert_torch.convert(graph, single, quant_config=config).export(str(path))
+            return path.read_bytes()
+    except Exception as error:
+        # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
+        raise ExportError(f"litert-torch cannot convert the graph: {first_line(error)}") from error
+
+
+def to_float16_weights(model: bytes) -> bytes:
+    """Return a float TFLite model with its weights stored as float16.
+
+    The runtime widens them when it loads the file: smaller, not faster.
+
+    Raises:
+        BackendUnavailableError: litert-quantizer is not installed.
+    """
+    try:
+        with quiet():
+            from litert_quantizer import algorithm_manager, qtyping
+            from litert_quantizer import quantizer as litert
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        source, target = Path(folder) / "float32.tflite", Path(folder) / "float16.tflite"
+        source.write_bytes(model)
+        quantizer = litert.Quantizer(str(source))
+        quantizer.update_quantization_recipe(
+            regex=".*",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
+            op_config=qtyping.OpQuantizationConfig(
+                weight_tensor_config=qtyping.TensorQuantizationConfig(
+                    num_bits=16, dtype=qtyping.TensorDataType.FLOAT
+                ),
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+        )
+        quantizer.quantize(enable_progress_report=False).export_model(str(target))
+        return target.read_bytes()
+
+
+def _static_config() -> Any:
+    """Return the switch that makes the converter fuse quantize/dequantize pairs.
+
+    Without it the file silently computes in float between the pairs. The quantizer inside is
+    never consulted.
+    """
+    from litert_torch.quantize import pt2e_quantizer, quant_config
+
+    scheme = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    return quant_config.QuantConfig(
+        pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(scheme)
+    )
+
+
+def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs of a converted model, in the order of the graph's."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet():
+        interpreter = Interpreter(model_content=model)
+
+    def specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+        return tuple(_spec(d) for d in sorted(details, key=lambda d: _position(d["name"])))
+
+    return specs(interpreter.get_input_details()), specs(interpreter.get_output_details())
+
+
+def _spec(details: dict[str, Any]) -> TensorSpec:
+    scale, zero_point = details["quantization"]
+    shape = tuple(int(d) for d in details["shape"])
+    dtype = str(details["dtype"].__name__)
+    if scale == 0.0:
+        return TensorSpec(details["name"], shape, dtype)
+    return TensorSpec(details["name"], shape, dtype, float(scale), int(zero_point))
+
+
+def _position(name: str) -> int:
+    """Return the argument number in names such as ``serving_default_args_0``."""
+    found = re.search(r"(?:args|output)_(\d+)", name)
+    return int(found.group(1)) if found else 0

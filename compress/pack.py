@@ -1,0 +1,146 @@
+"""The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import fx
+
+import edgedl
+from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal, run_graph
+from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.parity import measure_parity
+from edgedl.compress.quantize.affine import Target
+from edgedl.compress.recipe import Recipe
+from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.subject import Subject
+from edgedl.runtime.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
+from edgedl.runtime.manifest import Artifact, Manifest, TaskRecord, TensorSpec
+
+ENCODINGS = "encodings.json"
+TOOLCHAIN = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "litert-torch",
+    "litert-quantizer",
+    "ai-edge-litert",
+    "tensorrt-rtx",
+    "numpy",
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A written bundle, and what could not be put into it."""
+
+    bundle: Bundle
+    refusals: tuple[Refusal, ...]
+
+
+def compress(
+    subject: Subject,
+    recipe: Recipe,
+    targets: tuple[Target, ...],
+    folder: Path,
+    report: Report = lambda text: None,
+) -> CompressedModel:
+    """Compress a subject and write its bundle into an empty folder.
+
+    Args:
+        subject: network and task.
+        recipe: stages to apply.
+        targets: runtimes to make files for; the float32 ONNX reference is always made.
+        folder: must exist and be empty.
+        report: hears one line before every step.
+
+    Raises:
+        EdgedlError: a step cannot be done; the message says which and why.
+    """
+    report("trace")
+    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    stages: Sequence[Stage] = recipe.stages
+    for stage in stages:
+        report(type(stage).__name__)
+        state = stage.apply(state)
+    built: list[BuiltArtifact] = []
+    refusals: list[Refusal] = []
+    builder = ArtifactBuilder(state)
+    for item in builder.build(targets, lambda name: report(f"export {name}")):
+        if isinstance(item, Refusal):
+            refusals.append(item)
+        else:
+            built.append(item)
+            (folder / item.artifact.path).write_bytes(item.content)
+    _write_companions(state, built, folder)
+    manifest = _describe(state, [b.artifact for b in built], folder)
+    write_manifest(folder, manifest)
+    bundle = Bundle.open(folder)
+    artifacts = []
+    for item in built:
+        report(f"check {item.artifact.name}")
+        artifacts.append(_with_parity(state, bundle, item))
+    write_manifest(folder, msgspec.structs.replace(manifest, artifacts=tuple(artifacts)))
+    return CompressedModel(Bundle.open(folder), tuple(refusals))
+
+
+def _with_parity(state: ModelState, bundle: Bundle, item: BuiltArtifact) -> Artifact:
+    try:
+        parity = measure_parity(state, bundle, item)
+    except BackendUnavailableError as error:
+        return msgspec.structs.replace(item.artifact, check=f"not run: {error}")
+    return msgspec.structs.replace(item.artifact, parity=parity)
+
+
+def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Path) -> None:
+    """Write the golden vectors and the encodings table."""
+    batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
+    expected = {b.artifact.name: run_graph(b.graph, batch.inputs) for b in built}
+    (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
+    if state.encodings is not None:
+        (folder / ENCODINGS).write_bytes(state.encodings.to_json())
+
+
+def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:
+    subject = state.subject
+    return Manifest(
+        name=subject.name,
+        task=TaskRecord(subject.task.name, subject.task.metric, tuple(subject.task.classes)),
+        inputs=tuple(_logical(n) for n in input_nodes(state.graph)),
+        outputs=tuple(_logical(n) for n in output_nodes(state.graph)),
+        preprocessing=subject.task.preprocessing,
+        artifacts=tuple(artifacts),
+        files=record_files(folder),
+        history=state.history,
+        toolchain=toolchain(),
+        licence=subject.licence,
+        data=subject.data,
+    )
+
+
+def _logical(node: fx.Node) -> TensorSpec:
+    """Describe an input or output of the graph, its batch dimension free."""
+    value = node.meta["val"]
+    shape = (None, *(int(d) for d in value.shape[1:]))
+    return TensorSpec(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))
+
+
+def toolchain() -> dict[str, str]:
+    """Return the versions of everything that has a hand in the files."""
+    versions = {"edgedl": edgedl.__version__, "torch_threads": str(torch.get_num_threads())}
+    for package in TOOLCHAIN:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions

@@ -1,0 +1,94 @@
+"""Hold a file, run by its runtime, against the torch graph it was exported from."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
+from edgedl.compress.stage import ModelState
+from edgedl.runtime.backend import Array, open_backend
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.manifest import Artifact, Parity
+from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.task import Task
+
+PARITY_SAMPLES = 500
+BATCH = 50
+
+
+def measure_parity(
+    state: ModelState, bundle: Bundle, built: BuiltArtifact, samples: int = PARITY_SAMPLES
+) -> Parity:
+    """Compare one artifact of a written bundle with its torch graph on test samples.
+
+    TensorRT cannot run here: its file runs in ONNX Runtime with optimizations off, which
+    computes the same quantize/dequantize pairs one by one.
+    """
+    artifact = built.artifact
+    errors: list[Floats] = []
+    agree: list[Array] = []
+    agree_float: list[Array] = []
+    run = _open(bundle, artifact)
+    for inputs in _inputs(state.subject.task, samples):
+        found = run(*inputs)
+        expected = run_graph(built.graph, inputs)
+        reference = run_graph(state.graph, inputs)
+        errors += [np.abs(a - b).ravel() for a, b in zip(found, expected, strict=True)]
+        agree.append(_same_class(found[0], expected[0]))
+        agree_float.append(_same_class(found[0], reference[0]))
+    flat = np.concatenate(errors)
+    is_classifier = bool(state.subject.task.classes) or state.subject.task.metric == "top1"
+    steps = output_steps(state, artifact.backend) if artifact.precision == "int8" else []
+    return Parity(
+        samples=sum(len(a) for a in agree),
+        max_abs_error=float(flat.max()),
+        mean_abs_error=float(flat.mean()),
+        mean_lsb_error=float(flat.mean() / max(steps)) if steps else None,
+        prediction_agreement=float(np.concatenate(agree).mean()) if is_classifier else None,
+        float32_agreement=float(np.concatenate(agree_float).mean()) if is_classifier else None,
+        runtime=_runtime_name(artifact),
+    )
+
+
+class _UnoptimizedOnnxRuntime:
+    """Stands in for TensorRT, computing its file node by node."""
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [i.name for i in self._session.get_inputs()]
+
+    def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
+        return tuple(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+
+
+def _open(bundle: Bundle, artifact: Artifact) -> "_UnoptimizedOnnxRuntime | Runner":
+    if artifact.backend == "tensorrt":
+        return _UnoptimizedOnnxRuntime(bundle.read(artifact.path))
+    return Runner(bundle, artifact)
+
+
+def _runtime_name(artifact: Artifact) -> str:
+    if artifact.backend == "tensorrt":
+        return open_backend("ort").available().detail + ", optimizations off, for TensorRT"
+    return open_backend(artifact.backend).available().detail
+
+
+def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:
+    seen = 0
+    for batch in task.batches("test", BATCH):
+        if seen >= samples:
+            return
+        seen += len(batch.labels)
+        yield batch.inputs
+
+
+def _same_class(a: Floats, b: Floats) -> Array:
+    if a.ndim != 2:
+        return np.zeros(len(a), bool)
+    return a.argmax(axis=1) == b.argmax(axis=1)

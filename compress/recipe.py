@@ -1,0 +1,115 @@
+"""Recipes: YAML files that list stages. Every key is checked; errors name the line."""
+
+import difflib
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from edgedl.compress.stages import STAGES
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.runtime.errors import BadInputError
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to do to a model.
+
+    Attributes:
+        description: one line for people.
+        stages: applied in this order; none means that only the precision of the files differs.
+    """
+
+    description: str
+    stages: tuple[QuantizeStatic, ...] = ()
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes inside the package."""
+    folder = files("edgedl.compress.recipes")
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(reference: str) -> Recipe:
+    """Return a shipped recipe by name, or one read from a YAML file.
+
+    Raises:
+        BadInputError: no such recipe, not YAML, or a key or value is wrong.
+    """
+    if reference in shipped_recipes():
+        text = (files("edgedl.compress.recipes") / f"{reference}.yaml").read_text()
+        return parse_recipe(text, reference)
+    path = Path(reference)
+    if path.is_file():
+        return parse_recipe(path.read_text(), reference)
+    near = difflib.get_close_matches(reference, shipped_recipes(), 1)
+    hint = f", did you mean '{near[0]}'?" if near else ""
+    raise BadInputError(
+        f"there is no recipe '{reference}'{hint} Shipped: {', '.join(shipped_recipes())}; "
+        "or give a YAML file"
+    )
+
+
+def parse_recipe(text: str, source: str) -> Recipe:
+    """Read a recipe from YAML.
+
+    Raises:
+        BadInputError: with the source's line, and the nearest valid name of an unknown key.
+    """
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInputError(f"{source}{line}: not YAML ({getattr(error, 'problem', error)})") from error
+    try:
+        return msgspec.convert(content, Recipe)
+    except msgspec.ValidationError as error:
+        raise BadInputError(_explain(str(error), tree, content, source)) from error
+
+
+def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) -> str:
+    """Turn a validation message with a ``$.stages[0].key`` path into one with a line."""
+    text, _, location = message.partition(" - at ")
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", location)
+    path: list[str | int] = [int(index) if index else key for key, index in steps]
+    unknown = re.search(r"unknown field `(.+)`", text)
+    if unknown:
+        key = unknown.group(1)
+        near = difflib.get_close_matches(key, _valid_keys(path, content), 1)
+        text = f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else "")
+        text += f" Valid: {', '.join(_valid_keys(path, content))}"
+        path = [*path, key]
+    if path and path[-1] == "stage":
+        text += f"; the stages are: {', '.join(STAGES)}"
+    return f"{source}, line {_line(tree, path)}: {text}"
+
+
+def _valid_keys(path: list[str | int], content: Any) -> list[str]:
+    if path[:1] == ["stages"] and len(path) > 1:
+        stage = STAGES.get(content["stages"][path[1]].get("stage", ""))
+        if stage is not None:
+            return ["stage", *(f.encode_name for f in msgspec.structs.fields(stage))]
+        return ["stage"]
+    return [f.encode_name for f in msgspec.structs.fields(Recipe)]
+
+
+def _line(tree: yaml.Node | None, path: list[str | int]) -> int:
+    """Return the line (from 1) of the deepest node on a path."""
+    line = 1
+    node = tree
+    for step in path:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if k.value == step]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -1,0 +1,83 @@
+"""Golden vectors: a few inputs and the outputs each artifact must give for them.
+
+A flipped bit in a model file mostly changes its answers without any error. The sha256 catches it
+in the file; these catch a runtime that computes something else.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.runner import Floats, Runner
+
+GOLDEN = "golden.npz"
+GOLDEN_SAMPLES = 5
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """Result for one artifact: largest difference found, and the largest allowed."""
+
+    artifact: str
+    max_abs_error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the outputs are what they must be."""
+        return self.max_abs_error <= self.tolerance
+
+
+def encode_golden(
+    inputs: tuple[npt.NDArray[np.generic], ...], expected: dict[str, tuple[Floats, ...]]
+) -> bytes:
+    """Return the content of ``golden.npz``: inputs and expected outputs by artifact name."""
+    arrays = {f"input/{i}": x for i, x in enumerate(inputs)}
+    for name, outputs in expected.items():
+        arrays.update({f"{name}/{i}": y for i, y in enumerate(outputs)})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def golden_inputs(bundle: Bundle) -> tuple[npt.NDArray[np.generic], ...]:
+    """Return the golden inputs of a bundle, float32 [5, ...] each.
+
+    Raises:
+        IntegrityError: the file is damaged or incomplete.
+    """
+    arrays = _read(bundle)
+    return tuple(_take(arrays, f"input/{i}") for i in range(len(bundle.manifest.inputs)))
+
+
+def check_golden(runner: Runner) -> GoldenCheck:
+    """Run the golden inputs and compare.
+
+    Raises:
+        IntegrityError: the golden file is damaged or has no vectors for this artifact.
+    """
+    arrays = _read(runner.bundle)
+    name = runner.artifact.name
+    outputs = runner(*golden_inputs(runner.bundle))
+    errors = [
+        float(np.abs(y - _take(arrays, f"{name}/{i}")).max()) for i, y in enumerate(outputs)
+    ]
+    worst = max(e if np.isfinite(e) else np.inf for e in errors)
+    return GoldenCheck(name, worst, runner.artifact.golden_tolerance)
+
+
+def _read(bundle: Bundle) -> dict[str, npt.NDArray[np.generic]]:
+    if GOLDEN not in bundle.manifest.files:
+        raise IntegrityError(f"{bundle.folder} has no {GOLDEN}")
+    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def _take(arrays: dict[str, npt.NDArray[np.generic]], key: str) -> npt.NDArray[np.generic]:
+    if key not in arrays:
+        raise IntegrityError(f"{GOLDEN} has no vectors '{key}'")
+    return arrays[key]
