@@ -1,0 +1,294 @@
+"""Measure every artifact of some bundles against one baseline: score, latency, cold start."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.backend import open_backend
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.device import run_context
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
+from edgedl.runtime.golden import golden_inputs
+from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.measure import Arm, Measurement, Protocol, measure
+from edgedl.runtime.runner import Runner, encode
+from edgedl.runtime.statistics import (
+    block_median,
+    certified_percentile,
+    mcnemar_p,
+    mean_score,
+    paired_drop,
+    paired_ratio,
+    required_samples,
+)
+from edgedl.runtime.task import Scores, Task
+from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
+from edgedl.tools.result import (
+    Candidate,
+    ColdStart,
+    Drop,
+    Latency,
+    NoiseFloor,
+    NotMeasured,
+    Result,
+    Score,
+    Speedup,
+    interval,
+)
+
+SCORE_BATCH = 100
+COLD_STARTS = 3
+# Workers of a thread pool spin for a while after a call; let them fall asleep between arms.
+POOL_PAUSE_MS = 3.0
+AGAIN = "baseline again"
+
+UNMEASURED = (
+    NotMeasured("energy", "no power meter is read"),
+    NotMeasured("paced and sustained load", "calls follow each other at once (single_stream)"),
+    NotMeasured("other devices", "every number is of the machine above"),
+)
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """What to measure: thread counts (the first decides), the protocol, the drop budget."""
+
+    threads: tuple[int, ...] = (1, 2)
+    protocol: Protocol = field(default_factory=Protocol)
+    max_drop_pp: float | None = None
+    cold_starts: int = COLD_STARTS
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact under its name in the result."""
+
+    name: str
+    bundle: Bundle
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class BenchOutcome:
+    """The result, and every recorded call in nanoseconds by "threads/name"."""
+
+    result: Result
+    samples: dict[str, npt.NDArray[np.int64]]
+
+
+def bench(
+    title: str,
+    entries: Sequence[Entry],
+    task: Task,
+    settings: BenchSettings,
+    report: Callable[[str], None] = lambda text: None,
+    missing: Sequence[NotMeasured] = (),
+) -> BenchOutcome:
+    """Measure all entries; the first one is the baseline.
+
+    Raises:
+        InvalidMeasurementError: the clock cannot resolve a call.
+    """
+    context = run_context()
+    scores = {}
+    for entry in entries:
+        report(f"score {entry.name}")
+        scores[entry.name] = score_entry(entry, task)
+    timings: dict[int, dict[str, Measurement]] = {}
+    for threads in settings.threads:
+        report(f"time with {threads} thread(s)")
+        timings[threads] = _time(entries, threads, settings.protocol)
+    candidates = []
+    for entry in entries:
+        report(f"cold start {entry.name}")
+        candidates.append(_candidate(entry, entries, scores, timings, task, settings))
+    result = Result(
+        title=title,
+        run_context=context,
+        baseline=entries[0].name,
+        candidates=tuple(candidates),
+        noise_floor=tuple(_noise_floor(threads, entries[0], timings) for threads in timings),
+        recommendation=recommend(candidates, settings.max_drop_pp),
+        not_measured=(*missing, *UNMEASURED),
+        max_drop_pp=settings.max_drop_pp,
+        history=tuple(h.stage for h in entries[0].bundle.manifest.history),
+    )
+    samples = {
+        f"{threads}/{name}": m.latency_ns for threads, arms in timings.items() for name, m in arms.items()
+    }
+    return BenchOutcome(result, samples)
+
+
+def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasured]]:
+    """Return the artifacts that can run here, and those that cannot with the reason.
+
+    Artifacts are named as in their bundle, with the bundle's folder before it if there are
+    several.
+    """
+    entries, missing = [], []
+    for bundle in bundles:
+        prefix = f"{bundle.folder.resolve().name}:" if len(bundles) > 1 else ""
+        for artifact in bundle.manifest.artifacts:
+            name = prefix + artifact.name
+            try:
+                availability = open_backend(artifact.backend).available()
+                if not availability.usable:
+                    raise BackendUnavailableError(availability.detail)
+            except BackendUnavailableError as error:
+                reason = f"{error}. The file: {artifact.check}" if artifact.check else str(error)
+                missing.append(NotMeasured(name, reason))
+            else:
+                entries.append(Entry(name, bundle, artifact))
+    return entries, missing
+
+
+def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """Return the entries with the named one first.
+
+    Raises:
+        BadInputError: it is not among them.
+    """
+    if name not in [e.name for e in entries]:
+        names = ", ".join(e.name for e in entries) or "none"
+        raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
+    return sorted(entries, key=lambda e: e.name != name)
+
+
+def score_entry(entry: Entry, task: Task) -> Scores:
+    """Score the whole test split through the real runtime: float64 [N]."""
+    scores = []
+    with Runner(entry.bundle, entry.artifact) as runner:
+        for batch in task.batches("test", SCORE_BATCH):
+            scores.append(task.score(runner(*batch.inputs), batch.labels))
+    return np.concatenate(scores)
+
+
+def _time(
+    entries: Sequence[Entry], threads: int, protocol: Protocol
+) -> dict[str, Measurement]:
+    """Time all entries, and the baseline a second time, in one interleaved measurement."""
+    arms: dict[str, Arm] = {}
+    for name, entry in [(AGAIN, entries[0]), *((e.name, e) for e in entries)]:
+        arms[name] = _arm(Runner(entry.bundle, entry.artifact, threads))
+    if threads > 1:
+        protocol = replace(protocol, pause_ms=POOL_PAUSE_MS)
+    return measure(arms, protocol)
+
+
+def _arm(runner: Runner) -> Arm:
+    """Return a call that runs one golden sample, already in the file's own types."""
+    samples = golden_inputs(runner.bundle)
+    inputs = [encode(x[:1], s) for x, s in zip(samples, runner.artifact.inputs, strict=True)]
+    run = runner.session.run
+    return lambda: run(inputs)
+
+
+def _candidate(
+    entry: Entry,
+    entries: Sequence[Entry],
+    scores: dict[str, Scores],
+    timings: dict[int, dict[str, Measurement]],
+    task: Task,
+    settings: BenchSettings,
+) -> Candidate:
+    score = mean_score(scores[entry.name])
+    return Candidate(
+        name=entry.name,
+        backend=entry.artifact.backend,
+        precision=entry.artifact.precision,
+        runtime=open_backend(entry.artifact.backend).available().detail,
+        size_bytes=entry.bundle.manifest.files[entry.artifact.path].size_bytes,
+        score=Score(task.metric, score.value, len(scores[entry.name]), interval(score)),
+        drop=_drop(scores[entries[0].name], scores[entry.name], settings.max_drop_pp),
+        latency=tuple(_latency(t, arms[entry.name]) for t, arms in timings.items()),
+        speedup=tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items()),
+        cold_start=_cold_start(entry, settings),
+        parity=entry.artifact.parity,
+    )
+
+
+def _drop(baseline: Scores, candidate: Scores, max_drop_pp: float | None) -> Drop:
+    if baseline is candidate:
+        verdict = drop_verdict(0.0, 0.0, max_drop_pp)
+        return Drop(pp=0.0, ci95=(0.0, 0.0), lost=0, won=0, p_value=1.0, verdict=verdict)
+    estimate = paired_drop(baseline, candidate)
+    lost, won = int((candidate < baseline).sum()), int((candidate > baseline).sum())
+    binary = set(np.unique(baseline)) | set(np.unique(candidate)) <= {0.0, 1.0}
+    lo, hi = interval(estimate, 100)
+    return Drop(
+        pp=estimate.value * 100,
+        ci95=(lo, hi),
+        lost=lost,
+        won=won,
+        p_value=mcnemar_p(lost, won) if binary else None,
+        verdict=drop_verdict(lo, hi, max_drop_pp),
+    )
+
+
+def _latency(threads: int, measurement: Measurement) -> Latency:
+    ns = measurement.latency_ns.astype(np.float64)
+    median = block_median(ns)
+    p90, p99 = (certified_percentile(ns, p) for p in (0.90, 0.99))
+    return Latency(
+        median_ms=median.value / 1e6,
+        ci95=interval(median, 1e-6),
+        p90_ms=None if p90 is None else p90 / 1e6,
+        p99_ms=None if p99 is None else p99 / 1e6,
+        p90_needs=required_samples(0.90),
+        p99_needs=required_samples(0.99),
+        n=ns.size,
+        threads=threads,
+        scenario="single_stream",
+        settled=measurement.settled,
+    )
+
+
+def _speedup(
+    threads: int, arms: dict[str, Measurement], entry: Entry, entries: Sequence[Entry]
+) -> Speedup:
+    own = arms[entry.name].latency_ns.astype(np.float64)
+    ratio = paired_ratio(arms[entries[0].name].latency_ns.astype(np.float64), own)
+    same = None
+    for other in entries:
+        same_runtime = other.artifact.backend == entry.artifact.backend
+        if other.bundle == entry.bundle and same_runtime and other.artifact.precision == "float32":
+            same = paired_ratio(arms[other.name].latency_ns.astype(np.float64), own)
+    return Speedup(
+        ratio=ratio.value,
+        ci95=interval(ratio),
+        threads=threads,
+        verdict=speed_verdict(ratio.lo, ratio.hi),
+        same_runtime_ratio=same.value if same else None,
+        same_runtime_ci95=interval(same) if same else None,
+    )
+
+
+def _noise_floor(
+    threads: int, baseline: Entry, timings: dict[int, dict[str, Measurement]]
+) -> NoiseFloor:
+    first, second = (timings[threads][n].latency_ns.astype(np.float64) for n in (baseline.name, AGAIN))
+    ratio = paired_ratio(first, second)
+    return NoiseFloor(threads, ratio.value, interval(ratio))
+
+
+def _cold_start(entry: Entry, settings: BenchSettings) -> ColdStart | None:
+    """Return medians over fresh processes, or None if none were asked for."""
+    if settings.cold_starts < 1:
+        return None
+    folder, name = str(entry.bundle.folder), entry.artifact.name
+    command = [sys.executable, "-m", "edgedl.runtime.coldstart", folder, name]
+    runs = []
+    for _ in range(settings.cold_starts):
+        done = subprocess.run(
+            [*command, str(settings.threads[0])], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise EdgedlError(f"{entry.name} fails in a fresh process: {done.stderr.strip()[-200:]}")
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    load, first = (float(np.median([r[k] for r in runs])) for k in ("load_ms", "first_inference_ms"))
+    return ColdStart(load, first, len(runs))

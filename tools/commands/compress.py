@@ -1,0 +1,146 @@
+"""``edgedl compress``: the main job."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from edgedl.runtime.bundle import Bundle, write_manifest
+from edgedl.runtime.errors import BadInputError, BudgetMissedError
+from edgedl.runtime.manifest import HostMetric, Manifest
+from edgedl.tools.progress import steps
+from edgedl.tools.result import Result
+from edgedl.tools.workspace import new_folder
+
+if TYPE_CHECKING:
+    from edgedl.compress.quantize.affine import Target
+    from edgedl.compress.recipe import Recipe
+    from edgedl.compress.subject import Subject
+
+
+@click.command()
+@click.argument("subject")
+@click.option("--recipe", default="static_w8c_a8", show_default=True, help="Name, or YAML file.")
+@click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
+@click.option("--max-drop", type=float, metavar="PP", help="Largest drop of the score, in points.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
+def command(
+    subject: str,
+    recipe: str,
+    target: str,
+    max_drop: float | None,
+    out: Path,
+    threads: str,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compress SUBJECT, measure it, and write DIR/bundle, DIR/result.json and DIR/report.html.
+
+    SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
+    function of yours that returns a Subject.
+    """
+    from edgedl.tools.options import parse_targets, parse_threads
+
+    targets, counts = parse_targets(target), parse_threads(threads)
+    if max_drop is not None and not 0 <= max_drop <= 100:
+        raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
+    with new_folder(out) as folder:
+        result = _compress(subject, recipe, targets, counts, max_drop, seed, folder)
+    _print(result, out, as_json)
+    if result.recommendation.budget_met is False:
+        raise BudgetMissedError(
+            f"the budget of {max_drop} points is missed; what was measured is in {out}"
+        )
+
+
+def _compress(
+    reference: str,
+    recipe_name: str,
+    targets: "tuple[Target, ...]",
+    threads: tuple[int, ...],
+    max_drop: float | None,
+    seed: int,
+    folder: Path,
+) -> Result:
+    import torch
+
+    from edgedl.compress.recipe import load_recipe
+    from edgedl.tools.subjects import find_subject
+
+    torch.manual_seed(seed)
+    recipe = load_recipe(recipe_name)
+    subject = find_subject(reference)
+    bundle, refused = _make_bundle(subject, recipe, targets, folder / "bundle")
+    return _measure(subject, bundle, refused, threads, max_drop, seed, folder)
+
+
+def _make_bundle(
+    subject: "Subject", recipe: "Recipe", targets: "tuple[Target, ...]", folder: Path
+) -> tuple[Bundle, dict[str, str]]:
+    from edgedl.compress.pack import compress
+
+    folder.mkdir()
+    files = 3 * len(targets)
+    with steps("compress", 2 * files + len(recipe.stages) + 1) as report:
+        made = compress(subject, recipe, targets, folder, report)
+    return made.bundle, {r.name: r.reason for r in made.refusals}
+
+
+def _measure(
+    subject: "Subject",
+    bundle: Bundle,
+    refused: dict[str, str],
+    threads: tuple[int, ...],
+    max_drop: float | None,
+    seed: int,
+    folder: Path,
+) -> Result:
+    from edgedl.runtime.measure import Protocol
+    from edgedl.tools.bench import BenchSettings, bench, find_entries, put_baseline_first
+    from edgedl.tools.report.page import render
+    from edgedl.tools.result import NotMeasured, write_result
+
+    entries, missing = find_entries([bundle])
+    missing += [NotMeasured(name, reason) for name, reason in refused.items()]
+    settings = BenchSettings(threads, Protocol(seed=seed), max_drop)
+    with steps("measure", 2 * len(entries) + len(threads)) as report:
+        outcome = bench(
+            subject.name,
+            put_baseline_first(entries, "ort-float32"),
+            subject.task,
+            settings,
+            report,
+            missing,
+        )
+    write_result(folder, outcome.result, outcome.samples)
+    (folder / "report.html").write_text(render(subject.name, [outcome.result]))
+    write_manifest(bundle.folder, _with_metrics(bundle, outcome.result))
+    return outcome.result
+
+
+def _with_metrics(bundle: Bundle, result: Result) -> Manifest:
+    """Return the manifest with what was measured, and the recommendation."""
+    metrics = []
+    for c in result.candidates:
+        score, latency = c.score, c.latency[0]
+        metrics.append(HostMetric(c.name, score.metric, score.value, score.ci95))
+        metrics.append(
+            HostMetric(c.name, f"median_ms_{latency.threads}t", latency.median_ms, latency.ci95)
+        )
+    return msgspec.structs.replace(
+        bundle.manifest, metrics=tuple(metrics), recommended=result.recommendation.name
+    )
+
+
+def _print(result: Result, out: Path, as_json: bool) -> None:
+    from edgedl.tools.report.table import result_markdown
+
+    if as_json:
+        click.echo(msgspec.json.encode(result))
+        return
+    click.echo(result_markdown(result))
+    click.echo(f"\nbundle: {out / 'bundle'}\nreport: {out / 'report.html'}")

@@ -1,0 +1,37 @@
+"""Options that several commands share: read once, with one error text."""
+
+from typing import TYPE_CHECKING, cast
+
+from edgedl.runtime.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgedl.compress.quantize.affine import Target
+
+MAX_THREADS = 64
+
+
+def parse_targets(text: str) -> "tuple[Target, ...]":
+    """Read "ort,tflite,tensorrt".
+
+    >>> parse_targets("ort, tflite")
+    ('ort', 'tflite')
+    """
+    from edgedl.runtime.backend import BACKENDS
+
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in BACKENDS:
+            raise BadInputError(f"unknown target '{name}': there are {', '.join(BACKENDS)}")
+    return cast("tuple[Target, ...]", tuple(dict.fromkeys(names)))
+
+
+def parse_threads(text: str) -> tuple[int, ...]:
+    """Read "1,2".
+
+    >>> parse_threads("1,2")
+    (1, 2)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts):
+        raise BadInputError(f"--threads takes numbers from 1 to {MAX_THREADS}, got '{text}'")
+    return tuple(dict.fromkeys(int(part) for part in parts))

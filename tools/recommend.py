@@ -1,0 +1,109 @@
+"""Decide which artifact to use, from measured intervals only."""
+
+from collections.abc import Sequence
+
+from edgedl.tools.result import Candidate, Drop, DropVerdict, Recommendation, SpeedVerdict
+
+DEFAULT_MAX_DROP_PP = 1.0
+# Ratios closer to 1 than this are no difference to anybody.
+EQUIVALENCE = 0.02
+
+
+def speed_verdict(lo: float, hi: float) -> SpeedVerdict:
+    """Judge a latency ratio by its interval.
+
+    >>> speed_verdict(0.4, 0.5), speed_verdict(0.97, 0.99)
+    ('faster', 'no difference shown')
+    """
+    if hi < 1 - EQUIVALENCE:
+        return "faster"
+    return "slower" if lo > 1 + EQUIVALENCE else "no difference shown"
+
+
+def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict:
+    """Judge a score drop in points by its interval, against a budget if there is one.
+
+    >>> drop_verdict(-0.1, 0.2, None), drop_verdict(-0.1, 0.2, 0.1), drop_verdict(-0.1, 0.2, 0.5)
+    ('no drop shown', 'inconclusive', 'within budget')
+    """
+    if max_drop_pp is not None:
+        if hi <= max_drop_pp:
+            return "within budget"
+        return "over budget" if lo > max_drop_pp else "inconclusive"
+    if lo > 0:
+        return "drop"
+    return "gain" if hi < 0 else "no drop shown"
+
+
+def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Recommendation:
+    """Return the fastest artifact whose drop is certainly within the budget.
+
+    Between artifacts whose speed cannot be told apart the smaller one wins. The first thread
+    count decides. The baseline is always within the budget.
+
+    Args:
+        candidates: measured artifacts, the baseline first.
+        max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
+    """
+    limit = DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
+    allowed = [c for c in candidates if c.drop.ci95[1] <= limit]
+    fastest = min(allowed, key=lambda c: c.speedup[0].ratio)
+    rivals = [c for c in allowed if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
+    chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
+    if speed_verdict(*chosen.speedup[0].ci95) != "faster":
+        chosen = candidates[0]
+    return Recommendation(
+        name=chosen.name,
+        reason=_reason(chosen, candidates[0], limit),
+        notes=_notes(candidates),
+        budget_met=None if max_drop_pp is None else _budget_met(candidates, limit),
+    )
+
+
+def _budget_met(candidates: Sequence[Candidate], limit: float) -> bool:
+    """Say whether a file of the strongest precision made is certainly within the budget."""
+    made = {c.precision for c in candidates}
+    strongest = next(p for p in ("int8", "float16", "float32") if p in made)
+    return any(c.precision == strongest and c.drop.ci95[1] <= limit for c in candidates)
+
+
+def _reason(chosen: Candidate, baseline: Candidate, limit: float) -> str:
+    if chosen.name == baseline.name:
+        return f"nothing within {limit:g} points is faster than the float32 baseline: keep it"
+    speed = chosen.speedup[0]
+    return (
+        f"{describe_speed(speed.ratio)} {baseline.name} with {speed.threads} thread(s) (latency "
+        f"ratio {speed.ratio:.3f} [{speed.ci95[0]:.3f}, {speed.ci95[1]:.3f}]), "
+        f"{baseline.size_bytes / chosen.size_bytes:.1f}x smaller, {describe_drop(chosen.drop)}"
+    )
+
+
+def describe_speed(ratio: float) -> str:
+    """Return a latency ratio in words.
+
+    >>> describe_speed(0.5), describe_speed(1.25)
+    ('2.00x faster than', '1.25x slower than')
+    """
+    return f"{1 / ratio:.2f}x faster than" if ratio <= 1 else f"{ratio:.2f}x slower than"
+
+
+def describe_drop(drop: Drop) -> str:
+    """Return a drop in words, with its interval in points."""
+    lo, hi = drop.ci95
+    return f"score drop {drop.pp:+.2f} points [{lo:+.2f}, {hi:+.2f}]"
+
+
+def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Say of every reduced file that is not faster than its own runtime's float32."""
+    notes = []
+    for candidate in candidates:
+        speed = candidate.speedup[0]
+        if candidate.precision == "float32" or speed.same_runtime_ci95 is None:
+            continue
+        if speed_verdict(*speed.same_runtime_ci95) != "faster":
+            lo, hi = speed.same_runtime_ci95
+            notes.append(
+                f"{candidate.name} is smaller, not faster: {speed.same_runtime_ratio:.2f} "
+                f"[{lo:.2f}, {hi:.2f}] of float32 on the same runtime"
+            )
+    return tuple(notes)

@@ -1,0 +1,64 @@
+"""The accuracy-against-latency chart, as SVG text."""
+
+import io
+import re
+
+import matplotlib
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot as plt
+
+from edgedl.tools.result import Candidate, Result
+
+COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
+MARKERS = {"float32": "o", "float16": "s", "int8": "D"}
+
+
+def draw(result: Result, threads: int) -> str:
+    """Return an ``<svg>`` element: score change against latency ratio, 95 % intervals both ways.
+
+    The best corner is the upper left: faster than the baseline and no score lost.
+    """
+    index = [latency.threads for latency in result.candidates[0].latency].index(threads)
+    figure, axes = plt.subplots(figsize=(8.0, 4.6))
+    axes.axhline(0, color="#999999", linewidth=0.8)
+    axes.axvline(1, color="#999999", linewidth=0.8)
+    for candidate in result.candidates:
+        _draw_candidate(axes, candidate, index)
+    if result.max_drop_pp is not None:
+        axes.axhline(-result.max_drop_pp, color="#b00020", linewidth=1, linestyle="--")
+        axes.annotate("budget", (0, -result.max_drop_pp), xycoords=("axes fraction", "data"),
+                      xytext=(4, 3), textcoords="offset points", color="#b00020", fontsize=8)  # fmt: skip
+    axes.set_xlabel(f"latency ratio to {result.baseline}, {threads} thread(s), batch 1 (left is faster)")
+    axes.set_ylabel(f"change of {result.candidates[0].score.metric}, points (up is better)")
+    axes.set_xlim(left=0)
+    axes.margins(y=0.25)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 0.9))
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return re.sub(r'<svg ', '<svg role="img" aria-label="score change against latency ratio" ', svg, count=1)
+
+
+def _draw_candidate(axes: "plt.Axes", candidate: Candidate, index: int) -> None:
+    speed, drop = candidate.speedup[index], candidate.drop
+    x, y = speed.ratio, -drop.pp
+    axes.errorbar(
+        x,
+        y,
+        xerr=[[max(0.0, x - speed.ci95[0])], [max(0.0, speed.ci95[1] - x)]],
+        yerr=[[max(0.0, y + drop.ci95[1])], [max(0.0, -drop.ci95[0] - y)]],
+        fmt=MARKERS[candidate.precision],
+        color=COLORS[candidate.backend],
+        markersize=7,
+        capsize=3,
+        linewidth=1.2,
+        label=candidate.name,
+    )

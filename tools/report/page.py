@@ -1,0 +1,62 @@
+"""The report: one self-contained HTML page over any number of results."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import edgedl
+from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.tools.report.table import HEADERS, rows, thread_counts
+from edgedl.tools.result import NoiseFloor, Result
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What the page shows for one thread count."""
+
+    threads: int
+    chart: str
+    rows: list[tuple[str, ...]]
+    noise: NoiseFloor
+    unsettled: list[str]
+
+
+def render(title: str, results: Sequence[Result]) -> str:
+    """Return the page. It loads nothing from anywhere.
+
+    Raises:
+        BackendUnavailableError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+
+        from edgedl.tools.report.chart import draw
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"{error.name} is missing, the report needs it: pip install 'edgedl[report]'"
+        ) from error
+    folder = files("edgedl.tools.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string((folder / "report.html.j2").read_text())
+    return template.render(
+        title=title,
+        results=results,
+        blocks=[
+            [_block(result, t, draw(result, t)) for t in thread_counts(result)]
+            for result in results
+        ],
+        headers=HEADERS,
+        css=(folder / "report.css").read_text(),
+        version=edgedl.__version__,
+    )
+
+
+def _block(result: Result, threads: int, chart: str) -> _Block:
+    index = thread_counts(result).index(threads)
+    return _Block(
+        threads=threads,
+        chart=chart,
+        rows=rows(result, threads),
+        noise=result.noise_floor[index],
+        unsettled=[c.name for c in result.candidates if not c.latency[index].settled],
+    )

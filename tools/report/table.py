@@ -1,0 +1,96 @@
+"""A result as rows: one table for the terminal, the page, Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from edgedl.tools.result import Candidate, Result
+
+HEADERS = (
+    "artifact",
+    "size KB",
+    "score %",
+    "drop, points",
+    "drop verdict",
+    "median ms",
+    "p90 ms",
+    "latency ratio",
+    "speed verdict",
+)
+
+
+def rows(result: Result, threads: int) -> list[tuple[str, ...]]:
+    """Return one row of text per candidate for a thread count, in the order of HEADERS."""
+    index = [latency.threads for latency in result.candidates[0].latency].index(threads)
+    return [_row(c, index, c.name == result.baseline) for c in result.candidates]
+
+
+def thread_counts(result: Result) -> list[int]:
+    """Return the thread counts that were measured."""
+    return [latency.threads for latency in result.candidates[0].latency]
+
+
+def to_markdown(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return an aligned Markdown table.
+
+    >>> print(to_markdown(["a", "bb"], [["1", "2"]]))
+    | a | bb |
+    |---|----|
+    | 1 | 2  |
+    """
+    columns = list(zip(headers, *lines, strict=True))
+    widths = [max(len(cell) for cell in column) for column in columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    ruler = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(headers), ruler, *(line(cells) for cells in lines)])
+
+
+def result_markdown(result: Result) -> str:
+    """Return every table of a result, the recommendation, and what was not measured."""
+    parts = []
+    for threads in thread_counts(result):
+        parts.append(f"{threads} thread(s), batch 1, against {result.baseline}:\n")
+        parts.append(to_markdown(HEADERS, rows(result, threads)) + "\n")
+    parts.append(f"recommended: {result.recommendation.name}: {result.recommendation.reason}")
+    parts += [f"note: {note}" for note in result.recommendation.notes]
+    parts += [f"not measured: {item.what}: {item.why}" for item in result.not_measured]
+    return "\n".join(parts)
+
+
+def to_csv(result: Result) -> str:
+    """Return all rows as CSV, with the thread count as first column."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["threads", *HEADERS])
+    for threads in thread_counts(result):
+        writer.writerows([str(threads), *row] for row in rows(result, threads))
+    return out.getvalue()
+
+
+def _row(candidate: Candidate, index: int, is_baseline: bool) -> tuple[str, ...]:
+    latency, speedup, drop = candidate.latency[index], candidate.speedup[index], candidate.drop
+    p90 = f"{latency.p90_ms:.3f}" if latency.p90_ms else f"needs {latency.p90_needs} calls"
+    return (
+        candidate.name,
+        f"{candidate.size_bytes / 1000:.1f}",
+        f"{100 * candidate.score.value:.2f}",
+        "baseline" if is_baseline else with_interval(drop.pp, drop.ci95, "+.2f"),
+        "" if is_baseline else drop.verdict,
+        with_interval(latency.median_ms, latency.ci95, ".3f"),
+        p90,
+        "1" if is_baseline else with_interval(speedup.ratio, speedup.ci95, ".3f"),
+        "" if is_baseline else speedup.verdict,
+    )
+
+
+def with_interval(value: float, ci95: tuple[float, float], form: str) -> str:
+    """Return a number with its interval.
+
+    >>> with_interval(1.5, (1.0, 2.0), ".1f")
+    '1.5 [1.0, 2.0]'
+    """
+    return f"{value:{form}} [{ci95[0]:{form}}, {ci95[1]:{form}}]"

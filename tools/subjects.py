@@ -1,0 +1,61 @@
+"""Find what the command line calls SUBJECT: a reference model, or the user's own function."""
+
+from typing import TYPE_CHECKING
+
+from edgedl.models.catalog import find_model, load_pretrained, load_record, make_task
+from edgedl.models.data.datasets import DATASETS, find_dataset
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task import Task
+from edgedl.tools.userfile import call_user_function
+
+if TYPE_CHECKING:
+    from edgedl.compress.subject import Subject
+
+
+def find_subject(reference: str) -> "Subject":
+    """Return the subject of a reference model's name, or of ``file.py:function``.
+
+    Raises:
+        BadInputError: there is no such model, file or function, or its code fails.
+    """
+    from edgedl.compress.subject import Subject
+
+    if ".py:" in reference:
+        made = call_user_function(reference)
+        if not isinstance(made, Subject):
+            raise BadInputError(
+                f"{reference} returned {type(made).__name__}, expected "
+                "edgedl.compress.subject.Subject"
+            )
+        return made
+    model = find_model(reference)
+    record = load_record(model)
+    return Subject(
+        name=model.name,
+        module=load_pretrained(model),
+        task=make_task(model.dataset),
+        licence="Apache-2.0 (weights trained by edgedl)",
+        data=f"{record.dataset}; calibration on training data, score on the whole test split",
+    )
+
+
+def find_task(bundle_task: str, reference: str | None) -> Task:
+    """Return the task to score a bundle with: a known data set, or the user's ``file.py:function``.
+
+    The function may return a Task or a Subject.
+
+    Raises:
+        BadInputError: the bundle's task is not a known one and no function is given.
+    """
+    if reference is not None:
+        made = call_user_function(reference)
+        task: Task = getattr(made, "task", made)  # a Subject carries its task
+        if not hasattr(task, "batches"):
+            raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
+        return task
+    if bundle_task not in DATASETS:
+        raise BadInputError(
+            f"the bundle's task '{bundle_task}' is not one edgedl has data for: "
+            "give it with --task file.py:function"
+        )
+    return make_task(find_dataset(bundle_task).name)
