@@ -15,7 +15,9 @@ def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
     scores = []
     with torch.no_grad():
         for batch in task.batches(split, EVALUATION_BATCH):
-            outputs = as_tuple(module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs)))
+            outputs = as_tuple(
+                module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs))
+            )
             scores.append(task.score([y.numpy() for y in outputs], batch.labels))
     return np.concatenate(scores)
 
@@ -34,4 +36,4 @@ def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
     """Return the multiply-accumulates of one forward pass (torch counts two operations each)."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*example_inputs)
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2

@@ -91,4 +91,4 @@ def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:
 def _same_class(a: Floats, b: Floats) -> Array:
     if a.ndim != 2:
         return np.zeros(len(a), bool)
-    return a.argmax(axis=1) == b.argmax(axis=1)
+    return np.asarray(a.argmax(axis=1) == b.argmax(axis=1))

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from edgedl.compress.stages import STAGES
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
 
 
@@ -29,7 +29,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes inside the package."""
     folder = files("edgedl.compress.recipes")
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
+    )
 
 
 def load_recipe(reference: str) -> Recipe:
@@ -64,7 +66,9 @@ def parse_recipe(text: str, source: str) -> Recipe:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise BadInputError(f"{source}{line}: not YAML ({getattr(error, 'problem', error)})") from error
+        raise BadInputError(
+            f"{source}{line}: not YAML ({getattr(error, 'problem', error)})"
+        ) from error
     try:
         return msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:

@@ -40,4 +40,3 @@ class Subject:
                     f"input {index} of task '{self.task.name}' is {x.dtype}, expected float32"
                 )
         return tuple(torch.tensor(x) for x in batch.inputs)
-

@@ -183,9 +183,9 @@ def _train_epoch(
                 f"lower max_learning_rate (now {run.settings.max_learning_rate})"
             )
         run.optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         run.optimizer.step()
-        rate = run.schedule.get_last_lr()[0]
+        rate = float(run.schedule.get_last_lr()[0])
         run.schedule.step()
         total += number
         on_step(epoch, step, number)

@@ -19,7 +19,7 @@ class AugmentedBatches:
     """
 
     def __init__(self, split: LabelledImages, batch_size: int, shift: int, flip: bool) -> None:
-        """Keep the split as uint8 [N, C, H, W]; the last incomplete batch of an epoch is dropped."""
+        """Keep the split as uint8 [N, C, H, W]; an epoch drops its last incomplete batch."""
         self._images = torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy())
         self._labels = torch.from_numpy(split.labels)
         self._batch_size, self._shift, self._flip = batch_size, shift, flip

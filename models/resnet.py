@@ -53,4 +53,5 @@ class ResNet8(nn.Module):
         """Map float32 [N, C, H, W], 0..1, to logits float32 [N, classes]."""
         x = F.relu(self.bn(self.conv(x)))
         x = self.stack3(self.stack2(self.stack1(x)))
-        return self.fc(self.pool(x).flatten(1))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits

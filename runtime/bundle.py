@@ -91,7 +91,11 @@ class Bundle:
         for path in listed | {a.path for a in self.manifest.artifacts}:
             if path not in listed or not _is_plain_path(path):
                 raise IntegrityError(f"{self.folder / MANIFEST} names a file it may not: '{path}'")
-        found = {p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if not p.is_dir() or p.is_symlink()}
+        found = {
+            p.relative_to(self.folder).as_posix()
+            for p in self.folder.rglob("*")
+            if not p.is_dir() or p.is_symlink()
+        }
         found.discard(MANIFEST)
         for path in sorted(listed - found):
             raise IntegrityError(f"{self.folder / path} is missing: copy the bundle again")

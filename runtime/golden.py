@@ -64,7 +64,8 @@ def check_golden(runner: Runner) -> GoldenCheck:
     name = runner.artifact.name
     outputs = runner(*golden_inputs(runner.bundle))
     errors = [
-        float(np.abs(y - _take(arrays, f"{name}/{i}")).max()) for i, y in enumerate(outputs)
+        float(np.abs(y - _take(arrays, f"{name}/{i}").astype(np.float32)).max())
+        for i, y in enumerate(outputs)
     ]
     worst = max(e if np.isfinite(e) else np.inf for e in errors)
     return GoldenCheck(name, worst, runner.artifact.golden_tolerance)

@@ -6,7 +6,6 @@ import msgspec
 
 from edgedl.runtime.preprocess import ImagePreprocessing
 
-
 BackendName = Literal["ort", "tflite", "tensorrt"]
 Precision = Literal["float32", "float16", "int8"]
 
@@ -15,7 +14,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the manifest's records: immutable and strict."""
 
 
-class TensorSpec(_Record):
+class TensorSpec(_Record, frozen=True):
     """An input or output of a network.
 
     Attributes:
@@ -33,7 +32,7 @@ class TensorSpec(_Record):
     zero_point: int | None = None
 
 
-class TaskRecord(_Record):
+class TaskRecord(_Record, frozen=True):
     """What the network is for: task name, metric, and class names in label order."""
 
     name: str
@@ -41,14 +40,14 @@ class TaskRecord(_Record):
     classes: tuple[str, ...]
 
 
-class FileRecord(_Record):
+class FileRecord(_Record, frozen=True):
     """Size and sha256 of a file of the bundle."""
 
     size_bytes: int
     sha256: str
 
 
-class Parity(_Record):
+class Parity(_Record, frozen=True):
     """How a file's outputs, run on its runtime, differ from the emitted torch graph.
 
     Attributes:
@@ -70,7 +69,7 @@ class Parity(_Record):
     runtime: str
 
 
-class Artifact(_Record):
+class Artifact(_Record, frozen=True):
     """One model file for one runtime.
 
     Attributes:
@@ -96,14 +95,14 @@ class Artifact(_Record):
     check: str | None = None
 
 
-class HistoryEntry(_Record):
+class HistoryEntry(_Record, frozen=True):
     """A stage that was applied, with all its settings."""
 
     stage: str
     settings: dict[str, str | int | float | bool | None]
 
 
-class HostMetric(_Record):
+class HostMetric(_Record, frozen=True):
     """A number measured on the making machine: artifact, name, value and its 95 % interval."""
 
     artifact: str
@@ -112,7 +111,7 @@ class HostMetric(_Record):
     ci95: tuple[float, float] | None
 
 
-class Manifest(_Record):
+class Manifest(_Record, frozen=True):
     """Everything a device needs to know about a bundle.
 
     Attributes:

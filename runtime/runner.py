@@ -97,7 +97,8 @@ def encode(x: Array, spec: TensorSpec) -> Array:
     dtype = np.dtype(spec.dtype)
     limits = np.iinfo(dtype)
     steps = np.rint(np.asarray(x, np.float32) / np.float32(spec.scale)) + spec.zero_point
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    integers: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
+    return integers
 
 
 def decode(y: Array, spec: TensorSpec) -> Floats:

@@ -31,7 +31,8 @@ def paired_ratio(baseline_ns: Floats, candidate_ns: Floats, seed: int = 0) -> Es
     false-positive rate of 5 % where tests on single calls reach 26 to 85 %.
 
     Args:
-        baseline_ns: [blocks, calls]. candidate_ns: [blocks, calls of its own].
+        baseline_ns: [blocks, calls].
+        candidate_ns: [blocks, calls of its own].
         seed: of the resampling.
 
     Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapters 13 and 14.
@@ -117,7 +118,7 @@ def mcnemar_p(lost: int, won: int) -> float:
     """
     flips, fewer = lost + won, min(lost, won)
     tail = sum(math.comb(flips, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**flips)
+    return min(1.0, 2 * tail / (1 << flips))
 
 
 def required_samples(percentile: float, late: int = LATE_CALLS_FLOOR) -> int:
@@ -158,4 +159,4 @@ def _late_probability(percentile: float, count: int, late: int) -> float:
         for k in range(late + 1)
     ]  # fmt: skip
     top = max(logs)
-    return math.exp(top) * sum(math.exp(value - top) for value in logs)
+    return math.exp(top) * math.fsum(math.exp(value - top) for value in logs)

@@ -59,7 +59,8 @@ def top1(outputs: Sequence[Array], labels: Array) -> Scores:
     >>> top1([np.array([[0.1, 0.9], [0.8, 0.2]])], np.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    return (np.asarray(outputs[0]).argmax(axis=1) == labels).astype(np.float64)
+    hits: Scores = np.asarray(outputs[0].argmax(axis=1) == labels, np.float64)
+    return hits
 
 
 class Samples(NamedTuple):

@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.backend import open_backend
-from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.device import run_context
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
+from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.golden import golden_inputs
-from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.measure import Arm, Measurement, Protocol, measure
 from edgedl.runtime.runner import Runner, encode
 from edgedl.runtime.statistics import (
@@ -27,6 +25,7 @@ from edgedl.runtime.statistics import (
     required_samples,
 )
 from edgedl.runtime.task import Scores, Task
+from edgedl.tools.entries import Entry
 from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
 from edgedl.tools.result import (
     Candidate,
@@ -62,15 +61,6 @@ class BenchSettings:
     protocol: Protocol = field(default_factory=Protocol)
     max_drop_pp: float | None = None
     cold_starts: int = COLD_STARTS
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An artifact under its name in the result."""
-
-    name: str
-    bundle: Bundle
-    artifact: Artifact
 
 
 @dataclass(frozen=True)
@@ -119,44 +109,11 @@ def bench(
         history=tuple(h.stage for h in entries[0].bundle.manifest.history),
     )
     samples = {
-        f"{threads}/{name}": m.latency_ns for threads, arms in timings.items() for name, m in arms.items()
+        f"{threads}/{name}": m.latency_ns
+        for threads, arms in timings.items()
+        for name, m in arms.items()
     }
     return BenchOutcome(result, samples)
-
-
-def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasured]]:
-    """Return the artifacts that can run here, and those that cannot with the reason.
-
-    Artifacts are named as in their bundle, with the bundle's folder before it if there are
-    several.
-    """
-    entries, missing = [], []
-    for bundle in bundles:
-        prefix = f"{bundle.folder.resolve().name}:" if len(bundles) > 1 else ""
-        for artifact in bundle.manifest.artifacts:
-            name = prefix + artifact.name
-            try:
-                availability = open_backend(artifact.backend).available()
-                if not availability.usable:
-                    raise BackendUnavailableError(availability.detail)
-            except BackendUnavailableError as error:
-                reason = f"{error}. The file: {artifact.check}" if artifact.check else str(error)
-                missing.append(NotMeasured(name, reason))
-            else:
-                entries.append(Entry(name, bundle, artifact))
-    return entries, missing
-
-
-def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
-    """Return the entries with the named one first.
-
-    Raises:
-        BadInputError: it is not among them.
-    """
-    if name not in [e.name for e in entries]:
-        names = ", ".join(e.name for e in entries) or "none"
-        raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
-    return sorted(entries, key=lambda e: e.name != name)
 
 
 def score_entry(entry: Entry, task: Task) -> Scores:
@@ -168,9 +125,7 @@ def score_entry(entry: Entry, task: Task) -> Scores:
     return np.concatenate(scores)
 
 
-def _time(
-    entries: Sequence[Entry], threads: int, protocol: Protocol
-) -> dict[str, Measurement]:
+def _time(entries: Sequence[Entry], threads: int, protocol: Protocol) -> dict[str, Measurement]:
     """Time all entries, and the baseline a second time, in one interleaved measurement."""
     arms: dict[str, Arm] = {}
     for name, entry in [(AGAIN, entries[0]), *((e.name, e) for e in entries)]:
@@ -271,7 +226,9 @@ def _speedup(
 def _noise_floor(
     threads: int, baseline: Entry, timings: dict[int, dict[str, Measurement]]
 ) -> NoiseFloor:
-    first, second = (timings[threads][n].latency_ns.astype(np.float64) for n in (baseline.name, AGAIN))
+    first, second = (
+        timings[threads][n].latency_ns.astype(np.float64) for n in (baseline.name, AGAIN)
+    )
     ratio = paired_ratio(first, second)
     return NoiseFloor(threads, ratio.value, interval(ratio))
 
@@ -288,7 +245,11 @@ def _cold_start(entry: Entry, settings: BenchSettings) -> ColdStart | None:
             [*command, str(settings.threads[0])], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
-            raise EdgedlError(f"{entry.name} fails in a fresh process: {done.stderr.strip()[-200:]}")
+            raise EdgedlError(
+                f"{entry.name} fails in a fresh process: {done.stderr.strip()[-200:]}"
+            )
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    load, first = (float(np.median([r[k] for r in runs])) for k in ("load_ms", "first_inference_ms"))
+    load, first = (
+        float(np.median([r[k] for r in runs])) for k in ("load_ms", "first_inference_ms")
+    )
     return ColdStart(load, first, len(runs))

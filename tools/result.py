@@ -17,7 +17,9 @@ RESULT = "result.json"
 SAMPLES = "samples.npz"
 
 Interval = tuple[float, float]
-DropVerdict = Literal["no drop shown", "drop", "gain", "within budget", "over budget", "inconclusive"]
+DropVerdict = Literal[
+    "no drop shown", "drop", "gain", "within budget", "over budget", "inconclusive"
+]
 SpeedVerdict = Literal["faster", "slower", "no difference shown"]
 
 
@@ -25,7 +27,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the result's records: immutable and strict."""
 
 
-class Score(_Record):
+class Score(_Record, frozen=True):
     """Task score: metric name, mean value 0..1, samples, 95 % interval."""
 
     metric: str
@@ -34,7 +36,7 @@ class Score(_Record):
     ci95: Interval
 
 
-class Drop(_Record):
+class Drop(_Record, frozen=True):
     """Score lost against the baseline on the same samples, in points (percent of the scale).
 
     Attributes:
@@ -53,7 +55,7 @@ class Drop(_Record):
     verdict: DropVerdict
 
 
-class Latency(_Record):
+class Latency(_Record, frozen=True):
     """Latency of one call, batch 1.
 
     Attributes:
@@ -76,7 +78,7 @@ class Latency(_Record):
     settled: bool
 
 
-class Speedup(_Record):
+class Speedup(_Record, frozen=True):
     """Latency as a share of another's, from paired blocks; below 1 is faster.
 
     Attributes:
@@ -94,7 +96,7 @@ class Speedup(_Record):
     same_runtime_ci95: Interval | None
 
 
-class ColdStart(_Record):
+class ColdStart(_Record, frozen=True):
     """Medians over fresh processes: loading the file, and the first inference."""
 
     load_ms: float
@@ -102,7 +104,7 @@ class ColdStart(_Record):
     processes: int
 
 
-class Candidate(_Record):
+class Candidate(_Record, frozen=True):
     """One artifact with everything measured of it."""
 
     name: str
@@ -119,14 +121,14 @@ class Candidate(_Record):
     theoretical_speedup: float | None = None
 
 
-class NotMeasured(_Record):
+class NotMeasured(_Record, frozen=True):
     """Something a reader may look for in vain, and why it is not there."""
 
     what: str
     why: str
 
 
-class NoiseFloor(_Record):
+class NoiseFloor(_Record, frozen=True):
     """The baseline against a second session of itself: what this machine can resolve today."""
 
     threads: int
@@ -134,7 +136,7 @@ class NoiseFloor(_Record):
     ci95: Interval
 
 
-class Recommendation(_Record):
+class Recommendation(_Record, frozen=True):
     """The artifact to use.
 
     Attributes:
@@ -150,7 +152,7 @@ class Recommendation(_Record):
     budget_met: bool | None
 
 
-class Result(_Record):
+class Result(_Record, frozen=True):
     """One measured comparison."""
 
     title: str

@@ -1,6 +1,6 @@
 """Find what the command line calls SUBJECT: a reference model, or the user's own function."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgedl.models.catalog import find_model, load_pretrained, load_record, make_task
 from edgedl.models.data.datasets import DATASETS, find_dataset
@@ -49,10 +49,10 @@ def find_task(bundle_task: str, reference: str | None) -> Task:
     """
     if reference is not None:
         made = call_user_function(reference)
-        task: Task = getattr(made, "task", made)  # a Subject carries its task
-        if not hasattr(task, "batches"):
+        carried = getattr(made, "task", made)  # a Subject carries its task
+        if not hasattr(carried, "batches"):
             raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
-        return task
+        return cast(Task, carried)
     if bundle_task not in DATASETS:
         raise BadInputError(
             f"the bundle's task '{bundle_task}' is not one edgedl has data for: "

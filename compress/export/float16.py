@@ -12,7 +12,8 @@ def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
     half = copy_graph(graph).half()
     for node in input_nodes(half):
         cast = _cast(half.graph, node, node.next, torch.float16)
-        node.replace_all_uses_with(cast, delete_user_cb=lambda user, cast=cast: user is not cast)
+        for user in [u for u in node.users if u is not cast]:
+            user.replace_input_with(node, cast)
     result = next(n for n in half.graph.nodes if n.op == "output")
     for node in result.all_input_nodes:
         result.replace_input_with(node, _cast(half.graph, node, result, torch.float32))

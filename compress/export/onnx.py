@@ -44,7 +44,9 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
             )
     except Exception as error:
         # The exporter raises its own and torch's classes alike; the cause is in the message.
-        raise ExportError(f"torch.onnx cannot export the graph: {first_line(root_cause(error))}") from error
+        raise ExportError(
+            f"torch.onnx cannot export the graph: {first_line(root_cause(error))}"
+        ) from error
     buffer = io.BytesIO()
     if program is None:
         raise ExportError("torch.onnx exported nothing")

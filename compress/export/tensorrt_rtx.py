@@ -8,7 +8,7 @@ import tensorrt_rtx as trt
 PROFILE_BATCHES = (1, 4, 16)
 
 
-class _Collector(trt.ILogger):  # type: ignore[misc]
+class _Collector(trt.ILogger):
     """Keeps the builder's errors."""
 
     def __init__(self) -> None:

@@ -16,9 +16,7 @@ from edgedl.runtime.manifest import TensorSpec
 INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
 
 
-def to_tflite(
-    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], quantized: bool
-) -> bytes:
+def to_tflite(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], quantized: bool) -> bytes:
     """Return the graph as a TFLite model for a batch of one.
 
     Args:

@@ -62,7 +62,7 @@ def fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     if len(producer.args) > 2 and producer.args[2] is not None:
         shift = shift + get_tensor(module, _path(producer.args[2])) * factor
     set_tensor(module, path, weight * factor.view(shape))
-    bias = insert_constant(module, producer, f"{path.rpartition('.')[0]}_folded_bias".lstrip("_").replace(".", "_"), shift)
+    bias = insert_constant(module, producer, f"{producer.name}_folded_bias", shift)
     bias.meta["val"] = shift
     producer.args = (*producer.args[:2], bias, *producer.args[3:])
     node.replace_all_uses_with(producer)

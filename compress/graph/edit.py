@@ -33,9 +33,7 @@ def set_tensor(module: fx.GraphModule, path: str, value: Tensor) -> None:
     parent.register_buffer(leaf, value.detach().clone())
 
 
-def insert_constant(
-    module: fx.GraphModule, before: fx.Node, path: str, value: Tensor
-) -> fx.Node:
+def insert_constant(module: fx.GraphModule, before: fx.Node, path: str, value: Tensor) -> fx.Node:
     """Store a tensor and return a node that reads it, placed before another node."""
     set_tensor(module, path, value)
     with module.graph.inserting_before(before):

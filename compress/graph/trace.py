@@ -76,4 +76,3 @@ def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tens
                 f"the traced graph differs from the module by {float((a - b).abs().max()):.2g} in "
                 f"output {index}: does its forward depend on randomness or on training mode?"
             )
-

@@ -39,7 +39,8 @@ class Affine:
     def quantize(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.integer]:
         """Round to the nearest integer, ties to even, and saturate."""
         q = np.rint(x / np.float32(self.scale)) + self.zero_point
-        return np.clip(q, self.qmin, self.qmax).astype(self.dtype)
+        integers: npt.NDArray[np.integer] = np.clip(q, self.qmin, self.qmax).astype(self.dtype)
+        return integers
 
     def dequantize(self, q: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Return the real values of integers, float32."""

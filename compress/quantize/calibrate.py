@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators import ELEMENTWISE, PASS_THROUGH, WEIGHTED, CONCAT
+from edgedl.compress.graph.operators import CONCAT, ELEMENTWISE, PASS_THROUGH, WEIGHTED
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
 from edgedl.compress.quantize.observers import Histogram, Observer

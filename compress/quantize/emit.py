@@ -4,7 +4,7 @@ The emitted graph runs in torch. It is the reference that the exported file is h
 """
 
 import torch
-import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers quantized_decomposed)
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import (
@@ -75,7 +75,8 @@ def _current_reader(source: fx.Node, concat: fx.Node) -> fx.Node:
     if source in concat.all_input_nodes:
         return source
     for node in concat.all_input_nodes:
-        if node.target is _ops.dequantize_per_tensor.default and node.args[0].args[0] is source:
+        is_pair = node.target is _ops.dequantize_per_tensor.default
+        if is_pair and node.all_input_nodes[0].args[0] is source:
             return node
     raise LookupError(f"'{concat.name}' does not read '{source.name}'")
 

@@ -18,7 +18,11 @@ from edgedl.runtime.task import Task
 
 
 class QuantizeStatic(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="quantize_static"
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="stage",
+    tag="quantize_static",
 ):
     """Post-training static quantization: int8 per-channel weights, int8 activations.
 
@@ -40,9 +44,7 @@ class QuantizeStatic(
         return replace(state, encodings=encodings, history=(*state.history, entry))
 
 
-def calibration_inputs(
-    task: Task, samples: int, batch_size: int
-) -> Iterator[tuple[Tensor, ...]]:
+def calibration_inputs(task: Task, samples: int, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
     """Yield the first ``samples`` calibration inputs, float32 [B, ...] each."""
     full, rest = divmod(samples, batch_size)
     batches = task.batches("calibration", batch_size)

@@ -25,7 +25,9 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference; any batch size where the shape leaves it free."""
-        outputs: list[Array] = self._run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+        outputs: list[Array] = self._run(
+            self._outputs, dict(zip(self._inputs, inputs, strict=True))
+        )
         return outputs
 
     def close(self) -> None:

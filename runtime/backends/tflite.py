@@ -44,7 +44,7 @@ class LiteRTBackend:
         """Say whether ai-edge-litert imports."""
         try:
             import ai_edge_litert
-            import ai_edge_litert.interpreter  # noqa: F401
+            import ai_edge_litert.interpreter
         except ImportError:
             return Availability(False, INSTALL)
         version = getattr(ai_edge_litert, "__version__", None) or _installed_version()

@@ -100,7 +100,8 @@ def _measure(
     folder: Path,
 ) -> Result:
     from edgedl.runtime.measure import Protocol
-    from edgedl.tools.bench import BenchSettings, bench, find_entries, put_baseline_first
+    from edgedl.tools.bench import BenchSettings, bench
+    from edgedl.tools.entries import find_entries, put_baseline_first
     from edgedl.tools.report.page import render
     from edgedl.tools.result import NotMeasured, write_result
 

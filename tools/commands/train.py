@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -16,6 +17,9 @@ from edgedl.models.catalog import (
 )
 from edgedl.models.data.datasets import find_dataset, load_split
 from edgedl.runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @click.command()
@@ -81,7 +85,7 @@ def _train(model: ReferenceModel, folder: Path, seed: int, threads: int) -> Trai
     return _save(module, model, folder, seed)
 
 
-def _save(module: "torch.nn.Module", model: ReferenceModel, folder: Path, seed: int) -> TrainingRecord:
+def _save(module: "nn.Module", model: ReferenceModel, folder: Path, seed: int) -> TrainingRecord:
     import torch
     from safetensors.torch import save
 

@@ -8,6 +8,7 @@ import matplotlib
 matplotlib.use("svg")
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from edgedl.tools.result import Candidate, Result
 
@@ -28,9 +29,18 @@ def draw(result: Result, threads: int) -> str:
         _draw_candidate(axes, candidate, index)
     if result.max_drop_pp is not None:
         axes.axhline(-result.max_drop_pp, color="#b00020", linewidth=1, linestyle="--")
-        axes.annotate("budget", (0, -result.max_drop_pp), xycoords=("axes fraction", "data"),
-                      xytext=(4, 3), textcoords="offset points", color="#b00020", fontsize=8)  # fmt: skip
-    axes.set_xlabel(f"latency ratio to {result.baseline}, {threads} thread(s), batch 1 (left is faster)")
+        axes.annotate(
+            "budget",
+            (0, -result.max_drop_pp),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3),
+            textcoords="offset points",
+            color="#b00020",
+            fontsize=8,
+        )
+    axes.set_xlabel(
+        f"latency ratio to {result.baseline}, {threads} thread(s), batch 1 (left is faster)"
+    )
     axes.set_ylabel(f"change of {result.candidates[0].score.metric}, points (up is better)")
     axes.set_xlim(left=0)
     axes.margins(y=0.25)
@@ -44,10 +54,12 @@ def draw(result: Result, threads: int) -> str:
     plt.close(figure)
     svg = out.getvalue()
     svg = svg[svg.index("<svg") :]
-    return re.sub(r'<svg ', '<svg role="img" aria-label="score change against latency ratio" ', svg, count=1)
+    return re.sub(
+        r"<svg ", '<svg role="img" aria-label="score change against latency ratio" ', svg, count=1
+    )
 
 
-def _draw_candidate(axes: "plt.Axes", candidate: Candidate, index: int) -> None:
+def _draw_candidate(axes: Axes, candidate: Candidate, index: int) -> None:
     speed, drop = candidate.speedup[index], candidate.drop
     x, y = speed.ratio, -drop.pp
     axes.errorbar(

@@ -1,0 +1,88 @@
+"""Read what people point at: a picture, an array file, a folder of them, or a stream of paths."""
+
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgedl.runtime.backend import Array
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import Manifest
+
+ARRAYS = {".npy", ".npz"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class NamedInputs:
+    """The network's inputs read from one place, float32 [N, ...] each."""
+
+    source: str
+    arrays: tuple[Array, ...]
+
+
+def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
+    """Yield the inputs of a file, of every file in a folder (sorted), or of paths on stdin ("-").
+
+    Raises:
+        BadInputError: nothing to read, or a file that is no input of this network.
+    """
+    if where == "-":
+        for line in sys.stdin:
+            if line.strip():
+                yield _read(Path(line.strip()), manifest)
+        return
+    path = Path(where)
+    if not path.exists():
+        raise BadInputError(f"there is no file or folder '{where}'")
+    if path.is_file():
+        yield _read(path, manifest)
+        return
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in ARRAYS | PICTURES)
+    if not files:
+        raise BadInputError(f"{where} holds no picture and no array (.npy, .npz)")
+    for file in files:
+        yield _read(file, manifest)
+
+
+def _read(path: Path, manifest: Manifest) -> NamedInputs:
+    if not path.is_file():
+        raise BadInputError(f"there is no file '{path}'")
+    suffix = path.suffix.lower()
+    if suffix in ARRAYS:
+        return NamedInputs(str(path), _read_arrays(path, manifest))
+    if manifest.preprocessing is None:
+        raise BadInputError(f"{path}: this network takes arrays (.npy, .npz), not pictures")
+    pixels = manifest.preprocessing.read(path)
+    return NamedInputs(str(path), (manifest.preprocessing(pixels),))
+
+
+def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
+    """Read one array per input: a .npy for one input, a .npz with one entry per input name."""
+    names = [spec.name for spec in manifest.inputs]
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = [loaded]
+        else:
+            with loaded:
+                known = all(name in loaded.files for name in names)
+                arrays = [loaded[name] for name in (names if known else loaded.files)]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BadInputError(f"{path} is not a readable array file ({error})") from error
+    if len(arrays) != len(names):
+        raise BadInputError(
+            f"{path} holds {len(arrays)} arrays, the network takes {len(names)}: {', '.join(names)}"
+        )
+    return tuple(_prepare(x, i, manifest) for i, x in enumerate(arrays))
+
+
+def _prepare(x: Array, index: int, manifest: Manifest) -> Array:
+    """Preprocess raw uint8 pictures [(N,) H, W, C]; add a missing batch dimension."""
+    if index == 0 and manifest.preprocessing is not None and x.dtype == np.uint8:
+        return manifest.preprocessing(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
+    return x[None] if x.ndim == len(manifest.inputs[index].shape) - 1 else x

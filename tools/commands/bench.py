@@ -1,0 +1,74 @@
+"""``edgedl bench``: latency and accuracy of the same bytes."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
+from edgedl.runtime.measure import Protocol
+from edgedl.tools.bench import BenchSettings, bench
+from edgedl.tools.budget import missed, parse_budget
+from edgedl.tools.entries import find_entries, put_baseline_first
+from edgedl.tools.options import parse_threads
+from edgedl.tools.progress import steps
+from edgedl.tools.report.table import result_markdown, to_csv
+from edgedl.tools.result import write_result
+from edgedl.tools.subjects import find_task
+from edgedl.tools.workspace import new_folder
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), help="Bundle with the baseline [first]."
+)
+@click.option("--baseline-artifact", default="ort-float32", show_default=True)
+@click.option("--task", help="file.py:function that returns your Task or Subject.")
+@click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
+@click.option("--threads", default="1,2", show_default=True)
+@click.option("--blocks", default=40, show_default=True, type=click.IntRange(40))
+@click.option("--budget", help='For example "p90_ms<2,drop_pp<0.5".')
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
+def command(
+    bundles: tuple[Path, ...],
+    baseline: Path | None,
+    baseline_artifact: str,
+    task: str | None,
+    scenario: str,
+    threads: str,
+    blocks: int,
+    budget: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Measure every artifact of BUNDLES, interleaved, paired against one baseline.
+
+    Writes result.json, samples.npz (every call) and summary.csv. A budget names limits that the
+    recommended artifact must keep: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper
+    end of the interval counts.
+    """
+    limits = parse_budget(budget) if budget else ()
+    folders = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
+    opened = [Bundle.open(folder) for folder in folders]
+    if len({b.folder.resolve().name for b in opened}) < len(opened):
+        raise BadInputError("the bundles' folders need different names, they are the rows' names")
+    entries, missing = find_entries(opened)
+    if not entries:
+        raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+    prefix = f"{opened[0].folder.resolve().name}:" if len(opened) > 1 else ""
+    ordered = put_baseline_first(entries, prefix + baseline_artifact)
+    settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
+    found = find_task(opened[0].manifest.task.name, task)
+    with new_folder(out) as folder:
+        with steps("measure", 2 * len(ordered) + len(settings.threads)) as report:
+            outcome = bench(opened[0].manifest.name, ordered, found, settings, report, missing)
+        write_result(folder, outcome.result, outcome.samples)
+        (folder / "summary.csv").write_text(to_csv(outcome.result))
+    result = outcome.result
+    click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
+    broken = missed(result.candidate(result.recommendation.name), limits)
+    if broken:
+        raise BudgetMissedError("; ".join(broken))

@@ -1,0 +1,40 @@
+"""``edgedl doctor``: what this machine can do."""
+
+import importlib.util
+from importlib.metadata import version
+
+import click
+
+from edgedl.runtime.backend import BACKENDS, open_backend
+from edgedl.runtime.device import run_context
+from edgedl.runtime.errors import BackendUnavailableError
+
+# import name -> (distribution, what it is for, extra that brings it)
+HOST_PACKAGES = {
+    "torch": ("torch", "compress and train", "compress"),
+    "onnx": ("onnx", "ONNX export", "compress"),
+    "litert_torch": ("litert-torch", "TFLite export", "tflite-export"),
+    "tensorrt_rtx": ("tensorrt-rtx", "check TensorRT files", "tensorrt-check"),
+    "matplotlib": ("matplotlib", "reports", "report"),
+    "jinja2": ("jinja2", "reports", "report"),
+    "PIL": ("pillow", "read pictures", "image"),
+}
+
+
+@click.command()
+def command() -> None:
+    """Say what this machine can run, compress and measure, and what is missing for the rest."""
+    context = run_context()
+    click.echo(f"machine: {context.cpu}, {context.cores} cores, Python {context.python}")
+    click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}")
+    for name in BACKENDS:
+        try:
+            availability = open_backend(name).available()
+            state = "ready" if availability.usable else "missing"
+            click.echo(f"backend {name}: {state}: {availability.detail}")
+        except BackendUnavailableError as error:
+            click.echo(f"backend {name}: not here: {error}")
+    for module, (package, purpose, extra) in HOST_PACKAGES.items():
+        found = importlib.util.find_spec(module) is not None
+        state = version(package) if found else f"missing: pip install 'edgedl[{extra}]'"
+        click.echo(f"{package} ({purpose}): {state}")

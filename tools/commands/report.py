@@ -1,0 +1,35 @@
+"""``edgedl report``: the accuracy-vs-latency page over any results."""
+
+from pathlib import Path
+
+import click
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.files import atomic_write
+from edgedl.tools.report.page import render
+from edgedl.tools.report.table import result_markdown, to_csv
+from edgedl.tools.result import read_result
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help=".html, .md or .csv")
+@click.option("--title", help="Of the page [the results' titles].")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def command(results: tuple[Path, ...], out: Path, title: str | None, force: bool) -> None:
+    """Draw the report of RESULTS: folders with a result.json, or such files."""
+    if out.exists() and not force:
+        raise BadInputError(f"{out} exists: choose another --out, or --force")
+    read = [read_result(path) for path in results]
+    heading = title or ", ".join(dict.fromkeys(r.title for r in read))
+    if out.suffix == ".html":
+        text = render(heading, read)
+    elif out.suffix == ".md":
+        text = "\n\n".join(f"# {r.title}\n\n{result_markdown(r)}" for r in read) + "\n"
+    elif out.suffix == ".csv":
+        text = "".join(to_csv(r) for r in read)
+    else:
+        raise BadInputError(f"--out must end in .html, .md or .csv, got '{out.name}'")
+    with atomic_write(out) as file:
+        file.write(text.encode())
+    click.echo(f"report: {out}")

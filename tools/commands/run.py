@@ -1,0 +1,76 @@
+"""``edgedl run``: inference on a bundle, with the device's packages only."""
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from edgedl.runtime.inputs import read_inputs
+from edgedl.runtime.manifest import Manifest
+from edgedl.runtime.runner import Floats, Runner
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--input", "where", required=True, help="Picture, .npy/.npz, folder, or - for paths.")
+@click.option("--backend", help="ort or tflite [the recommended one].")
+@click.option("--artifact", help="An artifact by name, for example tflite-int8.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to print."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per sample.")
+def command(
+    bundle: Path,
+    where: str,
+    backend: str | None,
+    artifact: str | None,
+    threads: int,
+    top: int,
+    as_json: bool,
+) -> None:
+    """Run BUNDLE on pictures or arrays.
+
+    Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; float32
+    arrays are taken as the network's input.
+    """
+    with Runner.open(bundle, artifact, backend, threads) as runner:
+        manifest = runner.bundle.manifest
+        if not as_json:
+            click.echo(f"{manifest.name}, {runner.artifact.name}", err=True)
+        for item in read_inputs(where, manifest):
+            outputs = runner(*item.arrays)
+            for index in range(len(outputs[0])):
+                source = item.source if len(outputs[0]) == 1 else f"{item.source}[{index}]"
+                sample = tuple(y[index] for y in outputs)
+                click.echo(_as_json(source, sample, manifest, runner.artifact.name, top) if as_json
+                           else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
+
+
+def _as_text(outputs: tuple[Floats, ...], manifest: Manifest, top: int) -> str:
+    classes = manifest.task.classes
+    if not classes:
+        return "; ".join(np.array2string(y, precision=4, threshold=20) for y in outputs)
+    return ", ".join(
+        f"{name} {100 * share:.1f} %" for name, share in _ranking(outputs[0], classes, top)
+    )
+
+
+def _as_json(
+    source: str, outputs: tuple[Floats, ...], manifest: Manifest, artifact: str, top: int
+) -> str:
+    record: dict[str, object] = {"source": source, "artifact": artifact}
+    if manifest.task.classes:
+        ranking = _ranking(outputs[0], manifest.task.classes, top)
+        record["classes"] = [{"name": name, "probability": share} for name, share in ranking]
+    names = [spec.name for spec in manifest.outputs]
+    record["outputs"] = {name: y.tolist() for name, y in zip(names, outputs, strict=True)}
+    return json.dumps(record)
+
+
+def _ranking(logits: Floats, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
+    """Return the most probable classes with their softmax probability."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max())
+    shares = shifted / shifted.sum()
+    return [(classes[i], float(shares[i])) for i in np.argsort(-shares)[:top]]

@@ -1,0 +1,54 @@
+"""Which artifacts of some bundles can be measured here, and under what names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgedl.runtime.backend import open_backend
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.manifest import Artifact
+from edgedl.tools.result import NotMeasured
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact under its name in the result."""
+
+    name: str
+    bundle: Bundle
+    artifact: Artifact
+
+
+def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasured]]:
+    """Return the artifacts that can run here, and those that cannot with the reason.
+
+    Artifacts are named as in their bundle, with the bundle's folder before it if there are
+    several.
+    """
+    entries, missing = [], []
+    for bundle in bundles:
+        prefix = f"{bundle.folder.resolve().name}:" if len(bundles) > 1 else ""
+        for artifact in bundle.manifest.artifacts:
+            name = prefix + artifact.name
+            try:
+                availability = open_backend(artifact.backend).available()
+                if not availability.usable:
+                    raise BackendUnavailableError(availability.detail)
+            except BackendUnavailableError as error:
+                reason = f"{error}. The file: {artifact.check}" if artifact.check else str(error)
+                missing.append(NotMeasured(name, reason))
+            else:
+                entries.append(Entry(name, bundle, artifact))
+    return entries, missing
+
+
+def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """Return the entries with the named one first.
+
+    Raises:
+        BadInputError: it is not among them.
+    """
+    if name not in [e.name for e in entries]:
+        names = ", ".join(e.name for e in entries) or "none"
+        raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
+    return sorted(entries, key=lambda e: e.name != name)
