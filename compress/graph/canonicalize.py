@@ -27,7 +27,9 @@ def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
         elif node.target is aten.batch_norm.default:
             fold_batch_norm(module, node)
         elif node.target is aten.adaptive_avg_pool2d.default and _is_global(node.args[1]):
-            pool_to_mean(module, node)
+            pool_to_mean(module, node, keepdim=True)
+        elif node.target is aten.mean.dim and _is_spatial_mean(node):
+            pool_to_mean(module, node, keepdim=False)
         elif node.target in (aten.mul.Tensor, aten.div.Tensor):
             affine_to_depthwise(module, node)
     return finish(module)
@@ -89,11 +91,18 @@ def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
     _replace_by_depthwise(module, node, x, factor, -offset * factor)
 
 
-def pool_to_mean(module: fx.GraphModule, node: fx.Node) -> None:
-    """Turn a global average pool into a mean over height and width."""
+def pool_to_mean(module: fx.GraphModule, node: fx.Node, keepdim: bool) -> None:
+    """Write a global average pool or spatial mean as a mean that keeps its dimensions.
+
+    Runtimes have an int8 kernel for that form; without ``keepdim`` a flatten follows it.
+    """
     mean = insert_call(module.graph, node, aten.mean.dim, node.args[0], [2, 3], True)
-    mean.meta["val"] = node.meta["val"]
-    node.replace_all_uses_with(mean)
+    result = mean
+    if not keepdim:
+        result = insert_call(module.graph, node, aten.flatten.using_ints, mean, 1)
+    result.meta["val"] = node.meta["val"]
+    mean.meta["val"] = node.meta["val"] if keepdim else node.meta["val"][:, :, None, None]
+    node.replace_all_uses_with(result)
 
 
 def _replace_by_depthwise(
@@ -114,6 +123,16 @@ def _is_shared(producer: fx.Node) -> bool:
     """Say whether the weight is not the producer's own constant, so it must not be changed."""
     weight = producer.args[1]
     return not is_constant(weight) or len(weight.users) > 1  # type: ignore[union-attr]
+
+
+def _is_spatial_mean(node: fx.Node) -> bool:
+    """Say whether a mean of [N, C, H, W] runs over H and W and drops them."""
+    source = node.args[0]
+    if not isinstance(source, fx.Node) or source.meta["val"].ndim != 4:
+        return False
+    axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
+    keepdim = len(node.args) > 2 and bool(node.args[2])
+    return sorted(int(a) % 4 for a in axes) == [2, 3] and not keepdim  # type: ignore[arg-type]
 
 
 def _is_global(size: object) -> bool:

@@ -11,6 +11,7 @@ from edgedl.compress.graph.operators import CONCAT, ELEMENTWISE, PASS_THROUGH, W
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
 from edgedl.compress.quantize.observers import Histogram, Observer
+from edgedl.compress.quantize.placement import fused_activation
 from edgedl.runtime.errors import BadInputError
 
 # A channel whose weights are (almost) zero still needs a step; relative to the largest channel.
@@ -40,14 +41,56 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
         name: histogram.range("minmax" if name in inputs else observer)
         for name, histogram in histograms.items()
     }
-    for node in graph.graph.nodes:
-        if node.target in PASS_THROUGH and node.args[0].name in activations:
-            activations[node.name] = activations[node.args[0].name]
-        if node.target in ELEMENTWISE or node.target is CONCAT:
-            for constant in filter(is_constant, node.all_input_nodes):
-                values = get_tensor(graph, str(constant.target))
-                activations[constant.name] = Range(float(values.min()), float(values.max()))
+    for constant in _constant_operands(graph.graph):
+        values = get_tensor(graph, str(constant.target))
+        activations[constant.name] = Range(float(values.min()), float(values.max()))
+    share_encodings(graph.graph, activations)
     return Encodings(activations, weight_ranges(graph, activations))
+
+
+def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give tensors that must be on one grid the same range, in place.
+
+    A concat and everything it joins share the union of their ranges: no runtime converts between
+    them then, and the joined values are on that grid anyhow. What only moves has the range of what
+    it moves. An operator before its fused activation has the activation's range.
+    """
+    for members in _groups_on_one_grid(graph):
+        ranges = [activations[n.name] for n in members if n.name in activations]
+        if ranges:
+            shared = Range(min(r.lo for r in ranges), max(r.hi for r in ranges))
+            activations.update({n.name: shared for n in members})
+    for node in graph.nodes:
+        activation = fused_activation(node)
+        if activation is not None and activation.name in activations:
+            activations[node.name] = activations[activation.name]
+
+
+def _groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
+    """Return the nodes joined by moves and concats, by union-find."""
+    root: dict[fx.Node, fx.Node] = {}
+
+    def find(node: fx.Node) -> fx.Node:
+        while root.get(node, node) is not node:
+            node = root[node]
+        return node
+
+    for node in graph.nodes:
+        if node.target in PASS_THROUGH:
+            root[node] = find(node.args[0])
+        elif node.target is CONCAT:
+            for joined in node.args[0]:
+                root[find(joined)] = find(node)
+    groups: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(find(node), []).append(node)
+    return list(groups.values())
+
+
+def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
+    """Return the constants that integer operators compute with, weights and biases apart."""
+    users = [n for n in graph.nodes if n.target in ELEMENTWISE or n.target is CONCAT]
+    return [c for n in users for c in n.all_input_nodes if is_constant(c)]
 
 
 def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:

@@ -19,7 +19,7 @@ from edgedl.compress.graph.edit import (
 from edgedl.compress.graph.operators import WEIGHTED
 from edgedl.compress.quantize.affine import Affine, Target, affine_for
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, weight_scales
-from edgedl.compress.quantize.placement import needs_requantization, place, quantized_nodes
+from edgedl.compress.quantize.placement import place, quantized_nodes
 
 _ops = torch.ops.quantized_decomposed
 _INT32_MAX = 2**31
@@ -35,16 +35,11 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     emitted = copy_graph(graph)
     chosen = quantized_nodes(emitted.graph, encodings)
     placement = place(emitted.graph, encodings, target)
-    requantized = needs_requantization(emitted.graph, encodings) if target == "tflite" else []
     for node, users in placement.items():
         affine = affine_for(encodings.activations[node.name], target)
         pair = _insert_pair(emitted.graph, node, node.next, affine)
         for user in users:
             user.replace_input_with(node, pair)
-    for source, concat in requantized:
-        affine = affine_for(encodings.activations[concat.name], target)
-        read = _current_reader(source, concat)
-        concat.replace_input_with(read, _insert_pair(emitted.graph, read, concat, affine))
     for node in list(emitted.graph.nodes):
         if node.target in WEIGHTED and node in chosen:
             scales = weight_scales(encodings.weights[str(node.args[1].target)])
@@ -68,17 +63,6 @@ def _insert_pair(graph: fx.Graph, value: fx.Node, before: fx.Node, affine: Affin
     pair = insert_call(graph, before, _ops.dequantize_per_tensor.default, quantized, *arguments)
     pair.meta["val"] = value.meta.get("val")
     return pair
-
-
-def _current_reader(source: fx.Node, concat: fx.Node) -> fx.Node:
-    """Return what ``concat`` reads of ``source`` now: itself or its dequantized value."""
-    if source in concat.all_input_nodes:
-        return source
-    for node in concat.all_input_nodes:
-        is_pair = node.target is _ops.dequantize_per_tensor.default
-        if is_pair and node.all_input_nodes[0].args[0] is source:
-            return node
-    raise LookupError(f"'{concat.name}' does not read '{source.name}'")
 
 
 def _quantize_weight(

@@ -1,11 +1,12 @@
 """Where a target wants its quantize/dequantize pairs: the only thing that differs by target."""
 
+import math
+
 from torch import fx
 
 from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators import (
     ACTIVATION_PRODUCERS,
-    CONCAT,
     FUSED_ACTIVATIONS,
     PASS_THROUGH,
     QUANTIZABLE,
@@ -53,37 +54,49 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
         elif node not in chosen:
             users = {u for u in node.users if u in chosen}
-        elif _fuses_with_activation(node, chosen):
-            users = set()
         else:
-            users = set(node.users)
+            users = set() if _fuses(node, chosen, encodings, target) else set(node.users)
         if users:
             placement[node] = users
     return placement
 
 
-def needs_requantization(graph: fx.Graph, encodings: Encodings) -> list[tuple[fx.Node, fx.Node]]:
-    """Return (input, concat) pairs whose encodings differ.
-
-    TFLite's concat needs its inputs on the output's grid. ONNX Runtime's converts by itself,
-    which is the same arithmetic.
-    """
-    chosen = quantized_nodes(graph, encodings)
-    ranges = encodings.activations
-    return [
-        (source, node)
-        for node in graph.nodes
-        if node.target is CONCAT and node in chosen
-        for source in dict.fromkeys(node.args[0])
-        if source.name in ranges and ranges[source.name] != ranges[node.name]
-    ]
-
-
-def _fuses_with_activation(node: fx.Node, chosen: set[fx.Node]) -> bool:
+def fused_activation(node: fx.Node) -> fx.Node | None:
+    """Return the activation that runtimes fold into an operator, if it has one."""
     if node.target not in ACTIVATION_PRODUCERS or len(node.users) != 1:
-        return False
+        return None
     user = next(iter(node.users))
-    return user.target in FUSED_ACTIVATIONS and user in chosen
+    return user if user.target in FUSED_ACTIVATIONS else None
+
+
+def activation_bounds(node: fx.Node) -> tuple[float, float]:
+    """Return the smallest and largest value that an activation lets through."""
+    if node.target in (aten.relu.default, aten.relu_.default):
+        return 0.0, math.inf
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    unlimited = (-math.inf, math.inf)
+    standard = unlimited if node.target is aten.clamp.default else (-1.0, 1.0)
+    given = [*node.args[1:3], None, None][:2]
+    lo, hi = (d if g is None else float(g) for g, d in zip(given, standard, strict=True))  # type: ignore[arg-type]
+    return lo, hi
+
+
+def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Target) -> bool:
+    """Say whether nothing needs to stand between an operator and the activation behind it.
+
+    ONNX Runtime drops the activation only where the integers cannot leave its bounds anyhow;
+    TFLite always folds it, as a clamp of the integers. Where ONNX Runtime would not, a pair on
+    the activation's own grid stands between the two: the same integers again.
+    """
+    activation = fused_activation(node)
+    if activation is None or activation not in chosen:
+        return False
+    if target == "tflite":
+        return True
+    lo, hi = activation_bounds(activation)
+    values = encodings.activations[activation.name]
+    return lo <= min(values.lo, 0.0) and max(values.hi, 0.0) <= hi
 
 
 def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:
