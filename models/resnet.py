@@ -5,6 +5,8 @@ Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 201
 classification reference: three stacks of one block each, 16, 32 and 64 channels).
 """
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,8 +14,18 @@ from torch import Tensor, nn
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch norm and a shortcut (1x1 convolution where shapes change)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        """Build the block; ``stride`` is that of the first convolution and the shortcut."""
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut_norm: bool = False
+    ) -> None:
+        """Build the block.
+
+        Args:
+            in_channels: of the input.
+            out_channels: of the output.
+            stride: of the first convolution and of the shortcut.
+            shortcut_norm: whether a batch norm follows a shortcut convolution, as in the paper;
+                the MLPerf Tiny network has none.
+        """
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
@@ -21,7 +33,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            convolution = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            norm = [nn.BatchNorm2d(out_channels)] if shortcut_norm else []
+            self.shortcut = nn.Sequential(convolution, *norm) if norm else convolution
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C_in, H, W] to [N, C_out, H / stride, W / stride]."""
@@ -54,4 +68,39 @@ class ResNet8(nn.Module):
         x = F.relu(self.bn(self.conv(x)))
         x = self.stack3(self.stack2(self.stack1(x)))
         logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+class ResNet18(nn.Module):
+    """The 18-layer network for 224x224 pictures, 11.7 million parameters with 1000 classes.
+
+    Shapes: [N, 3, 224, 224] -> stem [N, 64, 112, 112] -> pool [N, 64, 56, 56] -> stacks of two
+    blocks [N, 64, 56, 56], [N, 128, 28, 28], [N, 256, 14, 14], [N, 512, 7, 7] -> [N, classes].
+
+    Source: He et al., 2016, table 1, second column.
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 1000) -> None:
+        """Build stem, four stacks of two blocks, and classifier."""
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+        self.bn = nn.BatchNorm2d(64)
+        self.max_pool = nn.MaxPool2d(3, 2, 1)
+        widths = [64, 64, 128, 256, 512]
+        self.stacks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    BasicBlock(before, width, 1 if before == width else 2, shortcut_norm=True),
+                    BasicBlock(width, width, 1, shortcut_norm=True),
+                )
+                for before, width in pairwise(widths)
+            )
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(512, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [N, C, 224, 224] to logits float32 [N, classes]."""
+        x = self.max_pool(F.relu(self.bn(self.conv(x))))
+        logits: Tensor = self.fc(self.pool(self.stacks(x)).flatten(1))
         return logits

@@ -72,7 +72,6 @@ def open_backend(name: str) -> Backend:
         return LiteRTBackend()
     if name == "tensorrt":
         raise BackendUnavailableError(
-            "edgedl cannot run TensorRT engines yet: build one on the device from the bundle's "
-            "TensorRT file with NVIDIA's trtexec"
+            "no TensorRT runner: build an engine on the device from the bundle's file with trtexec"
         )
     raise BadInputError(f"unknown backend '{name}': there are {', '.join(BACKENDS)}")

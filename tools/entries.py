@@ -35,8 +35,7 @@ def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasur
                 if not availability.usable:
                     raise BackendUnavailableError(availability.detail)
             except BackendUnavailableError as error:
-                reason = f"{error}. The file: {artifact.check}" if artifact.check else str(error)
-                missing.append(NotMeasured(name, reason))
+                missing.append(NotMeasured(name, "; ".join([str(error), *_known_of(artifact)])))
             else:
                 entries.append(Entry(name, bundle, artifact))
     return entries, missing
@@ -52,3 +51,15 @@ def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
         names = ", ".join(e.name for e in entries) or "none"
         raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
     return sorted(entries, key=lambda e: e.name != name)
+
+
+def _known_of(artifact: Artifact) -> list[str]:
+    """Say what is known of a file that cannot run here."""
+    known = [f"the file was {artifact.check}"] if artifact.check else []
+    parity = artifact.parity
+    if parity is not None and parity.float32_agreement is not None:
+        known.append(
+            f"run by {parity.runtime}, it predicts as float32 does for "
+            f"{100 * parity.float32_agreement:.1f} % of {parity.samples} samples"
+        )
+    return known

@@ -13,14 +13,22 @@ from edgedl.tools.result import read_result
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help=".html, .md or .csv")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help=".html, .md, .csv, or -"
+)
 @click.option("--title", help="Of the page [the results' titles].")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(results: tuple[Path, ...], out: Path, title: str | None, force: bool) -> None:
-    """Draw the report of RESULTS: folders with a result.json, or such files."""
+    """Draw the report of RESULTS: folders with a result.json, or such files.
+
+    ``--out -`` prints the tables.
+    """
+    read = [read_result(path) for path in results]
+    if str(out) == "-":
+        click.echo("\n\n".join(result_markdown(r) for r in read))
+        return
     if out.exists() and not force:
         raise BadInputError(f"{out} exists: choose another --out, or --force")
-    read = [read_result(path) for path in results]
     heading = title or ", ".join(dict.fromkeys(r.title for r in read))
     if out.suffix == ".html":
         text = render(heading, read)

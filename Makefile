@@ -1,0 +1,43 @@
+# Two commands: `make demo` and `make test`. Each does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := out/demo
+
+.PHONY: demo test check clean help
+
+help:
+	@echo "make demo   compress, measure and report a trained network (about 5 minutes the first time)"
+	@echo "make test   run the tests"
+	@echo "make check  linter, formatter, types, layers"
+	@echo "make clean  remove the environment and every output"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# torch first and alone: asked for by another package, the CUDA build would come.
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	@touch $@
+
+$(DEMO)/result.json: | $(INSTALLED)
+	$(BIN)/edgedl compress resnet8-fashion_mnist --recipe static_w8c_a8 \
+		--target ort,tflite,tensorrt --out $(DEMO) >/dev/null
+
+demo: $(DEMO)/result.json
+	@$(BIN)/edgedl report $(DEMO) --out -
+	@echo
+	@echo "bundle: $(DEMO)/bundle"
+	@echo "report: $(DEMO)/report.html"
+
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONPATH=typings $(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) out build *.egg-info src/*.egg-info

@@ -1,0 +1,66 @@
+"""Links resolve, shell lines name real commands and options, Python blocks run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from edgedl.tools.cli import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+IDS = [p.relative_to(ROOT).as_posix() for p in PAGES]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http:", "https:", "mailto:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_shell_blocks_name_real_commands_and_options(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for block in blocks(page, "(?:sh|bash)"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["make"]:
+                for target in words[1:]:
+                    assert re.search(rf"^{target}:", makefile, re.MULTILINE), line
+            elif words[:1] == ["edgedl"]:
+                check_command(words[1:], line)
+
+
+def check_command(words: list[str], line: str) -> None:
+    context = click.Context(cli)
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        if found is None:
+            break
+        command, words = found, words[1:]
+    known = {o for p in command.params for o in p.opts} | {"--help", "-h", "--version", "--debug"}
+    for word in words:
+        if word.startswith("--"):
+            assert word.split("=")[0] in known, f"{line}: no option {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), {"__name__": "docs"})
+
+
+def test_every_command_has_its_help() -> None:
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.help
