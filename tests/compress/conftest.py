@@ -1,0 +1,33 @@
+"""What the tests of compress/ share: helper modules beside them, seeded weights, one state."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny import make_subject
+
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.stage import ModelState
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def float_state() -> ModelState:
+    """The tiny network, traced."""
+    subject = make_subject()
+    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+
+
+@pytest.fixture(scope="session")
+def int8_state(float_state: ModelState) -> ModelState:
+    """The tiny network with the same table as in the ``compressed`` bundle."""
+    return QuantizeStatic().apply(float_state)

@@ -1,0 +1,28 @@
+"""Every expected error carries the exit code that the command line promises."""
+
+import pytest
+
+from edgedl.runtime import errors
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code"),
+    [
+        ("BudgetMissedError", 1),
+        ("BadInputError", 2),
+        ("InvalidMeasurementError", 3),
+        ("BackendUnavailableError", 4),
+        ("IntegrityError", 5),
+    ],
+)
+def test_exit_code(name, exit_code):
+    error = getattr(errors, name)("what to do")
+    assert error.exit_code == exit_code
+    assert isinstance(error, errors.EdgedlError)
+    assert str(error) == "what to do"
+
+
+def test_no_expected_error_exits_as_success():
+    classes = [v for v in vars(errors).values() if isinstance(v, type)]
+    assert len(classes) == 6
+    assert all(c.exit_code > 0 for c in classes)

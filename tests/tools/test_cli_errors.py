@@ -1,0 +1,188 @@
+"""Bad input: one readable line, the right exit code, nothing half-written, nothing overwritten."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Done, Run
+from measured import make_result
+
+from edgedl.tools.result import write_result
+
+
+def assert_one_line(done: Done, code: int, *words: str) -> None:
+    """Check the exit code, that stderr ends in one line of edgedl's, and that it says the words."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("edgedl:", "Error:"))]
+    assert done.returncode == code, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compress", "resnet9"], ["unknown model 'resnet9'", "resnet8-cifar10"]),
+        (["compress", "nowhere.py:subject"], ["nowhere.py"]),
+        (["compress", "lenet5-fashion_mnist", "--recipe", "static_w8"], ["did you mean"]),
+        (["compress", "lenet5-fashion_mnist", "--target", "ort,tpu"], ["unknown target 'tpu'"]),
+        (["compress", "lenet5-fashion_mnist", "--threads", "0"], ["--threads"]),
+        (["compress", "lenet5-fashion_mnist", "--max-drop", "-1"], ["--max-drop"]),
+        (["bench", "nowhere"], ["nowhere", "not a bundle"]),
+    ],
+)
+def test_wrong_words(edgedl: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    out = tmp_path / "out"
+    assert_one_line(edgedl(*arguments, "--out", out), 2, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], ["No such command 'nonsense'"]),
+        (["run"], ["Missing argument"]),
+        (["compress", "x", "--out", "y", "--speed"], ["No such option"]),
+        (["train", "resnet9"], ["unknown model"]),
+        (["data", "fetch", "mnist2"], ["unknown data set 'mnist2'"]),
+        (["models", "show", "resnet9"], ["unknown model"]),
+        (["report", "nowhere", "--out", "page.html"], ["has no result.json"]),
+        (["inspect", "nowhere"], ["not a bundle"]),
+    ],
+)
+def test_wrong_words_without_output(edgedl: Run, arguments: list[str], words: list[str]) -> None:
+    assert_one_line(edgedl(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("stages:\n  - stage: quantize_static\n    sampels: 9\n", ["line 3", "'samples'"]),
+        ("description: x\nstages:\n  - stage: quantise\n", ["line 3", "quantize_static"]),
+        ("description: x\nstages: [", ["not YAML"]),
+        ("description: x\nstages:\n  - stage: quantize_static\n    samples: 0\n", ["line 4"]),
+    ],
+)
+def test_recipe_files(edgedl: Run, tmp_path: Path, text: str, words: list[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    out = tmp_path / "out"
+    done = edgedl("compress", "lenet5-fashion_mnist", "--recipe", recipe, "--out", out)
+    assert_one_line(done, 2, str(recipe), *words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("def subject():\n    x = 1\n    return 1 / 0\n", ["line 3", "ZeroDivisionError"]),
+        ("def subject(:\n", ["SyntaxError"]),
+        ("import no_such_module\n", ["line 1", "no_such_module"]),
+        ("def subject():\n    return 7\n", ["int", "Subject"]),
+        ("other = 1\n", ["no function 'subject'"]),
+    ],
+)
+def test_subject_that_fails(edgedl: Run, tmp_path: Path, code: str, words: list[str]) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    done = edgedl("compress", f"{tmp_path / 'mine.py'}:subject", "--out", tmp_path / "out")
+    assert_one_line(done, 2, *words)
+    assert [p.name for p in tmp_path.iterdir() if p.name != "__pycache__"] == ["mine.py"]
+
+
+def test_output_folder_that_holds_something_is_left_alone(edgedl: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    done = edgedl("compress", "lenet5-fashion_mnist", "--out", out)
+    assert_one_line(done, 2, "not an empty folder")
+    assert (out / "thesis.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_output_folder_that_cannot_be_made(edgedl: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = edgedl("compress", "lenet5-fashion_mnist", "--out", tmp_path / "file" / "out")
+    assert_one_line(done, 2, "cannot be written")
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "words"),
+    [
+        (lambda f: f.write_bytes(b"\x00" + f.read_bytes()[1:]), 5, ["sha256"]),
+        (lambda f: f.write_bytes(f.read_bytes()[:-10]), 5, ["bytes"]),
+        (lambda f: f.rename(f.with_name("other.onnx")), 5, ["missing"]),
+        (lambda f: f.unlink(), 5, ["missing"]),
+    ],
+)
+def test_damaged_bundle(
+    edgedl: Run,
+    bundle_copy: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    code: int,
+    words: list[str],
+) -> None:
+    damage(bundle_copy / "float32.onnx")
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 12, 12), np.float32))
+    run = ["run", bundle_copy, "--input", tmp_path / "x.npy", "--artifact", "ort-float32"]
+    assert_one_line(edgedl(*run), code, *words)
+    assert_one_line(edgedl("verify", bundle_copy), code, *words)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((1, 3, 12, 12), np.nan, np.float32), ["not finite"]),
+        (np.zeros((1, 3, 11, 12), np.float32), ["must be [N, 3, 12, 12]"]),
+        (np.zeros((1, 3, 12, 12), np.float64), ["float32"]),
+        (np.zeros((0, 3, 12, 12), np.float32), ["must be"]),
+        (np.zeros((1, 12, 12, 1), np.uint8), ["uint8"]),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    edgedl: Run, bundle_copy: Path, tmp_path: Path, array: np.ndarray, words: list[str]
+) -> None:
+    np.save(tmp_path / "x.npy", array)
+    assert_one_line(edgedl("run", bundle_copy, "--input", tmp_path / "x.npy"), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.png", b"no picture", ["not a readable picture"]),
+        ("x.npy", b"no array", ["not a readable array"]),
+        ("empty", None, ["holds no picture"]),
+    ],
+)
+def test_inputs_that_cannot_be_read(
+    edgedl: Run,
+    bundle_copy: Path,
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    words: list[str],
+) -> None:
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert_one_line(edgedl("run", bundle_copy, "--input", path), 2, *words)
+
+
+def test_backends_that_are_not_there(edgedl: Run, bundle_copy: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 3, 12, 12), np.float32))
+    run = ["run", bundle_copy, "--input", tmp_path / "x.npy"]
+    assert_one_line(edgedl(*run, "--backend", "coreml"), 2, "unknown backend")
+    assert_one_line(edgedl(*run, "--backend", "tensorrt"), 4, "trtexec")
+    assert_one_line(edgedl(*run, "--artifact", "ort-int4"), 2, "no artifact 'ort-int4'")
+
+
+def test_report_does_not_replace_a_file(edgedl: Run, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    write_result(tmp_path, make_result(), {})
+    assert_one_line(edgedl("report", tmp_path, "--out", page), 2, "--force")
+    assert page.read_text() == "mine"

@@ -1,0 +1,82 @@
+"""A run that is cut off leaves nothing half-written behind."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgedl.runtime.files import atomic_write
+from edgedl.tools.workspace import new_folder
+
+
+def test_ctrl_c_removes_the_staging_folder(subject_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "out"
+    command = ["compress", f"{subject_file}:subject", "--target", "ort", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgedl", *command], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.parent.glob(".out.*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(out.parent.glob(".out.*")), "the run never started"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a file-size limit")
+def test_full_disk_is_one_line(subject_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "out"
+    limited = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "from edgedl.tools.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    command = ["compress", f"{subject_file}:subject", "--target", "ort", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", limited, *command], capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(out.parent.iterdir()) == []
+
+
+def test_new_folder_appears_only_on_success(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "out"
+
+    def fail() -> None:
+        with new_folder(target) as staging:
+            (staging / "half.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(target.parent.iterdir()) == []
+    with new_folder(target) as staging:
+        (staging / "whole.txt").write_text("whole")
+        assert not target.exists()
+    assert [p.name for p in target.iterdir()] == ["whole.txt"]
+
+
+def test_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with atomic_write(path) as out:
+            out.write(b"new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

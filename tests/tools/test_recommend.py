@@ -1,0 +1,71 @@
+"""The recommendation follows from intervals alone."""
+
+import pytest
+from measured import candidate
+
+from edgedl.tools.recommend import recommend, speed_verdict
+from edgedl.tools.result import Candidate
+
+BASELINE = candidate("ort-float32", (1.0, 1.0), size=400)
+
+
+@pytest.mark.parametrize(
+    ("others", "budget", "expected"),
+    [
+        ([candidate("ort-int8", (0.5, 0.6))], None, "ort-int8"),
+        # Certainly within the budget counts, not perhaps.
+        ([candidate("ort-int8", (0.5, 0.6), (0.2, 0.7))], 0.5, "ort-float32"),
+        ([candidate("ort-int8", (0.5, 0.6), (0.2, 0.7))], 0.8, "ort-int8"),
+        # Slower than float32, or not certainly faster: keep float32.
+        ([candidate("ort-int8", (1.2, 1.3))], None, "ort-float32"),
+        ([candidate("ort-int8", (0.9, 1.1))], None, "ort-float32"),
+        # Speeds that cannot be told apart: the smaller file.
+        (
+            [
+                candidate("ort-int8", (0.50, 0.60), size=100),
+                candidate("tflite-int8", (0.55, 0.65), size=90),
+            ],
+            None,
+            "tflite-int8",
+        ),
+        (
+            [
+                candidate("ort-int8", (0.50, 0.54), size=100),
+                candidate("tflite-int8", (0.55, 0.65), size=90),
+            ],
+            None,
+            "ort-int8",
+        ),
+    ],
+)
+def test_choice(others: list[Candidate], budget: float | None, expected: str) -> None:
+    assert recommend([BASELINE, *others], budget).name == expected
+
+
+def test_budget_is_about_the_strongest_precision() -> None:
+    half = candidate("ort-float16", (1.0, 1.0))
+    poor = candidate("ort-int8", (0.5, 0.6), (1.0, 2.0))
+    assert recommend([BASELINE, half, poor], 0.5).budget_met is False
+    assert recommend([BASELINE, half, poor], 2.5).budget_met is True
+    assert recommend([BASELINE, half], 0.5).budget_met is True
+    assert recommend([BASELINE, poor], None).budget_met is None
+
+
+def test_notes_name_what_is_smaller_but_not_faster() -> None:
+    (note,) = recommend([BASELINE, candidate("ort-float16", (0.99, 1.05))], None).notes
+    assert note.startswith("ort-float16 is smaller, not faster")
+    assert recommend([BASELINE, candidate("ort-int8", (0.5, 0.6))], None).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((0.5, 0.97), "faster"),
+        ((0.97, 0.99), "no difference shown"),
+        ((0.9, 1.1), "no difference shown"),
+        ((1.01, 1.05), "no difference shown"),
+        ((1.03, 1.05), "slower"),
+    ],
+)
+def test_speed_verdict(interval: tuple[float, float], verdict: str) -> None:
+    assert speed_verdict(*interval) == verdict
