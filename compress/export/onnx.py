@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.export.errors import ExportError, first_line, root_cause
-from edgedl.compress.export.quiet import quiet
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import MAX_BATCH
 from edgedl.runtime.manifest import TensorSpec
+from edgedl.runtime.quiet import quiet
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20

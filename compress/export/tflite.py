@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, fx
 
 from edgedl.compress.export.errors import ExportError, first_line
-from edgedl.compress.export.quiet import quiet
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import TensorSpec
+from edgedl.runtime.quiet import quiet
 
 INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
 

@@ -8,10 +8,10 @@ from torch import Tensor, fx, nn
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.export.errors import first_line
-from edgedl.compress.export.quiet import quiet
 from edgedl.compress.graph.canonicalize import canonicalize
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.quiet import quiet
 
 MAX_BATCH = 4096
 EQUAL_WITHIN = 1e-4

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edgedl.runtime.backend import Array, Availability, Session
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -58,8 +59,9 @@ class LiteRTBackend:
             raise BackendUnavailableError(INSTALL) from error
         try:
             # From verified memory: CompiledModel.from_file crashes on damaged files.
-            interpreter = Interpreter(model_content=model, num_threads=threads)
-            interpreter.allocate_tensors()
+            with quiet():
+                interpreter = Interpreter(model_content=model, num_threads=threads)
+                interpreter.allocate_tensors()
             return LiteRTSession(interpreter, artifact)
         except (ValueError, RuntimeError, KeyError) as error:
             raise BadInputError(f"LiteRT refuses {artifact.path}: {error}") from error

@@ -60,12 +60,13 @@ def onnx_grids(model: bytes) -> tuple[set[Grid], list[np.ndarray]]:
 
 
 class TFLiteFile:
-    """A TFLite file in the interpreter with TensorFlow's own kernels (no XNNPACK)."""
+    """A TFLite file in the interpreter: with XNNPACK as devices run it, or as the file is."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, xnnpack: bool = True) -> None:
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         self._interpreter = Interpreter(
             model_content=model,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            experimental_op_resolver_type=OpResolverType.AUTO if xnnpack else plain,
         )
         self._interpreter.allocate_tensors()
         self.inputs = _in_order(self._interpreter.get_input_details())
@@ -81,7 +82,9 @@ class TFLiteFile:
         rows = []
         for index in range(len(inputs[0])):
             for details, x in zip(self.inputs, inputs, strict=True):
-                self._interpreter.set_tensor(details["index"], _encode(x[index : index + 1], details))
+                self._interpreter.set_tensor(
+                    details["index"], _encode(x[index : index + 1], details)
+                )
             self._interpreter.invoke()
             rows.append(
                 [_decode(self._interpreter.get_tensor(d["index"]), d) for d in self.outputs]

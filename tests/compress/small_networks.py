@@ -188,7 +188,9 @@ def network(name: str) -> Quantized:
     return Quantized(make(), tuple(noise(SAMPLES, *s, seed=i) for i, s in enumerate(shapes)))
 
 
-def noise_task(*shapes: tuple[int, ...], classes: tuple[str, ...] = (), count: int = 40) -> ArrayTask:
+def noise_task(
+    *shapes: tuple[int, ...], classes: tuple[str, ...] = (), count: int = 40
+) -> ArrayTask:
     """Return a task over float32 noise, with labels 0."""
 
     def split(seed: int) -> Samples:

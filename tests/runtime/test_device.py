@@ -53,7 +53,7 @@ def test_load_and_temperature_are_plausible_or_absent(context):
 
 
 @pytest.mark.skipif(
-    shutil.which("git") is None or not (ROOT / ".git").exists(), reason="no git checkout"
+    shutil.which("git") is None or not (ROOT / ".git").is_dir(), reason="no git checkout"
 )
 def test_git_revision(context):
     done = subprocess.run(

@@ -106,14 +106,14 @@ def test_folder_in_order_of_names(tmp_path, manifest, pixels):
     np.testing.assert_allclose(stacked, as_input(pixels), atol=1e-6)
 
 
-def test_stream_of_paths(tmp_path, manifest, pixels, monkeypatch):
+def test_stream_of_paths(refused, tmp_path, manifest, pixels, monkeypatch):
     fill(tmp_path, pixels)
     lines = f"{tmp_path}/c.png\n\n   {tmp_path}/a.npy  \n{tmp_path}/gone.png\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
     stream = read_inputs("-", manifest)
     np.testing.assert_allclose(next(stream).arrays[0], as_input(pixels[2:]), atol=1e-6)
     assert next(stream).source == f"{tmp_path}/a.npy"
-    with pytest.raises(BadInputError, match="gone.png"):
+    with refused(BadInputError, "gone.png"):
         next(stream)
 
 

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from edgedl.compress.export.onnx import describe_onnx, strip
-from edgedl.compress.export.quiet import quiet
 from edgedl.compress.export.tflite import describe_tflite
 from edgedl.compress.pack import compress
 from edgedl.compress.quantize.static import calibration_inputs
@@ -22,6 +21,7 @@ from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.quiet import quiet
 from edgedl.runtime.statistics import paired_ratio
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.benchmarks.amx import refuse_amx

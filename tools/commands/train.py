@@ -1,6 +1,7 @@
 """``edgedl train``: reproduce the weights of a reference model."""
 
 import hashlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,10 @@ def _train(model: ReferenceModel, folder: Path, seed: int, threads: int) -> Trai
 
         def on_step(epoch: int, step: int, value: float) -> None:
             done = (epoch - 1) * len(batches) + step
-            bar.update(done - bar.pos, f"epoch {epoch}/{plan.epochs} loss {value:.3f}")
+            text = f"epoch {epoch}/{plan.epochs} loss {value:.3f}"
+            bar.update(done - bar.pos, text)
+            if step == len(batches) and not sys.stdout.isatty():
+                click.echo(text, err=True)
 
         train(module, batches, loss, settings, folder / "checkpoint.pt", on_step)
     return _save(module, model, folder, seed)

@@ -1,0 +1,51 @@
+"""Fixtures of the models' tests: errors checked in full, and a cache folder that is nobody's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgedl.models.data.images import LabelledImages
+
+EXIT_CODES = {"BadInputError": 2, "BackendUnavailableError": 4, "IntegrityError": 5}
+
+Refused = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="session")
+def refused() -> Refused:
+    """Expect exactly this error class, its exit code, and one line that holds all words."""
+
+    @contextmanager
+    def check(error: type[Exception], *words: str) -> Iterator[None]:
+        with pytest.raises(error) as caught:
+            yield
+        message = str(caught.value)
+        assert type(caught.value) is error
+        assert caught.value.exit_code == EXIT_CODES[error.__name__]
+        assert len(message.splitlines()) == 1
+        for word in words:
+            assert word in message
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder, so that no test sees or touches the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def small_split() -> Callable[..., LabelledImages]:
+    """Return a function that makes a split of random pictures."""
+
+    def make(count: int = 20, shape: tuple[int, ...] = (6, 5, 3), seed: int = 0) -> LabelledImages:
+        rng = np.random.default_rng(seed)
+        images = rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+        return LabelledImages(images, rng.integers(0, 10, count))
+
+    return make

@@ -1,0 +1,72 @@
+"""The main job from the command line, end to end, on a network of the user's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from command import Run
+
+from edgedl.runtime.bundle import Bundle
+from edgedl.tools.result import read_result
+
+
+def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
+    """A budget of nothing cannot be met for certain: exit 1, and everything is written."""
+    out = tmp_path / "out"
+    done = edgedl("compress", f"{subject_file}:subject", "--max-drop", 0, "--out", out)
+    assert done.returncode == 1, done.stderr
+    assert "budget of 0.0 points is missed" in done.stderr
+    assert {p.name for p in out.iterdir()} == {
+        "bundle",
+        "result.json",
+        "samples.npz",
+        "report.html",
+    }
+    bundle = Bundle.open(out / "bundle")
+    bundle.verify()
+    names = [a.name for a in bundle.manifest.artifacts]
+    precisions = ("float32", "float16", "int8")
+    assert names == [f"{t}-{p}" for t in ("ort", "tflite", "tensorrt") for p in precisions]
+    result = read_result(out)
+    assert [c.name for c in result.candidates] == names[:6]
+    assert {m.what for m in result.not_measured} >= set(names[6:])
+    assert bundle.manifest.recommended == result.recommendation.name
+    check_derived_numbers(out)
+
+
+def check_derived_numbers(out: Path) -> None:
+    """Every statistic must follow from the raw calls beside it."""
+    result = read_result(out)
+    with np.load(out / "samples.npz") as samples:
+        for candidate in result.candidates:
+            for latency, speedup in zip(candidate.latency, candidate.speedup, strict=True):
+                calls = samples[f"{latency.threads}/{candidate.name}"]
+                assert calls.shape[0] >= 40
+                assert latency.n == calls.size
+                own = np.median(calls, axis=1)
+                base = np.median(samples[f"{latency.threads}/{result.baseline}"], axis=1)
+                np.testing.assert_allclose(latency.median_ms, np.median(own) / 1e6)
+                np.testing.assert_allclose(
+                    speedup.ratio, np.exp(np.median(np.log(own) - np.log(base)))
+                )
+                assert speedup.ci95[0] <= speedup.ratio <= speedup.ci95[1]
+
+
+def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
+    arguments = ["--recipe", "float", "--target", "ort", "--threads", "1", "--json"]
+    done = edgedl("compress", f"{subject_file}:subject", *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [c["name"] for c in result["candidates"]] == ["ort-float32", "ort-float16"]
+    bundle = tmp_path / "out" / "bundle"
+
+    bench = ["--task", f"{subject_file}:subject", "--threads", "1"]
+    missed = edgedl("bench", bundle, *bench, "--budget", "size_kb<1", "--out", tmp_path / "b1")
+    assert missed.returncode == 1
+    assert "size_kb" in missed.stderr
+    assert (tmp_path / "b1" / "summary.csv").is_file()
+    unknown = edgedl("bench", bundle, *bench, "--budget", "speed<1", "--out", tmp_path / "b2")
+    assert unknown.returncode == 2
+    no_task = edgedl("bench", bundle, "--threads", "1", "--out", tmp_path / "b3")
+    assert no_task.returncode == 2
+    assert "--task" in no_task.stderr

@@ -1,0 +1,125 @@
+"""The report is self-contained, complete, and shows in a real browser."""
+
+import csv
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Run
+from measured import make_result
+from PIL import Image
+
+from edgedl.tools.report.page import render
+from edgedl.tools.result import read_result, write_result
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(render("tiny <net>", [make_result()]))
+    return path
+
+
+def chromium(*arguments: str) -> str:
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+class Collector(HTMLParser):
+    """Collects table cells and everything that would be loaded from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._in_cell = tag in ("td", "th")
+        for key, value in attrs:
+            if key in ("src", "href") and value and not value.startswith("#"):
+                self.loads.append(value)
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell and data.strip():
+            self.cells.append(data.strip())
+
+
+def parse(text: str) -> Collector:
+    collector = Collector()
+    collector.feed(text)
+    return collector
+
+
+def test_page_loads_nothing_and_escapes_names(page: Path) -> None:
+    text = page.read_text()
+    found = parse(text)
+    assert found.loads == []
+    assert "script" not in found.tags
+    assert "tiny &lt;net&gt;" in text
+    assert "no &lt;GPU&gt; &amp; no driver" in text
+    assert not re.search(r"url\((?!#|['\"]?#)", text)
+
+
+def test_page_shows_every_number_with_its_interval(page: Path) -> None:
+    cells = parse(page.read_text()).cells
+    assert "+0.10 [-0.10, +0.30]" in cells
+    assert "0.600 [0.550, 0.650]" in cells
+    assert "no drop shown" in cells
+    assert "needs 64 calls" in cells
+
+
+def test_chart_has_bars_in_both_directions(page: Path) -> None:
+    svg = page.read_text().split("<figure>")[1].split("</figure>")[0]
+    # matplotlib draws a bar as a collection of one line: two per artifact, in plot and legend.
+    assert svg.count('id="LineCollection_') == 2 * 3 * 2
+
+
+@needs_browser
+def test_browser_renders_chart_and_tables(page: Path, tmp_path: Path) -> None:
+    dom = parse(chromium("--dump-dom", page.as_uri()))
+    assert "svg" in dom.tags
+    assert "ort-int8" in dom.cells
+    shot = tmp_path / "page.png"
+    chromium("--hide-scrollbars", "--window-size=1200,1600", f"--screenshot={shot}", page.as_uri())
+    pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
+    assert len(pixels) == 1200 * 1600
+    # The marker colors of ONNX Runtime and TFLite are on the picture, and most of it is paper.
+    for color in ((0x1F, 0x5F, 0xA8), (0xC4, 0x58, 0x0C)):
+        assert (np.abs(pixels.astype(int) - color).max(axis=1) < 8).sum() > 20
+    assert (pixels > 250).all(axis=1).mean() > 0.5
+
+
+@pytest.mark.parametrize("suffix", [".html", ".md", ".csv"])
+def test_report_command_draws_several_results(edgedl: Run, tmp_path: Path, suffix: str) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        write_result(tmp_path / name, make_result(name), {})
+    out = tmp_path / f"page{suffix}"
+    done = edgedl("report", tmp_path / "first", tmp_path / "second", "--out", out)
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    if suffix == ".csv":
+        names = [row[1] for row in csv.reader(text.splitlines())]
+        assert names.count("ort-int8") == 2
+    else:
+        assert "first" in text
+        assert "second" in text
+
+
+def test_result_survives_the_disk(tmp_path: Path) -> None:
+    result = make_result(max_drop_pp=0.5)
+    calls = {"1/ort-int8": np.arange(6).reshape(2, 3)}
+    write_result(tmp_path, result, calls)
+    assert read_result(tmp_path) == result
+    with np.load(tmp_path / "samples.npz") as samples:
+        np.testing.assert_array_equal(samples["1/ort-int8"], calls["1/ort-int8"])
