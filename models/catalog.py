@@ -95,11 +95,11 @@ REFERENCE_MODELS = {
         ),
         ReferenceModel(
             "resnet8-fashion_mnist", "resnet8", "fashion_mnist", _RESNET,
-            TrainingPlan(12, 128, 0.2, 5e-4, 0.05, shift=2, flip=True),
+            TrainingPlan(8, 128, 0.2, 5e-4, 0.05, shift=2, flip=True),
         ),
         ReferenceModel(
             "lenet5-fashion_mnist", "lenet5", "fashion_mnist", _LENET,
-            TrainingPlan(15, 128, 0.1, 5e-4, 0.0, shift=1, flip=True),
+            TrainingPlan(12, 128, 0.1, 5e-4, 0.0, shift=1, flip=True),
         ),
     )
 }  # fmt: skip
