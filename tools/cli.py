@@ -61,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code.
 
     Exit codes: 0 done; 1 a budget was missed; 2 wrong usage or bad input; 3 the measurement is
-    not valid; 4 a runtime or driver is not there; 5 integrity failed; 130 interrupted.
+    not valid; 4 a runtime or driver is not there; 5 integrity failed; 70 a fault of edgedl's own;
+    130 interrupted.
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
@@ -80,6 +81,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(given, str(error), error.exit_code)
     except OSError as error:
         code = _fail(given, _describe(error), 2)
+    except Exception as error:
+        # Not a user's mistake but ours: 1 would be mistaken for a missed budget.
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        code = _fail(given, f"internal error, 'edgedl --debug ...' shows where: {text}", 70)
     sys.exit(code)
 
 

@@ -12,7 +12,6 @@ from edgedl.compress.graph.edit import (
     insert_call,
     insert_constant,
     is_constant,
-    set_tensor,
 )
 from edgedl.compress.graph.operators import WEIGHTED, aten
 
@@ -45,29 +44,37 @@ def fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     integer-arithmetic-only inference", 2018, section 3.2, equation 14.
     """
     producer, gamma, beta, mean, variance = node.args[:5]
-    epsilon = float(node.args[7])  # type: ignore[arg-type]
-    deviation = torch.sqrt(get_tensor(module, _path(variance)) + epsilon)
+    if not isinstance(producer, fx.Node) or mean is None or variance is None:
+        return
+    deviation = torch.sqrt(get_tensor(module, _path(variance)) + float(node.args[7]))  # type: ignore[arg-type]
     factor = 1 / deviation if gamma is None else get_tensor(module, _path(gamma)) / deviation
     shift = -get_tensor(module, _path(mean)) * factor
     if beta is not None:
         shift = shift + get_tensor(module, _path(beta))
-    if not isinstance(producer, fx.Node):
-        return
-    if producer.target not in WEIGHTED or len(producer.users) != 1 or _is_shared(producer):
-        if node.meta["val"].ndim == 4:
-            _replace_by_depthwise(module, node, producer, factor, shift)
-        return
-    path = _path(producer.args[1])
+    has_own_weight = producer.target in WEIGHTED and is_constant(producer.args[1])
+    if has_own_weight and len(producer.users) == 1:
+        _scale_output_channels(module, producer, factor, shift)
+        node.replace_all_uses_with(producer)
+    elif node.meta["val"].ndim == 4:
+        _replace_by_depthwise(module, node, producer, factor, shift)
+
+
+def _scale_output_channels(
+    module: fx.GraphModule, node: fx.Node, factor: torch.Tensor, shift: torch.Tensor
+) -> None:
+    """Give a weighted operator ``factor * output + shift`` as its output, per channel.
+
+    The weight is stored anew: the module's own may serve another operator too.
+    """
+    path = _path(node.args[1])
     weight = get_tensor(module, path)
     shape = [1] * weight.ndim
-    shape[WEIGHTED[producer.target]] = -1
-    if len(producer.args) > 2 and producer.args[2] is not None:
-        shift = shift + get_tensor(module, _path(producer.args[2])) * factor
-    set_tensor(module, path, weight * factor.view(shape))
-    bias = insert_constant(module, producer, f"{producer.name}_folded_bias", shift)
-    bias.meta["val"] = shift
-    producer.args = (*producer.args[:2], bias, *producer.args[3:])
-    node.replace_all_uses_with(producer)
+    shape[WEIGHTED[node.target]] = -1
+    if len(node.args) > 2 and node.args[2] is not None:
+        shift = shift + get_tensor(module, _path(node.args[2])) * factor
+    folded = insert_constant(module, node, f"{path}_{node.name}", weight * factor.view(shape))
+    bias = insert_constant(module, node, f"{path}_{node.name}_bias", shift)
+    node.args = (node.args[0], folded, bias, *node.args[3:])
 
 
 def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
@@ -111,18 +118,11 @@ def _replace_by_depthwise(
     weight = factor.view(-1, 1, 1, 1)
     w = insert_constant(module, node, f"{node.name}_weight", weight)
     b = insert_constant(module, node, f"{node.name}_bias", shift)
-    w.meta["val"], b.meta["val"] = weight, shift
     conv = insert_call(
         module.graph, node, aten.conv2d.default, x, w, b, [1, 1], [0, 0], [1, 1], len(factor)
     )
     conv.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(conv)
-
-
-def _is_shared(producer: fx.Node) -> bool:
-    """Say whether the weight is not the producer's own constant, so it must not be changed."""
-    weight = producer.args[1]
-    return not is_constant(weight) or len(weight.users) > 1  # type: ignore[union-attr]
 
 
 def _is_spatial_mean(node: fx.Node) -> bool:

@@ -1,6 +1,7 @@
 """What the tests of compress/ share: helper modules beside them, seeded weights, one state."""
 
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,19 @@ from edgedl.compress.stage import ModelState
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run the tests of this folder on one thread: on small tensors a second one only waits."""
+    if Path(__file__).parent not in item.path.parents:
+        return (yield)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return (yield)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

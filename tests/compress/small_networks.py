@@ -122,30 +122,20 @@ def _operators() -> nn.Module:
 
 
 def _two_heads() -> nn.Module:
-    """Build two inputs joined by an add, and two outputs of different shapes."""
+    """Build a picture and a sequence as inputs, and two outputs of different shapes."""
 
     def forward(net: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        h = F.relu(net.a(x) + net.b(y))
-        return net.fc(h.mean((2, 3))), net.map(h)
+        h = F.relu(net.a(x) + net.b(x))
+        y = F.max_pool1d(F.relu(net.norm(net.first(y))), 2)
+        y = F.relu(net.second(y)).flatten(1)
+        return net.fc(y) + net.head(h.mean((2, 3))), net.map(h)
 
     return TwoInputs(
         forward,
         a=nn.Conv2d(3, 4, 3, padding=1),
-        b=nn.Conv2d(2, 4, 1),
-        fc=nn.Linear(4, 3),
+        b=nn.Conv2d(3, 4, 1),
+        head=nn.Linear(4, 3),
         map=nn.Conv2d(4, 2, 3),
-    )
-
-
-def _sequence() -> nn.Module:
-    """Build a network of 1-D convolutions."""
-
-    def forward(net: Any, x: Tensor) -> Tensor:
-        x = F.max_pool1d(F.relu(net.norm(net.first(x))), 2)
-        return net.fc(F.relu(net.second(x)).flatten(1))
-
-    return Net(
-        forward,
         first=nn.Conv1d(2, 5, 3, padding=1),
         norm=trained(nn.BatchNorm1d(5)),
         second=nn.Conv1d(5, 4, 3, stride=2),
@@ -173,8 +163,7 @@ def _joined() -> nn.Module:
 SAMPLES = 48
 _MAKERS = {
     "operators": (_operators, ((3, 10, 10),)),
-    "two_heads": (_two_heads, ((3, 6, 6), (2, 6, 6))),
-    "sequence": (_sequence, ((2, 16),)),
+    "two_heads": (_two_heads, ((3, 6, 6), (2, 16))),
     "joined": (_joined, ((3, 6, 6),)),
 }
 NETWORKS = tuple(_MAKERS)
@@ -194,8 +183,8 @@ def noise_task(
     """Return a task over float32 noise, with labels 0."""
 
     def split(seed: int) -> Samples:
-        inputs = tuple(noise(count, *s, seed=seed + i).numpy() for i, s in enumerate(shapes))
-        return Samples(inputs, np.zeros(count, np.int64))
+        inputs = tuple(noise(SAMPLES, *s, seed=seed + i).numpy() for i, s in enumerate(shapes))
+        return Samples(inputs, np.zeros(SAMPLES, np.int64))
 
     return ArrayTask(
         name="noise",

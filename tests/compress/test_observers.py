@@ -66,7 +66,7 @@ def test_order_of_batches_does_not_matter(batches: list[list[int]], random: st.D
     random.shuffle(scaled)
     second = histogram(*scaled)
     assert torch.equal(first.counts, second.counts)
-    assert first.range("mse") == second.range("mse")
+    assert (first.lo, first.hi) == (second.lo, second.hi)
 
 
 def test_memory_does_not_grow_with_samples_or_range() -> None:
@@ -118,11 +118,12 @@ def test_mse_range_is_near_the_best_by_brute_force(kind: str) -> None:
     found = histogram(x).range("mse")
     error = raw_error(x, found.lo, found.hi)
     assert error <= 1.05 * best
-    assert error <= raw_error(x, lo, hi) * (1 + 1e-9)
+    assert error <= 1.001 * raw_error(x, lo, hi)
 
 
 def test_mse_clips_an_outlier_but_keeps_the_hard_end_of_silu() -> None:
-    clipped = histogram(samples("one_outlier")).range("mse")
-    assert clipped.hi < 20
+    many = np.random.default_rng(7).standard_normal(500_000)
+    clipped = histogram(many, [12.0]).range("mse")
+    assert clipped.hi < 9
     x = samples("silu")
     assert histogram(x).range("mse").lo == pytest.approx(x.min(), rel=0.05)

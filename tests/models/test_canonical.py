@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgedl.models.data.canonical import cifar10_from_batches, fashion_mnist_from_idx, read_idx
 from edgedl.runtime.errors import BadInputError
 
-BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6)) + ("test_batch",)
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
 
 
 def idx(array):

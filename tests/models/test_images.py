@@ -72,6 +72,13 @@ def test_arrays_that_are_no_split(refused, images, labels, word):
         LabelledImages(images, labels)
 
 
+def bad_deflate(content):
+    """Give the first compressed stream a block type that does not exist."""
+    name, extra = (int.from_bytes(content[at : at + 2], "little") for at in (26, 28))
+    start = 30 + name + extra
+    return content[:start] + b"\x07" + content[start + 1 :]
+
+
 def flipped(content):
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :]
@@ -81,6 +88,7 @@ def flipped(content):
     "damage",
     [
         flipped,
+        bad_deflate,
         lambda c: b"",
         lambda c: b"PK\x03\x04",
         lambda c: b"not a zip file",

@@ -139,13 +139,17 @@ def broken(tmp_path):
     flipped = bytearray(archive.read_bytes())
     flipped[len(flipped) // 2] ^= 0x55
     (tmp_path / "flipped.npz").write_bytes(flipped)
+    name, extra = (int.from_bytes(archive.read_bytes()[at : at + 2], "little") for at in (26, 28))
+    flipped = bytearray(archive.read_bytes())
+    flipped[30 + name + extra] = 7  # a deflate block of a type that does not exist
+    (tmp_path / "deflate.npz").write_bytes(flipped)
     (tmp_path / "text.png").write_text("not a picture")
 
 
 @pytest.mark.parametrize(
     "name",
     ["objects.npy", "objects.npz", "pickle.npy", "text.npy", "empty.npy", "empty.npz", "cut.npy",
-     "header.npy", "cut.npz", "flipped.npz", "text.png"],
+     "header.npy", "cut.npz", "flipped.npz", "deflate.npz", "text.png"],
 )  # fmt: skip
 def test_broken_file(refused, tmp_path, manifest, name):
     broken(tmp_path)

@@ -1,6 +1,7 @@
 """ONNX Runtime against ONNX's own reference evaluator, and files it must refuse."""
 
 import sys
+import warnings
 
 import numpy as np
 import onnx
@@ -65,6 +66,12 @@ def test_refused_file(refused, compressed, damage):
     model = damage(compressed.bundle.read(artifact.path))
     with refused(BadInputError, "onnxruntime refuses", artifact.path):
         OnnxRuntimeBackend().load(model, artifact, 1)
+
+
+def test_nothing_falls_back_in_silence(compressed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(compressed)
 
 
 def test_operator_nobody_knows(refused, compressed):

@@ -3,8 +3,10 @@
 import sys
 from importlib.metadata import version
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.backends.tflite import LiteRTBackend
@@ -76,6 +78,16 @@ def test_refused_file(refused, compressed, damage):
     model = damage(compressed.bundle.read(artifact.path))
     with refused(BadInputError, "LiteRT refuses", artifact.path):
         LiteRTBackend().load(model, artifact, 1)
+
+
+def test_graph_that_makes_no_sense(compressed):
+    artifact = compressed.bundle.artifact("tflite-float32")
+    model = schema.ModelT.InitFromPackedBuf(bytearray(compressed.bundle.read(artifact.path)))
+    model.subgraphs[0].operators[0].outputs = np.array([10_000], np.int32)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    with pytest.raises(BadInputError, match=r"LiteRT refuses float32\.tflite: .*10000"):
+        LiteRTBackend().load(bytes(builder.Output()), artifact, 1)
 
 
 def test_tensors_of_another_file(refused, compressed):

@@ -109,7 +109,7 @@ def _save(module: "nn.Module", model: ReferenceModel, folder: Path, seed: int) -
         test_samples=len(scores),
         parameters=count_parameters(module),
         macs=count_macs(module, (torch.zeros(1, channels, height, width),)),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     with atomic_write(folder / f"{model.name}.safetensors") as out:

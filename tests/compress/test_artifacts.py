@@ -1,0 +1,189 @@
+"""Which files are planned, what they are held against, and refusals that stop nothing else."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from small_networks import Net, noise, noise_task
+from torch import Tensor, nn
+
+from edgedl.compress import artifacts
+from edgedl.compress.artifacts import (
+    INT8_TOLERANCE_LSB,
+    ArtifactBuilder,
+    BuiltArtifact,
+    Refusal,
+    output_steps,
+    run_graph,
+)
+from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.tensorrt import Verdict
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.runtime.manifest import TensorSpec
+
+SPECS = ((TensorSpec("x", (None, 3, 12, 12), "float32"),), (TensorSpec("y", (None, 4), "float32"),))
+
+
+def refuse(*_: object, **__: object) -> bytes:
+    raise ExportError("no such operator")
+
+
+@pytest.fixture
+def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replace the converters by ones that take no time; return what they were asked for."""
+    asked: list[str] = []
+
+    def convert(kind: str) -> Callable[..., bytes]:
+        def answer(*_: object, **__: object) -> bytes:
+            asked.append(kind)
+            return kind.encode()
+
+        return answer
+
+    for name in ("to_onnx", "to_tflite", "to_float16_weights"):
+        monkeypatch.setattr(artifacts, name, convert(name))
+    for name in ("describe_onnx", "describe_tflite"):
+        monkeypatch.setattr(artifacts, name, lambda content: SPECS)
+    monkeypatch.setattr(artifacts, "check_tensorrt", lambda _: Verdict("nobody", True, ""))
+    return asked
+
+
+def build(state: ModelState, *targets: str) -> dict[str, BuiltArtifact | Refusal]:
+    items = ArtifactBuilder(state).build(targets, lambda name: None)
+    return {(i.name if isinstance(i, Refusal) else i.artifact.name): i for i in items}
+
+
+def test_the_plan_starts_with_the_reference(int8_state: ModelState) -> None:
+    plan = ArtifactBuilder(int8_state).plan(("tflite", "tensorrt"))
+    assert plan == [
+        ("ort", "float32"),
+        *(
+            (target, precision)
+            for target in ("tflite", "tensorrt")
+            for precision in ("float32", "float16", "int8")
+        ),
+    ]
+    assert ArtifactBuilder(int8_state).plan(("ort",)) == [
+        ("ort", "float32"),
+        ("ort", "float16"),
+        ("ort", "int8"),
+    ]
+
+
+def test_without_a_table_nothing_is_int8(float_state: ModelState) -> None:
+    plan = ArtifactBuilder(float_state).plan(("ort", "tflite"))
+    assert {precision for _, precision in plan} == {"float32", "float16"}
+
+
+def test_every_planned_artifact_is_announced_and_made(
+    int8_state: ModelState, converters: list[str]
+) -> None:
+    heard: list[str] = []
+    builder = ArtifactBuilder(int8_state)
+    items = list(builder.build(("ort", "tflite", "tensorrt"), heard.append))
+    names = [
+        f"{target}-{precision}" for target, precision in builder.plan(("ort", "tflite", "tensorrt"))
+    ]
+    assert heard == names
+    assert [i.artifact.name for i in items] == names
+    # Files that two artifacts share are converted once: 2 float and 2 int8 ONNX files.
+    assert sorted(converters) == ["to_float16_weights", *["to_onnx"] * 4, *["to_tflite"] * 2]
+    paths = {i.artifact.name: i.artifact.path for i in items}
+    assert paths["ort-float16"] == paths["tensorrt-float16"] == "float16.onnx"
+    assert len(set(paths.values())) == 7
+
+
+@pytest.mark.parametrize(
+    ("converter", "lost"),
+    [
+        ("to_tflite", {"tflite-float32", "tflite-float16", "tflite-int8"}),
+        ("to_float16_weights", {"tflite-float16"}),
+        ("to_float16", {"ort-float16", "tensorrt-float16"}),
+    ],
+)
+def test_a_refusal_costs_only_what_needed_that_converter(
+    int8_state: ModelState,
+    converters: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    converter: str,
+    lost: set[str],
+) -> None:
+    monkeypatch.setattr(artifacts, converter, refuse)
+    items = build(int8_state, "ort", "tflite", "tensorrt")
+    refusals = {name: i for name, i in items.items() if isinstance(i, Refusal)}
+    assert set(refusals) == lost
+    assert {r.reason for r in refusals.values()} == {"no such operator"}
+    assert len(items) == 9
+
+
+def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
+    int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = Verdict("the builder", False, "no kernel")
+    monkeypatch.setattr(artifacts, "check_tensorrt", lambda _: verdict)
+    items = build(int8_state, "ort", "tensorrt")
+    refused = [i for i in items.values() if isinstance(i, Refusal)]
+    assert [r.name.split("-")[0] for r in refused] == ["tensorrt"] * 3
+    assert all("refused (no kernel) by the builder" in r.reason for r in refused)
+
+
+def test_the_reference_must_succeed(
+    int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "to_onnx", refuse)
+    with pytest.raises(ExportError, match="no such operator"):
+        build(int8_state, "ort", "tflite")
+
+
+def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> None:
+    def forward(net: Net, x: Tensor) -> Tensor:
+        return net.fc(1e5 * x) / 1e5
+
+    subject = Subject("large", Net(forward, fc=nn.Linear(6, 2)), noise_task((6,)))
+    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    items = build(state, "ort")
+    assert isinstance(items["ort-float32"], BuiltArtifact)
+    assert items["ort-float16"] == Refusal(
+        "ort-float16", "ort-float16 computes values that are not finite"
+    )
+
+
+def test_tolerances_are_steps_for_int8_and_shares_of_the_output_for_floats(
+    int8_state: ModelState, converters: list[str]
+) -> None:
+    items = build(int8_state, "ort", "tensorrt")
+    tolerance = {name: i.artifact.golden_tolerance for name, i in items.items()}
+    ranges = int8_state.encodings.activations
+    for target in ("ort", "tensorrt"):
+        step = affine_for(ranges["linear"], target).scale
+        assert output_steps(int8_state, target) == [step]
+        assert tolerance[f"{target}-int8"] == pytest.approx(INT8_TOLERANCE_LSB * step)
+    (x,) = int8_state.subject.example_inputs()
+    with torch.no_grad():
+        largest = max(1.0, float(int8_state.subject.module(x).abs().max()))
+    assert tolerance["ort-float32"] == pytest.approx(1e-3 * largest, rel=1e-4)
+    assert tolerance["ort-float16"] == pytest.approx(2e-2 * largest, rel=1e-2)
+
+
+def test_each_file_is_held_against_the_graph_it_was_made_from(
+    int8_state: ModelState, converters: list[str]
+) -> None:
+    items = build(int8_state, "ort", "tflite")
+    x = (noise(3, 3, 12, 12).numpy(),)
+    outputs = {name: run_graph(i.graph, x)[0] for name, i in items.items()}
+    plain = run_graph(int8_state.graph, x)[0]
+    assert np.array_equal(outputs["ort-float32"], plain)
+    # TFLite's float16 file only stores half the bits: it computes in float32.
+    assert np.array_equal(outputs["tflite-float16"], plain)
+    assert 0 < np.abs(outputs["ort-float16"] - plain).max() < 0.01
+    step = output_steps(int8_state, "ort")[0]
+    integers = outputs["ort-int8"] / step
+    np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
+
+
+def test_outputs_without_a_table_have_no_steps(float_state: ModelState) -> None:
+    assert output_steps(float_state, "ort") == []

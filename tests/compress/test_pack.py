@@ -1,0 +1,229 @@
+"""The main job: what is in a bundle, what is said on the way, and what it leaves alone."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import TwoInputs, network, noise_task
+from tiny import CLASSES, make_net, make_subject
+from torch import Tensor, nn
+
+from edgedl.compress import pack
+from edgedl.compress.artifacts import ArtifactBuilder
+from edgedl.compress.pack import ENCODINGS, CompressedModel, compress, toolchain
+from edgedl.compress.recipe import load_recipe
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
+from edgedl.runtime.golden import GOLDEN, check_golden
+from edgedl.runtime.manifest import Artifact, HistoryEntry
+from edgedl.runtime.runner import Runner
+
+NAMES = [
+    f"{target}-{precision}"
+    for target in ("ort", "tflite", "tensorrt")
+    for precision in ("float32", "float16", "int8")
+]
+
+
+def test_every_artifact_is_there_and_nothing_was_refused(compressed: CompressedModel) -> None:
+    assert [a.name for a in compressed.bundle.manifest.artifacts] == NAMES
+    assert compressed.refusals == ()
+
+
+def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
+    manifest = compressed.bundle.manifest
+    subject = make_subject()
+    assert manifest.name == "tiny"
+    assert manifest.task.classes == CLASSES
+    assert manifest.preprocessing == subject.task.preprocessing
+    assert [(s.name, s.shape, s.dtype) for s in manifest.inputs] == [
+        ("x", (None, 3, 12, 12), "float32")
+    ]
+    assert [(s.shape, s.dtype) for s in manifest.outputs] == [((None, 4), "float32")]
+    settings = {"samples": 512, "batch_size": 32, "observer": "mse"}
+    assert manifest.history == (HistoryEntry("quantize_static", settings),)
+    assert (manifest.licence, manifest.data) == ("not stated", "not stated")
+    assert manifest.recommended is None
+    assert manifest.toolchain.keys() == toolchain().keys()
+    assert manifest.toolchain["torch"] == torch.__version__
+
+
+def test_every_file_is_listed_with_its_hash(compressed: CompressedModel) -> None:
+    folder = compressed.bundle.folder
+    listed = compressed.bundle.manifest.files
+    found = {p.name for p in folder.iterdir()} - {"manifest.json"}
+    assert found == set(listed)
+    assert {GOLDEN, ENCODINGS} < found
+    for name, record in listed.items():
+        content = (folder / name).read_bytes()
+        assert record.size_bytes == len(content)
+        assert record.sha256 == hashlib.sha256(content).hexdigest()
+    compressed.bundle.verify()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("tensorrt")])
+def test_golden_vectors_hold_on_the_runtime(compressed: CompressedModel, name: str) -> None:
+    bundle = compressed.bundle
+    with Runner(bundle, bundle.artifact(name)) as runner:
+        assert check_golden(runner).passed
+
+
+def test_int8_files_are_smaller_than_float_files_of_larger_networks(
+    compressed: CompressedModel,
+) -> None:
+    files = compressed.bundle.manifest.files
+    assert files["float16.tflite"].size_bytes != files["float32.tflite"].size_bytes
+    assert files["float16.onnx"].size_bytes < files["float32.onnx"].size_bytes
+
+
+@dataclass
+class Packed:
+    """A run on a network with two inputs and two outputs, and what was seen of it."""
+
+    made: CompressedModel
+    subject: Subject
+    before: dict[str, Tensor]
+    heard: list[str]
+
+
+def _two_heads() -> TwoInputs:
+    torch.manual_seed(4)
+
+    def forward(net: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(net.a(x) + net.b(y))
+        return net.fc(h), h.unsqueeze(2)
+
+    return TwoInputs(forward, a=nn.Linear(6, 5), b=nn.Linear(4, 5), fc=nn.Linear(5, 3))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    module = _two_heads()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    subject = Subject("heads", module, noise_task((6,), (4,)), "MIT", "made up")
+    heard: list[str] = []
+    folder = tmp_path_factory.mktemp("heads")
+    made = compress(subject, load_recipe("static_w8c_a8"), ("ort",), folder, heard.append)
+    return Packed(made, subject, before, heard)
+
+
+def test_the_users_module_is_left_untouched(packed: Packed) -> None:
+    after = packed.subject.module.state_dict()
+    assert after.keys() == packed.before.keys()
+    assert all(torch.equal(after[key], packed.before[key]) for key in after)
+    assert all(p.requires_grad and p.grad is None for p in packed.subject.module.parameters())
+
+
+def test_each_step_is_announced_in_order(packed: Packed) -> None:
+    names = ["ort-float32", "ort-float16", "ort-int8"]
+    assert packed.heard == [
+        "trace",
+        "QuantizeStatic",
+        *(f"export {name}" for name in names),
+        *(f"check {name}" for name in names),
+    ]
+
+
+def test_several_inputs_and_outputs_keep_their_order_and_shapes(packed: Packed) -> None:
+    manifest = packed.made.bundle.manifest
+    assert [(s.name, s.shape) for s in manifest.inputs] == [
+        ("x", (None, 6)),
+        ("y", (None, 4)),
+    ]
+    assert [s.shape for s in manifest.outputs] == [(None, 3), (None, 5, 1)]
+    assert (manifest.licence, manifest.data) == ("MIT", "made up")
+    (batch,) = packed.subject.task.batches("test", 1000)
+    with torch.no_grad():
+        expected = packed.subject.module(*(torch.tensor(x) for x in batch.inputs))
+    for name, tolerance in (("ort-float32", 1e-4), ("ort-int8", 0.2)):
+        with Runner(packed.made.bundle, packed.made.bundle.artifact(name)) as runner:
+            for a, b in zip(runner(*batch.inputs), expected, strict=True):
+                assert a.shape == tuple(b.shape)
+                assert np.abs(a - b.numpy()).max() <= tolerance
+            assert check_golden(runner).passed
+
+
+def test_a_task_without_classes_has_no_agreement_but_has_errors(packed: Packed) -> None:
+    for artifact in packed.made.bundle.manifest.artifacts:
+        assert artifact.parity.prediction_agreement is None
+        assert artifact.parity.samples == 48
+        assert artifact.parity.max_abs_error <= artifact.golden_tolerance
+
+
+@pytest.fixture
+def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the reference only, made in no time."""
+    content = network("joined").onnx
+    monkeypatch.setattr("edgedl.compress.artifacts.to_onnx", lambda *_: content)
+    monkeypatch.setattr(ArtifactBuilder, "plan", lambda self, targets: [("ort", "float32")])
+
+
+def test_a_runtime_that_is_missing_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
+) -> None:
+    def missing(*_: object) -> None:
+        raise BackendUnavailableError("onnxruntime is missing")
+
+    monkeypatch.setattr(pack, "measure_parity", missing)
+    made = compress(make_subject(), load_recipe("float"), ("ort",), tmp_path)
+    (artifact,) = made.bundle.manifest.artifacts
+    assert isinstance(artifact, Artifact)
+    assert artifact.check == "not run: onnxruntime is missing"
+    assert artifact.parity is None
+
+
+def test_stages_are_applied_in_the_order_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
+) -> None:
+    applied: list[int] = []
+
+    class First:
+        number = 1
+
+        def apply(self, state: ModelState) -> ModelState:
+            applied.append(self.number)
+            return state
+
+    class Second(First):
+        number = 2
+
+    recipe = load_recipe("float")
+    stages = type("R", (), {"stages": (First(), Second(), First())})
+    heard: list[str] = []
+    monkeypatch.setattr(pack, "measure_parity", _unavailable)
+    made = compress(make_subject(), stages, ("ort",), tmp_path, heard.append)
+    assert applied == [1, 2, 1]
+    assert heard[:4] == ["trace", "First", "Second", "First"]
+    assert recipe.stages == ()
+    assert ENCODINGS not in made.bundle.manifest.files
+    assert Bundle.open(tmp_path).manifest.history == ()
+
+
+def _unavailable(*_: object) -> None:
+    raise BackendUnavailableError("not here")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda net: net.fc.weight.data.fill_(float("nan")),
+        lambda net: net.bn.register_buffer("running_mean", torch.full((8,), float("inf"))),
+    ],
+)
+def test_a_module_that_is_broken_leaves_no_bundle(
+    spoil: Callable[[torch.nn.Module], object], tmp_path: Path
+) -> None:
+    net = make_net()
+    spoil(net)
+    subject = Subject("broken", net, make_subject().task)
+    with pytest.raises(EdgedlError, match="not finite"):
+        compress(subject, load_recipe("static_w8c_a8"), ("ort",), tmp_path)
+    assert list(tmp_path.iterdir()) == []

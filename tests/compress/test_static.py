@@ -1,0 +1,110 @@
+"""The stage that fills the table: how much calibration data it takes, and what it hands on."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_networks import Net, noise, noise_task
+from tiny import make_task
+
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.calibrate import calibrate
+from edgedl.compress.quantize.static import QuantizeStatic, calibration_inputs
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task import ArrayTask, Batch, Samples
+
+ROWS = np.arange(40, dtype=np.float32).reshape(20, 2)
+ROWS_TASK = ArrayTask("rows", {"calibration": lambda: Samples((ROWS, -ROWS), np.zeros(20))})
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_the_first_samples_are_taken_in_order(samples: int, batch_size: int) -> None:
+    batches = list(calibration_inputs(ROWS_TASK, samples, batch_size))
+    first, second = (torch.cat(column).numpy() for column in zip(*batches, strict=True))
+    assert np.array_equal(first, ROWS[:samples])
+    assert np.array_equal(second, -ROWS[:samples])
+    assert all(1 <= len(x) <= batch_size for x, _ in batches)
+
+
+def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> None:
+    stage = QuantizeStatic(samples=48, batch_size=16, observer="minmax")
+    state = stage.apply(float_state)
+    batches = [(torch.tensor(b.inputs[0]),) for b in make_task().batches("calibration", 16)]
+    expected = calibrate(float_state.graph, batches[:3], "minmax")
+    assert state.encodings.activations == expected.activations
+    assert state.graph is float_state.graph
+    (entry,) = state.history
+    assert entry.stage == "quantize_static"
+    assert entry.settings == {"samples": 48, "batch_size": 16, "observer": "minmax"}
+    assert float_state.encodings is None
+    assert float_state.history == ()
+
+
+def test_the_observer_is_the_one_that_was_asked_for(float_state: ModelState) -> None:
+    tables = [
+        QuantizeStatic(samples=32, observer=observer).apply(float_state).encodings.activations
+        for observer in ("minmax", "mse")
+    ]
+    assert tables[0]["x"] == tables[1]["x"]
+    narrower = [n for n in tables[0] if tables[1][n].hi < tables[0][n].hi * 0.999]
+    assert narrower
+    assert all(tables[1][n].hi <= tables[0][n].hi for n in tables[0])
+
+
+def test_only_the_calibration_split_is_read(float_state: ModelState) -> None:
+    task = ArrayTask(
+        "one",
+        {"calibration": make_task().splits["calibration"]},
+        preprocessing=make_task().preprocessing,
+    )
+    state = ModelState(Subject("one", torch.nn.Identity(), task), float_state.graph)
+    assert QuantizeStatic(samples=8).apply(state).encodings is not None
+
+
+class EmptyTask:
+    """A task of the user's own whose calibration split is empty."""
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    "task",
+    [EmptyTask(), ArrayTask("none", {"calibration": lambda: Samples((ROWS[:0],), np.zeros(0))})],
+)
+def test_no_calibration_samples_are_refused(task: object) -> None:
+    net = Net(lambda _, x: x * 2.0)
+    state = ModelState(Subject("none", net, task), trace(net, (noise(2, 2),)))
+    with pytest.raises(BadInputError):
+        QuantizeStatic().apply(state)
+
+
+def test_nan_in_the_calibration_split_is_refused() -> None:
+    def split() -> Samples:
+        x = noise(6, 2).numpy()
+        x[5, 0] = np.nan
+        return Samples((x,), np.zeros(6))
+
+    net = Net(lambda _, x: x * 2.0)
+    task = ArrayTask("holes", {"calibration": split})
+    state = ModelState(Subject("holes", net, task), trace(net, (noise(2, 2),)))
+    with pytest.raises(BadInputError, match="not finite"):
+        QuantizeStatic(batch_size=2).apply(state)
+    assert QuantizeStatic(samples=5, batch_size=2).apply(state).encodings is not None
+
+
+def test_several_inputs_are_calibrated_each_on_its_own() -> None:
+    net = Net(lambda _, x: x)
+    net.forward = lambda x, y: x + 3.0 * y
+    task = noise_task((2, 3), (2, 3))
+    subject = Subject("two", net, task)
+    state = ModelState(subject, trace(net, subject.example_inputs()))
+    found = QuantizeStatic().apply(state).encodings.activations
+    (batch,) = task.batches("calibration", 1000)
+    for name, values in zip(("x", "y"), batch.inputs, strict=True):
+        assert (found[name].lo, found[name].hi) == (values.min(), values.max())
