@@ -132,7 +132,7 @@ def _logical(node: fx.Node) -> TensorSpec:
     """Describe an input or output of the graph, its batch dimension free."""
     value = node.meta["val"]
     shape = (None, *(int(d) for d in value.shape[1:]))
-    return TensorSpec(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))
+    return TensorSpec.of(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))
 
 
 def toolchain() -> dict[str, str]:

@@ -39,7 +39,7 @@ class Bundle:
         raw = _read_regular_file(folder / MANIFEST, MANIFEST_LIMIT_BYTES)
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise IntegrityError(f"{folder / MANIFEST} is not a valid manifest: {error}") from error
         bundle = cls(folder, manifest)
         bundle._check_listing()
@@ -100,7 +100,7 @@ class Bundle:
         for path in sorted(listed - found):
             raise IntegrityError(f"{self.folder / path} is missing: copy the bundle again")
         for path in sorted(found - listed):
-            raise IntegrityError(f"{self.folder / path} is not in the manifest: remove it")
+            raise IntegrityError(f"{self.folder} has {path!r}, not in the manifest: remove it")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -126,13 +126,27 @@ def _is_plain_path(path: str) -> bool:
 
 
 def _read_regular_file(path: Path, limit_bytes: int) -> bytes:
-    """Read at most ``limit_bytes + 1`` bytes of a file that is neither a link nor linked to."""
+    """Return the content of a file that is neither a link nor linked to.
+
+    Raises:
+        IntegrityError: it is something else, or larger than ``limit_bytes``.
+    """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        # Non-blocking: opening a named pipe would wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(path, flags)
     except OSError as error:
         raise IntegrityError(f"{path} cannot be opened ({error.strerror})") from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise IntegrityError(f"{path} is not a plain file of its own (link or device)")
-        return file.read(limit_bytes + 1)
+            raise IntegrityError(f"{path} is not a plain file of its own (link, folder or device)")
+        if status.st_size > limit_bytes:
+            raise IntegrityError(
+                f"{path} has {status.st_size} bytes, at most {limit_bytes} are expected: "
+                "copy the bundle again"
+            )
+        with os.fdopen(os.dup(handle), "rb") as file:
+            return file.read()
+    finally:
+        os.close(handle)

@@ -84,8 +84,8 @@ def _memory_bytes() -> int | None:
 
 def _temperature_c() -> float | None:
     zones = Path("/sys/class/thermal").glob("thermal_zone*/temp")
-    found = [value for value in (_read(zone) for zone in zones) if value]
-    return max(int(value) for value in found) / 1000 if found else None
+    found = [int(value) for value in map(_read, zones) if value and value.lstrip("-").isdigit()]
+    return max(found) / 1000 if found else None
 
 
 def _versions() -> dict[str, str]:
@@ -108,6 +108,6 @@ def _git_revision() -> str | None:
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text().strip() or None
+        return path.read_text(errors="replace").strip() or None
     except OSError:
         return None

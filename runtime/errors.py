@@ -11,8 +11,8 @@ class EdgedlError(Exception):
     exit_code = 2
 
 
-class BadInputError(EdgedlError):
-    """Wrong usage, or an input that cannot be used (exit code 2)."""
+class BadInputError(EdgedlError, ValueError):
+    """Wrong usage, or an input or setting that cannot be used (exit code 2)."""
 
 
 class BudgetMissedError(EdgedlError):

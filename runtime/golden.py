@@ -63,19 +63,30 @@ def check_golden(runner: Runner) -> GoldenCheck:
     arrays = _read(runner.bundle)
     name = runner.artifact.name
     outputs = runner(*golden_inputs(runner.bundle))
-    errors = [
-        float(np.abs(y - _take(arrays, f"{name}/{i}").astype(np.float32)).max())
-        for i, y in enumerate(outputs)
-    ]
+    errors = [_largest_error(y, _take(arrays, f"{name}/{i}")) for i, y in enumerate(outputs)]
     worst = max(e if np.isfinite(e) else np.inf for e in errors)
     return GoldenCheck(name, worst, runner.artifact.golden_tolerance)
+
+
+def _largest_error(found: Floats, expected: npt.NDArray[np.generic]) -> float:
+    if expected.shape != found.shape or expected.dtype.kind != "f":
+        raise IntegrityError(
+            f"{GOLDEN} expects {expected.dtype} {list(expected.shape)}, "
+            f"the network gives {list(found.shape)}"
+        )
+    return float(np.abs(found - expected.astype(np.float32)).max())
 
 
 def _read(bundle: Bundle) -> dict[str, npt.NDArray[np.generic]]:
     if GOLDEN not in bundle.manifest.files:
         raise IntegrityError(f"{bundle.folder} has no {GOLDEN}")
-    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    content = bundle.read(GOLDEN)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except Exception as error:
+        # numpy and zipfile raise many classes here; the sha256 holds, so it was made wrong.
+        raise IntegrityError(f"{GOLDEN} is not an archive of arrays ({error})") from error
 
 
 def _take(arrays: dict[str, npt.NDArray[np.generic]], key: str) -> npt.NDArray[np.generic]:

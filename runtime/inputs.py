@@ -1,8 +1,6 @@
 """Read what people point at: a picture, an array file, a folder of them, or a stream of paths."""
 
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +70,12 @@ def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
             with loaded:
                 known = all(name in loaded.files for name in names)
                 arrays = [loaded[name] for name in (names if known else loaded.files)]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInputError(f"{path} is not a readable array file ({error})") from error
+        if not all(isinstance(x, np.ndarray) for x in arrays):
+            raise ValueError("it holds files that are no arrays")
+    except Exception as error:
+        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"{path} is not a readable array file ({reason})") from error
     if len(arrays) != len(names):
         raise BadInputError(
             f"{path} holds {len(arrays)} arrays, the network takes {len(names)}: {', '.join(names)}"

@@ -1,13 +1,15 @@
 """The records of ``manifest.json``. Strict: unknown or missing keys are an error."""
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import msgspec
 
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess import ImagePreprocessing
 
 BackendName = Literal["ort", "tflite", "tensorrt"]
 Precision = Literal["float32", "float16", "int8"]
+ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,16 +22,34 @@ class TensorSpec(_Record, frozen=True):
     Attributes:
         name: its name in the model file.
         shape: dimensions; None where the size is free.
-        dtype: numpy name of the element type, for example "float32" or "int8".
+        dtype: numpy name of the element type.
         scale: quantization step of an integer tensor, else None.
         zero_point: integer that stands for 0.0, else None.
     """
 
     name: str
     shape: tuple[int | None, ...]
-    dtype: str
+    dtype: ElementType
     scale: float | None = None
     zero_point: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        shape: tuple[int | None, ...],
+        dtype: str,
+        scale: float | None = None,
+        zero_point: int | None = None,
+    ) -> "TensorSpec":
+        """Describe a tensor of a model file.
+
+        Raises:
+            BadInputError: edgedl cannot feed or read tensors of this type.
+        """
+        if dtype not in get_args(ElementType):
+            raise BadInputError(f"tensor '{name}' is {dtype}, which edgedl cannot handle")
+        return cls(name, shape, cast(ElementType, dtype), scale, zero_point)
 
 
 class TaskRecord(_Record, frozen=True):

@@ -1,13 +1,16 @@
 """Preprocessing as data: what happens between a picture and the network's input tensor."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
@@ -28,6 +31,18 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     scale: float = 1 / 255
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Reject sizes and statistics that cannot be applied."""
+        if self.height < 1 or self.width < 1:
+            raise BadInputError(
+                f"height and width must be at least 1, got {self.height}, {self.width}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, self.channels):
+                raise BadInputError(f"{name} needs {self.channels} values, got {len(values)}")
+        if 0.0 in self.std:
+            raise BadInputError("std must not be 0")
 
     @property
     def channels(self) -> int:
@@ -54,23 +69,36 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
     def read(self, path: Path) -> npt.NDArray[np.uint8]:
-        """Read a picture file as uint8 [1, H, W, C], converted and resized (bilinear) to fit.
+        """Read a picture file as uint8 [1, H, W, C], upright, converted and resized to fit.
+
+        The camera's orientation mark is applied, 16-bit grey becomes 8-bit, resizing is bilinear.
 
         Raises:
             BackendUnavailableError: pillow is not installed.
             BadInputError: the file is not a picture that pillow can read.
         """
         try:
-            from PIL import Image
+            from PIL import Image, ImageOps
         except ImportError as error:
             raise BackendUnavailableError(
                 "pillow is missing, it reads pictures: pip install 'edgedl[image]'"
             ) from error
         try:
             with Image.open(path) as picture:
-                converted = picture.convert(self.mode)
+                upright = ImageOps.exif_transpose(picture)
+                converted = _to_8_bit(upright).convert(self.mode)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadInputError(f"{path} is not a readable picture ({error})") from error
         if converted.size != (self.width, self.height):
             converted = converted.resize((self.width, self.height), Image.Resampling.BILINEAR)
         return np.asarray(converted, np.uint8).reshape(1, self.height, self.width, self.channels)
+
+
+def _to_8_bit(picture: "Image.Image") -> "Image.Image":
+    """Scale 16-bit grey to 8 bits; pillow alone would saturate it."""
+    if picture.mode not in ("I", "I;16", "I;16B", "I;16L"):
+        return picture
+    from PIL import Image
+
+    values = np.asarray(picture, np.float64) / 257
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))

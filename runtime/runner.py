@@ -44,6 +44,8 @@ class Runner:
         """
         bundle = Bundle.open(folder)
         chosen = bundle.artifact(artifact) if artifact else _choose(bundle, backend)
+        if backend not in (None, chosen.backend):
+            raise BadInputError(f"artifact '{chosen.name}' is not for the backend '{backend}'")
         return cls(bundle, chosen, threads)
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
@@ -56,8 +58,16 @@ class Runner:
         if len(inputs) != len(logical):
             raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
         checked = [_check(x, spec) for x, spec in zip(inputs, logical, strict=True)]
+        if len({len(x) for x in checked}) > 1:
+            raise BadInputError(
+                f"the inputs have different batch sizes: {[len(x) for x in checked]}"
+            )
         encoded = [encode(x, s) for x, s in zip(checked, self.artifact.inputs, strict=True)]
         step = self.artifact.inputs[0].shape[0] or len(encoded[0])
+        if len(encoded[0]) % step:
+            raise BadInputError(
+                f"{self.artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
+            )
         parts = [
             self.session.run([x[i : i + step] for x in encoded])
             for i in range(0, len(encoded[0]), step)

@@ -75,10 +75,18 @@ def paired_drop(baseline: Floats, candidate: Floats, seed: int = 0) -> Estimate:
     if set(np.unique(baseline)) | set(np.unique(candidate)) <= {0.0, 1.0}:
         lost, won = int((difference > 0).sum()), int((difference < 0).sum())
         return _matched_proportions(lost, won, len(difference))
-    rng = np.random.default_rng(seed)
-    resampled = rng.multinomial(len(difference), counts / len(difference), RESAMPLES)
-    lo, hi = np.quantile(resampled @ values / len(difference), [0.025, 0.975])
-    return Estimate(float(difference.mean()), float(lo), float(hi))
+    lo, hi = _bootstrap_mean(values, counts, seed)
+    return Estimate(float(difference.mean()), lo, hi)
+
+
+def _bootstrap_mean(values: Floats, counts: npt.NDArray[np.intp], seed: int) -> tuple[float, float]:
+    """Resample the mean of a sample given as distinct values and how often each occurs."""
+    rng, total = np.random.default_rng(seed), int(counts.sum())
+    means = np.array(
+        [rng.multinomial(total, counts / total) @ values / total for _ in range(RESAMPLES)]
+    )
+    lo, hi = np.quantile(means, [0.025, 0.975])
+    return float(lo), float(hi)
 
 
 def _matched_proportions(lost: int, won: int, count: int) -> Estimate:
@@ -86,7 +94,7 @@ def _matched_proportions(lost: int, won: int, count: int) -> Estimate:
     center = (adjusted_lost - adjusted_won) / adjusted_count
     spread = adjusted_lost + adjusted_won - (adjusted_lost - adjusted_won) ** 2 / adjusted_count
     half = Z95 * math.sqrt(spread) / adjusted_count
-    return Estimate((lost - won) / count, center - half, center + half)
+    return Estimate((lost - won) / count, max(-1.0, center - half), min(1.0, center + half))
 
 
 def mean_score(scores: Floats, seed: int = 0) -> Estimate:
@@ -100,11 +108,10 @@ def mean_score(scores: Floats, seed: int = 0) -> Estimate:
         scale = 1 + Z95**2 / count
         center = (mean + Z95**2 / (2 * count)) / scale
         half = Z95 / scale * math.sqrt(mean * (1 - mean) / count + Z95**2 / (4 * count**2))
-        return Estimate(mean, center - half, center + half)
+        return Estimate(mean, min(mean, center - half), max(mean, center + half))
     values, counts = np.unique(scores, return_counts=True)
-    resampled = np.random.default_rng(seed).multinomial(count, counts / count, RESAMPLES)
-    lo, hi = np.quantile(resampled @ values / count, [0.025, 0.975])
-    return Estimate(mean, float(lo), float(hi))
+    lo, hi = _bootstrap_mean(values, counts, seed)
+    return Estimate(mean, lo, hi)
 
 
 def mcnemar_p(lost: int, won: int) -> float:
@@ -116,9 +123,7 @@ def mcnemar_p(lost: int, won: int) -> float:
     >>> mcnemar_p(0, 0), round(mcnemar_p(1, 9), 4)
     (1.0, 0.0215)
     """
-    flips, fewer = lost + won, min(lost, won)
-    tail = sum(math.comb(flips, k) for k in range(fewer + 1))
-    return min(1.0, 2 * tail / (1 << flips))
+    return min(1.0, 2 * _late_probability(0.5, lost + won, min(lost, won)))
 
 
 def required_samples(percentile: float, late: int = LATE_CALLS_FLOOR) -> int:

@@ -80,7 +80,8 @@ class ArrayTask:
         metric: name of the score.
         score_samples: maps (outputs, labels) to one score per sample.
         classes: class names in label order, if any.
-        preprocessing: applied to the first input when it is given as uint8 pictures.
+        preprocessing: applied to the first input when it is given as uint8 pictures; arrays of
+            another type are taken as preprocessed.
     """
 
     name: str
@@ -96,6 +97,8 @@ class ArrayTask:
         Raises:
             BadInputError: unknown split, or inputs and labels of different lengths.
         """
+        if batch_size < 1:
+            raise BadInputError(f"batch_size must be at least 1, got {batch_size}")
         if split not in self.splits:
             raise BadInputError(f"task '{self.name}' has no split '{split}'")
         samples = self.splits[split]()
@@ -108,8 +111,8 @@ class ArrayTask:
         for start in range(0, count, batch_size):
             part = slice(start, start + batch_size)
             inputs = tuple(x[part] for x in samples.inputs)
-            if self.preprocessing is not None:
-                inputs = (self.preprocessing(inputs[0].astype(np.uint8, copy=False)), *inputs[1:])
+            if self.preprocessing is not None and inputs[0].dtype == np.uint8:
+                inputs = (self.preprocessing(np.asarray(inputs[0], np.uint8)), *inputs[1:])
             yield Batch(inputs, samples.labels[part])
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:

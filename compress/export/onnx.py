@@ -103,6 +103,6 @@ def describe_onnx(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpe
         tensor = value.type.tensor_type
         shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        return TensorSpec(value.name, shape, str(dtype))
+        return TensorSpec.of(value.name, shape, str(dtype))
 
     return tuple(spec(v) for v in graph.input), tuple(spec(v) for v in graph.output)

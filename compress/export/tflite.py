@@ -112,8 +112,8 @@ def _spec(details: dict[str, Any]) -> TensorSpec:
     shape = tuple(int(d) for d in details["shape"])
     dtype = str(details["dtype"].__name__)
     if scale == 0.0:
-        return TensorSpec(details["name"], shape, dtype)
-    return TensorSpec(details["name"], shape, dtype, float(scale), int(zero_point))
+        return TensorSpec.of(details["name"], shape, dtype)
+    return TensorSpec.of(details["name"], shape, dtype, float(scale), int(zero_point))
 
 
 def _position(name: str) -> int:

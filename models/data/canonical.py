@@ -1,7 +1,9 @@
 """Read data sets in the file formats of their authors: idx (MNIST family), CIFAR-10 batches."""
 
 import gzip
+import math
 import pickle
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,17 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     raw = path.read_bytes()
     try:
         content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInputError(f"{path} is a damaged gzip file ({error})") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise BadInputError(f"{path} is not an idx file of unsigned bytes")
     ndim = content[3]
     header = 4 + 4 * ndim
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
-    if len(content) - header != int(np.prod(shape)):
-        raise BadInputError(f"{path} is cut short: its header promises the shape {shape}")
+    if len(content) - header != math.prod(shape):
+        raise BadInputError(
+            f"{path} holds {max(0, len(content) - header)} values, its header promises the shape {shape}"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -61,30 +65,39 @@ def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> S
     names = [("train", f"data_batch_{i}") for i in range(1, 6)] + [("test", "test_batch")]
     for split, name in names:
         progress(f"read {name}")
-        batch = _load_batch(_find(folder, name))
-        images = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts[split].append(LabelledImages(images, np.asarray(batch[b"labels"], np.int64)))
+        parts[split].append(_load_batch(_find(folder, name)))
     return {split: _concatenate(pieces) for split, pieces in parts.items()}
+
+
+# What a pickled array of any numpy version names.
+_PICKLED_ARRAYS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+}
 
 
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that builds numpy arrays and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "numpy" and name in {"ndarray", "dtype", "_reconstruct"}:
+        if (module, name) in _PICKLED_ARRAYS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
 
 
-def _load_batch(path: Path) -> dict[bytes, Any]:
+def _load_batch(path: Path) -> LabelledImages:
     try:
         with path.open("rb") as file:
             batch = _ArraysOnly(file, encoding="bytes").load()
-        if not {b"data", b"labels"} <= set(batch):
-            raise pickle.UnpicklingError("no 'data' and 'labels' in it")
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, ImportError) as error:
-        raise BadInputError(f"{path} is not a CIFAR-10 batch ({error})") from error
-    return dict(batch)
+        data = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32)
+        labels = np.asarray(batch[b"labels"], np.int64)
+        return LabelledImages(data.transpose(0, 2, 3, 1), labels)
+    except Exception as error:
+        # A damaged pickle can raise anything at all; each means that this is no batch.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadInputError(f"{path} is not a CIFAR-10 batch ({reason})") from error
 
 
 def _find(folder: Path, pattern: str) -> Path:

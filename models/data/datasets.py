@@ -116,9 +116,13 @@ def load_split(name: str, split: str) -> LabelledImages:
     """Load "train", "test", or "train_10k" (the first 10,000 training samples).
 
     Raises:
-        BadInputError: the split needs the full set, which has not been fetched.
+        BadInputError: no such split, or it needs the full set, which has not been fetched.
     """
     dataset = find_dataset(name)
+    if split not in (*dataset.sizes, "train_10k"):
+        raise BadInputError(
+            f"{name} has no split '{split}': there are {', '.join(dataset.sizes)}, train_10k"
+        )
     if split in dataset.embedded:
         with as_file(files("edgedl.models.data.embedded") / f"{name}.npz") as path:
             return read_split(path, split)

@@ -1,8 +1,6 @@
 """Labelled pictures as arrays, and the one ``.npz`` layout they are stored in."""
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +68,12 @@ def read_split(path: Path, name: str) -> LabelledImages:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            images = archive[f"{name}_images"]
-            labels = archive[f"{name}_labels"].astype(np.int64)
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return LabelledImages(
+                archive[f"{name}_images"], archive[f"{name}_labels"].astype(np.int64)
+            )
+    except Exception as error:
+        # A damaged archive raises a dozen classes; each means that it is damaged.
+        reason = " ".join(str(error).split())
         raise IntegrityError(
-            f"{path} is damaged or has no split '{name}' ({error}): delete it and fetch it again"
+            f"{path} is damaged or has no split '{name}' ({reason}): delete it and fetch it again"
         ) from error
-    return LabelledImages(images, labels)

@@ -100,8 +100,17 @@ def fetch_fashion_mnist(package: Package, progress: Progress) -> Splits:
 def _run(command: list[str], folder: Path, what: str) -> None:
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=FETCH_TIMEOUT_S,
         )
+    except OSError as error:
+        raise BackendUnavailableError(
+            f"'{command[0]}' cannot be run ({error.strerror}): it is what fetches {what}"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise BackendUnavailableError(
             f"{command[0]} did not deliver {what} within {FETCH_TIMEOUT_S} s: try again later"

@@ -32,7 +32,11 @@ class OnnxRuntimeSession:
 
     def close(self) -> None:
         """Drop the session."""
-        del self._run
+        self._run = _closed
+
+
+def _closed(*_: object) -> list[Array]:
+    raise BadInputError("this session is closed")
 
 
 class OnnxRuntimeBackend:
@@ -58,9 +62,23 @@ class OnnxRuntimeBackend:
         options.log_severity_level = FATAL_ONLY
         try:
             session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
+                model, options, providers=["CPUExecutionProvider"], enable_fallback=False
             )
         except Exception as error:
             # onnxruntime raises a dozen unrelated classes here; each means the file is refused.
-            raise BadInputError(f"onnxruntime refuses {artifact.path}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise BadInputError(f"onnxruntime refuses {artifact.path}: {reason}") from error
+        _check_names(artifact, session)
         return OnnxRuntimeSession(session, artifact)
+
+
+def _check_names(artifact: Artifact, session: "onnxruntime.InferenceSession") -> None:
+    for specs, found in (
+        (artifact.inputs, session.get_inputs()),
+        (artifact.outputs, session.get_outputs()),
+    ):
+        names = {value.name for value in found}
+        for spec in specs:
+            if spec.name not in names:
+                known = ", ".join(sorted(names))
+                raise BadInputError(f"{artifact.path} has no tensor '{spec.name}': it has {known}")

@@ -19,7 +19,7 @@ class LiteRTSession:
 
     def __init__(self, interpreter: "Interpreter", artifact: Artifact) -> None:
         """Keep tensor indices in manifest order."""
-        self._interpreter = interpreter
+        self._interpreter: Interpreter | None = interpreter
         inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
         outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self._inputs = [inputs[spec.name] for spec in artifact.inputs]
@@ -28,6 +28,8 @@ class LiteRTSession:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference at the shapes the file fixes."""
         interpreter = self._interpreter
+        if interpreter is None:
+            raise BadInputError("this session is closed")
         for index, value in zip(self._inputs, inputs, strict=True):
             interpreter.set_tensor(index, value)
         interpreter.invoke()
@@ -35,7 +37,7 @@ class LiteRTSession:
 
     def close(self) -> None:
         """Drop the interpreter."""
-        del self._interpreter
+        self._interpreter = None
 
 
 class LiteRTBackend:
@@ -64,7 +66,8 @@ class LiteRTBackend:
                 interpreter.allocate_tensors()
             return LiteRTSession(interpreter, artifact)
         except (ValueError, RuntimeError, KeyError) as error:
-            raise BadInputError(f"LiteRT refuses {artifact.path}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise BadInputError(f"LiteRT refuses {artifact.path}: {reason}") from error
 
 
 def _installed_version() -> str:

@@ -46,13 +46,13 @@ GOOD = idx(np.arange(24).reshape(4, 3, 2))
         (b"\x00\x00\x08", "not an idx file"),
         (b"not an idx file", "not an idx file"),
         (b"\x00\x00\x0d" + GOOD[3:], "unsigned bytes"),
-        (GOOD[:-1], "cut short"),
-        (GOOD[:17], "cut short"),
-        (GOOD[:10], "cut short"),
+        (GOOD[:-1], "header promises"),
+        (GOOD[:17], "header promises"),
+        (GOOD[:10], "header promises"),
         (gzip.compress(GOOD)[:-9], "gzip"),
         (gzip.compress(GOOD)[:8], "gzip"),
         (b"\x1f\x8b" + b"\xff" * 30, "gzip"),
-        (gzip.compress(GOOD[:-5]), "cut short"),
+        (gzip.compress(GOOD[:-5]), "header promises"),
     ],
 )
 def test_idx_that_is_damaged(refused, tmp_path, content, word):
