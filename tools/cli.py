@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import traceback
 from typing import Any
 
 import click
@@ -90,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(given: list[str], message: str, code: int) -> int:
     if "--debug" in given:
+        import traceback
+
         traceback.print_exc()
     click.echo(f"edgedl: {message}", err=True)
     return code

@@ -1,7 +1,6 @@
 """Output folders that appear whole or not at all, and never over somebody's files."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     target = path.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInputError(f"{path} exists and is not an empty folder: choose another --out")
-    staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    staging = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()

@@ -37,9 +37,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     header = 4 + 4 * ndim
     shape = tuple(int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
     if len(content) - header != math.prod(shape):
-        raise BadInputError(
-            f"{path} holds {max(0, len(content) - header)} values, its header promises the shape {shape}"
-        )
+        found = max(0, len(content) - header)
+        raise BadInputError(f"{path} holds {found} values, its header promises the shape {shape}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

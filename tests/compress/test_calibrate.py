@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.affine import affine_for
-from edgedl.compress.quantize.calibrate import calibrate, observe
+from edgedl.compress.quantize.calibrate import calibrate, observe, share_encodings
 from edgedl.compress.quantize.encodings import Encodings, Range, weight_scales
 from edgedl.compress.quantize.observers import BINS
 from edgedl.runtime.errors import BadInputError
@@ -78,6 +78,22 @@ def test_concats_share_one_union_with_all_they_join() -> None:
     own = network("joined").outputs(network("joined").graph)[0]
     assert found["flatten"].hi == pytest.approx(float(own.max()))
     assert found["flatten"] != found["cat"]
+
+
+def test_the_shared_range_is_the_union_of_what_each_would_have() -> None:
+    graph = network("joined").graph.graph
+    own = {
+        "relu": Range(0.0, 5.0),
+        "conv2d_1": Range(-7.0, 1.0),
+        "cat": Range(-2.0, 2.0),
+        "conv2d_2": Range(-1.0, 6.0),
+        "cat_1": Range(-3.0, 3.0),
+        "conv2d_3": Range(-1.0, 1.0),
+    }
+    share_encodings(graph, own)
+    for name in ("relu", "conv2d_1", "cat", "conv2d_2", "cat_1", "conv2d"):
+        assert own[name] == Range(-7.0, 6.0)
+    assert own["conv2d_3"] == own["flatten"] == Range(-1.0, 1.0)
 
 
 def test_constant_operands_have_encodings() -> None:

@@ -101,7 +101,9 @@ def test_tensorrt_layer_is_symmetric_with_a_float_bias_and_output(name: str) -> 
     tail = [1] * (total.ndim - 2)
     expected = total * (scales * np.float64(source.scale)).reshape(1, -1, *tail)
     expected += module.bias.detach().numpy().reshape(1, -1, *tail)
-    (found,) = net.outputs(net.emitted("tensorrt"))
+    emitted = net.emitted("tensorrt")
+    assert torch.equal(get_tensor(emitted, "layer.bias"), module.bias.detach())
+    (found,) = net.outputs(emitted)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,28 +184,28 @@ def test_a_runtime_that_is_missing_is_written_down(
 def test_stages_are_applied_in_the_order_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
 ) -> None:
-    applied: list[int] = []
-
     class First:
         number = 1
 
         def apply(self, state: ModelState) -> ModelState:
-            applied.append(self.number)
-            return state
+            entry = HistoryEntry("mine", {"number": self.number, "before": len(state.history)})
+            return replace(state, history=(*state.history, entry))
 
     class Second(First):
         number = 2
 
-    recipe = load_recipe("float")
-    stages = type("R", (), {"stages": (First(), Second(), First())})
+    recipe = SimpleNamespace(stages=(First(), Second(), First()))
     heard: list[str] = []
     monkeypatch.setattr(pack, "measure_parity", _unavailable)
-    made = compress(make_subject(), stages, ("ort",), tmp_path, heard.append)
-    assert applied == [1, 2, 1]
+    made = compress(make_subject(), recipe, ("ort",), tmp_path, heard.append)
     assert heard[:4] == ["trace", "First", "Second", "First"]
-    assert recipe.stages == ()
+    history = Bundle.open(tmp_path).manifest.history
+    assert [(e.settings["number"], e.settings["before"]) for e in history] == [
+        (1, 0),
+        (2, 1),
+        (1, 2),
+    ]
     assert ENCODINGS not in made.bundle.manifest.files
-    assert Bundle.open(tmp_path).manifest.history == ()
 
 
 def _unavailable(*_: object) -> None:

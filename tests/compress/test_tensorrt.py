@@ -144,6 +144,7 @@ def test_what_nvidias_parser_says_of_a_zero_point_the_lint_says_first(
     verdict = check_tensorrt(asymmetric)
     assert not verdict.accepted
     assert verdict.checker.startswith("tensorrt-rtx")
+    assert "zero point" in verdict.reason.lower()
 
 
 @needs_rtx

@@ -1,9 +1,9 @@
 """``edgedl run``: inference on a bundle, with the device's packages only."""
 
-import json
 from pathlib import Path
 
 import click
+import msgspec
 import numpy as np
 
 from edgedl.runtime.inputs import read_inputs
@@ -66,7 +66,7 @@ def _as_json(
         record["classes"] = [{"name": name, "probability": share} for name, share in ranking]
     names = [spec.name for spec in manifest.outputs]
     record["outputs"] = {name: y.tolist() for name, y in zip(names, outputs, strict=True)}
-    return json.dumps(record)
+    return msgspec.json.encode(record).decode()
 
 
 def _ranking(logits: Floats, classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
