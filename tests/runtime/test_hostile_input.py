@@ -213,7 +213,9 @@ def zip_of_text():
 
 
 @pytest.mark.parametrize(
-    "content", [zip_with(flags=1), zip_with(flags=64), zip_with(version=119), zip_of_text()]
+    "content",
+    [zip_with(flags=1), zip_with(flags=64), zip_with(version=119), zip_of_text()],
+    ids=["encrypted", "strongly encrypted", "newer version", "no arrays"],
 )
 def test_zip_that_numpy_cannot_take(refused, tmp_path, manifest, content):
     (tmp_path / "a.npz").write_bytes(content)
