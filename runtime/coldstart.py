@@ -4,10 +4,12 @@ Run as ``python -m edgedl.runtime.coldstart BUNDLE ARTIFACT THREADS``; prints on
 """
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
+from edgedl.runtime.amx import REFUSED, refuse_amx
 from edgedl.runtime.backend import open_backend
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.golden import golden_inputs
@@ -29,4 +31,6 @@ def cold_start(folder: Path, artifact: str, threads: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if REFUSED in os.environ:
+        refuse_amx()
     print(json.dumps(cold_start(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from edgedl.runtime.amx import REFUSED
+
 # Instruction sets that decide how fast int8 is.
 RELEVANT_FLAGS = (
     "avx2",
@@ -25,7 +27,8 @@ class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine while it measured.
 
     Attributes:
-        cpu: model name. isa: instruction sets that matter for int8. cores: logical cores.
+        cpu: model name. isa: instruction sets that matter for int8 and may be used by this
+            process. cores: logical cores.
         memory_bytes: physical memory; None where unknown.
         governor: frequency governor; load_1min: load average at the start;
         temperature_c: hottest zone. None where the system does not say.
@@ -49,6 +52,8 @@ class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def run_context() -> RunContext:
     """Describe this machine now. What cannot be read is None, never guessed."""
     cpu, flags = _cpu()
+    if REFUSED in os.environ:
+        flags.discard("amx_int8")
     return RunContext(
         cpu=cpu,
         isa=tuple(f for f in RELEVANT_FLAGS if f in flags),

@@ -49,11 +49,16 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--without-amx", is_flag=True, help="Refuse Intel's AMX tiles to the runtimes.")
 @click.version_option(edgedl.__version__, prog_name="edgedl")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(ctx: click.Context, debug: bool, without_amx: bool) -> None:
     """Compress trained networks, compile them for edge runtimes, measure what ships."""
     ctx.obj = debug
+    if without_amx:
+        from edgedl.runtime.amx import refuse_amx
+
+        click.echo(refuse_amx(), err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

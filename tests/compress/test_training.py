@@ -76,6 +76,13 @@ def test_loss_falls_and_the_module_ends_in_evaluation_mode() -> None:
     assert (module(blobs.inputs).argmax(1) == blobs.labels).float().mean() > 0.95
 
 
+def test_a_module_in_evaluation_mode_is_trained_all_the_same() -> None:
+    module, expected = make_module().eval(), make_module()
+    fit(module)
+    fit(expected)
+    assert_same_weights(module, expected)
+
+
 def test_weights_are_those_of_a_loop_by_hand() -> None:
     module, expected = make_module(), make_module()
     records = fit(module)

@@ -19,12 +19,12 @@ from edgedl.compress.pack import compress
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
+from edgedl.runtime.amx import refuse_amx
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.quiet import quiet
 from edgedl.runtime.statistics import paired_ratio
 from edgedl.tools.bench import BenchSettings, bench
-from edgedl.tools.benchmarks.amx import refuse_amx
 from edgedl.tools.entries import find_entries, put_baseline_first
 from edgedl.tools.report.table import result_markdown
 from edgedl.tools.subjects import find_subject

@@ -1,13 +1,17 @@
-"""Take Intel's AMX tiles from this process, to see what a CPU without them would do.
+"""Refuse Intel's AMX tiles to this process.
 
-Linux grants the tiles on request, and refuses while the alternate signal stack is too small for
-them. Kernels then fall back to AVX512-VNNI. A diagnosis for benchmarks, not for production.
+Both runtimes use the tiles wherever they are granted, and on small int8 networks they are slower
+than AVX512-VNNI, on LiteRT threefold (docs/benchmarks.md). Linux grants the tiles on request, and
+refuses while the alternate signal stack is too small for them; the kernels then fall back.
 """
 
 import ctypes
 import errno
+import os
 import platform
 
+# Set for child processes, which must refuse for themselves.
+REFUSED = "EDGEDL_WITHOUT_AMX"
 ARCH_PRCTL = 158
 ARCH_REQ_XCOMP_PERM = 0x1023
 XFEATURE_XTILEDATA = 18
@@ -35,6 +39,7 @@ def refuse_amx() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     address = ctypes.cast(_stack, ctypes.c_void_p).value
     libc.sigaltstack(ctypes.byref(_SignalStack(address, 0, SMALL_STACK_BYTES)), None)
+    os.environ[REFUSED] = "1"
     refused = libc.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0
     if refused and ctypes.get_errno() == errno.ENOSPC:
         return "AMX: refused to this process"
