@@ -12,6 +12,7 @@ from torch import fx
 
 import edgedl
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal, run_graph
+from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.parity import measure_parity
@@ -20,11 +21,13 @@ from edgedl.compress.recipe import Recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.manifest import Artifact, Manifest, TaskRecord, TensorSpec
+from edgedl.runtime.runner import Runner
 
 ENCODINGS = "encodings.json"
+REFERENCE = "ort-float32"
 TOOLCHAIN = (
     "torch",
     "onnx",
@@ -89,14 +92,38 @@ def compress(
     artifacts = []
     for item in built:
         report(f"check {item.artifact.name}")
-        artifacts.append(_with_parity(state, bundle, item))
-    write_manifest(folder, msgspec.structs.replace(manifest, artifacts=tuple(artifacts)))
+        try:
+            artifacts.append(_with_parity(state, bundle, item))
+        except (ExportError, BadInputError) as error:
+            if item.artifact.name == REFERENCE:
+                raise
+            refusals.append(Refusal(item.artifact.name, str(error)))
+    kept = {a.path for a in artifacts}
+    for path in {item.artifact.path for item in built} - kept:
+        (folder / path).unlink()
+    write_manifest(
+        folder,
+        msgspec.structs.replace(manifest, artifacts=tuple(artifacts), files=record_files(folder)),
+    )
     return CompressedModel(Bundle.open(folder), tuple(refusals))
 
 
 def _with_parity(state: ModelState, bundle: Bundle, item: BuiltArtifact) -> Artifact:
+    """Run a written file; what its runtime refuses or computes wrongly must not ship.
+
+    Raises:
+        BadInputError: the runtime refuses the file.
+        ExportError: its golden outputs are not what the torch graph computes.
+    """
     try:
         parity = measure_parity(state, bundle, item)
+        if item.artifact.backend != "tensorrt":
+            golden = check_golden(Runner(bundle, item.artifact))
+            if not golden.passed:
+                raise ExportError(
+                    f"{item.artifact.name} differs from the torch graph by "
+                    f"{golden.max_abs_error:.3g} on its runtime, allowed is {golden.tolerance:.3g}"
+                )
     except BackendUnavailableError as error:
         return msgspec.structs.replace(item.artifact, check=f"not run: {error}")
     return msgspec.structs.replace(item.artifact, parity=parity)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
+from edgedl.compress.export.errors import ExportError
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
@@ -33,11 +34,17 @@ def measure_parity(
         found = run(*inputs)
         expected = run_graph(built.graph, inputs)
         reference = run_graph(state.graph, inputs)
+        if any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
+            raise ExportError(
+                f"{artifact.name} gives the shapes {[list(a.shape) for a in found]}, "
+                f"the network {[list(b.shape) for b in expected]}"
+            )
         errors += [np.abs(a - b).ravel() for a, b in zip(found, expected, strict=True)]
         agree.append(_same_class(found[0], expected[0]))
         agree_float.append(_same_class(found[0], reference[0]))
     flat = np.concatenate(errors)
-    is_classifier = bool(state.subject.task.classes) or state.subject.task.metric == "top1"
+    labelled = bool(state.subject.task.classes) or state.subject.task.metric == "top1"
+    is_classifier = labelled and len(artifact.outputs[0].shape) == 2
     steps = output_steps(state, artifact.backend) if artifact.precision == "int8" else []
     return Parity(
         samples=sum(len(a) for a in agree),

@@ -45,11 +45,14 @@ def load_recipe(reference: str) -> Recipe:
         return parse_recipe(text, reference)
     path = Path(reference)
     if path.is_file():
-        return parse_recipe(path.read_text(), reference)
+        try:
+            return parse_recipe(path.read_text(encoding="utf-8"), reference)
+        except UnicodeDecodeError as error:
+            raise BadInputError(f"{reference} is not a text file in UTF-8") from error
     near = difflib.get_close_matches(reference, shipped_recipes(), 1)
-    hint = f", did you mean '{near[0]}'?" if near else ""
+    hint = f", did you mean '{near[0]}'?" if near else ":"
     raise BadInputError(
-        f"there is no recipe '{reference}'{hint} Shipped: {', '.join(shipped_recipes())}; "
+        f"there is no recipe '{reference}'{hint} there are {', '.join(shipped_recipes())}, "
         "or give a YAML file"
     )
 
@@ -69,10 +72,37 @@ def parse_recipe(text: str, source: str) -> Recipe:
         raise BadInputError(
             f"{source}{line}: not YAML ({getattr(error, 'problem', error)})"
         ) from error
+    _check_keys(tree, source)
+    _check_stage_names(content, tree, source)
     try:
         return msgspec.convert(content, Recipe)
     except msgspec.ValidationError as error:
         raise BadInputError(_explain(str(error), tree, content, source)) from error
+
+
+def _check_keys(node: yaml.Node | None, source: str) -> None:
+    """Refuse a key that stands twice in one mapping; YAML would take the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise BadInputError(f"{source}, line {line}: the key '{key.value}' stands twice")
+            seen.add(key.value)
+            _check_keys(value, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, source)
+
+
+def _check_stage_names(content: Any, tree: yaml.Node | None, source: str) -> None:
+    """Refuse a stage that does not say which one it is."""
+    stages = content.get("stages") if isinstance(content, dict) else None
+    for index, stage in enumerate(stages if isinstance(stages, list) else []):
+        if isinstance(stage, dict) and "stage" not in stage:
+            line = _line(tree, ["stages", index])
+            names = ", ".join(STAGES)
+            raise BadInputError(f"{source}, line {line}: no key 'stage'; it is one of {names}")
 
 
 def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) -> str:
@@ -84,8 +114,8 @@ def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) ->
     if unknown:
         key = unknown.group(1)
         near = difflib.get_close_matches(key, _valid_keys(path, content), 1)
-        text = f"unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else "")
-        text += f" Valid: {', '.join(_valid_keys(path, content))}"
+        hint = f", did you mean '{near[0]}'?" if near else ":"
+        text = f"unknown key '{key}'{hint} there are {', '.join(_valid_keys(path, content))}"
         path = [*path, key]
     if path and path[-1] == "stage":
         text += f"; the stages are: {', '.join(STAGES)}"

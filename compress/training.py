@@ -103,6 +103,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "generator": self.generator.get_state(),
+            "torch_generator": torch.get_rng_state(),
             "records": [asdict(r) for r in self.records],
         }
         with atomic_write(path) as out:
@@ -111,20 +112,27 @@ class _Run:
     def load(self, path: Path) -> None:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True)
+            settings = state["settings"]
+            if settings == asdict(self.settings):
+                self._restore(state)
         except Exception as error:
+            # torch raises a dozen classes for files cut short, foreign, or of another network.
             raise BadInputError(
-                f"{path} is not a whole checkpoint ({type(error).__name__}): "
+                f"{path} is not a whole checkpoint of this network ({type(error).__name__}): "
                 "delete it to start from the beginning"
             ) from error
-        if state["settings"] != asdict(self.settings):
+        if settings != asdict(self.settings):
             raise BadInputError(
-                f"{path} was written with other settings ({state['settings']}): "
+                f"{path} was written with other settings ({settings}): "
                 "use its settings, or another folder"
             )
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_generator"])
         self.records = [EpochRecord(**r) for r in state["records"]]
 
 

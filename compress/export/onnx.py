@@ -57,6 +57,7 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
 def strip(model: onnx.ModelProto) -> bytes:
     """Return the model without stack traces, shapes of inner values and descriptions."""
     graph = model.graph
+    pool_mean_to_global_average(graph)
     del model.metadata_props[:]
     del graph.metadata_props[:]
     del graph.value_info[:]
@@ -69,23 +70,25 @@ def strip(model: onnx.ModelProto) -> bytes:
     for item in items:
         del item.metadata_props[:]
         item.doc_string = ""
-    pool_mean_to_global_average(graph)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
 def pool_mean_to_global_average(graph: onnx.GraphProto) -> None:
-    """Write ``ReduceMean`` over height and width as ``GlobalAveragePool``.
+    """Write ``ReduceMean`` of [N, C, H, W] over height and width as ``GlobalAveragePool``.
 
-    ONNX Runtime has an int8 kernel for the latter only.
+    ONNX Runtime has an int8 kernel for the latter only. Ranks are read from ``value_info``.
     """
+    values = [*graph.value_info, *graph.input]
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values}
     constants = {t.name: t for t in graph.initializer}
     for node in graph.node:
         if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
             continue
         axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
         keepdims = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
-        if sorted(axes) in ([2, 3], [-2, -1]) and keepdims:
+        spatial = sorted(axes) in ([2, 3], [-2, -1]) and ranks.get(node.input[0]) == 4
+        if spatial and keepdims:
             node.op_type = "GlobalAveragePool"
             del node.input[1:]
             del node.attribute[:]

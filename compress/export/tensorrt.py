@@ -56,22 +56,27 @@ def lint(model: onnx.ModelProto) -> list[str]:
     for node in model.graph.node:
         if node.op_type in _REFUSED:
             problems.append(f"operator {node.op_type} ('{node.name}') is not supported")
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        if node.op_type == "DequantizeLinear":
-            stored = constants.get(node.input[0])
-            if stored is not None and stored.data_type == onnx.TensorProto.INT32:
-                problems.append(f"'{node.name}' dequantizes an int32 bias")
-        if len(node.input) < 3:
-            continue
-        zero_point = constants.get(node.input[2])
-        if zero_point is None:
-            problems.append(f"the zero point of '{node.name}' is not a constant")
-            continue
-        if zero_point.data_type == onnx.TensorProto.UINT8:
-            problems.append(f"'{node.name}' is uint8, which TensorRT silently reads as int8")
-        if onnx.numpy_helper.to_array(zero_point).any():
-            problems.append(f"'{node.name}' has a zero point other than 0")
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            problems += _lint_pair(node, constants)
+    return problems
+
+
+def _lint_pair(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> list[str]:
+    problems = []
+    stored = constants.get(node.input[0])
+    if stored is not None and stored.data_type == onnx.TensorProto.INT32:
+        problems.append(f"'{node.name}' dequantizes an int32 bias")
+    if len(node.input) < 3:
+        if node.op_type == "QuantizeLinear":
+            problems.append(f"'{node.name}' has no zero point, so its type is uint8")
+        return problems
+    zero_point = constants.get(node.input[2])
+    if zero_point is None:
+        return [*problems, f"the zero point of '{node.name}' is not a constant"]
+    if zero_point.data_type == onnx.TensorProto.UINT8:
+        problems.append(f"'{node.name}' is uint8, which TensorRT silently reads as int8")
+    if onnx.numpy_helper.to_array(zero_point).any():
+        problems.append(f"'{node.name}' has a zero point other than 0")
     return problems
 
 

@@ -23,9 +23,10 @@ def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
             module.graph.erase_node(node)
         elif node.target in (aten.dropout.default, aten.detach_.default, aten.alias.default):
             node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
         elif node.target is aten.batch_norm.default:
             fold_batch_norm(module, node)
-        elif node.target is aten.adaptive_avg_pool2d.default and _is_global(node.args[1]):
+        elif node.target is aten.adaptive_avg_pool2d.default and _is_global_pool(node):
             pool_to_mean(module, node, keepdim=True)
         elif node.target is aten.mean.dim and _is_spatial_mean(node):
             pool_to_mean(module, node, keepdim=False)
@@ -52,7 +53,9 @@ def fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     if beta is not None:
         shift = shift + get_tensor(module, _path(beta))
     has_own_weight = producer.target in WEIGHTED and is_constant(producer.args[1])
-    if has_own_weight and len(producer.users) == 1:
+    # Behind a linear layer axis 1 is its output only for [N, C]; for [N, T, C] it is time.
+    same_axis = producer.target is not aten.linear.default or node.meta["val"].ndim == 2
+    if has_own_weight and same_axis and len(producer.users) == 1:
         _scale_output_channels(module, producer, factor, shift)
         node.replace_all_uses_with(producer)
     elif node.meta["val"].ndim == 4:
@@ -90,6 +93,8 @@ def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
     if not is_constant(mean) or len(inner.args) > 2 or not isinstance(x, fx.Node):
         return
     channels = node.meta["val"].shape[1] if node.meta["val"].ndim == 4 else 0
+    if tuple(x.meta["val"].shape[1:]) != tuple(node.meta["val"].shape[1:]):
+        return
     constants = [get_tensor(module, _path(c)) for c in (mean, k)]
     if any(c.numel() != channels or c.shape[-2:] != (1, 1) for c in constants):
         return
@@ -135,8 +140,9 @@ def _is_spatial_mean(node: fx.Node) -> bool:
     return sorted(int(a) % 4 for a in axes) == [2, 3] and not keepdim  # type: ignore[arg-type]
 
 
-def _is_global(size: object) -> bool:
-    return size in ([1, 1], (1, 1), 1, [1])
+def _is_global_pool(node: fx.Node) -> bool:
+    """Say whether an adaptive pool reduces [N, C, H, W] to one value per channel."""
+    return node.meta["val"].ndim == 4 and node.args[1] in ([1, 1], (1, 1), 1, [1])
 
 
 def _path(node: object) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import fx
 
 aten = torch.ops.aten
 
@@ -58,6 +59,37 @@ ELEMENTWISE: frozenset[Any] = frozenset(
 
 CONCAT = aten.cat.default
 
+# Operators whose output TFLite's kernels want on the grid of 0 to 255/256.
+UNIT_RANGE: frozenset[Any] = frozenset(
+    {aten.sigmoid.default, aten.softmax.int, aten._softmax.default}
+)
+
 QUANTIZABLE: frozenset[Any] = frozenset(
     {*WEIGHTED, *FUSED_ACTIVATIONS, *PASS_THROUGH, *ELEMENTWISE, CONCAT}
 )
+
+
+def moves_values(node: fx.Node) -> bool:
+    """Say whether a node only moves values, so that its output is on the grid of its input.
+
+    Padding with anything but zero brings in a value that nobody observed, and runtimes disagree
+    on average pools whose windows hang over the edge: those compute in float.
+    """
+    if node.target not in PASS_THROUGH:
+        return False
+    if node.target is aten.pad.default:
+        return len(node.args) < 4 or not node.args[3]
+    if node.target is aten.constant_pad_nd.default:
+        return len(node.args) < 3 or not node.args[2]
+    if node.target is aten.avg_pool2d.default:
+        ceil_mode = len(node.args) > 4 and bool(node.args[4])
+        counts_padding = len(node.args) < 6 or bool(node.args[5])
+        return counts_padding and not ceil_mode
+    return True
+
+
+def is_quantizable(node: fx.Node) -> bool:
+    """Say whether a node can compute in int8 on the runtimes."""
+    if node.target in PASS_THROUGH:
+        return moves_values(node)
+    return node.target in QUANTIZABLE

@@ -35,8 +35,12 @@ def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModu
         TraceError: torch.export refuses the module, it mixes training behaviour in, or the
             canonical graph differs from it by more than 1e-4 of its largest output.
     """
+    kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
+    if not kinds <= {torch.float32}:
+        raise TraceError(f"the module's parameters are {kinds.pop()}: call its .float() first")
     doubled = tuple(torch.cat([x, x])[: max(2, len(x))] for x in example_inputs)
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
+    was_training = module.training
     try:
         with quiet():
             program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
@@ -53,21 +57,31 @@ def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModu
     graph = canonicalize(graph)
     _check_interface(graph)
     _check_equal(module, graph, doubled)
+    module.train(was_training)
     return graph
 
 
 def _check_interface(graph: fx.GraphModule) -> None:
     for node in [*input_nodes(graph), *output_nodes(graph)]:
         value = node.meta.get("val")
-        if value is not None and value.dtype != torch.float32:
+        if value is None:
+            continue
+        if value.dtype != torch.float32:
             raise TraceError(
                 f"input or output '{node.name}' is {value.dtype}: only float32 is supported"
+            )
+        if value.ndim == 0 or isinstance(value.shape[0], int):
+            raise TraceError(
+                f"output '{node.name}' has the shape {list(value.shape)}: its first dimension "
+                "must be the batch"
             )
 
 
 def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
     with torch.no_grad():
         expected, found = as_tuple(module(*inputs)), as_tuple(graph(*inputs))
+    if not all(isinstance(y, Tensor) for y in expected):
+        raise TraceError("forward must return a tensor or a tuple of tensors")
     for index, (a, b) in enumerate(zip(expected, found, strict=True)):
         if not torch.isfinite(a).all():
             raise TraceError(f"output {index} of the module is not finite on its example inputs")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators import CONCAT, ELEMENTWISE, PASS_THROUGH, WEIGHTED
+from edgedl.compress.graph.operators import CONCAT, ELEMENTWISE, UNIT_RANGE, WEIGHTED, moves_values
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
 from edgedl.compress.quantize.observers import Histogram, Observer
@@ -19,6 +19,9 @@ WEIGHT_FLOOR = 1e-4
 SMALLEST_WEIGHT = 1e-8
 # |bias| / (input scale * weight scale) must stay below this, well inside int32.
 BIAS_LIMIT = 2**30
+
+# 256 steps of 1/256: what integer sigmoid and softmax kernels are made for.
+UNIT = Range(0.0, 255 / 256)
 
 Calibration = Iterable[tuple[Tensor, ...]]
 
@@ -41,6 +44,9 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
         name: histogram.range("minmax" if name in inputs else observer)
         for name, histogram in histograms.items()
     }
+    for node in graph.graph.nodes:
+        if node.target in UNIT_RANGE and node.name in activations:
+            activations[node.name] = UNIT
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
         activations[constant.name] = Range(float(values.min()), float(values.max()))
@@ -76,7 +82,7 @@ def _groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
         return node
 
     for node in graph.nodes:
-        if node.target in PASS_THROUGH:
+        if moves_values(node):
             root[node] = find(node.args[0])
         elif node.target is CONCAT:
             for joined in node.args[0]:
@@ -139,11 +145,12 @@ class _Tap(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, show: Callable[[fx.Node, Tensor], None]) -> None:
         super().__init__(graph)
+        self.extra_traceback = False
         self._show = show
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        computed = n.op in ("call_function", "placeholder") and n.target not in PASS_THROUGH
+        computed = n.op in ("call_function", "placeholder") and not moves_values(n)
         if computed and isinstance(value, Tensor) and value.is_floating_point():
             self._show(n, value)
         return value

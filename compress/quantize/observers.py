@@ -45,12 +45,14 @@ class Histogram:
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise ValueError("values that are not finite (NaN or inf)")
         self.lo, self.hi = min(self.lo, lo), max(self.hi, hi)
-        while max(-lo, hi) > self.span:
+        while hi >= self.span or -lo > self.span:
             merged = self.counts.view(-1, 2).sum(1)
             border = merged.new_zeros(BINS // 4)
             self.counts = torch.cat([border, merged, border])
             self.span *= 2
-        self.counts += torch.histc(x.float(), BINS, -self.span, self.span)
+        # Dividing by a power of two is exact, so no value is ever put into a neighbour's bin.
+        bins = torch.floor(x.detach().double().flatten() / self._width).long() + BINS // 2
+        self.counts += torch.bincount(bins, minlength=BINS)
 
     def range(self, observer: Observer) -> Range:
         """Return the range that an observer chooses.
@@ -73,11 +75,14 @@ class Histogram:
             lo = min((self._error(lo * k, hi), -k, lo * k) for k in SHRINK)[2]
         return Range(lo, hi)
 
+    @property
+    def _width(self) -> float:
+        return 2 * self.span / BINS
+
     def _error(self, lo: float, hi: float) -> float:
         """Return the mean squared error of quantizing the histogram with 256 levels."""
-        width = 2 * self.span / BINS
         used = self.counts > 0
-        centers = (torch.arange(BINS, dtype=torch.float64)[used] + 0.5) * width - self.span
+        centers = (torch.arange(BINS, dtype=torch.float64)[used] + 0.5) * self._width - self.span
         # A bin's center may lie outside what was seen; the values in it do not.
         centers = centers.clamp(self.lo, self.hi)
         step = (hi - lo) / LEVELS

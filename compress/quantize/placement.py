@@ -2,18 +2,19 @@
 
 import math
 
+import numpy as np
 from torch import fx
 
 from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators import (
     ACTIVATION_PRODUCERS,
     FUSED_ACTIVATIONS,
-    PASS_THROUGH,
-    QUANTIZABLE,
     WEIGHTED,
     aten,
+    is_quantizable,
+    moves_values,
 )
-from edgedl.compress.quantize.affine import Target
+from edgedl.compress.quantize.affine import Target, affine_for
 from edgedl.compress.quantize.encodings import Encodings
 
 Placement = dict[fx.Node, set[fx.Node]]
@@ -26,9 +27,9 @@ def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
     """
     chosen: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.target not in QUANTIZABLE or node.name not in encodings.activations:
+        if not is_quantizable(node) or node.name not in encodings.activations:
             continue
-        if node.target in PASS_THROUGH:
+        if moves_values(node):
             source = node.args[0]
             if source not in chosen and source.op != "placeholder":
                 continue
@@ -95,8 +96,11 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     if target == "tflite":
         return True
     lo, hi = activation_bounds(activation)
-    values = encodings.activations[activation.name]
-    return lo <= min(values.lo, 0.0) and max(values.hi, 0.0) <= hi
+    affine = affine_for(encodings.activations[activation.name], target)
+    ends = affine.dequantize(np.array([affine.qmin, affine.qmax]))
+    # ONNX Runtime's own tolerance in this comparison.
+    slack = float(np.finfo(np.float32).eps)
+    return bool(lo <= ends[0] + slack and ends[1] <= hi + slack)
 
 
 def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:

@@ -59,7 +59,12 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
     [
         ("samples", "sampels", 4, ["unknown key 'sampels'", "did you mean 'samples'?"]),
         ("observer", "observers", 5, ["unknown key 'observers'", "did you mean 'observer'?"]),
-        ("samples", "zzz", 4, ["unknown key 'zzz'", "Valid: stage, samples, batch_size, observer"]),
+        (
+            "samples",
+            "zzz",
+            4,
+            ["unknown key 'zzz'", "there are stage, samples, batch_size, observer"],
+        ),
         ("description", "descripton", 1, ["descripton", "did you mean 'description'?"]),
         ("quantize_static", "quantise", 3, ["quantise", "the stages are: quantize_static"]),
         ("64", "many", 4, ["Expected `int`", "got `str`"]),
@@ -125,10 +130,33 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BadInputError, match="Shipped: float, static_w8c_a8"):
+    with pytest.raises(BadInputError, match="there are float, static_w8c_a8"):
         load_recipe("nothing_like_it")
 
 
 def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="there is no recipe"):
         load_recipe(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("description: x\nstages:\n  - samples: 3\n", "line 3: no key 'stage'"),
+        ("description: x\ndescription: y\n", "line 2: the key 'description' stands twice"),
+        (
+            "description: x\nstages:\n  - stage: quantize_static\n    samples: 3\n    samples: 4\n",
+            "line 5: the key 'samples' stands twice",
+        ),
+    ],
+)
+def test_what_yaml_would_take_in_silence_is_refused(text: str, part: str) -> None:
+    with pytest.raises(BadInputError, match=part):
+        parse_recipe(text, "mine.yaml")
+
+
+def test_recipe_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("description: Größe\nstages: []\n".encode("latin-1"))
+    with pytest.raises(BadInputError, match="UTF-8"):
+        load_recipe(str(path))

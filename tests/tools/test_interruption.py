@@ -16,7 +16,11 @@ def test_ctrl_c_removes_the_staging_folder(subject_file: Path, tmp_path: Path) -
     out = tmp_path / "results" / "out"
     command = ["compress", f"{subject_file}:subject", "--target", "ort", "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgedl", *command], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "edgedl", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background makes its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(out.parent.glob(".out.*")) and time.monotonic() < deadline:

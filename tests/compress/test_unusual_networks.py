@@ -1,0 +1,114 @@
+"""Networks at the edge of what is understood: right, or refused in one line, never wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from file_readers import optimized_operators, run_onnx
+from small_networks import Net, Quantized, noise, noise_task, trained
+from torch import Tensor, nn
+
+from edgedl.compress.export.onnx import to_onnx
+from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.trace import TraceError, trace
+from edgedl.compress.pack import compress
+from edgedl.compress.recipe import load_recipe
+from edgedl.compress.subject import Subject
+from edgedl.runtime.golden import check_golden
+from edgedl.runtime.runner import Runner
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((7, 6), (-2, -1)), ((2, 3, 4, 5), (2, 3)), ((2, 3, 4, 5), (-2, -1))]
+)
+def test_mean_of_another_rank_is_no_global_pool(
+    shape: tuple[int, ...], axes: tuple[int, int]
+) -> None:
+    net, x = Net(lambda _, x: x.mean(axes, keepdim=True)), noise(4, *shape)
+    (found,) = run_onnx(to_onnx(trace(net, (x,)), (x,)), (x.numpy(),))
+    np.testing.assert_allclose(found, net(x), atol=1e-5)
+
+
+def test_activation_that_onnxruntime_keeps_leaves_the_convolutions_in_int8() -> None:
+    wide = nn.Conv2d(3, 4, 3)
+    wide.weight.data *= 8
+    net = Net(lambda n, x: n.b(F.hardtanh(n.a(x))), a=wide, b=nn.Conv2d(4, 2, 1))
+    quantized = Quantized(net, (noise(16, 3, 8, 8),))
+    assert optimized_operators(quantized.onnx)["QLinearConv"] == 2
+
+
+def test_padding_with_a_value_is_not_clipped() -> None:
+    net = Net(lambda s, x: s.a(F.pad(x, (1, 1, 1, 1), value=9.0)), a=nn.Conv2d(3, 4, 3))
+    quantized = Quantized(net, (noise(16, 3, 8, 8),))
+    error = quantized.outputs(quantized.emitted("ort"))[0] - quantized.outputs(quantized.graph)[0]
+    assert np.abs(error).max() < 6 * quantized.steps[0]
+
+
+def soft(net: Net, x: Tensor) -> Tensor:
+    return net.b(torch.softmax(net.a(x), 1)).flatten(1)
+
+
+def overhanging_pool(net: Net, x: Tensor) -> Tensor:
+    return net.b(F.avg_pool2d(net.a(x), 3, 2, ceil_mode=True)).flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("forward", "last"), [(soft, nn.Conv2d(4, 2, 8)), (overhanging_pool, nn.Conv2d(4, 2, 4))]
+)
+def test_what_ships_passes_its_own_golden_check(
+    tmp_path: Path, forward: object, last: nn.Module
+) -> None:
+    net = Net(forward, a=nn.Conv2d(3, 4, 1), b=last)
+    subject = Subject("edge", net, noise_task((3, 8, 8)))
+    made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), tmp_path)
+    made.bundle.verify()
+    for artifact in made.bundle.manifest.artifacts:
+        assert check_golden(Runner(made.bundle, artifact)).passed
+    names = {a.name for a in made.bundle.manifest.artifacts} | {r.name for r in made.refusals}
+    assert {"ort-int8", "tflite-int8"} <= names
+
+
+@pytest.mark.parametrize("features", [4, 5])
+def test_batch_norm_over_time_is_not_folded_into_a_linear_layer(features: int) -> None:
+    net = nn.Sequential(nn.Linear(5, features), trained(nn.BatchNorm1d(5)))
+    graph = trace(net.eval(), (noise(4, 5, 5),))
+    assert aten.batch_norm.default in {n.target for n in graph.graph.nodes}
+
+
+def test_grey_picture_normalised_to_three_channels() -> None:
+    mean, std = nn.Buffer(torch.rand(1, 3, 1, 1)), nn.Buffer(torch.rand(1, 3, 1, 1) + 1)
+    trace(Net(lambda s, x: (x - s.m) / s.d, m=mean, d=std), (noise(4, 1, 8, 8),))
+
+
+def test_adaptive_pool_of_three_dimensions() -> None:
+    trace(Net(lambda s, x: F.adaptive_avg_pool2d(x, 1)), (noise(4, 8, 8),))
+
+
+def test_dropout_does_not_stand_between_convolution_and_batch_norm() -> None:
+    norm = trained(nn.BatchNorm2d(4))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(0.5), norm, nn.Dropout(0.5)).eval()
+    graph = trace(net, (noise(2, 3, 8, 8),))
+    calls = [n.target for n in graph.graph.nodes if n.op == "call_function"]
+    assert calls == [aten.conv2d.default]
+
+
+class ReturnsDict(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": 2 * x}
+
+
+@pytest.mark.parametrize(
+    "net", [ReturnsDict(), nn.Linear(3, 2).half(), Net(lambda s, x: x.mean(0))]
+)
+def test_interfaces_that_cannot_ship_are_refused_in_one_line(net: nn.Module) -> None:
+    with pytest.raises(TraceError) as refused:
+        trace(net.eval(), (noise(2, 3),))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_training_mode_of_the_users_module_is_restored() -> None:
+    net = nn.Sequential(nn.Linear(3, 2)).train()
+    trace(net, (noise(2, 3),))
+    assert net.training
