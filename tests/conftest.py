@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples in every run: a failure must come from a change.
-settings.register_profile("repeatable", derandomize=True)
-settings.load_profile("repeatable")
-
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import make_subject
 
 from edgedl.compress.pack import CompressedModel, compress
 from edgedl.compress.recipe import load_recipe
+
+# The same examples in every run: a failure must come from a change.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
