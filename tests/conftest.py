@@ -2,6 +2,8 @@
 
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,15 @@ from edgedl.compress.recipe import load_recipe
 # The same examples in every run: a failure must come from a change.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+EXIT_CODES = {
+    "BadInputError": 2,
+    "InvalidMeasurementError": 3,
+    "BackendUnavailableError": 4,
+    "IntegrityError": 5,
+}
+
+Refused = Callable[..., AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +46,21 @@ def bundle_copy(compressed: CompressedModel, tmp_path: Path) -> Path:
     target = tmp_path / "bundle"
     shutil.copytree(compressed.bundle.folder, target)
     return target
+
+
+@pytest.fixture(scope="session")
+def refused() -> Refused:
+    """Expect exactly this error class, its exit code, and one line that holds all words."""
+
+    @contextmanager
+    def check(error: type[Exception], *words: str) -> Iterator[None]:
+        with pytest.raises(error) as caught:
+            yield
+        message = str(caught.value)
+        assert type(caught.value) is error
+        assert caught.value.exit_code == EXIT_CODES[error.__name__]
+        assert len(message.splitlines()) == 1
+        for word in words:
+            assert word in message
+
+    return check

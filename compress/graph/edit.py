@@ -51,12 +51,6 @@ def is_constant(node: Any) -> bool:
     return isinstance(node, fx.Node) and node.op == "get_attr"
 
 
-def is_float_tensor(node: fx.Node) -> bool:
-    """Say whether a node's value is a floating-point tensor, by the traced example."""
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
 def finish(module: fx.GraphModule) -> fx.GraphModule:
     """Drop what is unused, check the graph, and regenerate its code."""
     module.graph.eliminate_dead_code()

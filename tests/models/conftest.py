@@ -1,35 +1,12 @@
-"""Fixtures of the models' tests: errors checked in full, and a cache folder that is nobody's."""
+"""Fixtures of the models' tests: a cache folder that is nobody's."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgedl.models.data.images import LabelledImages
-
-EXIT_CODES = {"BadInputError": 2, "BackendUnavailableError": 4, "IntegrityError": 5}
-
-Refused = Callable[..., AbstractContextManager[None]]
-
-
-@pytest.fixture(scope="session")
-def refused() -> Refused:
-    """Expect exactly this error class, its exit code, and one line that holds all words."""
-
-    @contextmanager
-    def check(error: type[Exception], *words: str) -> Iterator[None]:
-        with pytest.raises(error) as caught:
-            yield
-        message = str(caught.value)
-        assert type(caught.value) is error
-        assert caught.value.exit_code == EXIT_CODES[error.__name__]
-        assert len(message.splitlines()) == 1
-        for word in words:
-            assert word in message
-
-    return check
 
 
 @pytest.fixture(autouse=True)
