@@ -1,6 +1,7 @@
 """Turn a model state into the files each runtime loads."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +9,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.evaluate import as_tuple, without_onednn
+from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.float16 import to_float16
 from edgedl.compress.export.onnx import describe_onnx, to_onnx
@@ -25,7 +27,7 @@ from edgedl.runtime.runner import Floats
 # How far a runtime may be from the torch graph: steps of an int8 output, or a share of the
 # largest float output.
 INT8_TOLERANCE_LSB = 3.0
-FLOAT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2}
+FLOAT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "dynamic_int8": 1e-1}
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,15 @@ class ArtifactBuilder:
         precisions: tuple[Precision, ...] = ("float32", "float16")
         if self._state.encodings is not None:
             precisions = (*precisions, "int8")
+        if self._state.dynamic:
+            precisions = (*precisions, "dynamic_int8")
         wanted = [(target, precision) for target in targets for precision in precisions]
         reference: tuple[Target, Precision] = ("ort", "float32")
         return [reference, *(pair for pair in wanted if pair != reference)]
 
     def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
+        if target == "tensorrt" and precision == "dynamic_int8":
+            raise ExportError("TensorRT has no dynamic quantization: its scales are fixed")
         graph = self._graph(target, precision)
         path, content = self._file(target, precision, graph)
         describe = describe_tflite if target == "tflite" else describe_onnx
@@ -108,10 +114,14 @@ class ArtifactBuilder:
         self, target: Target, precision: Precision, graph: fx.GraphModule
     ) -> tuple[str, bytes]:
         """Return the file's name in the bundle and its content."""
+        if precision == "dynamic_int8":
+            if target == "tflite":
+                return "dynamic_int8.tflite", dynamic_tflite(self._tflite_float32)
+            return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
         if precision == "int8":
             if target == "tflite":
                 return "int8.tflite", to_tflite(graph, self._inputs, quantized=True)
-            return f"int8.{target}.onnx", to_onnx(graph, self._inputs)
+            return f"int8.{target}.onnx", self._to_onnx(graph)
         if target == "tflite":
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
@@ -135,17 +145,20 @@ class ArtifactBuilder:
         largest = max(float(np.abs(y).max()) for y in expected)
         return FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
 
+    def _to_onnx(self, graph: fx.GraphModule) -> bytes:
+        return to_onnx(graph, self._inputs, self._state.subject.free_axes)
+
     @cached_property
     def _float16(self) -> fx.GraphModule:
         return to_float16(self._state.graph)
 
     @cached_property
     def _onnx_float32(self) -> bytes:
-        return to_onnx(self._state.graph, self._inputs)
+        return self._to_onnx(self._state.graph)
 
     @cached_property
     def _onnx_float16(self) -> bytes:
-        return to_onnx(self._float16, self._inputs)
+        return self._to_onnx(self._float16)
 
     @cached_property
     def _tflite_float32(self) -> bytes:
@@ -166,7 +179,12 @@ def output_steps(state: ModelState, target: Target) -> list[float]:
 
 
 def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats, ...]:
-    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays."""
-    with torch.no_grad():
+    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays.
+
+    oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
+    """
+    half = any(p.dtype == torch.float16 for p in graph.parameters())
+    kernels = without_onednn() if half else nullcontext()
+    with torch.no_grad(), kernels:
         outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))
     return tuple(y.float().numpy() for y in outputs)

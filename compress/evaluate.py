@@ -1,5 +1,7 @@
 """Facts about a torch module: its score on a task, its parameters, its arithmetic."""
 
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,8 +34,17 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def without_onednn() -> AbstractContextManager[None]:
+    """Return a context in which torch computes with its own kernels alone."""
+    unchanged = torch.backends.mkldnn.allow_tf32
+    return torch.backends.mkldnn.flags(enabled=False, allow_tf32=unchanged)
+
+
 def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
-    """Return the multiply-accumulates of one forward pass (torch counts two operations each)."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Return the multiply-accumulates of one forward pass (torch counts two operations each).
+
+    oneDNN is off meanwhile: its fused recurrent layer is one operator that torch cannot count.
+    """
+    with without_onednn(), FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*example_inputs)
     return int(counter.get_total_flops()) // 2

@@ -12,12 +12,14 @@ from torch import fx
 
 import edgedl
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal, run_graph
+from edgedl.compress.default_recipe import default_recipe
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity import measure_parity
+from edgedl.compress.parity import check_lengths, measure_parity
 from edgedl.compress.quantize.affine import Target
-from edgedl.compress.recipe import Recipe
+from edgedl.compress.recipe import Recipe, load_recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
@@ -53,7 +55,7 @@ class CompressedModel:
 
 def compress(
     subject: Subject,
-    recipe: Recipe,
+    recipe: Recipe | None,
     targets: tuple[Target, ...],
     folder: Path,
     report: Report = lambda text: None,
@@ -62,7 +64,7 @@ def compress(
 
     Args:
         subject: network and task.
-        recipe: stages to apply.
+        recipe: stages to apply; None for the one that suits the network.
         targets: runtimes to make files for; the float32 ONNX reference is always made.
         folder: must exist and be empty.
         report: hears one line before every step.
@@ -71,7 +73,12 @@ def compress(
         EdgedlError: a step cannot be done; the message says which and why.
     """
     report("trace")
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
+    state = ModelState(subject, graph)
+    if recipe is None:
+        name, reason = default_recipe(graph)
+        report(f"recipe {name}: {reason}")
+        recipe = load_recipe(name)
     stages: Sequence[Stage] = recipe.stages
     for stage in stages:
         report(type(stage).__name__)
@@ -117,6 +124,7 @@ def _with_parity(state: ModelState, bundle: Bundle, item: BuiltArtifact) -> Arti
     """
     try:
         parity = measure_parity(state, bundle, item)
+        check_lengths(state, bundle, item)
         if item.artifact.backend != "tensorrt":
             golden = check_golden(Runner(bundle, item.artifact))
             if not golden.passed:
@@ -140,11 +148,15 @@ def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Pat
 
 def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:
     subject = state.subject
+    free_outputs = free_output_axes(state.graph, subject.example_inputs(), subject.free_axes)
     return Manifest(
         name=subject.name,
         task=TaskRecord(subject.task.name, subject.task.metric, tuple(subject.task.classes)),
-        inputs=tuple(_logical(n) for n in input_nodes(state.graph)),
-        outputs=tuple(_logical(n) for n in output_nodes(state.graph)),
+        inputs=tuple(_logical(n, subject.free_axes) for n in input_nodes(state.graph)),
+        outputs=tuple(
+            _logical(n, axes)
+            for n, axes in zip(output_nodes(state.graph), free_outputs, strict=True)
+        ),
         preprocessing=subject.task.preprocessing,
         artifacts=tuple(artifacts),
         files=record_files(folder),
@@ -155,10 +167,10 @@ def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Man
     )
 
 
-def _logical(node: fx.Node) -> TensorSpec:
-    """Describe an input or output of the graph, its batch dimension free."""
+def _logical(node: fx.Node, free_axes: tuple[int, ...]) -> TensorSpec:
+    """Describe an input or output of the graph, None where its size is free."""
     value = node.meta["val"]
-    shape = (None, *(int(d) for d in value.shape[1:]))
+    shape = tuple(None if i in free_axes else int(d) for i, d in enumerate(value.shape))
     return TensorSpec.of(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
 from edgedl.compress.export.errors import ExportError
+from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
@@ -55,6 +56,29 @@ def measure_parity(
         float32_agreement=float(np.concatenate(agree_float).mean()) if is_classifier else None,
         runtime=_runtime_name(artifact),
     )
+
+
+def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> None:
+    """Run a file whose inputs have a free axis besides the batch at another size of it.
+
+    Raises:
+        ExportError: it does not compute there what the torch graph computes.
+    """
+    artifact = built.artifact
+    free = tuple(i for i, d in enumerate(artifact.inputs[0].shape) if d is None)
+    if not any(free):
+        return
+    inputs = tuple(x.numpy() for x in shortened(state.subject.example_inputs(), free))
+    found, expected = _open(bundle, artifact)(*inputs), run_graph(built.graph, inputs)
+    worst = max(
+        float(np.abs(a - b).max()) if a.shape == b.shape else np.inf
+        for a, b in zip(found, expected, strict=True)
+    )
+    if not worst <= artifact.golden_tolerance:
+        raise ExportError(
+            f"{artifact.name} differs from the torch graph by {worst:.3g} on inputs of the sizes "
+            f"{[list(x.shape) for x in inputs]}, allowed is {artifact.golden_tolerance:.3g}"
+        )
 
 
 class _UnoptimizedOnnxRuntime:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
@@ -23,7 +24,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     description: str
-    stages: tuple[QuantizeStatic, ...] = ()
+    stages: tuple[QuantizeStatic | QuantizeDynamic, ...] = ()
+
+
+DEFAULT = "default"
 
 
 def shipped_recipes() -> list[str]:

@@ -18,12 +18,14 @@ class ModelState:
         subject: what is being compressed, with its data.
         graph: canonical float graph.
         encodings: ranges of its tensors once a stage has quantized it.
+        dynamic: whether the runtimes shall quantize it while it runs.
         history: the stages applied so far.
     """
 
     subject: Subject
     graph: fx.GraphModule
     encodings: Encodings | None = None
+    dynamic: bool = False
     history: tuple[HistoryEntry, ...] = ()
 
 

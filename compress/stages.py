@@ -1,5 +1,9 @@
 """Every technique there is: the name a recipe uses, and the class."""
 
+from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.static import QuantizeStatic
 
-STAGES = {"quantize_static": QuantizeStatic}
+STAGES: dict[str, type[QuantizeStatic] | type[QuantizeDynamic]] = {
+    "quantize_static": QuantizeStatic,
+    "quantize_dynamic": QuantizeDynamic,
+}

@@ -17,6 +17,8 @@ class Subject:
         name: what bundle and report call it.
         module: the network, float32; it takes and returns tensors [N, ...].
         task: data splits and score.
+        free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
+            for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
         licence: of the weights, for the manifest.
         data: provenance of the data, for the manifest.
     """
@@ -26,6 +28,7 @@ class Subject:
     task: Task
     licence: str = "not stated"
     data: str = "not stated"
+    free_axes: tuple[int, ...] = (0,)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the first two calibration samples, one float32 tensor [2, ...] per input.

@@ -1,14 +1,17 @@
 """The one training loop: reference models today, fine-tuning and distillation on the same terms."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.precision import float32_where_bfloat16_is_slow
 from edgedl.runtime.errors import BadInputError, EdgedlError
 from edgedl.runtime.files import atomic_write
 
@@ -33,18 +36,23 @@ class TrainingBatches(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Stochastic gradient descent with Nesterov momentum and a one-cycle learning rate.
+    """Gradient descent with a one-cycle learning rate.
 
-    Source: Smith, Topin, "Super-convergence", 2018 (the one-cycle schedule).
+    Source: Smith, Topin, "Super-convergence", 2018 (the one-cycle schedule); Loshchilov, Hutter,
+    "Decoupled weight decay regularization", 2019 (AdamW); Micikevicius et al., "Mixed precision
+    training", 2018.
 
     Attributes:
         epochs: passes over the training data.
         batch_size: samples per step.
         max_learning_rate: peak of the cycle, reached after 30 % of the steps.
-        momentum: Nesterov momentum.
-        weight_decay: L2 coefficient on all parameters.
+        momentum: Nesterov momentum; "adamw" uses its own.
+        weight_decay: L2 coefficient ("sgd") or decoupled decay ("adamw") on all parameters.
         label_smoothing: share of the target spread evenly over the classes.
         seed: fixes initial weights, order and augmentation.
+        optimizer: "sgd" or "adamw".
+        mixed_precision: compute in bfloat16 where that is safe; weights stay float32.
+        max_gradient_norm: longer gradients are scaled down to it; None leaves them.
     """
 
     epochs: int
@@ -54,6 +62,9 @@ class TrainingSettings:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
     seed: int = 0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    mixed_precision: bool = False
+    max_gradient_norm: float | None = None
 
     def __post_init__(self) -> None:
         """Reject settings that cannot train."""
@@ -67,14 +78,36 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch did: its number from 1, mean training loss, and last learning rate."""
+    """What one epoch did.
+
+    Attributes:
+        epoch: its number from 1.
+        mean_loss: over its training batches.
+        learning_rate: of its last step.
+        seconds: wall-clock time.
+    """
 
     epoch: int
     mean_loss: float
     learning_rate: float
+    seconds: float
 
 
 StepHook = Callable[[int, int, float], None]
+
+
+def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            module.parameters(), settings.max_learning_rate, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        module.parameters(),
+        lr=settings.max_learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
 
 
 class _Run:
@@ -82,15 +115,12 @@ class _Run:
 
     def __init__(self, module: nn.Module, settings: TrainingSettings, steps: int) -> None:
         self.module = module
-        self.optimizer = torch.optim.SGD(
-            module.parameters(),
-            lr=settings.max_learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=True,
-        )
+        self.optimizer = _optimizer(module, settings)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, settings.max_learning_rate, total_steps=steps * settings.epochs
+            self.optimizer,
+            settings.max_learning_rate,
+            total_steps=steps * settings.epochs,
+            cycle_momentum=settings.optimizer == "sgd",
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.settings = settings
@@ -164,11 +194,12 @@ def train(
     run = _Run(module, settings, len(batches))
     if checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint)
-    for epoch in range(len(run.records) + 1, settings.epochs + 1):
-        module.train()
-        run.records.append(_train_epoch(run, batches, loss, epoch, on_step))
-        if checkpoint is not None:
-            run.save(checkpoint)
+    with float32_where_bfloat16_is_slow(module) if settings.mixed_precision else nullcontext():
+        for epoch in range(len(run.records) + 1, settings.epochs + 1):
+            module.train()
+            run.records.append(_train_epoch(run, batches, loss, epoch, on_step))
+            if checkpoint is not None:
+                run.save(checkpoint)
     module.eval()
     return run.records
 
@@ -182,8 +213,11 @@ def _train_epoch(
 ) -> EpochRecord:
     total = 0.0
     rate = 0.0
+    start = time.perf_counter()
     for step, (inputs, labels) in enumerate(batches.epoch(run.generator), start=1):
-        value = loss(run.module(inputs), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.settings.mixed_precision):
+            outputs = run.module(inputs)
+        value = loss(outputs.float(), labels)
         number = value.item()
         if not math.isfinite(number):
             raise TrainingDivergedError(
@@ -192,9 +226,11 @@ def _train_epoch(
             )
         run.optimizer.zero_grad()
         value.backward()
+        if run.settings.max_gradient_norm is not None:
+            nn.utils.clip_grad_norm_(run.module.parameters(), run.settings.max_gradient_norm)
         run.optimizer.step()
         rate = float(run.schedule.get_last_lr()[0])
         run.schedule.step()
         total += number
         on_step(epoch, step, number)
-    return EpochRecord(epoch, total / len(batches), rate)
+    return EpochRecord(epoch, total / len(batches), rate, time.perf_counter() - start)

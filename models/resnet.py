@@ -1,11 +1,9 @@
-"""Residual networks: the eight-layer one of MLPerf Tiny and its basic block.
+"""Residual networks: MLPerf Tiny's of eight layers, the paper's for CIFAR and for ImageNet.
 
 Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016, figure 2
 (left) and section 4.2; Banbury et al., "MLPerf Tiny benchmark", 2021, section 4 (the image
 classification reference: three stacks of one block each, 16, 32 and 64 channels).
 """
-
-from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,6 +69,43 @@ class ResNet8(nn.Module):
         return logits
 
 
+class ResNetCifar(nn.Module):
+    """The 6n + 2 layer networks for 32x32 pictures; n = 3 is ResNet-20, 0.27 million parameters.
+
+    Shapes: [N, C, 32, 32] -> stem [N, 16, 32, 32] -> stacks of n blocks [N, 16, 32, 32],
+    [N, 32, 16, 16], [N, 64, 8, 8] -> global average pool [N, 64] -> [N, classes].
+
+    Source: He et al., 2016, section 4.2 and table 6. Shortcuts that change shape are 1x1
+    convolutions (option B) where the paper's are padded identities (option A).
+    """
+
+    def __init__(self, blocks: int = 3, in_channels: int = 3, classes: int = 10) -> None:
+        """Build stem, three stacks of ``blocks`` blocks (n in the paper), and classifier."""
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(16)
+        self.stacks = _stacks(16, [(16, blocks, 1), (32, blocks, 2), (64, blocks, 2)])
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 [N, C, H, W], 0..1, to logits float32 [N, classes]."""
+        x = self.stacks(F.relu(self.bn(self.conv(x))))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+def _stacks(channels: int, rows: list[tuple[int, int, int]]) -> nn.Sequential:
+    """Build stacks of basic blocks from rows (width, blocks, stride of the first)."""
+    stacks = []
+    for width, blocks, stride in rows:
+        first = BasicBlock(channels, width, stride, shortcut_norm=True)
+        rest = [BasicBlock(width, width, 1, shortcut_norm=True) for _ in range(blocks - 1)]
+        stacks.append(nn.Sequential(first, *rest))
+        channels = width
+    return nn.Sequential(*stacks)
+
+
 class ResNet18(nn.Module):
     """The 18-layer network for 224x224 pictures, 11.7 million parameters with 1000 classes.
 
@@ -86,16 +121,7 @@ class ResNet18(nn.Module):
         self.conv = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
         self.bn = nn.BatchNorm2d(64)
         self.max_pool = nn.MaxPool2d(3, 2, 1)
-        widths = [64, 64, 128, 256, 512]
-        self.stacks = nn.Sequential(
-            *(
-                nn.Sequential(
-                    BasicBlock(before, width, 1 if before == width else 2, shortcut_norm=True),
-                    BasicBlock(width, width, 1, shortcut_norm=True),
-                )
-                for before, width in pairwise(widths)
-            )
-        )
+        self.stacks = _stacks(64, [(64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2)])
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(512, classes)
 

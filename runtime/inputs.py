@@ -1,4 +1,4 @@
-"""Read what people point at: a picture, an array file, a folder of them, or a stream of paths."""
+"""Read what people point at: a picture, a CSV file, an array file, a folder, a stream of paths."""
 
 import sys
 from collections.abc import Iterator
@@ -10,17 +10,33 @@ import numpy as np
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import Manifest
+from edgedl.runtime.preprocess import ImagePreprocessing
+from edgedl.runtime.sequence import SequencePreprocessing
 
 ARRAYS = {".npy", ".npz"}
+TABLES = {".csv"}
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
 class NamedInputs:
-    """The network's inputs read from one place, float32 [N, ...] each."""
+    """The network's inputs read from one place.
+
+    Attributes:
+        source: where they were read.
+        arrays: float32 [N, ...] each.
+        parts: what each of the N samples is of the source; empty where they are only counted.
+    """
 
     source: str
     arrays: tuple[Array, ...]
+    parts: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """Return what to call a sample."""
+        if self.parts:
+            return f"{self.source} {self.parts[index]}"
+        return self.source if len(self.arrays[0]) == 1 else f"{self.source}[{index}]"
 
 
 def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
@@ -40,9 +56,10 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
     if path.is_file():
         yield _read(path, manifest)
         return
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in ARRAYS | PICTURES)
+    known = ARRAYS | PICTURES | TABLES
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
     if not files:
-        raise BadInputError(f"{where} holds no picture and no array (.npy, .npz)")
+        raise BadInputError(f"{where} holds no picture, no .csv and no array (.npy, .npz)")
     for file in files:
         yield _read(file, manifest)
 
@@ -53,10 +70,26 @@ def _read(path: Path, manifest: Manifest) -> NamedInputs:
     suffix = path.suffix.lower()
     if suffix in ARRAYS:
         return NamedInputs(str(path), _read_arrays(path, manifest))
-    if manifest.preprocessing is None:
-        raise BadInputError(f"{path}: this network takes arrays (.npy, .npz), not pictures")
+    if suffix in TABLES:
+        return _read_table(path, manifest)
+    if not isinstance(manifest.preprocessing, ImagePreprocessing):
+        takes = "CSV files" if manifest.preprocessing else "arrays (.npy, .npz)"
+        raise BadInputError(f"{path}: this network takes {takes}, not pictures")
     pixels = manifest.preprocessing.read(path)
     return NamedInputs(str(path), (manifest.preprocessing(pixels),))
+
+
+def _read_table(path: Path, manifest: Manifest) -> NamedInputs:
+    cut = manifest.preprocessing
+    if not isinstance(cut, SequencePreprocessing):
+        takes = "pictures" if cut else "arrays (.npy, .npz)"
+        raise BadInputError(f"{path}: this network takes {takes}, not CSV files")
+    rows = cut.read(path)
+    windows = cut.windows(rows)
+    length = windows.shape[1]
+    starts = [i * cut.hop for i in range(len(windows))]
+    parts = tuple(f"rows {start + 1} to {start + length}" for start in starts)
+    return NamedInputs(str(path), (windows,), parts)
 
 
 def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
@@ -85,6 +118,7 @@ def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
 
 def _prepare(x: Array, index: int, manifest: Manifest) -> Array:
     """Preprocess raw uint8 pictures [(N,) H, W, C]; add a missing batch dimension."""
-    if index == 0 and manifest.preprocessing is not None and x.dtype == np.uint8:
-        return manifest.preprocessing(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
+    pictures = manifest.preprocessing
+    if index == 0 and isinstance(pictures, ImagePreprocessing) and x.dtype == np.uint8:
+        return pictures(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
     return x[None] if x.ndim == len(manifest.inputs[index].shape) - 1 else x

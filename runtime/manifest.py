@@ -5,10 +5,10 @@ from typing import Literal, cast, get_args
 import msgspec
 
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess import Preprocessing
 
 BackendName = Literal["ort", "tflite", "tensorrt"]
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "float16", "int8", "dynamic_int8"]
 ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 
@@ -95,7 +95,8 @@ class Artifact(_Record, frozen=True):
     Attributes:
         name: backend and precision, for example "tflite-int8".
         backend: the runtime it is for.
-        precision: of weights and arithmetic.
+        precision: of weights and arithmetic; "dynamic_int8" has int8 weights and finds the ranges
+            of activations while it runs.
         path: file inside the bundle; two artifacts may share one file.
         inputs: as in the file, in the order of the manifest's inputs.
         outputs: as in the file, in the order of the manifest's outputs.
@@ -139,7 +140,8 @@ class Manifest(_Record, frozen=True):
         task: what it is for.
         inputs: logical inputs, float32 after preprocessing.
         outputs: logical outputs, float32.
-        preprocessing: how a picture becomes the first input; None for plain arrays.
+        preprocessing: how a picture or a file of sensor rows becomes the first input; None for
+            plain arrays.
         artifacts: the model files, the float32 reference first.
         files: every file of the bundle but this one.
         history: stages in the order they were applied.
@@ -153,7 +155,7 @@ class Manifest(_Record, frozen=True):
     task: TaskRecord
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: ImagePreprocessing | None
+    preprocessing: Preprocessing | None
     artifacts: tuple[Artifact, ...]
     files: dict[str, FileRecord]
     history: tuple[HistoryEntry, ...]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.sequence import SequencePreprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,3 +103,6 @@ def _to_8_bit(picture: "Image.Image") -> "Image.Image":
 
     values = np.asarray(picture, np.float64) / 257
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+Preprocessing = ImagePreprocessing | SequencePreprocessing

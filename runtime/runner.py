@@ -62,6 +62,8 @@ class Runner:
             raise BadInputError(
                 f"the inputs have different batch sizes: {[len(x) for x in checked]}"
             )
+        for x, spec in zip(checked, self.artifact.inputs, strict=True):
+            _check_file_takes(x, spec, self.artifact.name)
         encoded = [encode(x, s) for x, s in zip(checked, self.artifact.inputs, strict=True)]
         step = self.artifact.inputs[0].shape[0] or len(encoded[0])
         if len(encoded[0]) % step:
@@ -139,6 +141,16 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
             return artifact
         reasons.append(availability.detail)
     raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
+
+
+def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
+    """A file may fix sizes that the network leaves free, such as the length of a sequence."""
+    for axis, (want, have) in enumerate(zip(spec.shape, x.shape, strict=True)):
+        if axis and want not in (None, have):
+            raise BadInputError(
+                f"{artifact} takes inputs of size {want} along axis {axis}, got {have}: choose an "
+                "artifact that leaves it free ('edgedl inspect' lists them)"
+            )
 
 
 def _check(x: Array, spec: TensorSpec) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess import ImagePreprocessing, Preprocessing
 
 Array = npt.NDArray[np.generic]
 Scores = npt.NDArray[np.float64]
@@ -28,7 +28,8 @@ class Task(Protocol):
         name: what the manifest calls it.
         metric: name of the score, for example "top1".
         classes: class names in label order; empty when the task is not a classification.
-        preprocessing: how a picture becomes the input; None when inputs are plain arrays.
+        preprocessing: how a picture or a file of sensor rows becomes the input; None when inputs
+            are plain arrays.
     """
 
     @property
@@ -38,7 +39,7 @@ class Task(Protocol):
     @property
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
-    def preprocessing(self) -> ImagePreprocessing | None: ...  # noqa: D102
+    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split "calibration" or "test" in order, already preprocessed."""
@@ -80,7 +81,7 @@ class ArrayTask:
         metric: name of the score.
         score_samples: maps (outputs, labels) to one score per sample.
         classes: class names in label order, if any.
-        preprocessing: applied to the first input when it is given as uint8 pictures; arrays of
+        preprocessing: for pictures, applied to the first input when that is uint8; arrays of
             another type are taken as preprocessed.
     """
 
@@ -89,7 +90,7 @@ class ArrayTask:
     metric: str = "top1"
     score_samples: Callable[[Sequence[Array], Array], Scores] = top1
     classes: tuple[str, ...] = ()
-    preprocessing: ImagePreprocessing | None = None
+    preprocessing: Preprocessing | None = None
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).
@@ -111,7 +112,7 @@ class ArrayTask:
         for start in range(0, count, batch_size):
             part = slice(start, start + batch_size)
             inputs = tuple(x[part] for x in samples.inputs)
-            if self.preprocessing is not None and inputs[0].dtype == np.uint8:
+            if isinstance(self.preprocessing, ImagePreprocessing) and inputs[0].dtype == np.uint8:
                 inputs = (self.preprocessing(np.asarray(inputs[0], np.uint8)), *inputs[1:])
             yield Batch(inputs, samples.labels[part])
 

@@ -63,7 +63,7 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Rec
 def _budget_met(candidates: Sequence[Candidate], limit: float) -> bool:
     """Say whether a file of the strongest precision made is certainly within the budget."""
     made = {c.precision for c in candidates}
-    strongest = next(p for p in ("int8", "float16", "float32") if p in made)
+    strongest = next(p for p in ("int8", "dynamic_int8", "float16", "float32") if p in made)
     return any(c.precision == strongest and c.drop.ci95[1] <= limit for c in candidates)
 
 
@@ -74,7 +74,7 @@ def _reason(chosen: Candidate, baseline: Candidate, limit: float) -> str:
     return (
         f"{describe_speed(speed.ratio)} {baseline.name} with {speed.threads} thread(s) (latency "
         f"ratio {speed.ratio:.3f} [{speed.ci95[0]:.3f}, {speed.ci95[1]:.3f}]), "
-        f"{baseline.size_bytes / chosen.size_bytes:.1f}x smaller, {describe_drop(chosen.drop)}"
+        f"{describe_size(chosen.size_bytes / baseline.size_bytes)}, {describe_drop(chosen.drop)}"
     )
 
 
@@ -85,6 +85,15 @@ def describe_speed(ratio: float) -> str:
     ('2.00x faster than', '1.25x slower than')
     """
     return f"{1 / ratio:.2f}x faster than" if ratio <= 1 else f"{ratio:.2f}x slower than"
+
+
+def describe_size(ratio: float) -> str:
+    """Return a size ratio in words.
+
+    >>> describe_size(0.25), describe_size(3.0)
+    ('4.0x smaller', '3.0x larger')
+    """
+    return f"{1 / ratio:.1f}x smaller" if ratio <= 1 else f"{ratio:.1f}x larger"
 
 
 def describe_drop(drop: Drop) -> str:

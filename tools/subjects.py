@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, cast
 
-from edgedl.models.catalog import find_model, load_pretrained, load_record, make_task
 from edgedl.models.data.datasets import DATASETS, find_dataset
+from edgedl.models.pretrained import load_pretrained, load_record
+from edgedl.models.reference import find_model
+from edgedl.models.tasks import make_task
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
 from edgedl.tools.userfile import call_user_function
@@ -36,6 +38,7 @@ def find_subject(reference: str) -> "Subject":
         task=make_task(model.dataset),
         licence="Apache-2.0 (weights trained by edgedl)",
         data=f"{record.dataset}; calibration on training data, score on the whole test split",
+        free_axes=(0, 1) if model.family == "recurrent" else (0,),
     )
 
 

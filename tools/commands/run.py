@@ -13,7 +13,9 @@ from edgedl.runtime.runner import Floats, Runner
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--input", "where", required=True, help="Picture, .npy/.npz, folder, or - for paths.")
+@click.option(
+    "--input", "where", required=True, help="Picture, .csv, .npy/.npz, folder, or - for paths."
+)
 @click.option("--backend", help="ort or tflite [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
@@ -30,10 +32,11 @@ def command(
     top: int,
     as_json: bool,
 ) -> None:
-    """Run BUNDLE on pictures or arrays.
+    """Run BUNDLE on pictures, sensor rows or arrays.
 
-    Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; float32
-    arrays are taken as the network's input.
+    Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; the rows of
+    a CSV file are cut into the windows the network was trained on; float32 arrays are taken as
+    the network's input.
     """
     with Runner.open(bundle, artifact, backend, threads) as runner:
         manifest = runner.bundle.manifest
@@ -42,7 +45,7 @@ def command(
         for item in read_inputs(where, manifest):
             outputs = runner(*item.arrays)
             for index in range(len(outputs[0])):
-                source = item.source if len(outputs[0]) == 1 else f"{item.source}[{index}]"
+                source = item.name(index)
                 sample = tuple(y[index] for y in outputs)
                 click.echo(_as_json(source, sample, manifest, runner.artifact.name, top) if as_json
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip

