@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := out/demo
 
-.PHONY: demo test check clean help
+.PHONY: demo test check reference-models clean help
 
 help:
 	@echo "make demo   compress, measure and report a trained network (about 5 minutes the first time)"
 	@echo "make test   run the tests"
+	@echo "make reference-models  compress and measure every reference model, rewrite its page"
 	@echo "make check  linter, formatter, types, layers"
 	@echo "make clean  remove the environment and every output"
 
@@ -38,6 +39,18 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=typings $(BIN)/lint-imports
+
+# Wants the full data sets: edgedl data fetch cifar10, edgedl data fetch watch.
+RESULTS := $(patsubst models/weights/%.json,docs/results/%.json,$(wildcard models/weights/*.json))
+
+docs/results/%.json: models/weights/%.json | $(INSTALLED)
+	@mkdir -p docs/results
+	rm -rf out/reference/$*
+	$(BIN)/edgedl compress $* --recipe default --threads 1 --out out/reference/$* >/dev/null
+	cp out/reference/$*/result.json $@
+
+reference-models: $(RESULTS)
+	$(BIN)/edgedl models table docs/results --out docs/reference-models.md
 
 clean:
 	rm -rf $(VENV) out build *.egg-info src/*.egg-info

@@ -41,6 +41,38 @@ class SqueezeExcite(nn.Module):
         return x * gate
 
 
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    published: bool = False,
+) -> list[nn.Module]:
+    """Return a convolution that keeps H / stride, and its batch norm.
+
+    Args:
+        in_channels: of the convolution.
+        out_channels: of the convolution.
+        kernel: height and width in pixels, odd.
+        stride: 1 or 2.
+        groups: of the convolution; all channels for a depthwise one.
+        published: pad and normalise as TensorFlow does, which made the published weights: padding
+            "SAME" puts the odd pixel of a strided convolution to the right and the bottom (for
+            even sizes), and epsilon is 1e-3.
+    """
+    padding: list[nn.Module] = []
+    if published and stride > 1:
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+        padding.append(nn.ZeroPad2d((before, after, before, after)))
+    inside = 0 if padding else kernel // 2
+    return [
+        *padding,
+        nn.Conv2d(in_channels, out_channels, kernel, stride, inside, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels, eps=1e-3 if published else 1e-5),
+    ]
+
+
 class MBConv(nn.Module):
     """1x1 expansion, depthwise, squeeze-and-excitation, 1x1 projection, shortcut."""
 
@@ -52,6 +84,7 @@ class MBConv(nn.Module):
         stride: int,
         expansion: int,
         lite: bool,
+        published: bool,
     ) -> None:
         """Build the block; the gate is squeezed to a quarter of ``in_channels``."""
         super().__init__()
@@ -59,15 +92,13 @@ class MBConv(nn.Module):
         activation = nn.ReLU6 if lite else nn.SiLU
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [nn.Conv2d(in_channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden)]
+            layers += convolution(in_channels, hidden, 1, published=published)
             layers.append(activation())
-        depthwise = nn.Conv2d(
-            hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False
-        )
-        layers += [depthwise, nn.BatchNorm2d(hidden), activation()]
+        layers += convolution(hidden, hidden, kernel, stride, hidden, published)
+        layers.append(activation())
         if not lite:
             layers.append(SqueezeExcite(hidden, max(1, in_channels // 4)))
-        layers += [nn.Conv2d(hidden, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)]
+        layers += convolution(hidden, out_channels, 1, published=published)
         self.block = nn.Sequential(*layers)
         self.shortcut = stride == 1 and in_channels == out_channels
 
@@ -94,6 +125,7 @@ class EfficientNet(nn.Module):
         head: int = 1280,
         small: bool = True,
         lite: bool = False,
+        published: bool = False,
     ) -> None:
         """Build the network.
 
@@ -105,6 +137,7 @@ class EfficientNet(nn.Module):
             head: channels of the last convolution at width 1.
             small: for pictures of about 32 pixels instead of 224.
             lite: the lite variant.
+            published: pad and normalise as the published weights want it; see ``convolution``.
         """
         super().__init__()
 
@@ -117,21 +150,19 @@ class EfficientNet(nn.Module):
         top = head if lite else scaled(head)
         stride = 1 if small else 2
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            activation(),
+            *convolution(in_channels, channels, 3, stride, published=published), activation()
         )
         blocks: list[nn.Module] = []
         for stage, (expansion, kernel, stage_stride, base, layers) in enumerate(_TABLE_1):
             fixed = lite and stage in (0, len(_TABLE_1) - 1)
             for layer in range(layers if fixed else math.ceil(layers * depth)):
                 stride = stage_stride if layer == 0 and not (small and stage == 3) else 1
-                blocks.append(MBConv(channels, scaled(base), kernel, stride, expansion, lite))
+                blocks.append(
+                    MBConv(channels, scaled(base), kernel, stride, expansion, lite, published)
+                )
                 channels = scaled(base)
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(
-            nn.Conv2d(channels, top, 1, bias=False), nn.BatchNorm2d(top), activation()
-        )
+        self.head = nn.Sequential(*convolution(channels, top, 1, published=published), activation())
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(top, classes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgedl.models.data.datasets import find_dataset
+from edgedl.models.published import load_published
 from edgedl.models.reference import ReferenceModel
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
@@ -24,13 +25,14 @@ class TrainingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         dataset: data set and split trained on, with its licence.
         command: the command that trained it.
         seed: its seed; epochs: its epochs.
-        test_top1_percent: top-1 on the whole test split, in percent.
+        test_score_percent: score on the whole test split, in percent.
         test_samples: size of that split.
         parameters: number of trained values.
         macs: multiply-accumulates of one inference.
         torch: version that trained it.
         weights_sha256: checksum of the safetensors file.
         training_minutes: wall-clock minutes, None where it was not recorded.
+        metric: name of the score.
     """
 
     name: str
@@ -38,13 +40,14 @@ class TrainingRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: str
     seed: int
     epochs: int
-    test_top1_percent: float
+    test_score_percent: float
     test_samples: int
     parameters: int
     macs: int
     torch: str
     weights_sha256: str
     training_minutes: float | None = None
+    metric: str = "top1"
 
 
 def build(model: ReferenceModel) -> "nn.Module":
@@ -78,12 +81,15 @@ def load_record(model: ReferenceModel) -> TrainingRecord:
 
 
 def load_pretrained(model: ReferenceModel) -> "nn.Module":
-    """Return the architecture with its shipped weights, in evaluation mode.
+    """Return the architecture with its shipped or published weights, in evaluation mode.
 
     Raises:
+        BackendUnavailableError: the package that holds published weights is not installed.
         IntegrityError: the weight file is not the one its record describes.
         BadInputError: no weights ship, or they do not fit the architecture.
     """
+    if model.published is not None:
+        return load_published(build(model), model.published)
     record = load_record(model)
     content = (files("edgedl.models.weights") / f"{model.name}.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != record.weights_sha256:

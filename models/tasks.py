@@ -38,7 +38,10 @@ def _picture_task(dataset: ImageDataset) -> ArrayTask:
         name=dataset.name,
         splits={"calibration": loader("train_10k"), "test": loader("test")},
         classes=dataset.classes,
-        preprocessing=ImagePreprocessing(height, width, "L" if channels == 1 else "RGB"),
+        metric=dataset.metric,
+        preprocessing=ImagePreprocessing(
+            height, width, "L" if channels == 1 else "RGB", mean=dataset.mean, std=dataset.std
+        ),
     )
 
 

@@ -57,7 +57,7 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
         yield _read(path, manifest)
         return
     known = ARRAYS | PICTURES | TABLES
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
     if not files:
         raise BadInputError(f"{where} holds no picture, no .csv and no array (.npy, .npz)")
     for file in files:
@@ -74,7 +74,8 @@ def _read(path: Path, manifest: Manifest) -> NamedInputs:
         return _read_table(path, manifest)
     if not isinstance(manifest.preprocessing, ImagePreprocessing):
         takes = "CSV files" if manifest.preprocessing else "arrays (.npy, .npz)"
-        raise BadInputError(f"{path}: this network takes {takes}, not pictures")
+        kind = "pictures" if suffix in PICTURES else f"'{suffix}' files"
+        raise BadInputError(f"{path}: this network takes {takes}, not {kind}")
     pixels = manifest.preprocessing.read(path)
     return NamedInputs(str(path), (manifest.preprocessing(pixels),))
 

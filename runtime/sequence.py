@@ -1,7 +1,6 @@
 """Sensor sequences as data: which columns of a CSV file become the network's input, and how."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,7 +31,7 @@ class SequencePreprocessing(
         """Reject sizes that cannot be applied."""
         if not self.columns or len(set(self.columns)) != len(self.columns):
             raise BadInputError(f"columns must be different names, got {list(self.columns)}")
-        if self.window < 1 or self.hop < 1 or not self.rate_hz > 0:
+        if self.window < 1 or self.hop < 1 or not 0 < self.rate_hz < np.inf:
             raise BadInputError(
                 f"window, hop and rate_hz must be above 0, got {self.window}, {self.hop}, "
                 f"{self.rate_hz}"
@@ -60,37 +59,57 @@ class SequencePreprocessing(
         """
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, skipinitialspace=True)
-                self._check_header(path, reader.fieldnames)
-                rows = [self._values(path, reader.line_num, record) for record in reader]
+                reader = csv.reader(file, skipinitialspace=True)
+                header = [cell.strip() for cell in next((row for row in reader if row), [])]
+                places = self._places(path, header)
+                rows = [
+                    self._values(f"{path}, line {reader.line_num}", row, len(header), places)
+                    for row in reader
+                    if row
+                ]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise BadInputError(f"{path} is not a readable CSV file ({error})") from error
         if not rows:
             raise BadInputError(f"{path} is an empty sequence: it has a header but no rows")
         return np.asarray(rows, np.float32)
 
-    def _check_header(self, path: Path, found: "Sequence[str] | None") -> None:
-        if not found:
+    def _places(self, path: Path, header: list[str]) -> list[int]:
+        """Return where in a row the network's columns stand."""
+        if not header:
             raise BadInputError(f"{path} is empty: its first line must name the columns")
-        missing = [name for name in self.columns if name not in found]
+        missing = [repr(name) for name in self.columns if name not in header]
         if missing:
+            shown = ", ".join(_shorten(cell) for cell in header[:20])
             raise BadInputError(
-                f"{path} has no column {', '.join(repr(m) for m in missing)}: the network takes "
-                f"{', '.join(self.columns)}; the file has {', '.join(found[:20])}"
+                f"{path} has no column {', '.join(missing)}: the network takes "
+                f"{', '.join(self.columns)}; the file has {shown}"
             )
-
-    def _values(self, path: Path, line: int, record: "dict[str, str | None]") -> list[float]:
-        values = []
         for name in self.columns:
-            text = record[name]
-            try:
-                value = float(text) if text is not None else float("nan")
-            except ValueError:
-                value = float("nan")
-            if not np.isfinite(np.float32(value)):
-                shown = "missing" if text is None else repr(text)
+            if header.count(name) > 1:
+                raise BadInputError(f"{path} has {header.count(name)} columns {name!r}")
+        return [header.index(name) for name in self.columns]
+
+    def _values(self, where: str, row: list[str], width: int, places: list[int]) -> list[float]:
+        if len(row) != width:
+            raise BadInputError(f"{where} has {len(row)} cells, the header has {width}")
+        values = [_number(row[place]) for place in places]
+        for name, place, value in zip(self.columns, places, values, strict=True):
+            if not np.isfinite(value):
                 raise BadInputError(
-                    f"{path}, line {line}: '{name}' is {shown}, expected a finite number"
+                    f"{where}: '{name}' is {_shorten(row[place])}, expected a finite number"
                 )
-            values.append(value)
         return values
+
+
+def _number(text: str) -> float:
+    """Return the float32 number a cell holds, NaN if none; Python's own spellings do not count."""
+    try:
+        value = float(text) if text.isascii() and "_" not in text else float("nan")
+    except ValueError:
+        return float("nan")
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

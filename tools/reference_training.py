@@ -17,11 +17,15 @@ from edgedl.models.data.dataset import SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
 from edgedl.models.dbn import DeepBeliefNetwork, pretrain
 from edgedl.models.image_batches import ImageBatches
-from edgedl.models.pretrained import TrainingRecord, build
+from edgedl.models.plan import TrainingPlan
+from edgedl.models.pretrained import TrainingRecord, build, load_pretrained
+from edgedl.models.published import PublishedWeights
 from edgedl.models.recording_batches import RecordingBatches
 from edgedl.models.reference import ReferenceModel
 from edgedl.models.tasks import make_task
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.files import atomic_write
+from edgedl.tools.report.curve import draw_learning_curve
 
 CHECKPOINT = "checkpoint.pt"
 MAX_FLOAT32_BYTES = 4_000_000
@@ -48,7 +52,7 @@ class ReferenceTraining:
             TrainingDivergedError: the loss is not finite any more.
             BadInputError: the checkpoint is damaged or belongs to other settings.
         """
-        plan = self._model.plan
+        plan = plan_of(self._model)
         checkpoint = self._folder / CHECKPOINT
         if not checkpoint.is_file():
             self._pretrain()
@@ -78,46 +82,103 @@ class ReferenceTraining:
             images = load_split(self._model.dataset, "train").images
             pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
             generator = torch.Generator().manual_seed(self._seed)
-            pretrain(self._module, pixels, self._model.plan.pretraining_epochs, generator)
+            epochs = plan_of(self._model).pretraining_epochs
+            pretrain(self._module, pixels, epochs, generator)
 
     def _save(self, epochs: list[EpochRecord]) -> TrainingRecord:
         """Write curve, weights and record; the record is of the weights as they are stored."""
-        from edgedl.tools.report.curve import draw_learning_curve
-
         model, module = self._model, self._module
         module.load_state_dict(storable(module))
         weights = save({k: v.contiguous() for k, v in storable(module).items()})
-        dataset = find_dataset(model.dataset)
-        scores = score_module(module, make_task(model.dataset))
-        record = TrainingRecord(
-            name=model.name,
-            dataset=f"{model.dataset} train, {dataset.sizes['train']} samples; {dataset.licence}",
+        size = find_dataset(model.dataset).sizes["train"]
+        record = make_record(
+            model,
+            module,
+            trained_on=f"{model.dataset} train, {size} samples",
             command=f"edgedl train {model.name} --seed {self._seed}",
             seed=self._seed,
-            epochs=model.plan.epochs,
-            test_top1_percent=round(100 * float(scores.mean()), 4),
-            test_samples=len(scores),
-            parameters=count_parameters(module),
-            macs=count_macs(module, (torch.zeros(1, *dataset.input_shape),)),
-            torch=str(torch.__version__),
+            epochs=plan_of(model).epochs,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             training_minutes=round(sum(e.seconds for e in epochs) / 60, 1),
         )
         _write(self._folder / "learning_curve.png", draw_learning_curve(model.name, epochs))
         _write(self._folder / f"{model.name}.safetensors", weights)
-        text = msgspec.json.format(msgspec.json.encode(record), indent=2)
-        _write(self._folder / f"{model.name}.json", text + b"\n")
+        write_record(record, self._folder)
         return record
+
+
+def score_published(model: ReferenceModel, weights: PublishedWeights) -> TrainingRecord:
+    """Return the record of weights that others trained, scored here."""
+    return make_record(
+        model,
+        load_pretrained(model),
+        trained_on="ImageNet by the publisher; scored on other photographs",
+        command=f"none: published in the package {weights.package}",
+        seed=0,
+        epochs=0,
+        weights_sha256=weights.sha256,
+        training_minutes=None,
+    )
+
+
+def make_record(
+    model: ReferenceModel,
+    module: nn.Module,
+    *,
+    trained_on: str,
+    command: str,
+    seed: int,
+    epochs: int,
+    weights_sha256: str,
+    training_minutes: float | None,
+) -> TrainingRecord:
+    """Score a trained network on its whole test split and describe it."""
+    dataset, task = find_dataset(model.dataset), make_task(model.dataset)
+    scores = score_module(module, task)
+    return TrainingRecord(
+        name=model.name,
+        dataset=f"{trained_on}; {dataset.licence}",
+        command=command,
+        seed=seed,
+        epochs=epochs,
+        test_score_percent=round(100 * float(scores.mean()), 4),
+        test_samples=len(scores),
+        parameters=count_parameters(module),
+        macs=count_macs(module, (torch.zeros(1, *dataset.input_shape),)),
+        torch=str(torch.__version__),
+        weights_sha256=weights_sha256,
+        training_minutes=training_minutes,
+        metric=task.metric,
+    )
+
+
+def write_record(record: TrainingRecord, folder: Path) -> None:
+    """Write a record as NAME.json."""
+    text = msgspec.json.format(msgspec.json.encode(record), indent=2)
+    _write(folder / f"{record.name}.json", text + b"\n")
+
+
+def plan_of(model: ReferenceModel) -> TrainingPlan:
+    """Return how a model is trained.
+
+    Raises:
+        BadInputError: it is not: its weights are published.
+    """
+    if model.plan is None:
+        raise BadInputError(f"{model.name} has published weights, there is nothing to train")
+    return model.plan
 
 
 def with_epochs(model: ReferenceModel, epochs: int | None) -> ReferenceModel:
     """Return the model with another number of epochs in its plan; None leaves the plan's."""
-    return model if epochs is None else replace(model, plan=replace(model.plan, epochs=epochs))
+    if epochs is None:
+        return model
+    return replace(model, plan=replace(plan_of(model), epochs=epochs))
 
 
 def training_batches(model: ReferenceModel) -> TrainingBatches:
     """Return the augmented training batches of a model's plan."""
-    plan, dataset = model.plan, find_dataset(model.dataset)
+    plan, dataset = plan_of(model), find_dataset(model.dataset)
     if isinstance(dataset, SequenceDataset):
         recordings = load_recordings(dataset.name, "train")
         return RecordingBatches(recordings, dataset.cut, plan.batch_size, plan.rotation)

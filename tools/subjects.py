@@ -36,7 +36,7 @@ def find_subject(reference: str) -> "Subject":
         name=model.name,
         module=load_pretrained(model),
         task=make_task(model.dataset),
-        licence="Apache-2.0 (weights trained by edgedl)",
+        licence=model.published.licence if model.published else "Apache-2.0 (trained by edgedl)",
         data=f"{record.dataset}; calibration on training data, score on the whole test split",
         free_axes=(0, 1) if model.family == "recurrent" else (0,),
     )

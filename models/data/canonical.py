@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import pickle
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.models.data.images import LabelledImages
+from edgedl.models.data.plain_pickle import load_plain_pickle
 from edgedl.models.data.progress import Progress
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BadInputError
@@ -69,26 +69,6 @@ def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> I
     return {split: _concatenate(pieces) for split, pieces in parts.items()}
 
 
-# What a pickled array of any numpy version names.
-_PICKLED_ARRAYS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that builds numpy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _PICKLED_ARRAYS:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a data file")
-
-
 # Every subject did every exercise with both arms; these three people are for the test alone.
 WATCH_TEST_SUBJECTS = frozenset({8, 9, 10})
 
@@ -107,29 +87,40 @@ def watch_from_npy(folder: Path, progress: Progress = lambda _: None) -> dict[st
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
-            content = _ArraysOnly(file, encoding="bytes").load().item()
-        series = [np.asarray(values, np.float32) for values in content["X"]]
+            content = load_plain_pickle(file)
+        series = [np.asarray(values) for values in content["X"]]
+        if any(np.abs(values).max() > np.finfo(np.float32).max for values in series):
+            raise ValueError("a value is larger than float32 can hold")
         everyone = Recordings(
-            np.concatenate(series),
+            np.concatenate(series).astype(np.float32),
             np.asarray([len(values) for values in series], np.int64),
-            np.asarray(content["y"], np.int64),
-            np.asarray(content["subject"], np.int64),
+            _integers(content["y"]),
+            _integers(content["subject"]),
         )
+        others = frozenset(int(s) for s in everyone.subjects) - WATCH_TEST_SUBJECTS
+        return {
+            "train": everyone.of_subjects(others),
+            "test": everyone.of_subjects(WATCH_TEST_SUBJECTS),
+        }
     except Exception as error:
         # A damaged pickle can raise anything at all; each means that this is not the file.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInputError(f"{path} is not the smart-watch data set ({reason})") from error
-    others = frozenset(int(s) for s in everyone.subjects) - WATCH_TEST_SUBJECTS
-    return {
-        "train": everyone.of_subjects(others),
-        "test": everyone.of_subjects(WATCH_TEST_SUBJECTS),
-    }
+
+
+def _integers(values: Any) -> npt.NDArray[np.int64]:
+    """Return whole numbers of any type as int64."""
+    found = np.asarray(values)
+    whole = found.astype(np.int64)
+    if (whole != found).any():
+        raise ValueError("a label or subject is not a whole number")
+    return whole
 
 
 def _load_batch(path: Path) -> LabelledImages:
     try:
         with path.open("rb") as file:
-            batch = _ArraysOnly(file, encoding="bytes").load()
+            batch = load_plain_pickle(file)
         data = np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32)
         labels = np.asarray(batch[b"labels"], np.int64)
         return LabelledImages(data.transpose(0, 2, 3, 1), labels)

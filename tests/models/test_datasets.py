@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from edgedl.models.data import datasets
-from edgedl.models.data.datasets import DATASETS, cached_path, find_dataset, load_split, store
+from edgedl.models.data.datasets import (
+    DATASETS,
+    cached_path,
+    find_dataset,
+    load_recordings,
+    load_split,
+    store,
+)
 from edgedl.models.data.images import read_split, write_splits
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 
@@ -60,18 +67,36 @@ def test_embedded_files_are_small_and_licensed():
 def test_every_data_set_is_described(name):
     dataset = find_dataset(name)
     assert dataset.name == name
-    assert len(set(dataset.classes)) == (7 if name == "watch" else 10)
-    assert set(dataset.sizes) == set(dataset.digests) == {"train", "test"}
+    assert len(set(dataset.classes)) == {"watch": 7, "imagenet": 1000}.get(name, 10)
+    assert set(dataset.sizes) == {"train", "test"}
+    assert set(dataset.digests) == (set() if name == "imagenet" else {"train", "test"})
     assert all(len(int(d, 16).to_bytes(32, "big")) == 32 for d in dataset.digests.values())
     assert len(dataset.package.sha256) == 64
     assert dataset.licence
 
 
 def test_unknown_data_set(refused):
-    with refused(BadInputError, "'imagenet'", *DATASETS):
-        find_dataset("imagenet")
-    with refused(BadInputError, "'imagenet'"):
-        load_split("imagenet", "test")
+    with refused(BadInputError, "'coco'", *DATASETS):
+        find_dataset("coco")
+    with refused(BadInputError, "'coco'"):
+        load_split("coco", "test")
+    with refused(BadInputError, "watch holds no pictures"):
+        load_split("watch", "test")
+    with refused(BadInputError, "cifar10 holds no recordings"):
+        load_recordings("cifar10", "test")
+
+
+def test_enlarged_pictures_are_the_source_s(small_split):
+    write_splits(
+        cached_path("cifar10"),
+        {"train": small_split(520, (32, 32, 3)), "test": small_split(510, (32, 32, 3))},
+    )
+    found, source = load_split("imagenet", "test"), load_split("cifar10", "test")
+    assert found.images.shape == (500, 224, 224, 3)
+    assert np.unique(found.labels).min() >= 0
+    assert found.labels.max() < 1000
+    # Bilinear by 7: the middle of every block of 7x7 is the pixel it came from.
+    np.testing.assert_array_equal(found.images[0, 3::7, 3::7], source.images[0])
 
 
 def test_cache_is_where_the_user_wants_it(cache):

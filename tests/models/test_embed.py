@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgedl.models.data.datasets import DATASETS, cached_path
-from edgedl.models.data.embed import embed
+from edgedl.models.data.embed import embed_fashion_mnist as embed
 from edgedl.models.data.images import read_split, write_splits
 
 

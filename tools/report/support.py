@@ -1,0 +1,103 @@
+"""The support table: every reference model on every runtime in every precision, as Markdown."""
+
+from collections.abc import Mapping
+
+from edgedl.models.pretrained import TrainingRecord, has_weights, load_record
+from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel
+from edgedl.tools.report.table import to_markdown, with_interval
+from edgedl.tools.result import Candidate, Result
+
+RUNTIMES = ("ort", "tflite", "tensorrt")
+
+_INTRODUCTION = """\
+# Reference models
+
+Each network below was trained on real data, or published with its weights, and went down the whole
+path: `edgedl compress NAME --recipe default`. Scores are of the whole test split, on the runtime
+that ships the file, not on torch. Brackets are 95 % intervals; a drop is against float32 on ONNX
+Runtime, sample by sample; a latency ratio below 1 is faster than that, from interleaved calls with
+1 thread and batch 1. What a runtime refuses stands in its row with the reason.
+
+This page is made from the files in [results](results) by
+
+```sh
+edgedl models table docs/results --out docs/reference-models.md
+```
+
+and those by `make reference-models`. `edgedl models show NAME` tells how a network was trained.
+"""
+
+_WATCH = """
+The windows of `watch` overlap by half and come from three people, so they are not independent:
+intervals of its scores are narrower than the truth about other people; intervals of drops compare
+the same windows and are not touched by that.
+"""
+
+_OVERVIEW = ("model", "score %", "parameters", "MACs", "trained, minutes", "recommended", "ratio")
+_HEADERS = ("runtime", "precision", "size KB", "score %", "drop, points", "latency ratio", "speed")
+
+
+def render(results: Mapping[str, Result]) -> str:
+    """Return the page for the results of some reference models, by model name."""
+    models = [m for m in REFERENCE_MODELS.values() if m.name in results and has_weights(m)]
+    parts = [_INTRODUCTION]
+    parts.append(to_markdown(_OVERVIEW, [_overview(m, results[m.name]) for m in models]))
+    waiting = [m.name for m in REFERENCE_MODELS.values() if m not in models]
+    if waiting:
+        parts.append(f"\nNot measured yet: {', '.join(f'`{name}`' for name in waiting)}.")
+    if any(m.dataset == "watch" for m in models):
+        parts.append(_WATCH)
+    for model in models:
+        parts += _section(model, results[model.name])
+    return "\n".join(parts) + "\n"
+
+
+def _overview(model: ReferenceModel, result: Result) -> tuple[str, ...]:
+    record = load_record(model)
+    chosen = result.candidate(result.recommendation.name)
+    speed = chosen.speedup[0]
+    return (
+        f"[{model.name}](#{model.name})",
+        f"{record.test_score_percent:.2f}",
+        str(record.parameters),
+        str(record.macs),
+        _minutes(record),
+        chosen.name,
+        "1" if chosen.name == result.baseline else with_interval(speed.ratio, speed.ci95, ".2f"),
+    )
+
+
+def _minutes(record: TrainingRecord) -> str:
+    return "" if record.training_minutes is None else f"{record.training_minutes:.0f}"
+
+
+def _section(model: ReferenceModel, result: Result) -> list[str]:
+    context = result.run_context
+    reasons = {item.what: item.why for item in result.not_measured}
+    lines = [_measured(c, result.baseline) for c in result.candidates]
+    for name, why in reasons.items():
+        runtime, _, precision = name.partition("-")
+        if runtime in RUNTIMES and precision:
+            lines.append((runtime, precision, "", "", "", "", why))
+    return [
+        f"\n## {model.name}\n",
+        f"{model.paper}. {result.candidates[0].score.metric} on {result.candidates[0].score.n} "
+        f"samples of `{model.dataset}`; {context.cpu}.\n",
+        to_markdown(_HEADERS, lines),
+        f"\nRecommended: {result.recommendation.name}: {result.recommendation.reason}.",
+    ]
+
+
+def _measured(candidate: Candidate, baseline: str) -> tuple[str, ...]:
+    score, drop, speed = candidate.score, candidate.drop, candidate.speedup[0]
+    shown = tuple(100 * bound for bound in score.ci95)
+    is_baseline = candidate.name == baseline
+    return (
+        candidate.backend,
+        candidate.precision,
+        f"{candidate.size_bytes / 1000:.1f}",
+        with_interval(100 * score.value, (shown[0], shown[1]), ".2f"),
+        "baseline" if is_baseline else with_interval(drop.pp, drop.ci95, "+.2f"),
+        "1" if is_baseline else with_interval(speed.ratio, speed.ci95, ".3f"),
+        "" if is_baseline else speed.verdict,
+    )
