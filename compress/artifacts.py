@@ -17,6 +17,7 @@ from edgedl.compress.export.onnx import describe_onnx, to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
 from edgedl.compress.graph.edit import output_nodes
+from edgedl.compress.graph.operators import RECURRENT
 from edgedl.compress.quantize.affine import Target, affine_for
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.stage import ModelState
@@ -183,7 +184,8 @@ def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats,
 
     oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
     """
-    half = any(p.dtype == torch.float16 for p in graph.parameters())
+    recurrent = any(node.target in RECURRENT for node in graph.graph.nodes)
+    half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
     kernels = without_onednn() if half else nullcontext()
     with torch.no_grad(), kernels:
         outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))

@@ -17,7 +17,7 @@ from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity import check_lengths, measure_parity
+from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.quantize.affine import Target
 from edgedl.compress.recipe import Recipe, load_recipe
 from edgedl.compress.stage import ModelState, Stage
@@ -97,10 +97,11 @@ def compress(
     write_manifest(folder, manifest)
     bundle = Bundle.open(folder)
     artifacts = []
+    outputs = GraphOutputs(subject.task)
     for item in built:
         report(f"check {item.artifact.name}")
         try:
-            artifacts.append(_with_parity(state, bundle, item))
+            artifacts.append(_with_parity(state, bundle, item, outputs))
         except (ExportError, BadInputError) as error:
             if item.artifact.name == REFERENCE:
                 raise
@@ -115,7 +116,9 @@ def compress(
     return CompressedModel(Bundle.open(folder), tuple(refusals))
 
 
-def _with_parity(state: ModelState, bundle: Bundle, item: BuiltArtifact) -> Artifact:
+def _with_parity(
+    state: ModelState, bundle: Bundle, item: BuiltArtifact, outputs: GraphOutputs
+) -> Artifact:
     """Run a written file; what its runtime refuses or computes wrongly must not ship.
 
     Raises:
@@ -123,7 +126,7 @@ def _with_parity(state: ModelState, bundle: Bundle, item: BuiltArtifact) -> Arti
         ExportError: its golden outputs are not what the torch graph computes.
     """
     try:
-        parity = measure_parity(state, bundle, item)
+        parity = measure_parity(state, bundle, item, outputs)
         check_lengths(state, bundle, item)
         if item.artifact.backend != "tensorrt":
             golden = check_golden(Runner(bundle, item.artifact))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+from torch import fx
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
 from edgedl.compress.export.errors import ExportError
@@ -18,8 +19,23 @@ PARITY_SAMPLES = 500
 BATCH = 50
 
 
+class GraphOutputs:
+    """What torch graphs compute on the first test samples; each graph runs once."""
+
+    def __init__(self, task: Task, samples: int = PARITY_SAMPLES) -> None:
+        """Remember the task; nothing runs yet."""
+        self.inputs = list(_inputs(task, samples))
+        self._found: dict[int, list[tuple[Floats, ...]]] = {}
+
+    def of(self, graph: fx.GraphModule) -> list[tuple[Floats, ...]]:
+        """Return the outputs for every batch of ``inputs``; the graph must stay alive."""
+        if id(graph) not in self._found:
+            self._found[id(graph)] = [run_graph(graph, inputs) for inputs in self.inputs]
+        return self._found[id(graph)]
+
+
 def measure_parity(
-    state: ModelState, bundle: Bundle, built: BuiltArtifact, samples: int = PARITY_SAMPLES
+    state: ModelState, bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs
 ) -> Parity:
     """Compare one artifact of a written bundle with its torch graph on test samples.
 
@@ -31,10 +47,10 @@ def measure_parity(
     agree: list[Array] = []
     agree_float: list[Array] = []
     run = _open(bundle, artifact)
-    for inputs in _inputs(state.subject.task, samples):
+    for inputs, expected, reference in zip(
+        outputs.inputs, outputs.of(built.graph), outputs.of(state.graph), strict=True
+    ):
         found = run(*inputs)
-        expected = run_graph(built.graph, inputs)
-        reference = run_graph(state.graph, inputs)
         if any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
             raise ExportError(
                 f"{artifact.name} gives the shapes {[list(a.shape) for a in found]}, "

@@ -11,10 +11,14 @@ from tiny import make_net, make_task
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
 from edgedl.compress.pack import CompressedModel
-from edgedl.compress.parity import PARITY_SAMPLES, measure_parity
+from edgedl.compress.parity import PARITY_SAMPLES, GraphOutputs, measure_parity
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.manifest import Parity
+
+
+def outputs(state: ModelState, samples: int) -> GraphOutputs:
+    return GraphOutputs(state.subject.task, samples)
 
 
 def built(compressed: CompressedModel, state: ModelState, name: str) -> BuiltArtifact:
@@ -44,7 +48,7 @@ def test_parity_is_what_a_measurement_by_hand_finds(
     found, expected = run_file(item, x), run_graph(item.graph, (x,))[0]
     with torch.no_grad():
         reference = make_net()(torch.tensor(x)).numpy()
-    parity = measure_parity(int8_state, compressed.bundle, item, samples=100)
+    parity = measure_parity(int8_state, compressed.bundle, item, outputs(int8_state, 100))
     error = np.abs(found - expected)
     assert parity.samples == 100
     assert parity.max_abs_error == pytest.approx(float(error.max()), abs=1e-6)
@@ -86,20 +90,24 @@ def test_a_file_that_computes_something_else_is_found(
     compressed: CompressedModel, int8_state: ModelState, name: str
 ) -> None:
     item = built(compressed, int8_state, name)
-    honest = measure_parity(int8_state, compressed.bundle, item, samples=50)
+    honest = measure_parity(int8_state, compressed.bundle, item, outputs(int8_state, 50))
     negated = replace(item, graph=_negated(item))
-    parity = measure_parity(int8_state, compressed.bundle, negated, samples=50)
+    parity = measure_parity(int8_state, compressed.bundle, negated, outputs(int8_state, 50))
     assert parity.max_abs_error > 20 * max(honest.max_abs_error, item.artifact.golden_tolerance / 3)
     assert parity.prediction_agreement < 0.9
     assert parity.float32_agreement == honest.float32_agreement
 
 
-def _negated(item: BuiltArtifact) -> torch.nn.Module:
+def _negated(item: BuiltArtifact) -> torch.fx.GraphModule:
     class Negated(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return -item.graph(x)
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = item.graph
 
-    return Negated()
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -self.inner(x)
+
+    return torch.fx.symbolic_trace(Negated())
 
 
 def test_without_classes_there_is_no_agreement(
@@ -108,7 +116,7 @@ def test_without_classes_there_is_no_agreement(
     task = replace(make_task(), classes=(), metric="error")
     state = replace(int8_state, subject=replace(int8_state.subject, task=task))
     parity = measure_parity(
-        state, compressed.bundle, built(compressed, state, "ort-int8"), samples=50
+        state, compressed.bundle, built(compressed, state, "ort-int8"), outputs(state, 50)
     )
     assert parity.prediction_agreement is None
     assert parity.float32_agreement is None
