@@ -1,10 +1,11 @@
 """Find what the command line calls SUBJECT: a reference model, or the user's own function."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from edgedl.models.data.datasets import DATASETS, find_dataset
-from edgedl.models.pretrained import load_pretrained, load_record
-from edgedl.models.reference import find_model
+from edgedl.models.pretrained import build, load_pretrained, load_record, load_weights
+from edgedl.models.reference import ReferenceModel, find_model
 from edgedl.models.tasks import make_task
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from edgedl.compress.subject import Subject
 
 
-def find_subject(reference: str) -> "Subject":
+def find_subject(reference: str, weights: Path | None = None) -> "Subject":
     """Return the subject of a reference model's name, or of ``file.py:function``.
+
+    Args:
+        reference: what the user called it.
+        weights: a safetensors file instead of the weights that ship with a reference model.
 
     Raises:
         BadInputError: there is no such model, file or function, or its code fails.
@@ -23,6 +28,8 @@ def find_subject(reference: str) -> "Subject":
     from edgedl.compress.subject import Subject
 
     if ".py:" in reference:
+        if weights is not None:
+            raise BadInputError(f"--weights is for reference models: load them in {reference}")
         made = call_user_function(reference)
         if not isinstance(made, Subject):
             raise BadInputError(
@@ -31,6 +38,8 @@ def find_subject(reference: str) -> "Subject":
             )
         return made
     model = find_model(reference)
+    if weights is not None:
+        return _with_own_weights(model, weights)
     record = load_record(model)
     return Subject(
         name=model.name,
@@ -38,8 +47,26 @@ def find_subject(reference: str) -> "Subject":
         task=make_task(model.dataset),
         licence=model.published.licence if model.published else "Apache-2.0 (trained by edgedl)",
         data=f"{record.dataset}; calibration on training data, score on the whole test split",
-        free_axes=(0, 1) if model.family == "recurrent" else (0,),
+        free_axes=free_axes(model),
     )
+
+
+def _with_own_weights(model: ReferenceModel, weights: Path) -> "Subject":
+    from edgedl.compress.subject import Subject
+
+    return Subject(
+        name=model.name,
+        module=load_weights(build(model), weights.read_bytes(), str(weights)),
+        task=make_task(model.dataset),
+        licence="not stated (weights of the user)",
+        data=f"{model.dataset}; calibration on training data, score on the whole test split",
+        free_axes=free_axes(model),
+    )
+
+
+def free_axes(model: ReferenceModel) -> tuple[int, ...]:
+    """Return the axes that stay free: the batch, and the time of a recurrent network."""
+    return (0, 1) if model.family == "recurrent" else (0,)
 
 
 def find_task(bundle_task: str, reference: str | None) -> Task:

@@ -10,6 +10,8 @@ from measured import make_result
 
 from edgedl.tools.result import write_result
 
+RESNET8 = Path(__file__).resolve().parents[2] / "models/weights/resnet8-cifar10.safetensors"
+
 
 def assert_one_line(done: Done, code: int, *words: str) -> None:
     """Check the exit code, that stderr ends in one line of edgedl's, and that it says the words."""
@@ -31,9 +33,20 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
         (["compress", "lenet5-fashion_mnist", "--threads", "0"], ["--threads"]),
         (["compress", "lenet5-fashion_mnist", "--max-drop", "-1"], ["--max-drop"]),
         (["bench", "nowhere"], ["nowhere", "not a bundle"]),
+        (
+            ["compress", "lenet5-fashion_mnist", "--weights", RESNET8],
+            ["resnet8-cifar10.safetensors does not fit", "no 'conv1.weight'"],
+        ),
+        (
+            ["compress", "lenet5-fashion_mnist", "--weights", Path(__file__)],
+            ["test_cli_errors.py is not a readable safetensors file"],
+        ),
+        (["compress", "own.py:f", "--weights", RESNET8], ["--weights is for reference models"]),
     ],
 )
-def test_wrong_words(edgedl: Run, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_wrong_words(
+    edgedl: Run, tmp_path: Path, arguments: list[object], words: list[str]
+) -> None:
     out = tmp_path / "out"
     assert_one_line(edgedl(*arguments, "--out", out), 2, *words)
     assert list(tmp_path.iterdir()) == []
@@ -47,12 +60,14 @@ def test_wrong_words(edgedl: Run, tmp_path: Path, arguments: list[str], words: l
         (["compress", "x", "--out", "y", "--speed"], ["No such option"]),
         (["train", "resnet9"], ["unknown model"]),
         (["data", "fetch", "mnist2"], ["unknown data set 'mnist2'"]),
+        (["data", "fetch", "imagenet"], ["edgedl data fetch cifar10"]),
+        (["models", "table", Path(__file__).parent, "--out", "x.md"], ["no NAME.json"]),
         (["models", "show", "resnet9"], ["unknown model"]),
         (["report", "nowhere", "--out", "page.html"], ["has no result.json"]),
         (["inspect", "nowhere"], ["not a bundle"]),
     ],
 )
-def test_wrong_words_without_output(edgedl: Run, arguments: list[str], words: list[str]) -> None:
+def test_wrong_words_without_output(edgedl: Run, arguments: list[object], words: list[str]) -> None:
     assert_one_line(edgedl(*arguments), 2, *words)
 
 

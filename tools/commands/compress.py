@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Name or YAML file; 'default' takes what suits the network.",
 )
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors file with your own weights of a reference model.",
+)
 @click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
 @click.option("--max-drop", type=float, metavar="PP", help="Largest drop of the score, in points.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 def command(
     subject: str,
     recipe: str,
+    weights: Path | None,
     target: str,
     max_drop: float | None,
     out: Path,
@@ -54,7 +60,7 @@ def command(
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
     with new_folder(out) as folder:
-        result = _compress(subject, recipe, targets, counts, max_drop, seed, folder)
+        result = _compress(subject, weights, recipe, targets, counts, max_drop, seed, folder)
     _print(result, out, as_json)
     if result.recommendation.budget_met is False:
         raise BudgetMissedError(
@@ -64,6 +70,7 @@ def command(
 
 def _compress(
     reference: str,
+    weights: Path | None,
     recipe_name: str,
     targets: "tuple[Target, ...]",
     threads: tuple[int, ...],
@@ -78,7 +85,7 @@ def _compress(
 
     torch.manual_seed(seed)
     recipe = None if recipe_name == DEFAULT else load_recipe(recipe_name)
-    subject = find_subject(reference)
+    subject = find_subject(reference, weights)
     bundle, refused = _make_bundle(subject, recipe, targets, folder / "bundle")
     return _measure(subject, bundle, refused, threads, max_drop, seed, folder)
 

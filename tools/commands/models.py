@@ -27,6 +27,10 @@ def command(ctx: click.Context) -> None:
 def show(name: str) -> None:
     """Show paper, data, licence, size, score with its 95 % interval, and the training command."""
     model = find_model(name)
+    if not has_weights(model):
+        click.echo(f"name: {model.name}\npaper: {model.paper}\ndata: {model.dataset}")
+        click.echo(f"weights: none yet, 'edgedl train {model.name}' makes them")
+        return
     record = load_record(model)
     count = record.test_samples
     right = round(count * record.test_score_percent / 100)
