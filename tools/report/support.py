@@ -16,7 +16,7 @@ Each network below was trained on real data, or published with its weights, and 
 path: `edgedl compress NAME --recipe default`. Scores are of the whole test split, on the runtime
 that ships the file, not on torch. Brackets are 95 % intervals; a drop is against float32 on ONNX
 Runtime, sample by sample; a latency ratio below 1 is faster than that, from interleaved calls with
-1 thread and batch 1. What a runtime refuses stands in its row with the reason.
+1 thread and batch 1. A file that is not in a table stands below it with the reason.
 
 This page is made from the files in [results](results) by
 
@@ -29,8 +29,8 @@ and those by `make reference-models`. `edgedl models show NAME` tells how a netw
 
 _WATCH = """
 The windows of `watch` overlap by half and come from three people, so they are not independent:
-intervals of its scores are narrower than the truth about other people; intervals of drops compare
-the same windows and are not touched by that.
+intervals of its scores are narrower than the truth about other people. Drops compare the same windows,
+so they suffer less.
 """
 
 _OVERVIEW = ("model", "score %", "parameters", "MACs", "trained, minutes", "recommended", "ratio")
@@ -73,18 +73,23 @@ def _minutes(record: TrainingRecord) -> str:
 
 def _section(model: ReferenceModel, result: Result) -> list[str]:
     context = result.run_context
-    reasons = {item.what: item.why for item in result.not_measured}
     lines = [_measured(c, result.baseline) for c in result.candidates]
-    for name, why in reasons.items():
-        runtime, _, precision = name.partition("-")
-        if runtime in RUNTIMES and precision:
-            lines.append((runtime, precision, "", "", "", "", why))
     return [
         f"\n## {model.name}\n",
         f"{model.paper}. {result.candidates[0].score.metric} on {result.candidates[0].score.n} "
         f"samples of `{model.dataset}`; {context.cpu}.\n",
         to_markdown(_HEADERS, lines),
-        f"\nRecommended: {result.recommendation.name}: {result.recommendation.reason}.",
+        f"\nRecommended: {result.recommendation.name}: {result.recommendation.reason}.\n",
+        *_refusals(result),
+    ]
+
+
+def _refusals(result: Result) -> list[str]:
+    """Return a bullet for every file that has no row above."""
+    return [
+        f"- `{item.what}`: {item.why}"
+        for item in result.not_measured
+        if item.what.split("-")[0] in RUNTIMES
     ]
 
 
