@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from command import run  # noqa: F401  (keeps the command fixture's import path the same)
 
 from edgedl.models.pretrained import has_weights
 from edgedl.models.reference import REFERENCE_MODELS

@@ -29,8 +29,8 @@ and those by `make reference-models`. `edgedl models show NAME` tells how a netw
 
 _WATCH = """
 The windows of `watch` overlap by half and come from three people, so they are not independent:
-intervals of its scores are narrower than the truth about other people. Drops compare the same windows,
-so they suffer less.
+intervals of its scores are narrower than the truth about other people. Drops compare the same
+windows, so they suffer less.
 """
 
 _OVERVIEW = ("model", "score %", "parameters", "MACs", "trained, minutes", "recommended", "ratio")
