@@ -17,7 +17,7 @@ class ReferenceModel:
 
     Attributes:
         name: architecture and data set, the name on the command line.
-        family: decides the recipe called "default".
+        family: a recurrent network takes sequences of any length.
         architecture: where the class is, "module:Class" in ``edgedl.models``.
         arguments: of the class, besides input channels and classes.
         dataset: name of the data set.

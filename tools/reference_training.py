@@ -45,8 +45,12 @@ class ReferenceTraining:
         self._module = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batches = training_batches(model)
 
-    def run(self, progress: Progress) -> TrainingRecord:
+    def run(self, progress: Progress, say: Callable[[str], None]) -> TrainingRecord:
         """Train, or go on where the folder's checkpoint ends; write the results to the folder.
+
+        Args:
+            progress: called after every step.
+            say: hears one line after every epoch of pre-training.
 
         Raises:
             TrainingDivergedError: the loss is not finite any more.
@@ -55,7 +59,7 @@ class ReferenceTraining:
         plan = plan_of(self._model)
         checkpoint = self._folder / CHECKPOINT
         if not checkpoint.is_file():
-            self._pretrain()
+            self._pretrain(say)
         settings = TrainingSettings(
             epochs=plan.epochs,
             batch_size=plan.batch_size,
@@ -77,13 +81,17 @@ class ReferenceTraining:
         records = train(self._module, self.batches, loss, settings, checkpoint, on_step)
         return self._save(records)
 
-    def _pretrain(self) -> None:
+    def _pretrain(self, say: Callable[[str], None]) -> None:
         if isinstance(self._module, DeepBeliefNetwork):
             images = load_split(self._model.dataset, "train").images
             pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
             generator = torch.Generator().manual_seed(self._seed)
             epochs = plan_of(self._model).pretraining_epochs
-            pretrain(self._module, pixels, epochs, generator)
+
+            def report(layer: int, epoch: int, error: float) -> None:
+                say(f"pre-training layer {layer}, epoch {epoch}/{epochs}: error {error:.4f}")
+
+            pretrain(self._module, pixels, epochs, generator, report)
 
     def _save(self, epochs: list[EpochRecord]) -> TrainingRecord:
         """Write curve, weights and record; the record is of the weights as they are stored."""

@@ -51,7 +51,7 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
             if step == steps and not sys.stdout.isatty():
                 click.echo(text, err=True)
 
-        record = training.run(progress)
+        record = training.run(progress, lambda line: click.echo(line, err=True))
     click.echo(
         f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} test "
         f"samples, {record.parameters} parameters, {record.macs} MACs; weights in {folder}"

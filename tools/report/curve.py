@@ -3,7 +3,15 @@
 import io
 from typing import TYPE_CHECKING
 
-import matplotlib
+from edgedl.runtime.errors import BackendUnavailableError
+
+try:
+    import matplotlib
+except ImportError as error:
+    # Said when a training run starts, not when it ends.
+    raise BackendUnavailableError(
+        "matplotlib is missing, it draws the learning curve: pip install 'edgedl[report]'"
+    ) from error
 
 matplotlib.use("agg")
 
