@@ -15,12 +15,15 @@ from edgedl.compress.artifacts import (
     BuiltArtifact,
     Refusal,
     output_steps,
+    rounding_noise,
     run_graph,
 )
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tensorrt import Verdict
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.emit import emit
+from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.runtime.manifest import TensorSpec
@@ -150,6 +153,35 @@ def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> No
     assert items["ort-float16"] == Refusal(
         "ort-float16", "ort-float16 computes values that are not finite"
     )
+
+
+class Chaotic(nn.Module):
+    """Forty layers that pass rounding errors on undamped, as deep networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(40))
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, gain=1.6)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        return x.mean((2, 3))
+
+
+def test_rounding_noise_is_nothing_in_a_float_graph_and_whole_steps_in_a_quantized_one() -> None:
+    x = noise(2, 8, 6, 6)
+    task = noise_task((8, 6, 6))
+    net = Chaotic().eval()
+    graph = trace(net, (x,))
+    assert rounding_noise(graph, (x.numpy(),)) < 1e-4 * float(net(x).detach().abs().max())
+    state = QuantizeStatic(samples=16).apply(ModelState(Subject("chaotic", net, task), graph))
+    step = max(output_steps(state, "ort"))
+    found = rounding_noise(emit(graph, state.encodings, "ort"), (x.numpy(),))
+    assert found == pytest.approx(step * round(found / step), abs=step / 100)
 
 
 def test_tolerances_are_steps_for_int8_and_shares_of_the_output_for_floats(
