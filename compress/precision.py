@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def float32_where_bfloat16_is_slow(module: nn.Module) -> Iterator[None]:
     """Keep depthwise convolutions that are strided or wider than 3x3 out of autocast.
 
-    Their bfloat16 backward kernels on CPU took 4 to 25 times as long as the float32 ones (torch
+    Their bfloat16 backward kernels on CPU took 4 to 20 times as long as the float32 ones (torch
     2.13; channels last, 96 to 336 channels); depthwise 3x3 of stride 1 is faster in bfloat16.
     """
     changed = [m for m in module.modules() if isinstance(m, nn.Conv2d) and _is_slow(m)]

@@ -35,6 +35,11 @@ class ReferenceModel:
     arguments: Mapping[str, object] = field(default_factory=dict)
     published: PublishedWeights | None = None
 
+    @property
+    def licence(self) -> str:
+        """Licence of the weights, and who trained them."""
+        return self.published.licence if self.published else "Apache-2.0, trained by edgedl"
+
 
 _RESNET = "He, Zhang, Ren, Sun 2016, 'Deep residual learning' (arXiv:1512.03385)"
 

@@ -38,28 +38,18 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
             )
         return made
     model = find_model(reference)
-    if weights is not None:
-        return _with_own_weights(model, weights)
-    record = load_record(model)
+    if weights is None:
+        trained_on = load_record(model).dataset
+        module, licence = load_pretrained(model), model.licence
+    else:
+        module = load_weights(build(model), weights.read_bytes(), str(weights))
+        licence, trained_on = "not stated (the user's weights)", model.dataset
     return Subject(
         name=model.name,
-        module=load_pretrained(model),
+        module=module,
         task=make_task(model.dataset),
-        licence=model.published.licence if model.published else "Apache-2.0 (trained by edgedl)",
-        data=f"{record.dataset}; calibration on training data, score on the whole test split",
-        free_axes=free_axes(model),
-    )
-
-
-def _with_own_weights(model: ReferenceModel, weights: Path) -> "Subject":
-    from edgedl.compress.subject import Subject
-
-    return Subject(
-        name=model.name,
-        module=load_weights(build(model), weights.read_bytes(), str(weights)),
-        task=make_task(model.dataset),
-        licence="not stated (weights of the user)",
-        data=f"{model.dataset}; calibration on training data, score on the whole test split",
+        licence=licence,
+        data=f"{trained_on}; calibration on training data, score on the whole test split",
         free_axes=free_axes(model),
     )
 

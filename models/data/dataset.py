@@ -1,5 +1,6 @@
 """What is known about a data set, before any of it is read."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class Dataset(ABC):
     """A classification data set.
 
     Attributes:
@@ -39,14 +40,14 @@ class Dataset:
     read: Callable[[Path, Progress], Splits]
 
     @property
+    @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one network input, without the batch."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one stored sample, as far as all samples share it."""
-        raise NotImplementedError
 
     @property
     def channels(self) -> int:

@@ -1,4 +1,4 @@
-"""Labelled pictures as arrays, and the one ``.npz`` layout they are stored in."""
+"""Labelled pictures as arrays."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.errors import BadInputError, IntegrityError
-from edgedl.runtime.files import atomic_write
+from edgedl.models.data.archive import read_archive, write_archive
+from edgedl.runtime.errors import BadInputError
 
 
 @dataclass(frozen=True)
@@ -51,34 +51,20 @@ class LabelledImages:
 
 
 def write_splits(path: Path, splits: dict[str, LabelledImages]) -> None:
-    """Write splits to one compressed ``.npz``; the file appears whole or not at all.
-
-    Raises:
-        OSError: when the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for name, split in splits.items():
-        arrays[f"{name}_images"] = split.images
-        arrays[f"{name}_labels"] = split.labels.astype(np.uint8)
-    with atomic_write(path) as out:
-        np.savez_compressed(out, allow_pickle=False, **arrays)
+    """Write splits to one file, labels as single bytes; see ``write_archive``."""
+    write_archive(
+        path,
+        {
+            name: {"images": split.images, "labels": split.labels.astype(np.uint8)}
+            for name, split in splits.items()
+        },
+    )
 
 
 def read_split(path: Path, name: str) -> LabelledImages:
-    """Read one split of a file that ``write_splits`` made.
+    """Read one split of a file that ``write_splits`` made; see ``read_archive``."""
 
-    Raises:
-        IntegrityError: when the file is damaged or holds no such split.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return LabelledImages(
-                archive[f"{name}_images"], archive[f"{name}_labels"].astype(np.int64)
-            )
-    except Exception as error:
-        # A damaged archive raises a dozen classes; each means that it is damaged.
-        reason = " ".join(str(error).split())
-        raise IntegrityError(
-            f"{path} is damaged or has no split '{name}' ({reason}): delete it and fetch it again"
-        ) from error
+    def build(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> LabelledImages:
+        return LabelledImages(images, labels.astype(np.int64))
+
+    return read_archive(path, name, ("images", "labels"), build)

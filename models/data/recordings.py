@@ -1,4 +1,4 @@
-"""Labelled sensor recordings of different lengths, and the ``.npz`` layout they are stored in."""
+"""Labelled sensor recordings of different lengths."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.errors import BadInputError, IntegrityError
-from edgedl.runtime.files import atomic_write
+from edgedl.models.data.archive import read_archive, write_archive
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.sequence import SequencePreprocessing
 
 
@@ -116,34 +116,16 @@ class Recordings:
         return h.hexdigest()
 
 
-def write_recordings(path: Path, splits: dict[str, Recordings]) -> None:
-    """Write splits to one compressed ``.npz``; the file appears whole or not at all.
+_FIELDS = ("values", "lengths", "labels", "subjects")
 
-    Raises:
-        OSError: when the folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for name, split in splits.items():
-        for field in ("values", "lengths", "labels", "subjects"):
-            arrays[f"{name}_{field}"] = getattr(split, field)
-    with atomic_write(path) as out:
-        np.savez_compressed(out, allow_pickle=False, **arrays)
+
+def write_recordings(path: Path, splits: dict[str, Recordings]) -> None:
+    """Write splits to one file; see ``write_archive``."""
+    write_archive(
+        path, {name: {f: getattr(split, f) for f in _FIELDS} for name, split in splits.items()}
+    )
 
 
 def read_recordings(path: Path, name: str) -> Recordings:
-    """Read one split of a file that ``write_recordings`` made.
-
-    Raises:
-        IntegrityError: when the file is damaged or holds no such split.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            fields = ("values", "lengths", "labels", "subjects")
-            return Recordings(*(archive[f"{name}_{field}"] for field in fields))
-    except Exception as error:
-        # A damaged archive raises a dozen classes; each means that it is damaged.
-        reason = " ".join(str(error).split())
-        raise IntegrityError(
-            f"{path} is damaged or has no split '{name}' ({reason}): delete it and fetch it again"
-        ) from error
+    """Read one split of a file that ``write_recordings`` made; see ``read_archive``."""
+    return read_archive(path, name, _FIELDS, Recordings)

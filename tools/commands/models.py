@@ -35,14 +35,13 @@ def show(name: str) -> None:
     count = record.test_samples
     right = round(count * record.test_score_percent / 100)
     score = mean_score(np.repeat([1.0, 0.0], [right, count - right]))
-    licence = model.published.licence if model.published else "Apache-2.0 (trained by edgedl)"
     minutes = record.training_minutes
     for label, value in (
         ("name", record.name),
         ("paper", model.paper),
         ("task", f"{model.dataset}, {record.metric}"),
         ("data", record.dataset),
-        ("licence", licence),
+        ("licence", model.licence),
         ("parameters", str(record.parameters)),
         ("MACs", str(record.macs)),
         (
