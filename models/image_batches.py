@@ -1,4 +1,4 @@
-"""Training batches of pictures with random shifts and flips."""
+"""Training batches of pictures with random shifts, flips and erased squares."""
 
 from collections.abc import Iterator
 
@@ -13,16 +13,21 @@ class ImageBatches:
     """Shuffled batches of float32 pictures [B, C, H, W] in 0..1 with int64 labels [B].
 
     Every picture is shifted by up to ``shift`` pixels in each direction (the border is mirrored)
-    and, if ``flip``, mirrored left to right half of the time.
+    and, if ``flip``, mirrored left to right half of the time. A square of ``cutout`` pixels around
+    a random pixel becomes mid-grey; what of it lies outside the picture is lost.
 
-    Source: He et al., "Deep residual learning", 2016, section 4.2 (there: shift 4, zero border).
+    Source: He et al., "Deep residual learning", 2016, section 4.2 (there: shift 4, zero border);
+    DeVries, Taylor, "Improved regularization with cutout", 2017, section 3.2 (there: zeros, in
+    pictures of mean zero).
     """
 
-    def __init__(self, split: LabelledImages, batch_size: int, shift: int, flip: bool) -> None:
+    def __init__(
+        self, split: LabelledImages, batch_size: int, shift: int, flip: bool, cutout: int = 0
+    ) -> None:
         """Keep the split as uint8 [N, C, H, W]; an epoch drops its last incomplete batch."""
         self._images = torch.from_numpy(split.images.transpose(0, 3, 1, 2).copy())
         self._labels = torch.from_numpy(split.labels)
-        self._batch_size, self._shift, self._flip = batch_size, shift, flip
+        self._batch_size, self._shift, self._flip, self._cutout = batch_size, shift, flip, cutout
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -49,4 +54,17 @@ class ImageBatches:
         if self._flip:
             mirrored = torch.rand(count, generator=generator) < 0.5
             x = torch.where(mirrored.view(count, 1, 1, 1), x.flip(3), x)
+        if self._cutout:
+            inside = [
+                self._near(torch.randint(0, size, (count, 1), generator=generator), size)
+                for size in (height, width)
+            ]
+            erased = inside[0].view(count, 1, height, 1) & inside[1].view(count, 1, 1, width)
+            x = x.masked_fill(erased, 0.5)
         return x.contiguous(memory_format=torch.channels_last)
+
+    def _near(self, center: Tensor, size: int) -> Tensor:
+        """Say which of ``size`` positions lie in the square around ``center`` [B, 1]: [B, size]."""
+        start = center - self._cutout // 2
+        position = torch.arange(size)
+        return (start <= position) & (position < start + self._cutout)

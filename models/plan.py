@@ -13,6 +13,7 @@ class TrainingPlan:
             mixed_precision, max_gradient_norm: as in ``TrainingSettings``.
         shift: largest random shift of a picture in pixels.
         flip: mirror a picture left to right half of the time.
+        cutout: side of the random square that is erased from a picture, in pixels.
         rotation: deviation of the random rotation of sensor windows, in radians.
         pretraining_epochs: of layer-by-layer training without labels; deep belief networks only.
     """
@@ -24,6 +25,7 @@ class TrainingPlan:
     label_smoothing: float = 0.1
     shift: int = 0
     flip: bool = False
+    cutout: int = 0
     optimizer: Literal["sgd", "adamw"] = "sgd"
     mixed_precision: bool = False
     max_gradient_norm: float | None = None

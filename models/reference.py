@@ -75,7 +75,7 @@ _CONVOLUTIONAL = (
     ReferenceModel(
         "vgg11-cifar10", "convolutional", "vgg:VGG", "cifar10",
         "Simonyan, Zisserman 2015, 'Very deep convolutional networks' (arXiv:1409.1556)",
-        TrainingPlan(40, 256, 0.2, shift=3, flip=True, mixed_precision=True),
+        TrainingPlan(50, 256, 0.2, shift=3, flip=True, cutout=10, mixed_precision=True),
         {"configuration": "vgg11", "width": 7 / 16},
     ),
     ReferenceModel(

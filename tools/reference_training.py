@@ -191,7 +191,7 @@ def training_batches(model: ReferenceModel) -> TrainingBatches:
         recordings = load_recordings(dataset.name, "train")
         return RecordingBatches(recordings, dataset.cut, plan.batch_size, plan.rotation)
     pictures = load_split(dataset.name, "train")
-    return ImageBatches(pictures, plan.batch_size, plan.shift, plan.flip)
+    return ImageBatches(pictures, plan.batch_size, plan.shift, plan.flip, plan.cutout)
 
 
 def storable(module: nn.Module) -> dict[str, Tensor]:

@@ -98,3 +98,29 @@ def test_two_epochs_of_a_generator_differ_and_the_split_stays(small_split):
     first, second = (torch.cat([x for x, _ in batches.epoch(generator)]) for _ in range(2))
     assert not torch.equal(first, second)
     assert split.digest() == before
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_cutout_makes_one_square_grey_wherever_its_middle_is(small_split, side):
+    split = small_split(24)
+    seen = set()
+    for seed in range(20):
+        (drawn,) = epoch(ImageBatches(split, 24, shift=0, flip=False, cutout=side), seed)
+        (plain,) = epoch(ImageBatches(split, 24, shift=0, flip=False), seed)
+        for erased, original in zip(drawn[0], plain[0], strict=True):
+            changed = (erased != original).any(0)
+            rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
+            assert torch.all(changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+            assert torch.all(erased[:, changed] == 0.5)
+            seen.add((int(rows[0]), int(columns[0]), len(rows), len(columns)))
+        torch.testing.assert_close(drawn[1], plain[1])
+    height, width = split.images.shape[1:3]
+    middles = range(-(side // 2), height - side // 2), range(-(side // 2), width - side // 2)
+    expected = {
+        (max(top, 0), max(left, 0), *(
+            min(start + side, size) - max(start, 0)
+            for start, size in ((top, height), (left, width))
+        ))
+        for top, left in product(*middles)
+    }  # fmt: skip
+    assert seen == expected
