@@ -13,13 +13,14 @@ from edgedl.compress.evaluate import as_tuple, without_onednn
 from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.float16 import to_float16
-from edgedl.compress.export.onnx import describe_onnx, to_onnx
+from edgedl.compress.export.onnx import describe_onnx, protect_float_layers, to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.operators import RECURRENT
 from edgedl.compress.quantize.affine import Target, affine_for
 from edgedl.compress.quantize.emit import emit
+from edgedl.compress.quantize.placement import float_islands, quantized_nodes
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.manifest import Artifact, Precision
@@ -84,7 +85,7 @@ class ArtifactBuilder:
     def plan(self, targets: tuple[Target, ...]) -> list[tuple[Target, Precision]]:
         """Return what ``build`` makes, in its order."""
         precisions: tuple[Precision, ...] = ("float32", "float16")
-        if self._state.encodings is not None:
+        if self._state.quantized is not None:
             precisions = (*precisions, "int8")
         if self._state.dynamic:
             precisions = (*precisions, "dynamic_int8")
@@ -111,8 +112,8 @@ class ArtifactBuilder:
 
     def _graph(self, target: Target, precision: Precision) -> fx.GraphModule:
         state = self._state
-        if precision == "int8" and state.encodings is not None:
-            return emit(state.graph, state.encodings, target)
+        if precision == "int8" and state.quantized is not None:
+            return emit(state.quantized.graph, state.quantized.encodings, target)
         return self._float16 if precision == "float16" and target != "tflite" else state.graph
 
     def _file(
@@ -125,8 +126,13 @@ class ArtifactBuilder:
             return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
         if precision == "int8":
             if target == "tflite":
-                return "int8.tflite", to_tflite(graph, self._inputs, quantized=True)
-            return f"int8.{target}.onnx", self._to_onnx(graph)
+                islands = has_float_islands(self._state)
+                return "int8.tflite", to_tflite(graph, self._inputs, True, islands)
+            content = self._to_onnx(graph)
+            return (
+                f"int8.{target}.onnx",
+                protect_float_layers(content) if target == "ort" else content,
+            )
         if target == "tflite":
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
@@ -177,13 +183,22 @@ class ArtifactBuilder:
         return to_float16_weights(self._tflite_float32)
 
 
+def has_float_islands(state: ModelState) -> bool:
+    """Say whether a quantized network computes in float anywhere."""
+    if state.quantized is None:
+        return False
+    graph, encodings = state.quantized.graph.graph, state.quantized.encodings
+    return bool(float_islands(graph, encodings))
+
+
 def output_steps(state: ModelState, target: Target) -> list[float]:
     """Return the quantization steps of the quantized outputs of a model state."""
-    if state.encodings is None:
+    if state.quantized is None:
         return []
-    ranges = state.encodings.activations
-    names = [n.name for n in output_nodes(state.graph)]
-    return [affine_for(ranges[name], target).scale for name in names if name in ranges]
+    graph, encodings = state.quantized.graph, state.quantized.encodings
+    chosen = quantized_nodes(graph.graph, encodings)
+    outputs = [n.name for n in output_nodes(graph) if n in chosen]
+    return [affine_for(encodings.activations[name], target).scale for name in outputs]
 
 
 def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:

@@ -19,7 +19,7 @@ from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.quantize.affine import Target
-from edgedl.compress.recipe import Recipe, load_recipe
+from edgedl.compress.recipe import Recipe, keep_float, load_recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
@@ -59,6 +59,7 @@ def compress(
     targets: tuple[Target, ...],
     folder: Path,
     report: Report = lambda text: None,
+    float_layers: tuple[str, ...] = (),
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
 
@@ -68,6 +69,7 @@ def compress(
         targets: runtimes to make files for; the float32 ONNX reference is always made.
         folder: must exist and be empty.
         report: hears one line before every step.
+        float_layers: layers that stay float32, besides those that the recipe names.
 
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
@@ -79,7 +81,7 @@ def compress(
         name, reason = default_recipe(graph)
         report(f"recipe {name}: {reason}")
         recipe = load_recipe(name)
-    stages: Sequence[Stage] = recipe.stages
+    stages: Sequence[Stage] = keep_float(recipe, float_layers).stages
     for stage in stages:
         report(type(stage).__name__)
         state = stage.apply(state)
@@ -145,8 +147,8 @@ def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Pat
     batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
     expected = {b.artifact.name: run_graph(b.graph, batch.inputs) for b in built}
     (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
-    if state.encodings is not None:
-        (folder / ENCODINGS).write_bytes(state.encodings.to_json())
+    if state.quantized is not None:
+        (folder / ENCODINGS).write_bytes(state.quantized.encodings.to_json())
 
 
 def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:

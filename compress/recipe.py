@@ -10,6 +10,7 @@ import msgspec
 import yaml
 
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
+from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
@@ -24,10 +25,31 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     description: str
-    stages: tuple[QuantizeStatic | QuantizeDynamic, ...] = ()
+    stages: tuple[QuantizeStatic | RoundWeights | QuantizeDynamic, ...] = ()
 
 
 DEFAULT = "default"
+
+
+def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
+    """Return the recipe with more layers kept in float where it quantizes.
+
+    Raises:
+        BadInputError: layers are named, but no stage of the recipe quantizes.
+    """
+    if not layers:
+        return recipe
+    stages = tuple(
+        msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
+        if isinstance(stage, QuantizeStatic)
+        else stage
+        for stage in recipe.stages
+    )
+    if stages == recipe.stages:
+        raise BadInputError(
+            f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static stage"
+        )
+    return msgspec.structs.replace(recipe, stages=stages)
 
 
 def shipped_recipes() -> list[str]:

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from torch import fx
 
-from edgedl.compress.quantize.encodings import Encodings
+from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.subject import Subject
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
 
@@ -16,15 +17,15 @@ class ModelState:
 
     Attributes:
         subject: what is being compressed, with its data.
-        graph: canonical float graph.
-        encodings: ranges of its tensors once a stage has quantized it.
+        graph: canonical float graph; the float files are made of it.
+        quantized: what the int8 files are made of, once a stage has quantized the network.
         dynamic: whether the runtimes shall quantize it while it runs.
         history: the stages applied so far.
     """
 
     subject: Subject
     graph: fx.GraphModule
-    encodings: Encodings | None = None
+    quantized: QuantizedNetwork | None = None
     dynamic: bool = False
     history: tuple[HistoryEntry, ...] = ()
 
@@ -35,3 +36,17 @@ class Stage(Protocol):
     def apply(self, state: ModelState) -> ModelState:
         """Return the next state; the given one stays as it is."""
         ...
+
+
+def quantized_by(state: ModelState, stage: str) -> QuantizedNetwork:
+    """Return the quantized network that a stage starts from.
+
+    Raises:
+        BadInputError: there is none yet.
+    """
+    if state.quantized is None:
+        raise BadInputError(
+            f"the stage {stage} works on a quantized network: "
+            "the recipe needs quantize_static before it"
+        )
+    return state.quantized

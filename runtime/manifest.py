@@ -120,7 +120,7 @@ class HistoryEntry(_Record, frozen=True):
     """A stage that was applied, with all its settings."""
 
     stage: str
-    settings: dict[str, str | int | float | bool | None]
+    settings: dict[str, str | int | float | bool | tuple[str, ...] | None]
 
 
 class HostMetric(_Record, frozen=True):

@@ -3,6 +3,8 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,20 @@ from edgedl.runtime.quiet import quiet
 INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
 
 
-def to_tflite(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], quantized: bool) -> bytes:
+def to_tflite(
+    graph: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    quantized: bool,
+    float_islands: bool = False,
+) -> bytes:
     """Return the graph as a TFLite model for a batch of one.
 
     Args:
         graph: a canonical float graph, or one emitted for "tflite".
         example_inputs: one float32 tensor [B >= 1, ...] per input.
         quantized: whether the graph holds quantize/dequantize pairs to be fused into integers.
+        float_islands: whether some of its operators compute in float all the same. Then inputs
+            and outputs are float32, too; otherwise they are int8.
 
     Raises:
         BackendUnavailableError: litert-torch is not installed.
@@ -36,7 +45,8 @@ def to_tflite(graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], quantiz
         raise BackendUnavailableError(INSTALL) from error
     single = tuple(x[:1] for x in example_inputs)
     try:
-        with quiet(), tempfile.TemporaryDirectory() as folder:
+        strict = _strict_conversion() if quantized and float_islands else nullcontext()
+        with quiet(), strict, tempfile.TemporaryDirectory() as folder:
             config = _static_config() if quantized else None
             path = Path(folder) / "model.tflite"
             litert_torch.convert(graph, single, quant_config=config).export(str(path))
@@ -92,6 +102,29 @@ def _static_config() -> Any:
     return quant_config.QuantConfig(
         pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(scheme)
     )
+
+
+@contextmanager
+def _strict_conversion() -> Iterator[None]:
+    """Let the converter quantize only what stands between pairs.
+
+    Left alone, it quantizes a float operator between two integer ones as well, with scales of its
+    own. It has a switch for that, which litert-torch does not hand through.
+    """
+    from litert_converter import converter_api_ext
+
+    original = converter_api_ext.ConvertToTFLConfig
+
+    def strict_config() -> Any:
+        config = original()
+        config.strict_qdq_mode = True
+        return config
+
+    converter_api_ext.ConvertToTFLConfig = strict_config
+    try:
+        yield
+    finally:
+        converter_api_ext.ConvertToTFLConfig = original
 
 
 def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -41,9 +41,12 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, path: str, value: T
 
 
 def insert_call(graph: fx.Graph, before: fx.Node, function: Any, *arguments: Any) -> fx.Node:
-    """Insert a call before a node and return it."""
+    """Insert a call before a node, as part of the same module, and return it."""
     with graph.inserting_before(before):
-        return graph.call_function(function, arguments)
+        call = graph.call_function(function, arguments)
+    if "nn_module_stack" in before.meta:
+        call.meta["nn_module_stack"] = before.meta["nn_module_stack"]
+    return call
 
 
 def is_constant(node: Any) -> bool:

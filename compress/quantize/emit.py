@@ -4,7 +4,6 @@ The emitted graph runs in torch. It is the reference that the exported file is h
 """
 
 import torch
-import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import (
@@ -18,7 +17,12 @@ from edgedl.compress.graph.edit import (
 )
 from edgedl.compress.graph.operators import WEIGHTED
 from edgedl.compress.quantize.affine import Affine, Target, affine_for
-from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, weight_scales
+from edgedl.compress.quantize.encodings import (
+    WEIGHT_QMAX,
+    Encodings,
+    quantize_weight,
+    weight_scales,
+)
 from edgedl.compress.quantize.placement import place, quantized_nodes
 
 _ops = torch.ops.quantized_decomposed
@@ -86,9 +90,7 @@ def _quantize_weight(
         )
     else:
         weight = get_tensor(module, str(source.target))
-        values = _ops.quantize_per_channel(
-            weight, scales, zeros, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8
-        )
+        values = quantize_weight(weight, scales, axis)
         quantized = insert_constant(module, node, f"{path}_int8", values)
     return insert_call(
         module.graph, node, _ops.dequantize_per_channel.default, quantized, *arguments

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor
 
 WEIGHT_QMAX = 127
@@ -30,16 +31,19 @@ class Encodings:
         activations: node name -> range over all samples.
         weights: path of a weight -> float32 [C_out], the largest magnitude each output channel's
             integers cover (its scale is that over 127, its zero point 0).
+        float_nodes: names of the operators that compute in float all the same.
     """
 
     activations: dict[str, Range]
     weights: dict[str, Tensor]
+    float_nodes: frozenset[str] = frozenset()
 
     def to_json(self) -> bytes:
         """Return the table as indented JSON, for the bundle."""
         table = {
             "activations": {name: {"lo": r.lo, "hi": r.hi} for name, r in self.activations.items()},
             "weights": {path: amax.tolist() for path, amax in self.weights.items()},
+            "float": sorted(self.float_nodes),
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
 
@@ -47,3 +51,17 @@ class Encodings:
 def weight_scales(amax: Tensor) -> Tensor:
     """Return the per-channel scales of a weight, float32 [C_out]."""
     return (amax / WEIGHT_QMAX).to(torch.float32)
+
+
+def quantize_weight(weight: Tensor, scales: Tensor, axis: int) -> Tensor:
+    """Return a float32 weight rounded to its grid, int8 of the same shape, -127 to 127."""
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    integers: Tensor = torch.ops.quantized_decomposed.quantize_per_channel(
+        weight, scales, zeros, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8
+    )
+    return integers
+
+
+def per_channel(values: Tensor, axis: int, dimensions: int) -> Tensor:
+    """Return values [C] in the shape that broadcasts along ``axis`` of a tensor."""
+    return values.view([-1 if i == axis else 1 for i in range(dimensions)])

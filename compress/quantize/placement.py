@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import torch
 from torch import fx
 
 from edgedl.compress.graph.edit import is_constant
@@ -23,11 +24,17 @@ Placement = dict[fx.Node, set[fx.Node]]
 def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
     """Return the nodes that compute in int8; the others stay float islands.
 
-    A value that only moves (reshape, max pool, ...) is int8 if what it moves is.
+    A value that only moves (reshape, max pool, ...) is int8 if what it moves is; the activation
+    that fuses with an operator that is kept in float stays with it.
     """
     chosen: set[fx.Node] = set()
+    kept = set(encodings.float_nodes)
     for node in graph.nodes:
         if not is_quantizable(node) or node.name not in encodings.activations:
+            continue
+        if node.name in kept:
+            activation = fused_activation(node)
+            kept |= {activation.name} if activation is not None else set()
             continue
         if moves_values(node):
             source = node.args[0]
@@ -37,6 +44,19 @@ def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
             continue
         chosen.add(node)
     return chosen
+
+
+def float_islands(graph: fx.Graph, encodings: Encodings) -> list[fx.Node]:
+    """Return the operators that compute floats although the network is quantized."""
+    chosen = quantized_nodes(graph, encodings)
+    return [
+        node
+        for node in graph.nodes
+        if node.op == "call_function"
+        and node not in chosen
+        and isinstance(node.meta.get("val"), torch.Tensor)
+        and node.meta["val"].is_floating_point()
+    ]
 
 
 def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:

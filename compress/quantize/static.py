@@ -10,7 +10,10 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from edgedl.compress.graph.layers import find_layers
+from edgedl.compress.graph.operators import is_quantizable, moves_values
 from edgedl.compress.quantize.calibrate import calibrate
+from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.observers import Observer
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.manifest import HistoryEntry
@@ -30,18 +33,28 @@ class QuantizeStatic(
         samples: calibration samples; memory does not grow with them.
         batch_size: samples per forward pass.
         observer: how ranges are chosen, "mse" or "minmax".
+        keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
     """
 
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 32
     observer: Observer = "mse"
+    keep_float: tuple[str, ...] = ()
 
     def apply(self, state: ModelState) -> ModelState:
-        """Fill the encodings table from the calibration split."""
+        """Fill the encodings table from the calibration split.
+
+        Raises:
+            BadInputError: calibration data is missing or not finite, or a name in ``keep_float``
+                matches no layer.
+        """
+        layers = [n for n in state.graph.graph.nodes if is_quantizable(n) and not moves_values(n)]
+        kept = frozenset(n.name for n in find_layers(layers, self.keep_float))
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
-        encodings = calibrate(state.graph, batches, self.observer)
+        encodings = replace(calibrate(state.graph, batches, self.observer), float_nodes=kept)
         entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))
-        return replace(state, encodings=encodings, history=(*state.history, entry))
+        quantized = QuantizedNetwork(state.graph, encodings)
+        return replace(state, quantized=quantized, history=(*state.history, entry))
 
 
 def calibration_inputs(task: Task, samples: int, batch_size: int) -> Iterator[tuple[Tensor, ...]]:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny import make_subject
 
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 
@@ -43,5 +44,5 @@ def float_state() -> ModelState:
 
 @pytest.fixture(scope="session")
 def int8_state(float_state: ModelState) -> ModelState:
-    """The tiny network with the same table as in the ``compressed`` bundle."""
-    return QuantizeStatic().apply(float_state)
+    """The tiny network quantized as in the ``compressed`` bundle."""
+    return RoundWeights().apply(QuantizeStatic().apply(float_state))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edgedl.compress.artifacts import run_graph
-from edgedl.compress.export.onnx import to_onnx
+from edgedl.compress.export.onnx import protect_float_layers, to_onnx
 from edgedl.compress.export.tflite import to_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.trace import trace
@@ -18,6 +18,7 @@ from edgedl.compress.quantize.affine import Target, affine_for
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.observers import Observer
+from edgedl.compress.quantize.placement import float_islands
 from edgedl.runtime.task import ArrayTask, Samples
 
 
@@ -85,7 +86,7 @@ class Quantized:
 
     @cached_property
     def onnx(self) -> bytes:
-        return to_onnx(self.emitted("ort"), self.inputs)
+        return protect_float_layers(to_onnx(self.emitted("ort"), self.inputs))
 
     @cached_property
     def tensorrt(self) -> bytes:
@@ -93,7 +94,8 @@ class Quantized:
 
     @cached_property
     def tflite(self) -> bytes:
-        return to_tflite(self.emitted("tflite"), self.inputs, quantized=True)
+        islands = bool(float_islands(self.graph.graph, self.encodings))
+        return to_tflite(self.emitted("tflite"), self.inputs, True, islands)
 
 
 def _operators() -> nn.Module:

@@ -180,7 +180,7 @@ def test_rounding_noise_is_nothing_in_a_float_graph_and_whole_steps_in_a_quantiz
     assert rounding_noise(graph, (x.numpy(),)) < 1e-4 * float(net(x).detach().abs().max())
     state = QuantizeStatic(samples=16).apply(ModelState(Subject("chaotic", net, task), graph))
     step = max(output_steps(state, "ort"))
-    found = rounding_noise(emit(graph, state.encodings, "ort"), (x.numpy(),))
+    found = rounding_noise(emit(graph, state.quantized.encodings, "ort"), (x.numpy(),))
     assert found == pytest.approx(step * round(found / step), abs=step / 100)
 
 
@@ -189,7 +189,7 @@ def test_tolerances_are_steps_for_int8_and_shares_of_the_output_for_floats(
 ) -> None:
     items = build(int8_state, "ort", "tensorrt")
     tolerance = {name: i.artifact.golden_tolerance for name, i in items.items()}
-    ranges = int8_state.encodings.activations
+    ranges = int8_state.quantized.encodings.activations
     for target in ("ort", "tensorrt"):
         step = affine_for(ranges["linear"], target).scale
         assert output_steps(int8_state, target) == [step]

@@ -50,8 +50,11 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         ("x", (None, 3, 12, 12), "float32")
     ]
     assert [(s.shape, s.dtype) for s in manifest.outputs] == [((None, 4), "float32")]
-    settings = {"samples": 512, "batch_size": 32, "observer": "mse"}
-    assert manifest.history == (HistoryEntry("quantize_static", settings),)
+    settings = {"samples": 512, "batch_size": 32, "observer": "mse", "keep_float": ()}
+    assert manifest.history == (
+        HistoryEntry("quantize_static", settings),
+        HistoryEntry("round_weights", {"samples": 128, "batch_size": 16}),
+    )
     assert (manifest.licence, manifest.data) == ("not stated", "not stated")
     assert manifest.recommended is None
     assert manifest.toolchain.keys() == toolchain().keys()
@@ -87,7 +90,7 @@ def test_golden_vectors_are_those_of_the_emitted_graph(
         plain = golden["ort-float32/0"]
     first = next(iter(make_subject().task.batches("test", len(x)))).inputs[0]
     assert np.array_equal(x, first)
-    graph = emit(int8_state.graph, int8_state.encodings, target)
+    graph = emit(int8_state.quantized.graph, int8_state.quantized.encodings, target)
     np.testing.assert_allclose(found, run_graph(graph, (x,))[0], atol=1e-6)
     with torch.no_grad():
         np.testing.assert_allclose(plain, make_net()(torch.tensor(x)), atol=1e-5)
@@ -137,6 +140,7 @@ def test_each_step_is_announced_in_order(packed: Packed) -> None:
     assert packed.heard == [
         "trace",
         "QuantizeStatic",
+        "RoundWeights",
         *(f"export {name}" for name in names),
         *(f"check {name}" for name in names),
     ]

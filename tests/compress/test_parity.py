@@ -25,7 +25,7 @@ def built(compressed: CompressedModel, state: ModelState, name: str) -> BuiltArt
     artifact = compressed.bundle.artifact(name)
     graph = state.graph
     if artifact.precision == "int8":
-        graph = emit(state.graph, state.encodings, artifact.backend)
+        graph = emit(state.quantized.graph, state.quantized.encodings, artifact.backend)
     return BuiltArtifact(artifact, compressed.bundle.read(artifact.path), graph)
 
 

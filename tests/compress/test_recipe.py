@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.recipe import load_recipe, parse_recipe, shipped_recipes
+from edgedl.compress.recipe import keep_float, load_recipe, parse_recipe, shipped_recipes
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
 
@@ -39,7 +40,10 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 
 def test_the_shipped_ones() -> None:
     assert load_recipe("float").stages == ()
-    assert load_recipe("static_w8c_a8").stages == (QuantizeStatic(512, 32, "mse"),)
+    assert load_recipe("static_w8c_a8").stages == (
+        QuantizeStatic(512, 32, "mse"),
+        RoundWeights(128, 16),
+    )
 
 
 def test_a_file_is_a_recipe(tmp_path: Path) -> None:
@@ -160,3 +164,18 @@ def test_recipe_that_is_not_utf8(tmp_path: Path) -> None:
     path.write_bytes("description: Größe\nstages: []\n".encode("latin-1"))
     with pytest.raises(BadInputError, match="UTF-8"):
         load_recipe(str(path))
+
+
+def test_layers_kept_in_float_are_added_where_the_recipe_quantizes() -> None:
+    recipe = load_recipe("static_w8c_a8")
+    named = keep_float(keep_float(recipe, ("fc",)), ("blocks.*", "stem"))
+    assert named.stages[0].keep_float == ("fc", "blocks.*", "stem")
+    assert named.stages[1:] == recipe.stages[1:]
+    assert keep_float(recipe, ()) is recipe
+
+
+@pytest.mark.parametrize("name", ["float", "dynamic_w8_afp32"])
+def test_nothing_is_kept_from_a_recipe_that_does_not_calibrate(name: str) -> None:
+    with pytest.raises(BadInputError, match="nothing to keep 'fc' from"):
+        keep_float(load_recipe(name), ("fc",))
+    assert keep_float(load_recipe(name), ()) == load_recipe(name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small_networks import Net, noise, noise_task
 from tiny import make_task
 
+from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.static import QuantizeStatic, calibration_inputs
@@ -36,18 +37,25 @@ def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> N
     state = stage.apply(float_state)
     batches = [(torch.tensor(b.inputs[0]),) for b in make_task().batches("calibration", 16)]
     expected = calibrate(float_state.graph, batches[:3], "minmax")
-    assert state.encodings.activations == expected.activations
+    assert state.quantized.encodings.activations == expected.activations
     assert state.graph is float_state.graph
     (entry,) = state.history
     assert entry.stage == "quantize_static"
-    assert entry.settings == {"samples": 48, "batch_size": 16, "observer": "minmax"}
-    assert float_state.encodings is None
+    assert entry.settings == {
+        "samples": 48,
+        "batch_size": 16,
+        "observer": "minmax",
+        "keep_float": (),
+    }
+    assert float_state.quantized is None
     assert float_state.history == ()
 
 
 def test_the_observer_is_the_one_that_was_asked_for(float_state: ModelState) -> None:
     tables = [
-        QuantizeStatic(samples=32, observer=observer).apply(float_state).encodings.activations
+        QuantizeStatic(samples=32, observer=observer)
+        .apply(float_state)
+        .quantized.encodings.activations
         for observer in ("minmax", "mse")
     ]
     assert tables[0]["x"] == tables[1]["x"]
@@ -63,7 +71,7 @@ def test_only_the_calibration_split_is_read(float_state: ModelState) -> None:
         preprocessing=make_task().preprocessing,
     )
     state = ModelState(Subject("one", torch.nn.Identity(), task), float_state.graph)
-    assert QuantizeStatic(samples=8).apply(state).encodings is not None
+    assert QuantizeStatic(samples=8).apply(state).quantized is not None
 
 
 class EmptyTask:
@@ -95,7 +103,7 @@ def test_nan_in_the_calibration_split_is_refused() -> None:
     state = ModelState(Subject("holes", net, task), trace(net, (noise(2, 2),)))
     with pytest.raises(BadInputError, match="not finite"):
         QuantizeStatic(batch_size=2).apply(state)
-    assert QuantizeStatic(samples=5, batch_size=2).apply(state).encodings is not None
+    assert QuantizeStatic(samples=5, batch_size=2).apply(state).quantized is not None
 
 
 def test_several_inputs_are_calibrated_each_on_its_own() -> None:
@@ -104,7 +112,20 @@ def test_several_inputs_are_calibrated_each_on_its_own() -> None:
     task = noise_task((2, 3), (2, 3))
     subject = Subject("two", net, task)
     state = ModelState(subject, trace(net, subject.example_inputs()))
-    found = QuantizeStatic().apply(state).encodings.activations
+    found = QuantizeStatic().apply(state).quantized.encodings.activations
     (batch,) = task.batches("calibration", 1000)
     for name, values in zip(("x", "y"), batch.inputs, strict=True):
         assert (found[name].lo, found[name].hi) == (values.min(), values.max())
+
+
+def test_layers_that_are_kept_in_float_are_in_the_table(float_state: ModelState) -> None:
+    state = QuantizeStatic(samples=8, keep_float=("fc",)).apply(float_state)
+    (node,) = [
+        n for n in float_state.graph.graph.nodes if n.name in state.quantized.encodings.float_nodes
+    ]
+    assert layer_name(node) == "fc"
+    assert b'"float": ["linear"]' in b" ".join(state.quantized.encodings.to_json().split()).replace(
+        b"[ ", b"["
+    ).replace(b" ]", b"]")
+    with pytest.raises(BadInputError, match="no layer is called 'head'"):
+        QuantizeStatic(samples=8, keep_float=("head",)).apply(float_state)

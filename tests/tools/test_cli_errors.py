@@ -32,6 +32,14 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
         (["compress", "lenet5-fashion_mnist", "--target", "ort,tpu"], ["unknown target 'tpu'"]),
         (["compress", "lenet5-fashion_mnist", "--threads", "0"], ["--threads"]),
         (["compress", "lenet5-fashion_mnist", "--max-drop", "-1"], ["--max-drop"]),
+        (
+            ["compress", "lenet5-fashion_mnist", "--keep-float", "convl"],
+            ["no layer is called 'convl'", "conv1"],
+        ),
+        (
+            ["compress", "lenet5-fashion_mnist", "--recipe", "float", "--keep-float", "conv1"],
+            ["nothing to keep 'conv1' from"],
+        ),
         (["bench", "nowhere"], ["nowhere", "not a bundle"]),
         (
             ["compress", "lenet5-fashion_mnist", "--weights", RESNET8],

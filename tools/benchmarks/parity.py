@@ -46,12 +46,12 @@ def main(reference: str) -> None:
 
 
 def _logits(state: ModelState, bundle: Bundle) -> dict[str, Floats]:
-    if state.encodings is None:
+    if state.quantized is None:
         raise ValueError("the recipe quantized nothing")
     graphs = {
         "torch float32": state.graph,
-        "torch int8 (ORT, TFLite)": emit(state.graph, state.encodings, "ort"),
-        "torch int8 (TensorRT)": emit(state.graph, state.encodings, "tensorrt"),
+        "torch int8 (ORT, TFLite)": emit(state.quantized.graph, state.quantized.encodings, "ort"),
+        "torch int8 (TensorRT)": emit(state.quantized.graph, state.quantized.encodings, "tensorrt"),
     }
     runners = {n: Runner.open(bundle.folder, n) for n in ("ort-int8", "tflite-int8")}
     parts: dict[str, list[Floats]] = {name: [] for name in [*graphs, *runners]}

@@ -1,5 +1,6 @@
 """``edgedl compress``: the main job."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from edgedl.tools.workspace import new_folder
 
 if TYPE_CHECKING:
     from edgedl.compress.quantize.affine import Target
-    from edgedl.compress.recipe import Recipe
     from edgedl.compress.subject import Subject
 
 
@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     help="Safetensors file with your own weights of a reference model.",
 )
 @click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="LAYER",
+    help="Layer that stays float32: a module's path or with wildcards; can be given again.",
+)
 @click.option("--max-drop", type=float, metavar="PP", help="Largest drop of the score, in points.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
@@ -43,6 +49,7 @@ def command(
     recipe: str,
     weights: Path | None,
     target: str,
+    keep_float: tuple[str, ...],
     max_drop: float | None,
     out: Path,
     threads: str,
@@ -60,7 +67,8 @@ def command(
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
     with new_folder(out) as folder:
-        result = _compress(subject, weights, recipe, targets, counts, max_drop, seed, folder)
+        made = _make_bundle(subject, weights, recipe, targets, keep_float, seed, folder / "bundle")
+        result = _measure(made, counts, max_drop, seed, folder)
     _print(result, out, as_json)
     if result.recommendation.budget_met is False:
         raise BudgetMissedError(
@@ -68,49 +76,43 @@ def command(
         )
 
 
-def _compress(
+@dataclass(frozen=True)
+class _Made:
+    """A bundle, what it was made of, and the files that could not be made, with reasons."""
+
+    subject: "Subject"
+    bundle: Bundle
+    refused: dict[str, str]
+
+
+def _make_bundle(
     reference: str,
     weights: Path | None,
     recipe_name: str,
     targets: "tuple[Target, ...]",
-    threads: tuple[int, ...],
-    max_drop: float | None,
+    keep_float: tuple[str, ...],
     seed: int,
     folder: Path,
-) -> Result:
+) -> _Made:
     import torch
 
+    from edgedl.compress.pack import compress
     from edgedl.compress.recipe import DEFAULT, load_recipe
     from edgedl.tools.subjects import find_subject
 
     torch.manual_seed(seed)
     recipe = None if recipe_name == DEFAULT else load_recipe(recipe_name)
     subject = find_subject(reference, weights)
-    bundle, refused = _make_bundle(subject, recipe, targets, folder / "bundle")
-    return _measure(subject, bundle, refused, threads, max_drop, seed, folder)
-
-
-def _make_bundle(
-    subject: "Subject", recipe: "Recipe | None", targets: "tuple[Target, ...]", folder: Path
-) -> tuple[Bundle, dict[str, str]]:
-    from edgedl.compress.pack import compress
-
     folder.mkdir()
     files = 3 * len(targets)
-    stages = 2 if recipe is None else len(recipe.stages)
+    stages = 3 if recipe is None else len(recipe.stages)
     with steps("compress", 2 * files + stages + 1) as report:
-        made = compress(subject, recipe, targets, folder, report)
-    return made.bundle, {r.name: r.reason for r in made.refusals}
+        made = compress(subject, recipe, targets, folder, report, keep_float)
+    return _Made(subject, made.bundle, {r.name: r.reason for r in made.refusals})
 
 
 def _measure(
-    subject: "Subject",
-    bundle: Bundle,
-    refused: dict[str, str],
-    threads: tuple[int, ...],
-    max_drop: float | None,
-    seed: int,
-    folder: Path,
+    made: _Made, threads: tuple[int, ...], max_drop: float | None, seed: int, folder: Path
 ) -> Result:
     from edgedl.runtime.measure import Protocol
     from edgedl.tools.bench import BenchSettings, bench
@@ -118,21 +120,21 @@ def _measure(
     from edgedl.tools.report.page import render
     from edgedl.tools.result import NotMeasured, write_result
 
-    entries, missing = find_entries([bundle])
-    missing += [NotMeasured(name, reason) for name, reason in refused.items()]
+    entries, missing = find_entries([made.bundle])
+    missing += [NotMeasured(name, reason) for name, reason in made.refused.items()]
     settings = BenchSettings(threads, Protocol(seed=seed), max_drop)
     with steps("measure", 2 * len(entries) + len(threads)) as report:
         outcome = bench(
-            subject.name,
+            made.subject.name,
             put_baseline_first(entries, "ort-float32"),
-            subject.task,
+            made.subject.task,
             settings,
             report,
             missing,
         )
     write_result(folder, outcome.result, outcome.samples)
-    (folder / "report.html").write_text(render(subject.name, [outcome.result]))
-    write_manifest(bundle.folder, _with_metrics(bundle, outcome.result))
+    (folder / "report.html").write_text(render(made.subject.name, [outcome.result]))
+    write_manifest(made.bundle.folder, _with_metrics(made.bundle, outcome.result))
     return outcome.result
 
 

@@ -1,0 +1,48 @@
+"""Find operators by the module they come from: the names a user knows."""
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import fx
+
+from edgedl.runtime.errors import BadInputError
+
+
+def layer_name(node: fx.Node) -> str:
+    """Return the dotted path of the module an operator comes from, "" for the network itself."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path: str = list(stack.values())[-1][0]
+    return path
+
+
+def find_layers(nodes: Sequence[fx.Node], patterns: Sequence[str]) -> set[fx.Node]:
+    """Return the nodes that patterns name.
+
+    A pattern is the path of a module, which stands for all that is inside it, the name of a node
+    of the graph, or either with the wildcards of a shell.
+
+    Raises:
+        BadInputError: a pattern matches none of the nodes; the message has the nearest names.
+    """
+    found: set[fx.Node] = set()
+    for pattern in patterns:
+        matched = {node for node in nodes if _matches(node, pattern)}
+        if not matched:
+            names = sorted({layer_name(n) or n.name for n in nodes})
+            near = difflib.get_close_matches(pattern, names, 3, 0.0)
+            raise BadInputError(
+                f"no layer is called '{pattern}': the nearest names are {', '.join(near)}"
+                if near
+                else f"no layer is called '{pattern}': the network has none that can be quantized"
+            )
+        found |= matched
+    return found
+
+
+def _matches(node: fx.Node, pattern: str) -> bool:
+    steps = layer_name(node).split(".")
+    paths = [".".join(steps[:end]) for end in range(1, len(steps) + 1)]
+    return any(fnmatchcase(name, pattern) for name in (*paths, node.name) if name)

@@ -1,0 +1,87 @@
+"""Round weights so that a layer's output, not its weight, stays close to the float one's."""
+
+import torch
+from torch import Tensor
+
+from edgedl.compress.quantize.encodings import WEIGHT_QMAX
+from edgedl.compress.quantize.layerwise import Layer
+from edgedl.compress.quantize.moments import InputMoments
+
+# Added to the diagonal of second moments, as a share of its mean.
+DAMPING = 0.01
+SMALLEST_MOMENT = 1e-12
+# Layers with more inputs per output are rounded to nearest: their moments would not fit memory.
+LARGEST = 8192
+# Inputs rounded before the error is carried on to those beyond them, in one matrix product.
+BLOCK = 128
+
+
+def round_layer(layer: Layer) -> tuple[Tensor, Tensor | None]:
+    """Return a weight on its grid, and a bias, whose output is close to the float layer's.
+
+    The weight is rounded input by input, the error of each carried to those that are not rounded
+    yet. The bias takes up what is left: the difference of the mean outputs, that which the layer's
+    inputs already bring included.
+
+    Source: Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained
+    transformers", 2023, algorithm 1; the bias as in Nagel et al., "Data-free quantization through
+    weight equalization and bias correction", 2019, section 4.2.
+    """
+    inputs = layer.weight[0].numel()
+    moments = InputMoments(layer, products=inputs <= LARGEST)
+    weight = layer.weight.reshape(moments.groups, -1, inputs).double()
+    step = layer.scales.reshape(moments.groups, -1, 1).double()
+    if inputs <= LARGEST:
+        second = moments.second_moments() if layer.bias is None else moments.covariance()
+        rounded = round_with_feedback(weight, _damped(second), step)
+    else:
+        rounded = round_to_nearest(weight, step)
+    bias = None
+    if layer.bias is not None:
+        exact_mean, mean = moments.means()
+        shift = weight @ exact_mean[:, :, None] - rounded @ mean[:, :, None]
+        bias = (layer.bias.double() + shift.flatten()).float()
+    return rounded.reshape(layer.weight.shape).float(), bias
+
+
+def round_to_nearest(weight: Tensor, step: Tensor) -> Tensor:
+    """Return the multiples of ``step`` nearest to a weight."""
+    return (weight / step).round().clamp(-WEIGHT_QMAX, WEIGHT_QMAX) * step
+
+
+def _damped(moments: Tensor) -> Tensor:
+    """Return second moments [groups, K, K] that are safe to invert."""
+    diagonal = moments.diagonal(dim1=1, dim2=2)
+    extra = (DAMPING * diagonal.mean(1, keepdim=True)).clamp(min=SMALLEST_MOMENT)
+    return moments + torch.diag_embed(extra.expand_as(diagonal))
+
+
+def round_with_feedback(weight: Tensor, hessian: Tensor, step: Tensor) -> Tensor:
+    """Round [groups, C_out, K] to multiples of ``step``, later inputs making up for earlier ones.
+
+    Args:
+        weight: float64 [groups, C_out, K].
+        hessian: second moments of the inputs, float64 [groups, K, K], positive definite.
+        step: float64 [groups, C_out, 1].
+    """
+    groups, _, size = weight.shape
+    # The inputs that matter most go first, while there are others to make up for them.
+    order = hessian.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
+    rows = torch.arange(groups)[:, None]
+    sorted_hessian = hessian[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    inverse = torch.linalg.cholesky(torch.linalg.inv(sorted_hessian), upper=True)
+    work = weight.gather(2, order[:, None, :].expand_as(weight)).clone()
+    result = torch.empty_like(work)
+    for start in range(0, size, BLOCK):
+        end = min(start + BLOCK, size)
+        errors = torch.empty_like(work[:, :, start:end])
+        for k in range(start, end):
+            column = work[:, :, k : k + 1]
+            nearest = round_to_nearest(column, step)
+            error = (column - nearest) / inverse[:, k, k, None, None]
+            work[:, :, k + 1 : end] -= error * inverse[:, k : k + 1, k + 1 : end]
+            result[:, :, k : k + 1] = nearest
+            errors[:, :, k - start : k - start + 1] = error
+        work[:, :, end:] -= errors @ inverse[:, start:end, end:]
+    back = torch.empty_like(result)
+    return back.scatter_(2, order[:, None, :].expand_as(result), result)
