@@ -66,13 +66,28 @@ ATTENTION: frozenset[Any] = frozenset({aten.scaled_dot_product_attention.default
 
 CONCAT = aten.cat.default
 
-# Operators whose output TFLite's kernels want on the grid of 0 to 255/256.
-UNIT_RANGE: frozenset[Any] = frozenset(
-    {aten.sigmoid.default, aten.softmax.int, aten._softmax.default}
-)
+# Operators whose integer kernels have one grid for their output -> the range of that grid: 256
+# steps of 1/256 and of 1/128.
+FIXED_RANGES: dict[Any, tuple[float, float]] = {
+    aten.sigmoid.default: (0.0, 255 / 256),
+    aten.softmax.int: (0.0, 255 / 256),
+    aten._softmax.default: (0.0, 255 / 256),
+    aten.tanh.default: (-1.0, 127 / 128),
+}
+
+# Products of two activations.
+MATRIX_PRODUCTS: frozenset[Any] = frozenset({aten.matmul.default, aten.bmm.default})
 
 QUANTIZABLE: frozenset[Any] = frozenset(
-    {*WEIGHTED, *FUSED_ACTIVATIONS, *PASS_THROUGH, *ELEMENTWISE, CONCAT}
+    {
+        *WEIGHTED,
+        *FUSED_ACTIVATIONS,
+        *PASS_THROUGH,
+        *ELEMENTWISE,
+        *FIXED_RANGES,
+        *MATRIX_PRODUCTS,
+        CONCAT,
+    }
 )
 
 

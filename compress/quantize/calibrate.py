@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators import CONCAT, ELEMENTWISE, UNIT_RANGE, WEIGHTED, moves_values
+from edgedl.compress.graph.operators import (
+    CONCAT,
+    ELEMENTWISE,
+    FIXED_RANGES,
+    MATRIX_PRODUCTS,
+    WEIGHTED,
+    moves_values,
+)
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
 from edgedl.compress.quantize.observers import Histogram, Observer
@@ -19,9 +26,6 @@ WEIGHT_FLOOR = 1e-4
 SMALLEST_WEIGHT = 1e-8
 # |bias| / (input scale * weight scale) must stay below this, well inside int32.
 BIAS_LIMIT = 2**30
-
-# 256 steps of 1/256: what integer sigmoid and softmax kernels are made for.
-UNIT = Range(0.0, 255 / 256)
 
 Calibration = Iterable[tuple[Tensor, ...]]
 
@@ -45,8 +49,8 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
         for name, histogram in histograms.items()
     }
     for node in graph.graph.nodes:
-        if node.target in UNIT_RANGE and node.name in activations:
-            activations[node.name] = UNIT
+        if node.target in FIXED_RANGES and node.name in activations:
+            activations[node.name] = Range(*FIXED_RANGES[node.target])
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
         activations[constant.name] = Range(float(values.min()), float(values.max()))
@@ -95,7 +99,8 @@ def _groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
 
 def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
     """Return the constants that integer operators compute with, weights and biases apart."""
-    users = [n for n in graph.nodes if n.target in ELEMENTWISE or n.target is CONCAT]
+    computing = {*ELEMENTWISE, *MATRIX_PRODUCTS, CONCAT}
+    users = [n for n in graph.nodes if n.target in computing]
     return [c for n in users for c in n.all_input_nodes if is_constant(c)]
 
 

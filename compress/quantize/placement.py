@@ -25,11 +25,18 @@ def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
     """Return the nodes that compute in int8; the others stay float islands.
 
     A value that only moves (reshape, max pool, ...) is int8 if what it moves is; the activation
-    that fuses with an operator that is kept in float stays with it.
+    that fuses with an operator that is kept in float stays with it. What is computed of constants
+    alone is one.
     """
     chosen: set[fx.Node] = set()
+    constant: set[fx.Node] = set()
     kept = set(encodings.float_nodes)
     for node in graph.nodes:
+        if node.op == "call_function" and all(
+            is_constant(n) or n in constant for n in node.all_input_nodes
+        ):
+            constant.add(node)
+            continue
         if not is_quantizable(node) or node.name not in encodings.activations:
             continue
         if node.name in kept:

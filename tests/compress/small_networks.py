@@ -162,11 +162,49 @@ def _joined() -> nn.Module:
     )
 
 
+def _gated() -> nn.Module:
+    """Build an inverted residual with SiLU and squeeze-and-excitation, and a tanh at the end."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = F.silu(net.norm(net.expand(x)))
+        h = F.silu(net.depthwise(h))
+        gate = torch.sigmoid(net.excite(F.silu(net.squeeze(h.mean((2, 3), keepdim=True)))))
+        h = x + net.project(h * gate)
+        return net.fc(torch.tanh(net.hidden(h.mean((2, 3)))))
+
+    return Net(
+        forward,
+        expand=nn.Conv2d(4, 8, 1, bias=False),
+        norm=trained(nn.BatchNorm2d(8)),
+        depthwise=nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        squeeze=nn.Conv2d(8, 4, 1),
+        excite=nn.Conv2d(4, 8, 1),
+        project=nn.Conv2d(8, 4, 1),
+        hidden=nn.Linear(4, 6),
+        fc=nn.Linear(6, 3),
+    )
+
+
+def _attention() -> nn.Module:
+    """Build one head of attention, written with matmul and softmax."""
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        q, k, v = net.q(x), net.k(x), net.v(x)
+        weights = torch.softmax(q @ k.transpose(1, 2), -1)
+        return net.fc((x + weights @ v).flatten(1))
+
+    return Net(
+        forward, q=nn.Linear(6, 6), k=nn.Linear(6, 6), v=nn.Linear(6, 6), fc=nn.Linear(30, 3)
+    )
+
+
 SAMPLES = 48
 _MAKERS = {
     "operators": (_operators, ((3, 10, 10),)),
     "two_heads": (_two_heads, ((3, 6, 6), (2, 16))),
     "joined": (_joined, ((3, 6, 6),)),
+    "gated": (_gated, ((4, 6, 6),)),
+    "attention": (_attention, ((5, 6),)),
 }
 NETWORKS = tuple(_MAKERS)
 

@@ -28,7 +28,7 @@ def values_of(x: Tensor) -> Range:
 
 def test_ranges_are_those_of_the_modules_own_tensors() -> None:
     net = Net(
-        lambda net, x: net.fc(torch.tanh(net.conv(x)).flatten(1)),
+        lambda net, x: net.fc(F.gelu(net.conv(x)).flatten(1)),
         conv=nn.Conv2d(2, 3, 3),
         fc=nn.Linear(48, 4),
     )
@@ -36,7 +36,7 @@ def test_ranges_are_those_of_the_modules_own_tensors() -> None:
     found = table(net, x).activations
     with torch.no_grad():
         conv = net.conv(x)
-        expected = {"x": x, "conv2d": conv, "tanh": torch.tanh(conv), "linear": net(x)}
+        expected = {"x": x, "conv2d": conv, "gelu": F.gelu(conv), "linear": net(x)}
     for name, value in expected.items():
         assert found[name].lo == pytest.approx(float(value.min()), rel=1e-5)
         assert found[name].hi == pytest.approx(float(value.max()), rel=1e-5)
@@ -178,3 +178,19 @@ def test_no_samples_are_refused() -> None:
     graph = trace(nn.Linear(3, 2), (noise(2, 3),))
     with pytest.raises(BadInputError, match="no calibration samples"):
         calibrate(graph, [], "mse")
+
+
+@pytest.mark.parametrize(
+    ("function", "scale", "zero_points"),
+    [
+        (torch.sigmoid, 1 / 256, {"ort": 0, "tflite": -128}),
+        (lambda x: torch.softmax(x, 1), 1 / 256, {"ort": 0, "tflite": -128}),
+        (torch.tanh, 1 / 128, {"ort": 128, "tflite": 0}),
+    ],
+)
+def test_kernels_with_one_grid_get_it_whatever_was_seen(function, scale, zero_points) -> None:
+    encodings = table(Net(lambda _, x: function(x)), noise(8, 5) / 10)
+    (found,) = [r for name, r in encodings.activations.items() if name != "x"]
+    for target, zero_point in zero_points.items():
+        affine = affine_for(found, target)
+        assert (affine.scale, affine.zero_point) == (scale, zero_point)

@@ -211,3 +211,16 @@ def test_tensors_that_are_no_longer_used_are_dropped() -> None:
     used = {str(n.target) for n in graph.graph.nodes if n.op == "get_attr"}
     assert set(owned) == used
     assert len(owned) == 2
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_silu_is_opened_into_its_gate(inplace: bool) -> None:
+    net = Net(lambda net, x: F.silu(net.conv(x), inplace=inplace) * 2.0, conv=nn.Conv2d(3, 4, 1))
+    x = noise(2, 3, 5, 5)
+    graph = trace(net, (x,))
+    found = Counter(n.target for n in graph.graph.nodes if n.op == "call_function")
+    assert found[aten.sigmoid.default] == 1
+    assert not {aten.silu.default, aten.silu_.default} & set(found)
+    np.testing.assert_allclose(
+        graph(x).detach().numpy(), net(x).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
