@@ -1,4 +1,4 @@
-"""``edgedl inspect``: what is in a bundle."""
+"""``edgedl inspect``: what is in a bundle or a model file."""
 
 from pathlib import Path
 
@@ -6,38 +6,86 @@ import click
 import msgspec
 
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.manifest import TensorSpec
+from edgedl.runtime.manifest import Artifact, TensorSpec
+from edgedl.tools.modelfile.layer import FileLayer, read_layers
 from edgedl.tools.report.table import to_markdown
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
-def command(bundle: Path, as_json: bool) -> None:
-    """Show the artifacts, inputs, outputs and history of BUNDLE."""
-    manifest = Bundle.open(bundle).manifest
-    if as_json:
-        click.echo(msgspec.json.encode(manifest))
+@click.argument("path", metavar="BUNDLE|FILE", type=click.Path(path_type=Path))
+@click.option("--layers", is_flag=True, help="Show the layers of every file of a bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest, or the layers.")
+def command(path: Path, layers: bool, as_json: bool) -> None:
+    """Show what a bundle holds, or the layers of a .onnx or .tflite file.
+
+    A layer is shown with what it computes with, the grid (scale @ zero point) of its output and of
+    its weight, its bytes, and its multiply-accumulates for a batch of one. The file need not be
+    edgedl's.
+    """
+    if path.is_file():
+        _show_layers({str(path): read_layers(path.read_bytes(), str(path))}, as_json)
         return
+    bundle = Bundle.open(path)
+    if layers:
+        paths = {a.name: a.path for a in bundle.manifest.artifacts}
+        found = {name: read_layers(bundle.read(file), file) for name, file in paths.items()}
+        _show_layers(found, as_json)
+    elif as_json:
+        click.echo(msgspec.json.encode(bundle.manifest))
+    else:
+        _show_bundle(bundle)
+
+
+def _show_bundle(bundle: Bundle) -> None:
+    manifest = bundle.manifest
     click.echo(f"{manifest.name}: {manifest.task.name}, {manifest.task.metric}")
     click.echo("inputs: " + ", ".join(_describe(s) for s in manifest.inputs))
     click.echo("outputs: " + ", ".join(_describe(s) for s in manifest.outputs))
     click.echo("history: " + (" -> ".join(h.stage for h in manifest.history) or "none"))
     click.echo(f"recommended: {manifest.recommended or 'not measured'}")
-    lines = [
-        [
-            a.name,
-            a.path,
-            str(manifest.files[a.path].size_bytes),
-            ", ".join(_describe(s) for s in a.inputs),
-            a.check or (a.parity.runtime if a.parity else "not compared"),
-        ]
-        for a in manifest.artifacts
-    ]
+    lines = [_artifact_line(a, manifest.files[a.path].size_bytes) for a in manifest.artifacts]
     click.echo(to_markdown(["artifact", "file", "bytes", "takes", "checked by"], lines))
 
 
+def _artifact_line(artifact: Artifact, size_bytes: int) -> list[str]:
+    return [
+        artifact.name,
+        artifact.path,
+        str(size_bytes),
+        ", ".join(_describe(s) for s in artifact.inputs),
+        artifact.check or (artifact.parity.runtime if artifact.parity else "not compared"),
+    ]
+
+
+def _show_layers(files: dict[str, list[FileLayer]], as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(files))
+        return
+    header = ["layer", "operator", "output", "computes", "output grid", "weight", "bytes", "MACs"]
+    for name, layers in files.items():
+        click.echo(f"{name}: {len(layers)} layers")
+        click.echo(to_markdown(header, [_layer_line(layer) for layer in layers]))
+        size, macs = sum(x.weight_bytes for x in layers), sum(x.macs for x in layers)
+        click.echo(f"{size} bytes of constants, {macs} MACs\n")
+
+
+def _layer_line(layer: FileLayer) -> list[str]:
+    return [
+        layer.name,
+        layer.operator,
+        _shape(layer.shape),
+        layer.inputs,
+        layer.output.describe() if layer.output else "",
+        layer.weight.describe() if layer.weight else "",
+        str(layer.weight_bytes) if layer.weight_bytes else "",
+        str(layer.macs) if layer.macs else "",
+    ]
+
+
 def _describe(spec: TensorSpec) -> str:
-    shape = "x".join("N" if d is None else str(d) for d in spec.shape)
     step = f" (scale {spec.scale:.6g}, zero point {spec.zero_point})" if spec.scale else ""
-    return f"{spec.name} {spec.dtype} [{shape}]{step}"
+    return f"{spec.name} {spec.dtype} [{_shape(spec.shape)}]{step}"
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "x".join("N" if d is None else str(d) for d in shape)

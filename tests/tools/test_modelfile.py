@@ -1,0 +1,103 @@
+"""Layers read from model files, against what the network and the table of the bundle say."""
+
+import json
+
+import numpy as np
+import pytest
+from command import Run
+from tiny import make_net
+
+from edgedl.compress.evaluate import count_macs
+from edgedl.compress.pack import ENCODINGS, CompressedModel
+from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.encodings import Range
+from edgedl.runtime.errors import BadInputError
+from edgedl.tools.modelfile.layer import FileLayer, read_layers
+
+FILES = ("float32.onnx", "int8.ort.onnx", "int8.tensorrt.onnx", "float32.tflite", "int8.tflite")
+
+
+def layers(compressed: CompressedModel, name: str) -> list[FileLayer]:
+    return read_layers(compressed.bundle.read(name), name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_multiply_accumulates_are_those_of_the_network(compressed: CompressedModel, name: str):
+    import torch
+
+    expected = count_macs(make_net(), (torch.zeros(1, 3, 12, 12),))
+    assert sum(layer.macs for layer in layers(compressed, name)) == expected
+    # By hand: stem, depthwise, pointwise and branch over 144 or 36 positions, linear.
+    assert expected == 144 * (8 * 27 + 8 * 9 + 8 * 8) + 36 * 4 * 8 + 12 * 4
+
+
+@pytest.mark.parametrize(("name", "target"), [("int8.ort.onnx", "ort"), ("int8.tflite", "tflite")])
+def test_grids_are_those_of_the_table(compressed: CompressedModel, name: str, target: str):
+    table = json.loads(compressed.bundle.read(ENCODINGS))["activations"]
+    known = {
+        (np.float32(a.scale), a.zero_point)
+        for a in (affine_for(Range(r["lo"], r["hi"]), target) for r in table.values())
+    }
+    found = [layer.output for layer in layers(compressed, name) if layer.output is not None]
+    assert len(found) >= 6
+    for grid in found:
+        assert (np.float32(grid.scales[0]), grid.zero_points[0]) in known
+
+
+@pytest.mark.parametrize("name", ["int8.ort.onnx", "int8.tflite"])
+def test_weights_are_int8_per_channel(compressed: CompressedModel, name: str):
+    with_weights = [layer for layer in layers(compressed, name) if layer.macs]
+    assert len(with_weights) == 5
+    assert [len(layer.weight.scales) for layer in with_weights] == [8, 8, 8, 4, 4]
+    for layer in with_weights:
+        assert layer.weight.dtype == "int8"
+        assert set(layer.weight.zero_points) == {0}
+        assert layer.inputs == ("uint8" if name.endswith("onnx") else "int8")
+
+
+def test_float_layers_have_no_grids_and_four_bytes_a_weight(compressed: CompressedModel):
+    for name in ("float32.onnx", "float32.tflite"):
+        found = [layer for layer in layers(compressed, name) if layer.macs]
+        assert {(layer.output, layer.weight, layer.inputs) for layer in found} == {
+            (None, None, "float32")
+        }
+        # Batch norm is folded: weight and bias of every layer.
+        assert sum(layer.weight_bytes for layer in found) == 4 * (
+            (216 + 8) + (72 + 8) + (64 + 8) + (32 + 4) + (48 + 4)
+        )
+
+
+def test_tflite_layers_have_the_names_of_modules(compressed: CompressedModel):
+    names = [layer.name for layer in layers(compressed, "float32.tflite") if layer.macs]
+    assert names[-1].startswith(("fc", "serving_default_output", "Wrapper"))
+    assert {"depthwise", "branch"} & set(names)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_a_file_cut_short_is_refused(compressed: CompressedModel, name: str, share: float):
+    content = compressed.bundle.read(name)
+    with pytest.raises(BadInputError, match="not a"):
+        read_layers(content[: int(len(content) * share)], name)
+
+
+def test_another_format_is_refused():
+    with pytest.raises(BadInputError, match=r"model\.pt is neither a bundle nor"):
+        read_layers(b"PK", "model.pt")
+
+
+def test_the_command_shows_a_file_and_every_file_of_a_bundle(
+    edgedl: Run, compressed: CompressedModel
+):
+    folder = compressed.bundle.folder
+    one = edgedl("inspect", folder / "int8.tflite")
+    assert one.returncode == 0, one.stderr
+    assert "CONV_2D" in one.stdout
+    assert "int8 per channel (8)" in one.stdout
+    every = edgedl("inspect", folder, "--layers")
+    assert every.stdout.count(" MACs\n") == len(compressed.bundle.manifest.artifacts)
+    found = json.loads(edgedl("inspect", folder / "int8.ort.onnx", "--json").stdout)
+    ((_, rows),) = found.items()
+    assert sum(row["macs"] for row in rows) > 0
+    assert edgedl("inspect", folder / "golden.npz").returncode == 2
+    assert edgedl("inspect", folder / "nowhere.onnx").returncode == 2
