@@ -17,5 +17,5 @@ def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
         if targets & operators:
             return "dynamic_w8_afp32", f"the network has {kind} layers"
     if targets & WEIGHTED.keys():
-        return "static_w8c_a8", "the network is made of convolutions and linear layers"
+        return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
     return "float", "the network has no layer that int8 could speed up"

@@ -36,7 +36,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
     folder = tmp_path_factory.mktemp("compressed") / "bundle"
     folder.mkdir()
     return compress(
-        make_subject(), load_recipe("static_w8c_a8"), ("ort", "tflite", "tensorrt"), folder
+        make_subject(), load_recipe("static_w8c_a8_rounded"), ("ort", "tflite", "tensorrt"), folder
     )
 
 

@@ -18,7 +18,8 @@ COMMANDS = {
     "train": ("train", "Train a reference model."),
     "models": ("models", "List the reference models, or show one."),
     "data": ("data", "List, fetch and import data sets."),
-    "inspect": ("inspect", "Look into a bundle."),
+    "inspect": ("inspect", "Look into a bundle or a model file."),
+    "diff": ("diff", "Compare two model files layer by layer."),
     "verify": ("verify", "Check a bundle's integrity and its golden outputs."),
     "doctor": ("doctor", "Say what this machine can compress, run and measure."),
 }

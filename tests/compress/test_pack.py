@@ -140,7 +140,6 @@ def test_each_step_is_announced_in_order(packed: Packed) -> None:
     assert packed.heard == [
         "trace",
         "QuantizeStatic",
-        "RoundWeights",
         *(f"export {name}" for name in names),
         *(f"check {name}" for name in names),
     ]

@@ -40,7 +40,8 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 
 def test_the_shipped_ones() -> None:
     assert load_recipe("float").stages == ()
-    assert load_recipe("static_w8c_a8").stages == (
+    assert load_recipe("static_w8c_a8").stages == (QuantizeStatic(512, 32, "mse"),)
+    assert load_recipe("static_w8c_a8_rounded").stages == (
         QuantizeStatic(512, 32, "mse"),
         RoundWeights(128, 16),
     )
@@ -167,7 +168,7 @@ def test_recipe_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def test_layers_kept_in_float_are_added_where_the_recipe_quantizes() -> None:
-    recipe = load_recipe("static_w8c_a8")
+    recipe = load_recipe("static_w8c_a8_rounded")
     named = keep_float(keep_float(recipe, ("fc",)), ("blocks.*", "stem"))
     assert named.stages[0].keep_float == ("fc", "blocks.*", "stem")
     assert named.stages[1:] == recipe.stages[1:]

@@ -137,8 +137,8 @@ def test_nothing_to_quantize_is_said():
     [
         (lambda: make(nn.LSTM), (2, 6, 3), "dynamic_w8_afp32"),
         (lambda: make(nn.RNN), (2, 6, 3), "dynamic_w8_afp32"),
-        (lambda: nn.Conv2d(3, 4, 3).eval(), (2, 3, 8, 8), "static_w8c_a8"),
-        (lambda: nn.Linear(3, 4).eval(), (2, 3), "static_w8c_a8"),
+        (lambda: nn.Conv2d(3, 4, 3).eval(), (2, 3, 8, 8), "static_w8c_a8_rounded"),
+        (lambda: nn.Linear(3, 4).eval(), (2, 3), "static_w8c_a8_rounded"),
         (lambda: nn.Tanh().eval(), (2, 3), "float"),
     ],
     ids=["lstm", "rnn", "conv", "linear", "none"],

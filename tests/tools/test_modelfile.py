@@ -12,7 +12,8 @@ from edgedl.compress.pack import ENCODINGS, CompressedModel
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import Range
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.modelfile.layer import FileLayer, read_layers
+from edgedl.tools.modelfile.align import align, same_grid
+from edgedl.tools.modelfile.layer import FileLayer, Grid, read_layers
 
 FILES = ("float32.onnx", "int8.ort.onnx", "int8.tensorrt.onnx", "float32.tflite", "int8.tflite")
 
@@ -101,3 +102,52 @@ def test_the_command_shows_a_file_and_every_file_of_a_bundle(
     assert sum(row["macs"] for row in rows) > 0
     assert edgedl("inspect", folder / "golden.npz").returncode == 2
     assert edgedl("inspect", folder / "nowhere.onnx").returncode == 2
+
+
+def test_both_int8_files_are_the_same_layer_by_layer(compressed: CompressedModel):
+    matches = align(layers(compressed, "int8.ort.onnx"), layers(compressed, "int8.tflite"))
+    working = [m for m in matches if m.first is not None and m.first.macs]
+    assert len(working) == 5
+    for match in working:
+        assert match.second.macs == match.first.macs
+        assert not [d for d in match.differences() if not d.endswith("bytes")]
+
+
+def test_what_differs_is_said(compressed: CompressedModel):
+    before, after = (layers(compressed, f) for f in ("float32.onnx", "int8.ort.onnx"))
+    for match in align(before, after):
+        if match.first is not None and match.second is not None and match.first.macs:
+            first, *_, last = match.differences()
+            assert first == "computes float32 / uint8"
+            assert last.endswith("bytes")
+    assert not [m for m in align(after, after) if m.differences()]
+    extra = align(after, after[1:])
+    assert [m.differences() for m in extra if m.second is None] == [["only in A"]]
+    assert [m.differences() for m in align(after[1:], after) if m.first is None] == [["only in B"]]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (Grid("int8", (0.5,), (-128,)), True),
+        (Grid("uint8", (0.5,), (0,)), True),
+        (Grid("int8", (0.5,), (0,)), False),
+        (Grid("int8", (0.25,), (-128,)), False),
+        (Grid("int8", (0.5, 0.5), (-128, -128)), False),
+    ],
+)
+def test_a_grid_and_its_shift_are_one(other: Grid, same: bool):
+    assert same_grid(Grid("uint8", (0.5,), (0,)), other) == same
+
+
+def test_the_diff_command(edgedl: Run, compressed: CompressedModel):
+    folder = compressed.bundle.folder
+    done = edgedl("diff", folder / "int8.ort.onnx", folder / "int8.tflite", "--all")
+    assert done.returncode == 0, done.stderr
+    assert "matched layers are the same" in done.stdout
+    found = json.loads(
+        edgedl("diff", folder / "float32.onnx", folder / "int8.ort.onnx", "--json").stdout
+    )
+    assert any(m["first"] and m["second"] for m in found)
+    for a, b in (("nowhere.onnx", "int8.tflite"), ("int8.tflite", "golden.npz")):
+        assert edgedl("diff", folder / a, folder / b).returncode == 2
