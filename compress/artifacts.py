@@ -125,19 +125,21 @@ class ArtifactBuilder:
                 return "dynamic_int8.tflite", dynamic_tflite(self._tflite_float32)
             return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
         if precision == "int8":
-            if target == "tflite":
-                islands = has_float_islands(self._state)
-                return "int8.tflite", to_tflite(graph, self._inputs, True, islands)
-            content = self._to_onnx(graph)
-            return (
-                f"int8.{target}.onnx",
-                protect_float_layers(content) if target == "ort" else content,
-            )
+            return self._int8_file(target, graph)
         if target == "tflite":
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
         half = precision == "float16"
         return f"{precision}.onnx", self._onnx_float16 if half else self._onnx_float32
+
+    def _int8_file(self, target: Target, graph: fx.GraphModule) -> tuple[str, bytes]:
+        islands = has_float_islands(self._state)
+        if target == "tflite":
+            return "int8.tflite", to_tflite(graph, self._inputs, True, islands)
+        content = self._to_onnx(graph)
+        if target == "ort" and islands:
+            content = protect_float_layers(content)
+        return f"int8.{target}.onnx", content
 
     def _tolerance(
         self, name: str, graph: fx.GraphModule, target: Target, precision: Precision

@@ -38,6 +38,7 @@ PASS_THROUGH: frozenset[Any] = frozenset(
         aten.flatten.using_ints,
         aten.transpose.int,
         aten.permute.default,
+        aten.max_pool1d.default,
         aten.max_pool2d.default,
         aten.avg_pool2d.default,
         aten.slice.Tensor,
