@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
+ACTIVATIONS = ("Relu", "Clip")
 PRODUCTS = (
     "Gemm",
     "FusedGemm",
@@ -70,18 +71,27 @@ class _OnnxReader:
 
     def layers(self) -> list[FileLayer]:
         hidden = (QUANTIZE, DEQUANTIZE, "Constant")
-        return [self._layer(n) for n in self._nodes if n.op_type not in hidden]
+        shown = [n for n in self._nodes if n.op_type not in hidden]
+        followed = {n.output[0]: self._activation_behind(n) for n in shown}
+        folded = {a.output[0] for a in followed.values() if a is not None}
+        return [self._layer(n, followed[n.output[0]]) for n in shown if n.output[0] not in folded]
 
-    def _layer(self, node: "onnx.NodeProto") -> FileLayer:
+    def _activation_behind(self, node: "onnx.NodeProto") -> "onnx.NodeProto | None":
+        """Return the activation that every runtime folds into an operator, if it has one."""
+        users = self._users.get(node.output[0], [])
+        folds = node.op_type not in ACTIVATIONS and len(users) == 1
+        return users[0] if folds and users[0].op_type in ACTIVATIONS else None
+
+    def _layer(self, node: "onnx.NodeProto", activation: "onnx.NodeProto | None") -> FileLayer:
         sources = [self._behind_pair(name) for name in node.input if name]
         constants = [name for name in sources if name in self._tensors]
         weight = next((n for n in sources[1:] if n in constants), None)
         return FileLayer(
             name=node.name or node.output[0],
-            operator=node.op_type,
+            operator=f"{node.op_type}+{activation.op_type}" if activation else node.op_type,
             shape=self._shapes.get(node.output[0], ()),
             inputs=self._dtype(sources[0]) if sources else "",
-            output=self._output_grid(node.output[0]),
+            output=self._output_grid((activation or node).output[0]),
             weight=self._weight_grid(node, weight),
             weight_bytes=sum(int(_array(self._tensors[n]).nbytes) for n in constants),
             macs=self._macs(node, weight),
