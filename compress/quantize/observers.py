@@ -12,7 +12,7 @@ from torch import Tensor
 from edgedl.compress.quantize.encodings import Range
 
 BINS = 4096
-# Values counted at a time: what the processor's cache holds. Ten times faster than all at once.
+# Values counted at a time: what the processor's cache holds.
 CHUNK = 2**16
 SMALLEST_SPAN = 2.0**-20
 LEVELS = 255
