@@ -9,10 +9,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from edgedl.compress.quantize.dynamic import QuantizeDynamic
-from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stages import STAGES
+from edgedl.compress.stages import STAGES, AnyStage
 from edgedl.runtime.errors import BadInputError
 
 
@@ -25,7 +23,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     description: str
-    stages: tuple[QuantizeStatic | RoundWeights | QuantizeDynamic, ...] = ()
+    stages: tuple[AnyStage, ...] = ()
 
 
 DEFAULT = "default"
