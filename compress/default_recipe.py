@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from edgedl.compress.graph.operators import ATTENTION, RECURRENT, WEIGHTED
+from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
@@ -13,7 +13,7 @@ def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
     fastest is measured afterwards, and recommended.
     """
     targets = {node.target for node in graph.graph.nodes}
-    for kind, operators in (("recurrent", RECURRENT), ("attention", ATTENTION)):
+    for kind, operators in (("recurrent", RECURRENT), ("attention", ATTENTION | MATRIX_PRODUCTS)):
         if targets & operators:
             return "dynamic_w8_afp32", f"the network has {kind} layers"
     if targets & WEIGHTED.keys():

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
 
+# Values, and ids of words or categories.
+INPUT_TYPES = ("float32", "int64", "int32")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -15,7 +18,7 @@ class Subject:
 
     Attributes:
         name: what bundle and report call it.
-        module: the network, float32; it takes and returns tensors [N, ...].
+        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones.
         task: data splits and score.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
@@ -31,15 +34,16 @@ class Subject:
     free_axes: tuple[int, ...] = (0,)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return the first two calibration samples, one float32 tensor [2, ...] per input.
+        """Return the first two calibration samples, one tensor [2, ...] per input.
 
         Raises:
-            BadInputError: the inputs are not float32.
+            BadInputError: an input is of a type that no file takes.
         """
         batch = next(iter(self.task.batches("calibration", 2)))
         for index, x in enumerate(batch.inputs):
-            if str(x.dtype) != "float32":
+            if str(x.dtype) not in INPUT_TYPES:
                 raise BadInputError(
-                    f"input {index} of task '{self.task.name}' is {x.dtype}, expected float32"
+                    f"input {index} of task '{self.task.name}' is {x.dtype}, "
+                    f"expected one of {', '.join(INPUT_TYPES)}"
                 )
         return tuple(torch.tensor(x) for x in batch.inputs)

@@ -11,6 +11,8 @@ def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
     """Return a copy that computes in float16 between casts at its inputs and outputs."""
     half = copy_graph(graph).half()
     for node in input_nodes(half):
+        if not node.meta["val"].is_floating_point():
+            continue
         cast = _cast(half.graph, node, node.next, torch.float16)
         for user in [u for u in node.users if u is not cast]:
             user.replace_input_with(node, cast)

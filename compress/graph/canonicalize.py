@@ -3,6 +3,9 @@
 Every rewrite is exact up to float rounding; ``trace`` checks that.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -12,6 +15,12 @@ from edgedl.compress.graph.edit import (
     insert_call,
     insert_constant,
     is_constant,
+)
+from edgedl.compress.graph.open_operators import (
+    crop_transposed_convolution,
+    open_attention,
+    open_silu,
+    open_split,
 )
 from edgedl.compress.graph.operators import WEIGHTED, aten
 
@@ -24,16 +33,12 @@ def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
         elif node.target in (aten.dropout.default, aten.detach_.default, aten.alias.default):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
-        elif node.target is aten.batch_norm.default:
-            fold_batch_norm(module, node)
         elif node.target is aten.adaptive_avg_pool2d.default and _is_global_pool(node):
             pool_to_mean(module, node, keepdim=True)
         elif node.target is aten.mean.dim and _is_spatial_mean(node):
             pool_to_mean(module, node, keepdim=False)
-        elif node.target in (aten.silu.default, aten.silu_.default):
-            open_silu(module, node)
-        elif node.target in (aten.mul.Tensor, aten.div.Tensor):
-            affine_to_depthwise(module, node)
+        elif node.target in REWRITES:
+            REWRITES[node.target](module, node)
     return finish(module)
 
 
@@ -105,21 +110,6 @@ def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
     _replace_by_depthwise(module, node, x, factor, -offset * factor)
 
 
-def open_silu(module: fx.GraphModule, node: fx.Node) -> None:
-    """Write SiLU as what it is, ``x * sigmoid(x)``: runtimes have int8 kernels for those two.
-
-    Source: Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units", 2018, equation 6.
-    """
-    x = node.args[0]
-    gate = insert_call(module.graph, node, aten.sigmoid.default, x)
-    product = insert_call(module.graph, node, aten.mul.Tensor, x, gate)
-    for new in (gate, product):
-        new.meta["val"] = node.meta["val"]
-    node.replace_all_uses_with(product)
-    # Written in place it would still run, for what it does to its input.
-    module.graph.erase_node(node)
-
-
 def pool_to_mean(module: fx.GraphModule, node: fx.Node, keepdim: bool) -> None:
     """Write a global average pool or spatial mean as a mean that keeps its dimensions.
 
@@ -166,3 +156,17 @@ def _path(node: object) -> str:
     if not isinstance(node, fx.Node):
         raise TypeError(f"expected a constant of the graph, got {node!r}")
     return str(node.target)
+
+
+REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
+    aten.batch_norm.default: fold_batch_norm,
+    aten.mul.Tensor: affine_to_depthwise,
+    aten.div.Tensor: affine_to_depthwise,
+    aten.silu.default: open_silu,
+    aten.silu_.default: open_silu,
+    aten.scaled_dot_product_attention.default: open_attention,
+    aten.split.Tensor: open_split,
+    aten.split_with_sizes.default: open_split,
+    aten.chunk.default: open_split,
+    aten.conv_transpose2d.input: crop_transposed_convolution,
+}

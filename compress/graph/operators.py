@@ -30,7 +30,8 @@ FUSED_ACTIVATIONS: frozenset[Any] = frozenset(
 # Operators after which such an activation is folded.
 ACTIVATION_PRODUCERS: frozenset[Any] = frozenset({*WEIGHTED, aten.add.Tensor, aten.add_.Tensor})
 
-# Operators that only move values: output and input share one encoding.
+# Operators whose output lies among the values of their input, so that both share one encoding:
+# they move, choose or average values.
 PASS_THROUGH: frozenset[Any] = frozenset(
     {
         aten.view.default,
@@ -41,6 +42,14 @@ PASS_THROUGH: frozenset[Any] = frozenset(
         aten.max_pool1d.default,
         aten.max_pool2d.default,
         aten.avg_pool2d.default,
+        aten.adaptive_avg_pool2d.default,
+        aten.amax.default,
+        aten.upsample_nearest2d.vec,
+        aten.upsample_bilinear2d.vec,
+        aten.channel_shuffle.default,
+        aten.pixel_shuffle.default,
+        aten.pixel_unshuffle.default,
+        aten.expand.default,
         aten.slice.Tensor,
         aten.select.int,
         aten.unsqueeze.default,
@@ -55,7 +64,21 @@ PASS_THROUGH: frozenset[Any] = frozenset(
 
 # Operators that compute in int8 and have an encoding of their own.
 ELEMENTWISE: frozenset[Any] = frozenset(
-    {aten.add.Tensor, aten.add_.Tensor, aten.mul.Tensor, aten.mean.dim}
+    {
+        aten.add.Tensor,
+        aten.add_.Tensor,
+        aten.sub.Tensor,
+        aten.mul.Tensor,
+        aten.maximum.default,
+        aten.minimum.default,
+        aten.mean.dim,
+        aten.sum.dim_IntList,
+        aten.leaky_relu.default,
+        aten.leaky_relu_.default,
+        aten.hardswish.default,
+        aten.hardswish_.default,
+        aten.gelu.default,
+    }
 )
 
 # Layers that step through time in one operator.
@@ -108,7 +131,18 @@ def moves_values(node: fx.Node) -> bool:
         ceil_mode = len(node.args) > 4 and bool(node.args[4])
         counts_padding = len(node.args) < 6 or bool(node.args[5])
         return counts_padding and not ceil_mode
+    if node.target is aten.adaptive_avg_pool2d.default:
+        return _divides(node)
     return True
+
+
+def _divides(pool: fx.Node) -> bool:
+    """Say whether the windows of an adaptive pool are all of one size."""
+    source = pool.args[0]
+    if not isinstance(source, fx.Node) or "val" not in source.meta:
+        return False
+    before, after = source.meta["val"].shape[-2:], pool.meta["val"].shape[-2:]
+    return all(isinstance(b, int) and b % a == 0 for b, a in zip(before, after, strict=True))
 
 
 def is_quantizable(node: fx.Node) -> bool:

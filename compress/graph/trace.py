@@ -11,6 +11,7 @@ from edgedl.compress.export.errors import first_line
 from edgedl.compress.graph.canonicalize import canonicalize
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.subject import INPUT_TYPES
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.quiet import quiet
 
@@ -29,7 +30,8 @@ def trace(
 
     Args:
         module: network in evaluation mode.
-        example_inputs: one tensor per argument, each [B, ...] with B >= 1.
+        example_inputs: one tensor per argument, each [B, ...] with B >= 1; float32, or int64 or
+            int32 for ids.
         free_axes: axes of every input whose size may differ from call to call; 0 is the batch.
 
     Returns:
@@ -69,14 +71,17 @@ def trace(
 
 
 def _check_interface(graph: fx.GraphModule) -> None:
-    for node in [*input_nodes(graph), *output_nodes(graph)]:
+    inputs = input_nodes(graph)
+    for node in [*inputs, *output_nodes(graph)]:
         value = node.meta.get("val")
         if value is None:
             continue
-        if value.dtype != torch.float32:
+        if node in inputs and str(value.dtype).removeprefix("torch.") not in INPUT_TYPES:
             raise TraceError(
-                f"input or output '{node.name}' is {value.dtype}: only float32 is supported"
+                f"input '{node.name}' is {value.dtype}: it can be {', '.join(INPUT_TYPES)}"
             )
+        if node not in inputs and value.dtype != torch.float32:
+            raise TraceError(f"output '{node.name}' is {value.dtype}: it must be float32")
         if value.ndim == 0 or isinstance(value.shape[0], int):
             raise TraceError(
                 f"output '{node.name}' has the shape {list(value.shape)}: its first dimension "

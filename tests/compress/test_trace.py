@@ -94,8 +94,8 @@ def test_what_cannot_be_exported_is_one_readable_line(module: nn.Module, reason:
         (lambda _, x: F.dropout(x, 0.5, training=True), "does its forward depend on randomness"),
         (lambda _, x: torch.log(x - 1e9), "output 0 of the module is not finite"),
         (lambda _, x: (x, x / 0.0), "output 1 of the module is not finite"),
-        (lambda _, x: x.argmax(1), "'argmax' is torch.int64: only float32"),
-        (lambda _, x: x.double(), "is torch.float64: only float32"),
+        (lambda _, x: x.argmax(1), "'argmax' is torch.int64: it must be float32"),
+        (lambda _, x: x.double(), "is torch.float64: it must be float32"),
     ],
 )
 def test_graphs_that_are_not_the_module_are_refused(
@@ -111,3 +111,12 @@ def test_training_behaviour_is_switched_off() -> None:
     graph = trace(module, (noise(4, 3),))
     x = noise(6, 3, seed=1)
     torch.testing.assert_close(graph(x), module.eval()(x))
+
+
+def test_ids_can_be_inputs() -> None:
+    embedding = nn.Embedding(7, 4).eval()
+    ids = torch.randint(7, (2, 3))
+    graph = trace(embedding, (ids,))
+    torch.testing.assert_close(graph(ids), embedding(ids))
+    with pytest.raises(TraceError, match="it can be float32, int64, int32"):
+        trace(Net(lambda _, x: x.float()), (ids.to(torch.uint8),))

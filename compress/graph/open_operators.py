@@ -1,0 +1,124 @@
+"""Write composite operators as the simpler ones that the quantizer and the runtimes know."""
+
+import math
+import operator
+from typing import Any
+
+from torch import fx
+
+from edgedl.compress.graph.edit import get_tensor, insert_call, insert_constant, is_constant
+from edgedl.compress.graph.operators import WEIGHTED, aten, moves_values
+
+
+def open_silu(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write SiLU as what it is, ``x * sigmoid(x)``: runtimes have int8 kernels for those two.
+
+    Source: Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units", 2018, equation 6.
+    """
+    x = node.args[0]
+    gate = _call(module, node, aten.sigmoid.default, x)
+    _replace(module, node, _call(module, node, aten.mul.Tensor, x, gate))
+
+
+def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write attention without a mask as matmul, softmax, matmul; the scale goes into the query.
+
+    With a mask it stays whole and computes in float: the mask's huge values leave no integers for
+    the scores.
+
+    Source: Vaswani et al., "Attention is all you need", 2017, equation 1.
+    """
+    query, key, value = node.args[:3]
+    rest = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
+    options: dict[str, Any] = {**rest, **node.kwargs}
+    scale = options.pop("scale", None)
+    if any(options.values()) or not isinstance(query, fx.Node) or not isinstance(key, fx.Node):
+        return
+    scale = 1 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale)
+    shared = query in (key, value)
+    if shared or not _scale_producer(module, query, scale):
+        query = _call(module, node, aten.mul.Tensor, query, scale)
+    turned = _call(module, node, aten.transpose.int, key, -2, -1)
+    scores = _call(module, node, aten.matmul.default, query, turned)
+    weights = _call(module, node, aten.softmax.int, scores, -1)
+    _replace(module, node, _call(module, node, aten.matmul.default, weights, value))
+
+
+def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:
+    """Multiply the weight and bias of the layer that made a value, if nothing else reads it."""
+    while moves_values(value) and len(value.users) == 1 and isinstance(value.args[0], fx.Node):
+        value = value.args[0]
+    if value.target not in WEIGHTED or len(value.users) != 1 or not is_constant(value.args[1]):
+        return False
+    for index in (1, 2):
+        constant = value.args[index] if len(value.args) > index else None
+        if isinstance(constant, fx.Node):
+            path = f"{constant.target}_{value.name}_scaled"
+            scaled = get_tensor(module, str(constant.target)) * factor
+            value.update_arg(index, insert_constant(module, value, path, scaled))
+    return True
+
+
+def open_split(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write a split or chunk as one slice per part: slices move values, a list has no encoding."""
+    x = node.args[0]
+    axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    sizes = [part.shape[axis] for part in node.meta["val"]]
+    for user in list(node.users):
+        if user.target is not operator.getitem or not isinstance(user.args[1], int):
+            return
+    for user in list(node.users):
+        index = int(user.args[1])  # type: ignore[arg-type]
+        start = sum(sizes[:index])
+        part = _call(module, user, aten.slice.Tensor, x, axis, start, start + sizes[index])
+        _replace(module, user, part)
+    module.graph.erase_node(node)
+
+
+def crop_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write the padding of a transposed convolution as a crop of its output.
+
+    The TFLite converter has no form for padding, unless the output is exactly ``stride`` times as
+    large as the input; then it stays.
+
+    Source: Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
+    """
+    given: tuple[Any, ...] = node.args
+    defaults: tuple[Any, ...] = (None, [1, 1], [0, 0], [0, 0], 1, [1, 1])
+    every = given + defaults[len(given) - 2 :]
+    x, weight, bias, strides, padding, extra, groups, dilation = every
+    before, after = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
+    fixed = all(isinstance(size, int) for size in (*before, *after))
+    grows_by_stride = all(a == b * s for a, b, s in zip(after, before, strides, strict=True))
+    beyond = any(e > p for e, p in zip(extra, padding, strict=True))
+    if not fixed or not any(padding) or grows_by_stride or beyond:
+        return
+    result = _call(
+        module, node, node.target, x, weight, bias, strides, [0, 0], [0, 0], groups, dilation
+    )
+    for axis, (start, size) in enumerate(zip(padding, after, strict=True), start=2):
+        result = _call(module, node, aten.slice.Tensor, result, axis, start, start + size)
+    _replace(module, node, result)
+
+
+def _call(module: fx.GraphModule, before: fx.Node, function: Any, *arguments: Any) -> fx.Node:
+    """Insert a call whose shape is known to the rewrites after it."""
+    call = insert_call(module.graph, before, function, *arguments)
+    call.meta["val"] = function(*fx.map_arg(arguments, lambda n: _value(module, n)))
+    return call
+
+
+def _value(module: fx.GraphModule, node: fx.Node) -> Any:
+    """Return what stands for a node's value while shapes are computed."""
+    if "val" in node.meta:
+        return node.meta["val"]
+    return get_tensor(module, str(node.target)).to("meta")
+
+
+def _replace(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
+    """Let everything read another node, and drop this one.
+
+    Written in place it would still run, for what it does to its input.
+    """
+    node.replace_all_uses_with(by)
+    module.graph.erase_node(node)

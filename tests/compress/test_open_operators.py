@@ -1,0 +1,95 @@
+"""Rewrites of composite operators: what they become, and that they compute the same."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import Net, noise
+from torch import Tensor, nn
+
+from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.trace import trace
+
+
+def targets(module: nn.Module, *inputs: Tensor) -> list[Any]:
+    """Trace (which compares graph and module) and return what the graph calls."""
+    return [n.target for n in trace(module.eval(), inputs).graph.nodes if n.op == "call_function"]
+
+
+class Attention(nn.Module):
+    def __init__(self, shared: bool = False, **options: Any) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.shared, self.options = shared, options
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.q(x)
+        key = query if self.shared else self.k(x)
+        return F.scaled_dot_product_attention(query, key, self.v(x), **self.options)
+
+
+ATTENTION = aten.scaled_dot_product_attention.default
+
+
+def test_attention_is_two_products_around_a_softmax() -> None:
+    found = targets(Attention(), noise(3, 5, 8))
+    assert found.count(aten.matmul.default) == 2
+    assert found.count(aten.softmax.int) == 1
+    assert ATTENTION not in found
+    # The scale went into the query's weight.
+    assert aten.mul.Tensor not in found
+
+
+@pytest.mark.parametrize("scale", [None, 0.25])
+def test_a_query_that_others_read_is_scaled_by_itself(scale: float | None) -> None:
+    found = targets(Attention(shared=True, scale=scale), noise(3, 5, 8))
+    assert found.count(aten.mul.Tensor) == 1
+    assert ATTENTION not in found
+
+
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"attn_mask": torch.ones(5, 5).tril()}])
+def test_masked_attention_stays_whole(options: dict[str, Any]) -> None:
+    assert ATTENTION in targets(Attention(**options), noise(3, 5, 8))
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        lambda x: x.split(2, 1),
+        lambda x: x.split([1, 4], 1),
+        lambda x: x.chunk(3, 1),
+        lambda x: x.chunk(2, -1),
+    ],
+)
+def test_a_split_is_slices(split: Any) -> None:
+    net = Net(lambda net, x: torch.cat([*reversed(split(x)), split(x)[0]], 1))
+    if split(noise(2, 5, 4))[0].shape[2] != 4:
+        net = Net(lambda net, x: torch.cat(tuple(reversed(split(x))), -1))
+    found = targets(net, noise(2, 5, 4))
+    assert aten.slice.Tensor in found
+    assert not {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default} & {*found}
+
+
+@pytest.mark.parametrize(
+    ("options", "cropped"),
+    [
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, True),
+        ({"kernel_size": 5, "stride": 2, "padding": 2, "output_padding": 0, "groups": 2}, True),
+        ({"kernel_size": 3, "stride": 1, "padding": 2, "dilation": 2, "bias": False}, False),
+        ({"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2}, True),
+        ({"kernel_size": 4, "stride": 2, "padding": 1}, False),
+        ({"kernel_size": 3, "stride": 2}, False),
+    ],
+)
+def test_a_transposed_convolution_is_cropped_where_it_must(
+    options: dict[str, Any], cropped: bool
+) -> None:
+    found = targets(nn.ConvTranspose2d(4, 6, **options), noise(2, 4, 5, 6))
+    assert found.count(aten.slice.Tensor) == (2 if cropped else 0)
+
+
+def test_the_shapes_of_new_operators_are_known() -> None:
+    graph = trace(Attention().eval(), (noise(3, 5, 8),))
+    called = [n for n in graph.graph.nodes if n.op == "call_function"]
+    assert all(isinstance(n.meta["val"], Tensor) for n in called)

@@ -1,0 +1,331 @@
+"""Small networks, each with one operator between two layers that every runtime has in int8."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Function = Callable[..., Any]
+Make = Callable[[], nn.Module]
+
+MAP = (4, 8, 8)
+SERIES = (4, 16)
+TOKENS = (6, 8)
+
+
+@dataclass(frozen=True)
+class OperatorCase:
+    """An operator in a network around it.
+
+    Attributes:
+        family: kind of operator, for people.
+        name: the operator.
+        make: builds the network; seeded by who calls it.
+        shapes: one per input, without the batch.
+        ids: inputs are whole numbers below this instead of float32 noise; 0 for noise.
+    """
+
+    family: str
+    name: str
+    make: Make
+    shapes: tuple[tuple[int, ...], ...]
+    ids: int = 0
+
+    def inputs(self, samples: int) -> tuple[Tensor, ...]:
+        """Return random inputs, one tensor [samples, ...] each, always the same."""
+        generator = torch.Generator().manual_seed(0)
+        if self.ids:
+            return tuple(
+                torch.randint(self.ids, (samples, *s), generator=generator) for s in self.shapes
+            )
+        return tuple(torch.randn(samples, *s, generator=generator) for s in self.shapes)
+
+
+class _Around(nn.Module):
+    """layer -> operator -> layer, for the maps of a picture, a series, or tokens."""
+
+    def __init__(self, operator: Function, before: nn.Module, after: nn.Module) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.operator(self.before(x)))
+
+
+class _Branches(nn.Module):
+    """Two layers on one input, an operator on both, a layer behind it."""
+
+    def __init__(
+        self, operator: Function, left: nn.Module, right: nn.Module, after: nn.Module
+    ) -> None:
+        super().__init__()
+        self.left, self.right, self.after = left, right, after
+        self.operator = operator
+
+    def forward(self, x: Tensor) -> Any:
+        return self.after(self.operator(F.relu(self.left(x)), self.right(x)))
+
+
+class _Attention(nn.Module):
+    """Two heads of attention as transformers write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).view(-1, 6, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.o(mixed.transpose(1, 2).reshape(-1, 6, 8))  # type: ignore[no-any-return]
+
+
+class _SqueezeExcite(nn.Module):
+    """A gate per channel, from the mean of its map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        return x * torch.sigmoid(gate)
+
+
+class _Tied(nn.Module):
+    """One convolution used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(F.relu(self.layer(x)))  # type: ignore[no-any-return]
+
+
+class _Embedded(nn.Module):
+    """Ids of words, looked up and joined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.after = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.after(self.table(ids))  # type: ignore[no-any-return]
+
+
+class _First(nn.Module):
+    """The sequence of outputs of a recurrent layer, without its state."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[0]  # type: ignore[no-any-return]
+
+
+class _TwoOutputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(4, 3, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.left(x), self.right(x)
+
+
+class _TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(4, 3, 3), nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.relu(self.left(x) + self.right(y))
+
+
+def _on_map(operator: Function, channels: int = 4) -> Make:
+    return lambda: _Around(operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(channels, 3, 1))
+
+
+def _on_tokens(operator: Function, width: int = 8) -> Make:
+    return lambda: _Around(operator, nn.Linear(8, 8), nn.Linear(width, 3))
+
+
+def _map_layer(make: Make, channels: int = 4) -> Make:
+    return lambda: _on_map(make(), channels)()
+
+
+def _token_layer(make: Make, width: int = 8) -> Make:
+    return lambda: _on_tokens(make(), width)()
+
+
+def _joined(operator: Function, channels: int = 4) -> Make:
+    return lambda: _Branches(
+        operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(channels, 3, 1)
+    )
+
+
+def _trained_norm(norm: nn.Module) -> nn.Module:
+    """Give a norm weights that are not trivial."""
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.uniform_(0.5, 1.5)
+        for name, buffer in norm.named_buffers():
+            if name.startswith("running"):
+                buffer.uniform_(0.5, 1.5)
+    return norm
+
+
+def _layer_cases() -> list[OperatorCase]:
+    layers: list[tuple[str, Make, int]] = [
+        ("Conv2d", lambda: nn.Conv2d(4, 4, 3, padding=1), 4),
+        ("Conv2d, strided", lambda: nn.Conv2d(4, 4, 3, stride=2, padding=1), 4),
+        ("Conv2d, dilated", lambda: nn.Conv2d(4, 4, 3, dilation=2), 4),
+        ("Conv2d, 'same' padding", lambda: nn.Conv2d(4, 4, 3, padding="same"), 4),
+        ("Conv2d, depthwise", lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4), 4),
+        ("Conv2d, grouped", lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), 4),
+        ("ConvTranspose2d", lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1), 4),
+        ("ConvTranspose2d, grouped", lambda: nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2), 4),
+        ("squeeze-excite", _SqueezeExcite, 4),
+        ("tied weights", _Tied, 4),
+    ]
+    cases = [OperatorCase("layer", n, _map_layer(m, c), (MAP,)) for n, m, c in layers]
+    return [
+        *cases,
+        OperatorCase("layer", "Conv1d", lambda: nn.Conv1d(4, 3, 3), (SERIES,)),
+        OperatorCase("layer", "Linear, [N, C]", lambda: nn.Linear(8, 3), ((8,),)),
+        OperatorCase("layer", "Linear, [N, T, C]", lambda: nn.Linear(8, 3), (TOKENS,)),
+        OperatorCase("layer", "Embedding", _Embedded, ((6,),), ids=20),
+        OperatorCase("layer", "two inputs", _TwoInputs, (MAP, (2, 8, 8))),
+        OperatorCase("layer", "two outputs", _TwoOutputs, (MAP,)),
+    ]
+
+
+def _activation_cases() -> list[OperatorCase]:
+    functions: dict[str, Function] = {
+        "ReLU": F.relu,
+        "ReLU6": F.relu6,
+        "Hardtanh": F.hardtanh,
+        "LeakyReLU": F.leaky_relu,
+        "ELU": F.elu,
+        "Sigmoid": torch.sigmoid,
+        "Tanh": torch.tanh,
+        "SiLU": F.silu,
+        "Hardswish": F.hardswish,
+        "Hardsigmoid": F.hardsigmoid,
+        "GELU": F.gelu,
+        "GELU, tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "Softplus": F.softplus,
+        "Mish": F.mish,
+        "exp": lambda x: torch.exp(-x.abs()),
+    }
+    cases = [OperatorCase("activation", n, _on_map(f), (MAP,)) for n, f in functions.items()]
+    prelu = _map_layer(lambda: nn.PReLU(4))
+    return [*cases, OperatorCase("activation", "PReLU", prelu, (MAP,))]
+
+
+def _norm_cases() -> list[OperatorCase]:
+    maps: dict[str, Make] = {
+        "BatchNorm2d, folded": lambda: nn.Sequential(
+            nn.Conv2d(4, 4, 1), _trained_norm(nn.BatchNorm2d(4))
+        ),
+        "BatchNorm2d, alone": lambda: nn.Sequential(nn.ReLU(), _trained_norm(nn.BatchNorm2d(4))),
+        "InstanceNorm2d": lambda: _trained_norm(nn.InstanceNorm2d(4, affine=True)),
+        "GroupNorm": lambda: _trained_norm(nn.GroupNorm(2, 4)),
+        "LocalResponseNorm": lambda: nn.LocalResponseNorm(3),
+    }
+    tokens: dict[str, Make] = {
+        "LayerNorm": lambda: _trained_norm(nn.LayerNorm(8)),
+        "RMSNorm": lambda: _trained_norm(nn.RMSNorm(8)),
+    }
+    return [
+        *(OperatorCase("norm", n, _map_layer(m), (MAP,)) for n, m in maps.items()),
+        *(OperatorCase("norm", n, _token_layer(m), (TOKENS,)) for n, m in tokens.items()),
+    ]
+
+
+def _arithmetic_cases() -> list[OperatorCase]:
+    pairs: dict[str, Function] = {
+        "add": torch.add,
+        "sub": torch.sub,
+        "mul": torch.mul,
+        "div": lambda x, y: x / (1 + y.abs()),
+        "maximum": torch.maximum,
+    }
+    cases = [OperatorCase("arithmetic", n, _joined(f), (MAP,)) for n, f in pairs.items()]
+    concat = _joined(lambda x, y: torch.cat([x, y], 1), 8)
+    tokens: dict[str, Make] = {
+        "softmax": _on_tokens(lambda x: torch.softmax(x, -1)),
+        "matmul of two activations": _on_tokens(lambda x: x @ x.transpose(1, 2), 6),
+        "scaled_dot_product_attention": _token_layer(_Attention),
+    }
+    scaled = _on_map(lambda x: x * 0.25 + 1.0)
+    return [
+        *cases,
+        OperatorCase("arithmetic", "scalar mul and add", scaled, (MAP,)),
+        *(OperatorCase("arithmetic", n, m, (TOKENS,)) for n, m in tokens.items()),
+        OperatorCase("movement", "cat", concat, (MAP,)),
+    ]
+
+
+def _movement_cases() -> list[OperatorCase]:
+    functions: dict[str, tuple[Function, int]] = {
+        "split": (lambda x: torch.cat(tuple(reversed(x.split(2, 1))), 1), 4),
+        "chunk": (lambda x: torch.cat(tuple(reversed(x.chunk(2, 1))), 1), 4),
+        "slice": (lambda x: x[:, 1:3], 2),
+        "channel shuffle": (lambda x: F.channel_shuffle(x, 2), 4),
+        "pixel shuffle": (lambda x: F.pixel_shuffle(x, 2), 1),
+        "pad with zeros": (lambda x: F.pad(x, (1, 1, 1, 1)), 4),
+        "pad, reflected": (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), 4),
+        "resize, nearest": (lambda x: F.interpolate(x, scale_factor=2.0), 4),
+        "resize, bilinear": (
+            lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False),
+            4,
+        ),
+    }
+    cases = [OperatorCase("movement", n, _on_map(f, c), (MAP,)) for n, (f, c) in functions.items()]
+    flat = lambda: nn.Sequential(nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(72, 3))  # noqa: E731
+    return [*cases, OperatorCase("movement", "flatten", flat, (MAP,))]
+
+
+def _pooling_cases() -> list[OperatorCase]:
+    functions: dict[str, Function] = {
+        "MaxPool2d": lambda x: F.max_pool2d(x, 2),
+        "AvgPool2d": lambda x: F.avg_pool2d(x, 2),
+        "AvgPool2d, padded": lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False),
+        "AdaptiveAvgPool2d(1)": lambda x: F.adaptive_avg_pool2d(x, 1),
+        "AdaptiveAvgPool2d(2)": lambda x: F.adaptive_avg_pool2d(x, 2),
+        "mean over height and width": lambda x: x.mean((2, 3), keepdim=True),
+        "amax over height and width": lambda x: x.amax((2, 3), keepdim=True),
+        "sum over height and width": lambda x: x.sum((2, 3), keepdim=True),
+    }
+    return [OperatorCase("pooling", n, _on_map(f), (MAP,)) for n, f in functions.items()]
+
+
+def _recurrent_cases() -> list[OperatorCase]:
+    layers: dict[str, Make] = {
+        "LSTM": lambda: nn.LSTM(8, 8, batch_first=True),
+        "GRU": lambda: nn.GRU(8, 8, batch_first=True),
+        "RNN": lambda: nn.RNN(8, 8, batch_first=True),
+    }
+
+    def around(make: Make) -> Make:
+        return lambda: nn.Sequential(_First(make()), nn.Linear(8, 3))
+
+    return [OperatorCase("recurrent", n, around(m), (TOKENS,)) for n, m in layers.items()]
+
+
+def operator_cases() -> list[OperatorCase]:
+    """Return every case, by family."""
+    return [
+        *_layer_cases(),
+        *_activation_cases(),
+        *_norm_cases(),
+        *_arithmetic_cases(),
+        *_movement_cases(),
+        *_pooling_cases(),
+        *_recurrent_cases(),
+    ]

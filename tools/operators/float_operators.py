@@ -1,0 +1,59 @@
+"""What a quantized file still computes in float, once its runtime has fused what it can."""
+
+import tempfile
+from pathlib import Path
+
+from edgedl.tools.modelfile.tflite_layers import read_tflite_layers
+
+# ONNX Runtime's integer operators, by how their names begin.
+_INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
+# Operators that change no value, or turn floats into integers and back.
+_MOVING = {
+    "Cast",
+    "Concat",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Expand",
+    "Gather",
+    "MaxPool",
+    "NhwcMaxPool",
+    "QuantizeLinear",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+}
+
+
+def float_operators(model: bytes, backend: str) -> list[str]:
+    """Return the kinds of operators that compute in float in an "ort" or "tflite" file, sorted."""
+    return _in_tflite(model) if backend == "tflite" else _in_onnx_runtime(model)
+
+
+def _in_onnx_runtime(model: bytes) -> list[str]:
+    import onnx
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(str(path)).graph.node
+    return sorted({n.op_type for n in nodes if not n.op_type.startswith(_INTEGER)} - _MOVING)
+
+
+def _in_tflite(model: bytes) -> list[str]:
+    moving = {"QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SLICE", "CONCATENATION", "GATHER"}
+    layers = read_tflite_layers(model, "the file")
+    return sorted(
+        {
+            layer.operator
+            for layer in layers
+            if layer.inputs == "float32" and layer.weight is None and layer.operator not in moving
+        }
+    )
