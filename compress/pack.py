@@ -23,6 +23,7 @@ from edgedl.compress.recipe import Recipe, keep_float, load_recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.manifest import Artifact, Manifest, TaskRecord, TensorSpec
@@ -100,9 +101,16 @@ def compress(
     bundle = Bundle.open(folder)
     artifacts = []
     outputs = GraphOutputs(subject.task)
+    runnable = [b.artifact.name for b in built if b.artifact.backend != "tensorrt"]
+    crashes = find_crashes(folder, runnable)
     for item in built:
         report(f"check {item.artifact.name}")
         try:
+            if item.artifact.name in crashes:
+                raise ExportError(
+                    f"{item.artifact.name} crashes its runtime (signal "
+                    f"{crashes[item.artifact.name]}): nothing is wrong with the file's form"
+                )
             artifacts.append(_with_parity(state, bundle, item, outputs))
         except (ExportError, BadInputError) as error:
             if item.artifact.name == REFERENCE:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -42,8 +43,15 @@ def check_tensorrt(model: bytes) -> Verdict:
     if problems:
         return Verdict("edgedl's TensorRT lint", False, problems[0])
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        return Verdict("edgedl's TensorRT lint (tensorrt-rtx is not installed)", True, "")
+        return Verdict(checker(), True, "")
     return _build_in_child(model)
+
+
+def checker() -> str:
+    """Return who says what TensorRT takes on this machine."""
+    if importlib.util.find_spec("tensorrt_rtx") is None:
+        return "edgedl's TensorRT lint (tensorrt-rtx is not installed)"
+    return f"tensorrt-rtx {version('tensorrt-rtx')} (parser and builder)"
 
 
 def lint(model: onnx.ModelProto) -> list[str]:
@@ -93,5 +101,4 @@ def _build_in_child(model: bytes) -> Verdict:
     if done.returncode != 0:
         return Verdict("tensorrt-rtx", False, f"its process ended with {done.returncode}")
     answer = json.loads(done.stdout.splitlines()[-1])
-    checker = f"tensorrt-rtx {answer['version']} (parser and builder)"
-    return Verdict(checker, answer["accepted"], answer["reason"])
+    return Verdict(checker(), answer["accepted"], answer["reason"])

@@ -51,4 +51,4 @@ def build(path: str) -> tuple[bool, str]:
 
 if __name__ == "__main__":
     accepted, reason = build(sys.argv[1])
-    print(json.dumps({"version": trt.__version__, "accepted": accepted, "reason": reason}))
+    print(json.dumps({"accepted": accepted, "reason": reason}))

@@ -43,8 +43,16 @@ def _in_onnx_runtime(model: bytes) -> list[str]:
         options.log_severity_level = 4
         options.optimized_model_filepath = str(path)
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        nodes = onnx.load(str(path)).graph.node
-    return sorted({n.op_type for n in nodes if not n.op_type.startswith(_INTEGER)} - _MOVING)
+        graph = onnx.load(str(path)).graph
+    # What is computed of shapes alone.
+    sizes = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.INT64}
+    found = set()
+    for node in graph.node:
+        if node.op_type == "Shape" or all(name in sizes for name in node.input):
+            sizes.update(node.output)
+        elif not node.op_type.startswith(_INTEGER):
+            found.add(node.op_type)
+    return sorted(found - _MOVING)
 
 
 def _in_tflite(model: bytes) -> list[str]:

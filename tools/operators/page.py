@@ -1,0 +1,61 @@
+"""The operator matrix as a page of documentation."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from edgedl.tools.operators.matrix import ARTIFACTS, Cell, Row
+from edgedl.tools.report.table import to_markdown
+
+INTRODUCTION = """# Operators
+
+What each runtime makes of each operator. Every row is a small network with that operator between
+two layers, compressed for every target; every file was run by its runtime and held against the
+torch graph. TensorRT's files were checked by {tensorrt}.
+This page is written by `edgedl operators --out docs/operators.md`.
+
+- **yes**: the file is there, and right; an int8 file computes it in integers.
+- **float: X**: the file is there, and right, and computes X in float.
+- **no**: there is no such file; the number is the reason's, below the tables.
+"""
+
+
+def render_page(rows: Sequence[Row], tensorrt: str) -> str:
+    """Return the page.
+
+    Args:
+        rows: of ``support_matrix``.
+        tensorrt: what stood in for TensorRT.
+    """
+    reasons: list[str] = []
+    parts = [INTRODUCTION.format(tensorrt=tensorrt), _counts(rows)]
+    for family in dict.fromkeys(row.family for row in rows):
+        lines = [
+            [row.operator, *(_text(row.cells[name], reasons) for name in ARTIFACTS)]
+            for row in rows
+            if row.family == family
+        ]
+        parts.append(
+            f"## {family.capitalize()}\n\n{to_markdown(['operator', *ARTIFACTS], lines)}\n"
+        )
+    listed = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
+    parts.append(f"## Reasons\n\n{listed or 'Nothing was refused.'}\n")
+    return "\n".join(parts)
+
+
+def _counts(rows: Sequence[Row]) -> str:
+    lines = []
+    for name in ARTIFACTS:
+        found = Counter(row.cells[name].outcome for row in rows)
+        lines.append([name, *(str(found[o]) for o in ("runs", "partly", "refused"))])
+    table = to_markdown(["file", "yes", "float", "no"], lines)
+    return f"{len(rows)} operators:\n\n{table}\n"
+
+
+def _text(cell: Cell, reasons: list[str]) -> str:
+    if cell.outcome == "runs":
+        return "yes"
+    if cell.outcome == "partly":
+        return f"float: {cell.detail}"
+    if cell.detail not in reasons:
+        reasons.append(cell.detail)
+    return f"no ({reasons.index(cell.detail) + 1})"
