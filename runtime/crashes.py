@@ -24,7 +24,8 @@ def find_crashes(folder: Path, names: Sequence[str]) -> dict[str, int]:
     Returns:
         Artifact name -> number of the signal that ended the process.
     """
-    pending, crashes = list(names), {}
+    pending = list(names)
+    crashes: dict[str, int] = {}
     while pending:
         command = [sys.executable, "-m", "edgedl.runtime.crashes", str(folder), *pending]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +10,14 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 4000
-Z95 = 1.959963984540054
+CONFIDENCE = 0.95
 # Fewer calls than this certify nothing, whatever the percentile (MLPerf's floor is one late call).
 LATE_CALLS_FLOOR = 1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its two-sided 95 % interval."""
+    """A number and its two-sided interval, of 95 % where nothing else is said."""
 
     value: float
     lo: float
@@ -58,7 +59,21 @@ def _bootstrap_median(values: Floats, seed: int) -> tuple[float, float]:
     return float(lo), float(hi)
 
 
-def paired_drop(baseline: Floats, candidate: Floats, seed: int = 0) -> Estimate:
+def quantile(confidence: float) -> float:
+    """Return how many standard deviations a two-sided interval of that confidence reaches.
+
+    >>> round(quantile(0.95), 3)
+    1.96
+    """
+    return NormalDist().inv_cdf((1 + confidence) / 2)
+
+
+Z95 = quantile(CONFIDENCE)
+
+
+def paired_drop(
+    baseline: Floats, candidate: Floats, seed: int = 0, confidence: float = CONFIDENCE
+) -> Estimate:
     """Return the mean of ``baseline - candidate`` over the same samples, with its interval.
 
     For scores of 0 and 1 the interval is Agresti and Min's (one pseudo-sample in each cell's
@@ -74,26 +89,51 @@ def paired_drop(baseline: Floats, candidate: Floats, seed: int = 0) -> Estimate:
     values, counts = np.unique(difference, return_counts=True)
     if set(np.unique(baseline)) | set(np.unique(candidate)) <= {0.0, 1.0}:
         lost, won = int((difference > 0).sum()), int((difference < 0).sum())
-        return _matched_proportions(lost, won, len(difference))
-    lo, hi = _bootstrap_mean(values, counts, seed)
+        return _matched_proportions(lost, won, len(difference), quantile(confidence))
+    lo, hi = _bootstrap_mean(values, counts, seed, confidence)
     return Estimate(float(difference.mean()), lo, hi)
 
 
-def _bootstrap_mean(values: Floats, counts: npt.NDArray[np.intp], seed: int) -> tuple[float, float]:
+def samples_to_decide(
+    baseline: Floats, candidate: Floats, limit: float, confidence: float = CONFIDENCE
+) -> int | None:
+    """Return how many more samples should show on which side of a limit the mean drop is.
+
+    The interval must shrink until it ends at the limit, with the mean and the spread as seen so
+    far. None where the mean is at the limit: no number of samples would show it.
+
+    Source: the sample size of an interval of a given width; Agresti, Min, 2005, section 2, for
+    the pseudo-sample that keeps the spread above 0.
+
+    >>> samples_to_decide(np.ones(100), np.r_[np.zeros(1), np.ones(99)], 0.02)
+    375
+    """
+    difference = baseline - candidate
+    count, distance = len(difference), abs(limit - float(difference.mean()))
+    if distance == 0.0:
+        return None
+    variance = (float((difference**2).sum()) + 1) / (count + 2) - float(difference.mean()) ** 2
+    needed = variance * (quantile(confidence) / distance) ** 2
+    return max(1, math.ceil(needed) - count)
+
+
+def _bootstrap_mean(
+    values: Floats, counts: npt.NDArray[np.intp], seed: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
     """Resample the mean of a sample given as distinct values and how often each occurs."""
     rng, total = np.random.default_rng(seed), int(counts.sum())
     means = np.array(
         [rng.multinomial(total, counts / total) @ values / total for _ in range(RESAMPLES)]
     )
-    lo, hi = np.quantile(means, [0.025, 0.975])
+    lo, hi = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(lo), float(hi)
 
 
-def _matched_proportions(lost: int, won: int, count: int) -> Estimate:
+def _matched_proportions(lost: int, won: int, count: int, z: float) -> Estimate:
     adjusted_lost, adjusted_won, adjusted_count = lost + 0.5, won + 0.5, count + 2
     center = (adjusted_lost - adjusted_won) / adjusted_count
     spread = adjusted_lost + adjusted_won - (adjusted_lost - adjusted_won) ** 2 / adjusted_count
-    half = Z95 * math.sqrt(spread) / adjusted_count
+    half = z * math.sqrt(spread) / adjusted_count
     return Estimate((lost - won) / count, max(-1.0, center - half), min(1.0, center + half))
 
 

@@ -16,6 +16,7 @@ from edgedl.runtime.golden import golden_inputs
 from edgedl.runtime.measure import Arm, Measurement, Protocol, measure
 from edgedl.runtime.runner import Runner, encode
 from edgedl.runtime.statistics import (
+    CONFIDENCE,
     block_median,
     certified_percentile,
     mcnemar_p,
@@ -23,6 +24,7 @@ from edgedl.runtime.statistics import (
     paired_drop,
     paired_ratio,
     required_samples,
+    samples_to_decide,
 )
 from edgedl.runtime.task import Scores, Task
 from edgedl.tools.entries import Entry
@@ -61,11 +63,15 @@ AMX = (
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to measure: thread counts (the first decides), the protocol, the drop budget."""
+    """What to measure: thread counts (the first decides), the protocol, the drop budget.
+
+    The budget's verdict is of an interval of that confidence.
+    """
 
     threads: tuple[int, ...] = (1, 2)
     protocol: Protocol = field(default_factory=Protocol)
     max_drop_pp: float | None = None
+    confidence: float = CONFIDENCE
     cold_starts: int = COLD_STARTS
 
 
@@ -98,7 +104,7 @@ def bench(
     timings: dict[int, dict[str, Measurement]] = {}
     for threads in settings.threads:
         report(f"time with {threads} thread(s)")
-        timings[threads] = _time(entries, threads, settings.protocol)
+        timings[threads] = time_entries(entries, threads, settings.protocol)
     candidates = []
     for entry in entries:
         report(f"cold start {entry.name}")
@@ -113,6 +119,7 @@ def bench(
         not_measured=(*missing, *(AMX if "amx_int8" in context.isa else ()), *UNMEASURED),
         max_drop_pp=settings.max_drop_pp,
         history=tuple(h.stage for h in entries[0].bundle.manifest.history),
+        confidence=settings.confidence,
     )
     samples = {
         f"{threads}/{name}": m.latency_ns
@@ -131,7 +138,9 @@ def score_entry(entry: Entry, task: Task) -> Scores:
     return np.concatenate(scores)
 
 
-def _time(entries: Sequence[Entry], threads: int, protocol: Protocol) -> dict[str, Measurement]:
+def time_entries(
+    entries: Sequence[Entry], threads: int, protocol: Protocol
+) -> dict[str, Measurement]:
     """Time all entries, and the baseline a second time, in one interleaved measurement."""
     arms: dict[str, Arm] = {}
     for name, entry in [(AGAIN, entries[0]), *((e.name, e) for e in entries)]:
@@ -165,7 +174,12 @@ def _candidate(
         runtime=open_backend(entry.artifact.backend).available().detail,
         size_bytes=entry.bundle.manifest.files[entry.artifact.path].size_bytes,
         score=Score(task.metric, score.value, len(scores[entry.name]), interval(score)),
-        drop=_drop(scores[entries[0].name], scores[entry.name], settings.max_drop_pp),
+        drop=drop_record(
+            scores[entries[0].name],
+            scores[entry.name],
+            settings.max_drop_pp,
+            settings.confidence,
+        ),
         latency=tuple(_latency(t, arms[entry.name]) for t, arms in timings.items()),
         speedup=tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items()),
         cold_start=_cold_start(entry, settings),
@@ -173,21 +187,29 @@ def _candidate(
     )
 
 
-def _drop(baseline: Scores, candidate: Scores, max_drop_pp: float | None) -> Drop:
+def drop_record(
+    baseline: Scores, candidate: Scores, max_drop_pp: float | None, confidence: float = CONFIDENCE
+) -> Drop:
+    """Return the drop between scores [N] of the same samples, judged against a budget."""
     if baseline is candidate:
         verdict = drop_verdict(0.0, 0.0, max_drop_pp)
         return Drop(pp=0.0, ci95=(0.0, 0.0), lost=0, won=0, p_value=1.0, verdict=verdict)
     estimate = paired_drop(baseline, candidate)
     lost, won = int((candidate < baseline).sum()), int((candidate > baseline).sum())
     binary = set(np.unique(baseline)) | set(np.unique(candidate)) <= {0.0, 1.0}
-    lo, hi = interval(estimate, 100)
+    lo, hi = interval(paired_drop(baseline, candidate, confidence=confidence), 100)
+    verdict = drop_verdict(lo, hi, max_drop_pp)
+    more = None
+    if verdict == "inconclusive" and max_drop_pp is not None:
+        more = samples_to_decide(baseline, candidate, max_drop_pp / 100, confidence)
     return Drop(
         pp=estimate.value * 100,
-        ci95=(lo, hi),
+        ci95=interval(estimate, 100),
         lost=lost,
         won=won,
         p_value=mcnemar_p(lost, won) if binary else None,
-        verdict=drop_verdict(lo, hi, max_drop_pp),
+        verdict=verdict,
+        more_samples=more,
     )
 
 

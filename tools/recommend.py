@@ -46,7 +46,7 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Rec
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
     """
     limit = DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
-    allowed = [c for c in candidates if c.drop.ci95[1] <= limit]
+    allowed = [c for c in candidates if _within(c.drop, max_drop_pp)]
     fastest = min(allowed, key=lambda c: c.speedup[0].ratio)
     rivals = [c for c in allowed if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
     chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
@@ -56,15 +56,22 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Rec
         name=chosen.name,
         reason=_reason(chosen, candidates[0], limit),
         notes=_notes(candidates),
-        budget_met=None if max_drop_pp is None else _budget_met(candidates, limit),
+        budget_met=None if max_drop_pp is None else _budget_met(candidates),
     )
 
 
-def _budget_met(candidates: Sequence[Candidate], limit: float) -> bool:
+def _within(drop: Drop, max_drop_pp: float | None) -> bool:
+    """Say whether a drop is certainly within the budget; its verdict knows the confidence."""
+    if max_drop_pp is None:
+        return drop.ci95[1] <= DEFAULT_MAX_DROP_PP
+    return drop.verdict == "within budget"
+
+
+def _budget_met(candidates: Sequence[Candidate]) -> bool:
     """Say whether a file of the strongest precision made is certainly within the budget."""
     made = {c.precision for c in candidates}
     strongest = next(p for p in ("int8", "dynamic_int8", "float16", "float32") if p in made)
-    return any(c.precision == strongest and c.drop.ci95[1] <= limit for c in candidates)
+    return any(c.precision == strongest and c.drop.verdict == "within budget" for c in candidates)
 
 
 def _reason(chosen: Candidate, baseline: Candidate, limit: float) -> str:

@@ -11,7 +11,7 @@ from edgedl.runtime.device import RunContext
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.files import atomic_write
 from edgedl.runtime.manifest import Parity
-from edgedl.runtime.statistics import Estimate
+from edgedl.runtime.statistics import CONFIDENCE, Estimate
 
 RESULT = "result.json"
 SAMPLES = "samples.npz"
@@ -45,6 +45,7 @@ class Drop(_Record, frozen=True):
         p_value: McNemar's exact test that losses and wins are equally likely; None for scores
             other than 0 and 1.
         verdict: against zero, or against the budget if one was given.
+        more_samples: where that is inconclusive, how many more should decide it.
     """
 
     pp: float
@@ -53,6 +54,7 @@ class Drop(_Record, frozen=True):
     won: int
     p_value: float | None
     verdict: DropVerdict
+    more_samples: int | None = None
 
 
 class Latency(_Record, frozen=True):
@@ -152,6 +154,40 @@ class Recommendation(_Record, frozen=True):
     budget_met: bool | None
 
 
+class Rung(_Record, frozen=True):
+    """One recipe that was tried for a budget, on samples that the final score does not use.
+
+    Attributes:
+        recipe: its name.
+        artifact: the file of it that came closest; None where none could be made.
+        drop: of that file. ratio: its latency over its own runtime's float32.
+        ratio_ci95: the ratio's interval.
+        outcome: what it was worth, in a few words; "taken" for the one that was chosen.
+    """
+
+    recipe: str
+    artifact: str | None
+    drop: Drop | None
+    ratio: float | None
+    ratio_ci95: Interval | None
+    outcome: str
+
+
+class Ladder(_Record, frozen=True):
+    """How a recipe was chosen for a budget.
+
+    Attributes:
+        rungs: in the order they were tried.
+        chosen: recipe of the bundle. met: whether it fits the budget on the samples below.
+        samples: that chose it; the final score is of others.
+    """
+
+    rungs: tuple[Rung, ...]
+    chosen: str
+    met: bool
+    samples: int
+
+
 class Result(_Record, frozen=True):
     """One measured comparison."""
 
@@ -164,6 +200,8 @@ class Result(_Record, frozen=True):
     not_measured: tuple[NotMeasured, ...]
     max_drop_pp: float | None
     history: tuple[str, ...] = ()
+    confidence: float = CONFIDENCE
+    ladder: Ladder | None = None
     schema_version: Literal[1] = 1
 
     def candidate(self, name: str) -> Candidate:
