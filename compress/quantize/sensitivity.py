@@ -68,8 +68,7 @@ def measure_sensitivity(
         reference: canonical float graph that the network was quantized from.
         network: its quantized form.
         task: its calibration samples and score.
-        samples: how many of them.
-        batch_size: samples whose values are in memory at a time.
+        samples: how many of them. batch_size: how many are in memory at a time.
         report: hears one line before every batch.
 
     Raises:
@@ -90,8 +89,7 @@ def measure_sensitivity(
         for meter in meters:
             meter.add(floats, integers, batch)
         count += len(batch.labels)
-    found = [meter.result() for meter in meters]
-    worst_first = sorted(found, key=lambda s: -s.only.noise)
+    worst_first = sorted((m.result() for m in meters), key=lambda s: -s.only.noise)
     return Sensitivity(count, exact.result(), int8.result(), tuple(worst_first))
 
 
