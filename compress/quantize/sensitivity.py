@@ -61,14 +61,15 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Quantize and unquantize every layer by itself, on calibration samples.
 
-    Each time only what depends on the layer is computed; the values before it are those of the
-    float network, or of the quantized one. Layers that are kept in float already are left out.
+    Only what depends on the layer is computed each time. Layers that are in float already are
+    left out.
 
     Args:
-        reference: canonical float graph that the network was quantized from.
+        reference: float graph that the network was quantized from.
         network: its quantized form.
         task: its calibration samples and score.
-        samples: how many of them. batch_size: how many are in memory at a time.
+        samples: how many of them.
+        batch_size: how many are in memory at a time.
         report: hears one line before every batch.
 
     Raises:
