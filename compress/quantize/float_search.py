@@ -105,11 +105,10 @@ class FloatSearch:
             return self._nothing("quantization does no damage")
         if not budget.is_open and not budget.excess(whole, whole):
             return self._nothing("the all-int8 network is within the budget")
-        reason = "no layer can be kept within max_layers and max_slowdown"
-        for simulated in self._simulate(self._rank())[:TIMED]:
-            if not simulated.choice.kept:
-                reason = "no layer is worth its latency"
-                break
+        found = self._simulate(self._rank())
+        better = [s for s in found if budget.excess(s.damage, whole) < budget.excess(whole, whole)]
+        reason = "no affordable set of float layers does less damage"
+        for simulated in better[:TIMED]:
             finding = self._time(simulated)
             if finding.kept:
                 return finding
