@@ -123,8 +123,7 @@ class FloatSearch:
         timings = self._timer.time(
             {"int8": ALL_INT8, **{f"float {n}": frozenset({n}) for n in candidates}}
         )
-        # A layer that seems to gain by staying float is noise more often than not.
-        costs = {n: max(0.0, timings.ratio("int8", f"float {n}").value - 1) for n in candidates}
+        costs = {n: _cost(timings.ratio("int8", f"float {n}")) for n in candidates}
         max_cost = constraints.max_slowdown - 1
         return rank_choices(parts, costs, budget.limits(whole), max_cost, constraints.max_layers)
 
@@ -188,6 +187,11 @@ class FloatSearch:
         if not budget.is_open and budget.excess(whole, whole):
             reason += "; the budget is missed"
         return Finding(self._network, frozenset(), reason, self._parts.int8, self._parts.int8)
+
+
+def _cost(ratio: Estimate) -> float:
+    """Return the share of latency that a float layer adds; a gain counts only if it is certain."""
+    return ratio.value - 1 if ratio.hi < 1 else max(0.0, ratio.value - 1)
 
 
 def _interval(ratio: Estimate) -> str:

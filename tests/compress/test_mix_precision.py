@@ -98,6 +98,15 @@ def test_without_a_budget_less_noise_is_kept_within_the_slowdown(int8_state: Mod
     assert found.reason == "as wanted"
 
 
+def test_a_layer_that_is_faster_in_float_pays_for_another(int8_state: ModelState) -> None:
+    alone = search(int8_state, PriceList({}, 0.15, 2.0))
+    assert alone.kept == frozenset()
+    found = search(int8_state, PriceList({"linear": -0.2}, 0.15, 2.0))
+    assert "linear" in found.kept
+    assert len(found.kept) == 2
+    assert found.slowdown.value == pytest.approx(0.95)
+
+
 def test_what_is_slower_than_float32_is_not_kept(int8_state: ModelState) -> None:
     found = search(int8_state, PriceList({}, 0.01, 0.9))
     assert found.kept == frozenset()
