@@ -93,6 +93,14 @@ class ArtifactBuilder:
         reference: tuple[Target, Precision] = ("ort", "float32")
         return [reference, *(pair for pair in wanted if pair != reference)]
 
+    def file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
+        """Return one file's name in the bundle and its content, not compared with anything.
+
+        Raises:
+            ExportError: it cannot be made.
+        """
+        return self._file(target, precision, self._graph(target, precision))
+
     def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
         if target == "tensorrt" and precision == "dynamic_int8":
             raise ExportError("TensorRT has no dynamic quantization: its scales are fixed")

@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": ("inspect", "Look into a bundle or a model file."),
     "diff": ("diff", "Compare two model files layer by layer."),
     "operators": ("operators", "Show which operators run in which precision on which runtime."),
+    "explain": ("explain", "Say what int8 costs layer by layer: noise, points, ms."),
     "verify": ("verify", "Check a bundle's integrity and its golden outputs."),
     "doctor": ("doctor", "Say what this machine can compress, run and measure."),
 }

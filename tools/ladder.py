@@ -137,7 +137,9 @@ def _try(
     return sorted(tried, key=lambda t: t.rank), len(reference)
 
 
-def _ratio(baselines: Mapping[Backend, Entry], entry: Entry, settings: BenchSettings) -> Estimate:
+def _ratio(
+    baselines: Mapping[BackendName, Entry], entry: Entry, settings: BenchSettings
+) -> Estimate:
     """Return the latency over that of the same runtime's float32 file."""
     own = baselines[entry.artifact.backend]
     times = time_entries([own, entry], settings.threads[0], settings.protocol)

@@ -4,7 +4,9 @@
 what searches for better weights, ranges or precisions ask thousands of times.
 """
 
+import copy
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ class Simulation:
     def __init__(self, graph: fx.GraphModule, encodings: Encodings, target: Target = "ort") -> None:
         """Quantize every weight; the graph stays as it is."""
         self.graph = graph
+        self._encodings, self._target = encodings, target
         chosen = quantized_nodes(graph.graph, encodings)
         self._placement = place(graph.graph, encodings, target)
         self._affines = {
@@ -66,6 +69,26 @@ class Simulation:
             bias_step = scales.double() * affine.scale
             bias = (torch.round(bias.double() / bias_step) * bias_step).float()
         self._parameters[node] = rounded, bias
+
+    def keeping_float(self, names: Collection[str]) -> "Simulation":
+        """Return a simulation with more operators in float, as the files would hold them.
+
+        It shares the weights of this one as they are now.
+        """
+        other = copy.copy(self)
+        other._encodings = replace(
+            self._encodings, float_nodes=self._encodings.float_nodes | frozenset(names)
+        )
+        chosen = quantized_nodes(self.graph.graph, other._encodings)
+        other._placement = place(self.graph.graph, other._encodings, self._target)
+        other._affines = {
+            node: affine_for(self._encodings.activations[node.name], self._target)
+            for node in other._placement
+        }
+        other.weighted = [node for node in self.weighted if node in chosen]
+        other.scales = {node: self.scales[node] for node in other.weighted}
+        other._parameters = {node: self._parameters[node] for node in other.weighted}
+        return other
 
     def affine(self, value: Any, user: fx.Node) -> Affine | None:
         """Return the grid on which ``user`` reads ``value``; None where it reads floats."""

@@ -1,0 +1,124 @@
+"""``edgedl explain``: what every layer's quantization costs in decibels and points, and ms."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgedl.runtime.errors import BadInputError
+
+if TYPE_CHECKING:
+    from edgedl.compress.quantize.layer_cost import Runtime
+    from edgedl.tools.explanation import ExplainedLayer, Explanation
+
+
+@click.command()
+@click.argument("subject")
+@click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    help="Name or YAML file; 'default' takes what suits the network.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors file with your own weights of a reference model.",
+)
+@click.option(
+    "--samples", type=click.IntRange(1), default=128, show_default=True, help="Looked at."
+)
+@click.option(
+    "--time",
+    "runtime",
+    type=click.Choice(["ort", "tflite"]),
+    help="Time the worst layers in float on this runtime; an export each, seconds.",
+)
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Layers to time.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print machine-readable output to stdout.")
+def command(
+    subject: str,
+    recipe: str,
+    weights: Path | None,
+    samples: int,
+    runtime: "Runtime | None",
+    top: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Say what quantizing SUBJECT does, layer by layer, the most harmful first.
+
+    Signal to noise ratios are of the network's outputs against the float network's, on calibration
+    samples: with this layer alone in int8, with all but it, and with it kept float as
+    'compress --keep-float' does, where int8 layers behind it still round what it writes.
+    """
+    import msgspec
+
+    from edgedl.tools.explanation import explain
+
+    if runtime is None and _given("top"):
+        raise BadInputError("--top is for layers to time: add --time ort or --time tflite")
+    found = explain(subject, recipe, weights, samples, runtime, top, seed)
+    click.echo(msgspec.json.encode(found) if as_json else _text(found))
+
+
+def _given(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _text(found: "Explanation") -> str:
+    from edgedl.tools.report.table import to_markdown
+
+    header = ["layer", "operator", "MACs %", "only this, dB", "all but this, dB"]
+    header += ["kept float, dB", "only this, points"]
+    if found.runtime is not None:
+        header += [f"float costs on {found.runtime}, ms", "latency ratio"]
+    lines = [_line(layer, found.runtime is not None) for layer in found.layers]
+    return "\n".join([*_summary(found), "", to_markdown(header, lines)])
+
+
+def _line(layer: "ExplainedLayer", timed: bool) -> list[str]:
+    from edgedl.tools.report.table import with_interval
+
+    inside = f" (in {layer.module})" if layer.module not in ("", layer.name) else ""
+    cells = [
+        layer.name + inside,
+        layer.operator,
+        f"{100 * layer.macs_share:.1f}",
+        _db(layer.only_db),
+        _db(layer.all_but_db),
+        "" if layer.operator == "input" else _db(layer.kept_float_db),
+        f"{layer.only_points:+.2f}",
+    ]
+    cost = layer.float_cost
+    if cost is not None:
+        cells.append(with_interval(cost.ms, cost.ci95_ms, "+.4f"))
+        cells.append(with_interval(cost.ratio, cost.ci95_ratio, ".3f"))
+    return cells if cost is not None or not timed else [*cells, "", ""]
+
+
+def _summary(found: "Explanation") -> list[str]:
+    lines = [
+        f"{found.subject}, {found.recipe}, {found.samples} calibration samples",
+        f"all int8: {_db(found.int8_db)} dB, {found.metric} "
+        f"{100 * found.float_score:.2f} -> {100 * found.int8_score:.2f} points, "
+        f"loss {found.int8_loss:.3g}",
+        f"the parts add up to {_db(found.sum_of_parts_db)} dB",
+    ]
+    if found.kept_float:
+        lines.append(f"kept in float by the recipe: {', '.join(found.kept_float)}")
+    if found.outcome:
+        lines.append(f"mix_precision: {found.outcome}")
+    if found.noise_floor is not None:
+        lo, hi = found.noise_floor.ci95_ratio
+        lines.append(
+            f"all int8 takes {found.noise_floor.ms:.3f} ms; the same file against itself: "
+            f"{found.noise_floor.ratio:.3f} [{lo:.3f}, {hi:.3f}]"
+        )
+    return lines
+
+
+def _db(value: float | None) -> str:
+    return "no noise" if value is None else f"{value:.1f}"
