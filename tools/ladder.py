@@ -12,6 +12,7 @@ from edgedl.compress.quantize.affine import Target
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.statistics import Estimate, paired_ratio
 from edgedl.runtime.task import Task
 from edgedl.tools.bench import BenchSettings, drop_record, score_entry, time_entries
