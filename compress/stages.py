@@ -5,10 +5,11 @@ from typing import get_args
 import msgspec
 
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
+from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 
-AnyStage = QuantizeStatic | RoundWeights | QuantizeDynamic
+AnyStage = QuantizeStatic | RoundWeights | QuantizeDynamic | Equalize
 
 
 def stage_name(stage: type[AnyStage]) -> str:
