@@ -15,9 +15,12 @@ from torch import Tensor
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
+from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.tools.report.table import to_markdown
@@ -35,6 +38,11 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "clipped weights": (QuantizeStatic(weight_observer="mse"),),
     "equalized": (Equalize(), QuantizeStatic()),
     "equalized, rounded weights": (Equalize(), QuantizeStatic(), RoundWeights()),
+    "smoothed": (Smooth(), QuantizeStatic()),
+    "smoothed, rounded weights": (Smooth(), QuantizeStatic(), RoundWeights()),
+    "bias corrected, empirical": (QuantizeStatic(), CorrectBias()),
+    "bias corrected, analytic": (QuantizeStatic(), CorrectBias("analytic")),
+    "learned rounding": (QuantizeStatic(), LearnRounding()),
 }
 
 
