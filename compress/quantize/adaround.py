@@ -65,11 +65,11 @@ class Reconstruction:
         return cls(weight, step, bias, activate, torch.cat(inputs, 2), torch.cat(targets, 2))
 
     def error(self, weight: Tensor, picked: Tensor | None = None) -> Tensor:
-        """Return the squared error of a weight, summed over channels, averaged over columns."""
+        """Return the mean squared error that a weight gives each output [groups, outputs]."""
         inputs = self.inputs if picked is None else self.inputs[:, :, picked]
         targets = self.targets if picked is None else self.targets[:, :, picked]
         difference = self.activate(weight @ inputs + self.bias) - targets
-        return difference.square().sum() / inputs.shape[2]
+        return difference.square().mean(2)
 
 
 def activation_of(layer: Layer) -> Activation:
@@ -83,6 +83,8 @@ def activation_of(layer: Layer) -> Activation:
 
 def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: int) -> Tensor:
     """Return a rounded weight, each value up or down, as learned; float32 as the problem's.
+
+    An output that the nearest weights serve better keeps those.
 
     Source: section 3.2 and 3.3, equations 21 to 25: the asymmetric reconstruction with the
     activation, on the inputs that the quantized layers before compute.
@@ -98,11 +100,14 @@ def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: 
             picked = torch.randint(columns, (min(MINIBATCH, columns),), generator=generator)
             share = rectified_sigmoid(logits)
             weight = _clipped(down + share) * problem.step
-            loss = problem.error(weight, picked) + _penalty(share, iteration / iterations)
+            loss = problem.error(weight, picked).sum() + _penalty(share, iteration / iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return _clipped(down + (rectified_sigmoid(logits.detach()) >= 0.5)) * problem.step
+    learned = _clipped(down + (rectified_sigmoid(logits.detach()) >= 0.5)) * problem.step
+    nearest = _clipped(whole.round()) * problem.step
+    better = problem.error(learned) < problem.error(nearest)
+    return torch.where(better[:, :, None], learned, nearest)
 
 
 def rectified_sigmoid(logits: Tensor) -> Tensor:
