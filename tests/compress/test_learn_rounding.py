@@ -79,16 +79,17 @@ def test_it_starts_from_the_float_weight() -> None:
 
 
 LAYERS = {
-    "conv": (nn.Conv2d(4, 6, 3, padding=1), (16, 4, 6, 6)),
-    "grouped": (nn.Conv2d(4, 6, 3, groups=2), (16, 4, 6, 6)),
-    "depthwise": (nn.Conv2d(4, 4, 3, groups=4, bias=False), (16, 4, 6, 6)),
-    "linear": (nn.Linear(6, 5), (96, 6)),
+    "conv": (lambda: nn.Conv2d(4, 6, 3, padding=1), (16, 4, 6, 6)),
+    "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (16, 4, 6, 6)),
+    "depthwise": (lambda: nn.Conv2d(4, 4, 3, groups=4, bias=False), (16, 4, 6, 6)),
+    "linear": (lambda: nn.Linear(6, 5), (96, 6)),
 }
 
 
 def layer_of(name: str) -> tuple[nn.Module, Layer, torch.Tensor]:
     """Return a module and its layer on a grid 16 times too coarse, with ReLU6 behind."""
-    module, shape = LAYERS[name]
+    make, shape = LAYERS[name]
+    module = make()
     x = noise(*shape[:1], 1, *shape[2:]) + 0.3 * noise(*shape, seed=1) + 0.5
     net = Quantized(Net(lambda net, x: F.relu6(net.layer(x)), layer=module), (x,))
     simulation = Simulation(net.graph, net.encodings)
