@@ -50,3 +50,17 @@ def quantized_by(state: ModelState, stage: str) -> QuantizedNetwork:
             "the recipe needs quantize_static before it"
         )
     return state.quantized
+
+
+def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
+    """Return the float graph that a stage rewrites before anything is quantized.
+
+    Raises:
+        BadInputError: the network is quantized already.
+    """
+    if state.quantized is not None:
+        raise BadInputError(
+            f"the stage {stage} rewrites the float network: "
+            "the recipe needs it before quantize_static"
+        )
+    return state.graph

@@ -4,12 +4,26 @@ from typing import get_args
 
 import msgspec
 
+from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
+from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.mix_precision import MixPrecision
 from edgedl.compress.quantize.round_weights import RoundWeights
+from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 
-AnyStage = QuantizeStatic | RoundWeights | MixPrecision | QuantizeDynamic
+# In the order in which a recipe would use them.
+AnyStage = (
+    Equalize
+    | Smooth
+    | QuantizeStatic
+    | RoundWeights
+    | LearnRounding
+    | CorrectBias
+    | MixPrecision
+    | QuantizeDynamic
+)
 
 
 def stage_name(stage: type[AnyStage]) -> str:

@@ -16,8 +16,9 @@ from edgedl.compress.graph.operators import (
     moves_values,
 )
 from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.clipping import WeightObserver, least_error_amax
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
-from edgedl.compress.quantize.observers import Histogram, Observer
+from edgedl.compress.quantize.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.quantize.placement import fused_activation
 from edgedl.runtime.errors import BadInputError
 
@@ -30,7 +31,13 @@ BIAS_LIMIT = 2**30
 Calibration = Iterable[tuple[Tensor, ...]]
 
 
-def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -> Encodings:
+def calibrate(
+    graph: fx.GraphModule,
+    batches: Calibration,
+    observer: Observer,
+    percentile: float = PERCENTILE,
+    weight_observer: WeightObserver = "minmax",
+) -> Encodings:
     """Return the table of a canonical float graph.
 
     Args:
@@ -38,6 +45,8 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
         batches: calibration inputs, one tuple of float32 tensors per batch.
         observer: how a range is chosen from what was seen. Network inputs always keep the
             whole range they were seen in: their grid is the sensor's.
+        percentile: setting of that observer.
+        weight_observer: how the range of a weight's channel is chosen.
 
     Raises:
         BadInputError: there are no samples, or a tensor is not finite on one of them.
@@ -45,7 +54,7 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
     histograms = observe(graph, batches)
     inputs = {n.name for n in graph.graph.nodes if n.op == "placeholder"}
     activations = {
-        name: histogram.range("minmax" if name in inputs else observer)
+        name: histogram.range("minmax" if name in inputs else observer, percentile)
         for name, histogram in histograms.items()
     }
     for node in graph.graph.nodes:
@@ -55,7 +64,7 @@ def calibrate(graph: fx.GraphModule, batches: Calibration, observer: Observer) -
         values = get_tensor(graph, str(constant.target))
         activations[constant.name] = Range(float(values.min()), float(values.max()))
     share_encodings(graph.graph, activations)
-    return Encodings(activations, weight_ranges(graph, activations))
+    return Encodings(activations, weight_ranges(graph, activations, weight_observer))
 
 
 def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
@@ -123,8 +132,10 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
     return histograms
 
 
-def weight_ranges(graph: fx.GraphModule, activations: dict[str, Range]) -> dict[str, Tensor]:
-    """Return the largest magnitude per output channel of every quantizable weight.
+def weight_ranges(
+    graph: fx.GraphModule, activations: dict[str, Range], observer: WeightObserver = "minmax"
+) -> dict[str, Tensor]:
+    """Return the largest magnitude to cover per output channel of every quantizable weight.
 
     A channel's range is widened where its bias would not fit the int32 accumulator, whose step
     is the input's times the weight's.
@@ -135,7 +146,7 @@ def weight_ranges(graph: fx.GraphModule, activations: dict[str, Range]) -> dict[
             continue
         path = str(node.args[1].target)
         weight = get_tensor(graph, path).movedim(WEIGHTED[node.target], 0).flatten(1)
-        amax = weight.abs().amax(1)
+        amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight)
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
         if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
             bias = get_tensor(graph, str(node.args[2].target)).abs()

@@ -1,4 +1,4 @@
-"""Watch tensors go by and choose the range their integers should cover.
+"""Watch tensors go by; ``ranges`` then chooses what their integers should cover.
 
 Memory does not depend on the number of samples: each tensor has one histogram of fixed size.
 """
@@ -10,23 +10,30 @@ import torch
 from torch import Tensor
 
 from edgedl.compress.quantize.encodings import Range
+from edgedl.compress.quantize.ranges import (
+    Distribution,
+    inner_mass,
+    least_divergence,
+    least_squares,
+)
 
 BINS = 4096
 # Values counted at a time: what the processor's cache holds.
 CHUNK = 2**16
 SMALLEST_SPAN = 2.0**-20
-LEVELS = 255
-# Candidate ends, as shares of the observed end: 0.3 to 1.0 in steps of 0.01.
-SHRINK = torch.linspace(0.3, 1.0, 71).tolist()
+# What stays of the old ends at each new batch.
+SMOOTHING = 0.95
+# Share of values inside the range of "percentile", in percent.
+PERCENTILE = 99.99
 
-Observer = Literal["minmax", "mse"]
+Observer = Literal["minmax", "moving_average", "mse", "percentile", "entropy"]
 
 
 class Histogram:
     """A histogram over [-span, span] that doubles its span by merging bins in pairs.
 
     Because the span is always a power of two, the result is exact and does not depend on the
-    order of the batches.
+    order of the batches; only the moving average of the ends does.
     """
 
     def __init__(self) -> None:
@@ -34,6 +41,7 @@ class Histogram:
         self.span = SMALLEST_SPAN
         self.counts = torch.zeros(BINS, dtype=torch.float64)
         self.lo, self.hi = math.inf, -math.inf
+        self.smoothed: tuple[float, float] | None = None
 
     def add(self, x: Tensor) -> None:
         """Count the values of a float tensor of any shape.
@@ -47,6 +55,7 @@ class Histogram:
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise ValueError("values that are not finite (NaN or inf)")
         self.lo, self.hi = min(self.lo, lo), max(self.hi, hi)
+        self._smooth(lo, hi)
         while hi >= self.span or -lo > self.span:
             merged = self.counts.view(-1, 2).sum(1)
             border = merged.new_zeros(BINS // 4)
@@ -57,38 +66,40 @@ class Histogram:
             bins = torch.mul(part, 1 / self._width).floor_().to(torch.int16).add_(BINS // 2)
             self.counts += torch.bincount(bins, minlength=BINS)
 
-    def range(self, observer: Observer) -> Range:
+    def range(self, observer: Observer, percentile: float = PERCENTILE) -> Range:
         """Return the range that an observer chooses.
 
-        "minmax": all that was seen. "mse": the range of least mean squared quantization error,
-        searched one end at a time (shrinking both ends together clips the hard lower end of
-        activations such as SiLU).
+        "minmax": all that was seen. "moving_average": an exponential average of every batch's
+        smallest and largest value. "mse": the least mean squared quantization error.
+        "percentile": all but a few values at both ends. "entropy": the least relative entropy.
+
+        Args:
+            observer: how to choose.
+            percentile: share of values inside the range, in percent; for that observer alone.
 
         Raises:
             ValueError: when nothing was seen.
+
+        Source: Jacob et al., "Quantization and training of neural networks for efficient
+        integer-arithmetic-only inference", 2018, section 3.1, for the moving average.
         """
-        if self.lo > self.hi:
+        if self.smoothed is None:
             raise ValueError("no value was observed")
+        if observer == "moving_average":
+            return Range(*self.smoothed)
         if observer == "minmax" or self.lo == self.hi:
             return Range(self.lo, self.hi)
-        lo, hi = min(self.lo, 0.0), max(self.hi, 0.0)
-        if hi > 0:
-            hi = min((self._error(lo, hi * k), -k, hi * k) for k in SHRINK)[2]
-        if lo < 0:
-            lo = min((self._error(lo * k, hi), -k, lo * k) for k in SHRINK)[2]
-        return Range(lo, hi)
+        seen = Distribution(self.counts, -self.span, self._width, self.lo, self.hi)
+        if observer == "percentile":
+            return inner_mass(seen, percentile)
+        return least_squares(seen) if observer == "mse" else least_divergence(seen)
+
+    def _smooth(self, lo: float, hi: float) -> None:
+        old_lo, old_hi = self.smoothed or (lo, hi)
+        fresh = 1 - SMOOTHING
+        # Of equal ends the sum of shares could differ in the last bit; a step towards them cannot.
+        self.smoothed = old_lo + fresh * (lo - old_lo), old_hi + fresh * (hi - old_hi)
 
     @property
     def _width(self) -> float:
         return 2 * self.span / BINS
-
-    def _error(self, lo: float, hi: float) -> float:
-        """Return the mean squared error of quantizing the histogram with 256 levels."""
-        used = self.counts > 0
-        centers = (torch.arange(BINS, dtype=torch.float64)[used] + 0.5) * self._width - self.span
-        # A bin's center may lie outside what was seen; the values in it do not.
-        centers = centers.clamp(self.lo, self.hi)
-        step = (hi - lo) / LEVELS
-        quantized = torch.clamp(torch.round((centers - lo) / step), 0, LEVELS) * step + lo
-        shares = self.counts[used] / self.counts.sum()
-        return float((shares * (quantized - centers) ** 2).sum())

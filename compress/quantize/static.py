@@ -13,8 +13,9 @@ from torch import Tensor
 from edgedl.compress.graph.layers import find_layers
 from edgedl.compress.graph.operators import is_quantizable, moves_values
 from edgedl.compress.quantize.calibrate import calibrate
+from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.network import QuantizedNetwork
-from edgedl.compress.quantize.observers import Observer
+from edgedl.compress.quantize.observers import PERCENTILE, Observer
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import Task
@@ -32,14 +33,18 @@ class QuantizeStatic(
     Attributes:
         samples: calibration samples; memory does not grow with them.
         batch_size: samples per forward pass.
-        observer: how ranges are chosen, "mse" or "minmax".
+        observer: how ranges are chosen: "mse", "minmax", "moving_average", "percentile", "entropy".
         keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
+        percentile: for that observer, the share of values inside the range, in percent.
+        weight_observer: how the range of a weight's channel is chosen, "minmax" or "mse".
     """
 
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 32
     observer: Observer = "mse"
     keep_float: tuple[str, ...] = ()
+    percentile: Annotated[float, Meta(gt=50, le=100)] = PERCENTILE
+    weight_observer: WeightObserver = "minmax"
 
     def apply(self, state: ModelState) -> ModelState:
         """Fill the encodings table from the calibration split.
@@ -51,7 +56,10 @@ class QuantizeStatic(
         layers = [n for n in state.graph.graph.nodes if is_quantizable(n) and not moves_values(n)]
         kept = frozenset(n.name for n in find_layers(layers, self.keep_float))
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
-        encodings = replace(calibrate(state.graph, batches, self.observer), float_nodes=kept)
+        table = calibrate(
+            state.graph, batches, self.observer, self.percentile, self.weight_observer
+        )
+        encodings = replace(table, float_nodes=kept)
         entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))
         quantized = QuantizedNetwork(state.graph, encodings)
         return replace(state, quantized=quantized, history=(*state.history, entry))

@@ -50,7 +50,14 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         ("x", (None, 3, 12, 12), "float32")
     ]
     assert [(s.shape, s.dtype) for s in manifest.outputs] == [((None, 4), "float32")]
-    settings = {"samples": 512, "batch_size": 32, "observer": "mse", "keep_float": ()}
+    settings = {
+        "samples": 512,
+        "batch_size": 32,
+        "observer": "mse",
+        "keep_float": (),
+        "percentile": 99.99,
+        "weight_observer": "minmax",
+    }
     assert manifest.history == (
         HistoryEntry("quantize_static", settings),
         HistoryEntry("round_weights", {"samples": 128, "batch_size": 16}),

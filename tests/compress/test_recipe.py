@@ -76,7 +76,7 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
         ("64", "1.5", 4, ["Expected `int`", "got `float`"]),
         ("64", "0", 4, [">= 1"]),
         ("64", "-3", 4, [">= 1"]),
-        ("minmax", "entropy", 5, ["Invalid enum value 'entropy'"]),
+        ("minmax", "largest", 5, ["Invalid enum value 'largest'"]),
         ("mine", "[1, 2]", 1, ["Expected `str`"]),
     ],
 )

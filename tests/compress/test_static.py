@@ -46,6 +46,8 @@ def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> N
         "batch_size": 16,
         "observer": "minmax",
         "keep_float": (),
+        "percentile": 99.99,
+        "weight_observer": "minmax",
     }
     assert float_state.quantized is None
     assert float_state.history == ()
@@ -62,6 +64,27 @@ def test_the_observer_is_the_one_that_was_asked_for(float_state: ModelState) -> 
     narrower = [n for n in tables[0] if tables[1][n].hi < tables[0][n].hi * 0.999]
     assert narrower
     assert all(tables[1][n].hi <= tables[0][n].hi for n in tables[0])
+
+
+def test_the_settings_of_observers_reach_the_table(float_state: ModelState) -> None:
+    batches = [(torch.tensor(b.inputs[0]),) for b in make_task().batches("calibration", 32)]
+    stage = QuantizeStatic(64, 32, "percentile", percentile=98.0)
+    found = stage.apply(float_state).quantized.encodings.activations
+    assert found == calibrate(float_state.graph, batches, "percentile", 98.0).activations
+    whole = calibrate(float_state.graph, batches, "percentile", 100.0).activations
+    assert found["relu"].hi < whole["relu"].hi
+
+
+def test_weights_are_clipped_if_asked_for() -> None:
+    net = torch.nn.Linear(20_000, 1)
+    net.weight.data[:] = torch.linspace(-1, 1, 20_000)
+    net.weight.data[:, 0] = 1.3
+    state = ModelState(Subject("wide", net, noise_task((20_000,))), trace(net, (noise(2, 20_000),)))
+    amax = {}
+    for observer in ("minmax", "mse"):
+        found = QuantizeStatic(samples=4, weight_observer=observer).apply(state)
+        (amax[observer],) = (float(a) for a in found.quantized.encodings.weights.values())
+    assert amax["mse"] < amax["minmax"] == pytest.approx(1.3)
 
 
 def test_only_the_calibration_split_is_read(float_state: ModelState) -> None:

@@ -1,7 +1,8 @@
 """What each correction of a quantized network brings, in decibels and predictions.
 
-Run as ``python -m edgedl.tools.benchmarks.corrections SUBJECT [TEST SAMPLES]``. Computed in torch,
-on the integers that the ONNX Runtime and TFLite files hold.
+Run as ``python -m edgedl.tools.benchmarks.corrections SUBJECT [TEST SAMPLES [VARIANT...]]``; a
+variant is named by a part of its name, all are run without. Computed in torch, on the integers that
+the ONNX Runtime and TFLite files hold.
 """
 
 import itertools
@@ -14,8 +15,12 @@ from torch import Tensor
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.correct_bias import CorrectBias
+from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
+from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.tools.report.table import to_markdown
@@ -26,10 +31,22 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "min-max ranges": (QuantizeStatic(observer="minmax"),),
     "ranges of least squared error": (QuantizeStatic(),),
     "and rounded weights": (QuantizeStatic(), RoundWeights()),
+    "moving average": (QuantizeStatic(observer="moving_average"),),
+    "percentile 99.99": (QuantizeStatic(observer="percentile"),),
+    "percentile 99.9": (QuantizeStatic(observer="percentile", percentile=99.9),),
+    "entropy": (QuantizeStatic(observer="entropy"),),
+    "clipped weights": (QuantizeStatic(weight_observer="mse"),),
+    "equalized": (Equalize(), QuantizeStatic()),
+    "equalized, rounded weights": (Equalize(), QuantizeStatic(), RoundWeights()),
+    "smoothed": (Smooth(), QuantizeStatic()),
+    "smoothed, rounded weights": (Smooth(), QuantizeStatic(), RoundWeights()),
+    "bias corrected, empirical": (QuantizeStatic(), CorrectBias()),
+    "bias corrected, analytic": (QuantizeStatic(), CorrectBias("analytic")),
+    "learned rounding": (QuantizeStatic(), LearnRounding()),
 }
 
 
-def main(reference: str, samples: int = 1000) -> None:
+def main(reference: str, samples: int = 1000, names: Sequence[str] = ()) -> None:
     """Print a line for every variant, against the float network on the first test samples."""
     torch.set_num_threads(1)
     subject = find_subject(reference)
@@ -39,6 +56,8 @@ def main(reference: str, samples: int = 1000) -> None:
     exact = _outputs(graph, inputs)
     lines = []
     for name, stages in VARIANTS.items():
+        if names and not any(part in name for part in names):
+            continue
         start = time.process_time()
         state = ModelState(subject, graph)
         for stage in stages:
@@ -64,4 +83,4 @@ def _outputs(run: Callable[..., object], inputs: list[tuple[Tensor, ...]]) -> Te
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(n) for n in sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 1000, sys.argv[3:])

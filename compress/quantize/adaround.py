@@ -1,0 +1,133 @@
+"""Learn for every weight of a layer whether it is rounded up or down.
+
+Source: Nagel et al., "Up or down? Adaptive rounding for post-training quantization", 2020.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgedl.compress.quantize.encodings import WEIGHT_QMAX
+from edgedl.compress.quantize.layerwise import Layer
+from edgedl.compress.quantize.moments import InputMoments, patches
+from edgedl.compress.quantize.placement import activation_bounds, fused_activation
+
+# Stretch of the sigmoid (section 3.2): beyond its ends the gradient still reaches 0 and 1.
+ZETA, GAMMA = 1.1, -0.1
+# Weight of the regularizer; its exponent falls from the first to the last after the warm-up.
+PENALTY = 0.01
+BETA = 20.0, 2.0
+WARM_UP = 0.2
+# Output positions of a layer that are looked at, over all samples, and at a time.
+COLUMNS = 2**14
+MINIBATCH = 256
+
+Activation = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One layer's problem: find the rounding whose activated outputs are the float layer's.
+
+    Attributes:
+        weight: float32 [groups, C_out / groups, K].
+        step: of its grid, float32 [groups, C_out / groups, 1].
+        bias: float32 [groups, C_out / groups, 1].
+        activate: the activation fused behind the layer.
+        inputs: columns that the quantized layer reads, float32 [groups, K, P].
+        targets: activated outputs of the float layer there, float32 [groups, C_out / groups, P].
+    """
+
+    weight: Tensor
+    step: Tensor
+    bias: Tensor
+    activate: Activation
+    inputs: Tensor
+    targets: Tensor
+
+    @classmethod
+    def of(cls, layer: Layer) -> "Reconstruction":
+        """Draw columns from a layer's inputs, the same ones each time."""
+        groups = InputMoments(layer, products=False).groups
+        weight = layer.weight.reshape(groups, -1, layer.weight[0].numel())
+        bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
+        bias = bias.reshape(groups, -1, 1)
+        activate = activation_of(layer)
+        share = max(1, COLUMNS // max(1, len(layer.inputs)))
+        inputs, targets = [], []
+        for exact, rounded in zip(layer.float_inputs, layer.inputs, strict=True):
+            # The columns of one batch are in random order: the first ones are a fair draw.
+            targets.append(activate(weight @ patches(layer, exact)[:, :, :share] + bias))
+            inputs.append(patches(layer, rounded)[:, :, :share].contiguous())
+        step = layer.scales.reshape(groups, -1, 1)
+        return cls(weight, step, bias, activate, torch.cat(inputs, 2), torch.cat(targets, 2))
+
+    def error(self, weight: Tensor, picked: Tensor | None = None) -> Tensor:
+        """Return the mean squared error that a weight gives each output [groups, outputs]."""
+        inputs = self.inputs if picked is None else self.inputs[:, :, picked]
+        targets = self.targets if picked is None else self.targets[:, :, picked]
+        difference = self.activate(weight @ inputs + self.bias) - targets
+        return difference.square().mean(2)
+
+
+def activation_of(layer: Layer) -> Activation:
+    """Return the activation that is folded into a layer, the identity if there is none."""
+    node = fused_activation(layer.node)
+    if node is None:
+        return lambda x: x
+    lo, hi = activation_bounds(node)
+    return lambda x: x.clamp(lo, hi)
+
+
+def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: int) -> Tensor:
+    """Return a rounded weight, each value up or down, as learned; float32 as the problem's.
+
+    An output that the nearest weights serve better keeps those.
+
+    Source: section 3.2 and 3.3, equations 21 to 25: the asymmetric reconstruction with the
+    activation, on the inputs that the quantized layers before compute.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    whole = problem.weight / problem.step
+    down = whole.floor()
+    logits = initial_logits(whole - down).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=learning_rate)
+    columns = problem.inputs.shape[2]
+    with torch.enable_grad():
+        for iteration in range(iterations):
+            picked = torch.randint(columns, (min(MINIBATCH, columns),), generator=generator)
+            share = rectified_sigmoid(logits)
+            weight = _clipped(down + share) * problem.step
+            loss = problem.error(weight, picked).sum() + _penalty(share, iteration / iterations)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    learned = _clipped(down + (rectified_sigmoid(logits.detach()) >= 0.5)) * problem.step
+    nearest = _clipped(whole.round()) * problem.step
+    better = problem.error(learned) < problem.error(nearest)
+    return torch.where(better[:, :, None], learned, nearest)
+
+
+def rectified_sigmoid(logits: Tensor) -> Tensor:
+    """Return h(V), from 0 (rounded down) to 1 (rounded up). Source: equation 23."""
+    return (logits.sigmoid() * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+def initial_logits(share: Tensor) -> Tensor:
+    """Return the V with h(V) = share, for shares in [0, 1): it starts from the float weight."""
+    return torch.logit((share - GAMMA) / (ZETA - GAMMA))
+
+
+def _penalty(share: Tensor, progress: float) -> Tensor:
+    """Return what pulls shares to 0 and 1, ever harder. Source: equation 24."""
+    if progress < WARM_UP:
+        return share.new_zeros(())
+    first, last = BETA
+    beta = last + (first - last) * (1 - (progress - WARM_UP) / (1 - WARM_UP))
+    return PENALTY * (1 - (2 * share - 1).abs().pow(beta)).sum()
+
+
+def _clipped(integers: Tensor) -> Tensor:
+    return integers.clamp(-WEIGHT_QMAX, WEIGHT_QMAX)
