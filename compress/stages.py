@@ -7,8 +7,9 @@ import msgspec
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.train_quantized import TrainQuantized
 
-AnyStage = QuantizeStatic | RoundWeights | QuantizeDynamic
+AnyStage = QuantizeStatic | RoundWeights | TrainQuantized | QuantizeDynamic
 
 
 def stage_name(stage: type[AnyStage]) -> str:
