@@ -6,6 +6,7 @@ import pytest
 
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.recipe import keep_float, load_recipe, parse_recipe, shipped_recipes
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
@@ -129,13 +130,20 @@ def test_python_objects_in_yaml_are_not_made() -> None:
     assert "not YAML" in refusal("description: !!python/object/apply:os.getcwd []")
 
 
+def test_the_trained_ones_differ_in_what_they_learn_from() -> None:
+    for name, distil in (("qat_w8c_a8", 0), ("qat_w8c_a8_distilled", 1)):
+        calibrate, train = load_recipe(name).stages
+        assert calibrate == QuantizeStatic(512, 32, "mse")
+        assert train == TrainQuantized(distil=distil)
+
+
 def test_an_unknown_name_suggests_the_nearest() -> None:
     with pytest.raises(BadInputError, match=r"no recipe 'static_w8_a8', did you mean 'static_w8c"):
         load_recipe("static_w8_a8")
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BadInputError, match="there are dynamic_w8_afp32, float, static_w8c_a8"):
+    with pytest.raises(BadInputError, match="there are dynamic_w8_afp32, float, qat_w8c_a8, qat"):
         load_recipe("nothing_like_it")
 
 
