@@ -1,14 +1,15 @@
 """What quantization-aware training wins back, on a network as it is and on a hostile copy of it.
 
-Run as ``python -m edgedl.tools.benchmarks.qat SUBJECT [--uneven]``. Scored in torch on the whole
-test split, on the graph that the ONNX Runtime file is made of. ``--uneven`` first makes the
-network hard to quantize without changing what it computes: the channels between two layers are
-scaled by 2^-4 to 2^4 and back, so that one step per tensor fits few of them.
+Run as ``python -m edgedl.tools.benchmarks.qat SUBJECT [--uneven] [VARIANT...]``; the variants are
+labels, distilled, offsets (distilled, zero points learned too) and fixed (distilled, ranges as
+calibrated), all unless some are named. Scored in torch on the whole test split, on the graph that
+the ONNX Runtime file is made of. ``--uneven`` first makes the network hard to quantize without
+changing what it computes: the channels between two layers are scaled by 2^-4 to 2^4 and back, so
+that one step per tensor fits few of them.
 """
 
 import sys
 import time
-from dataclasses import replace
 
 import torch
 from torch import fx
@@ -30,14 +31,14 @@ from edgedl.tools.subjects import find_subject
 LARGEST_EXPONENT = 4
 RELUS = (aten.relu.default, aten.relu_.default)
 TRAINED: dict[str, Stage] = {
-    "QAT, labels": TrainQuantized(),
-    "QAT, distilled": TrainQuantized(distil=1.0),
-    "QAT, distilled, offsets too": TrainQuantized(distil=1.0, learn="scales_and_offsets"),
-    "QAT, distilled, fixed ranges": TrainQuantized(distil=1.0, learn="nothing"),
+    "labels": TrainQuantized(),
+    "distilled": TrainQuantized(distil=1.0),
+    "offsets": TrainQuantized(distil=1.0, learn="scales_and_offsets"),
+    "fixed": TrainQuantized(distil=1.0, learn="nothing"),
 }
 
 
-def main(reference: str, uneven: bool) -> None:
+def main(reference: str, uneven: bool, variants: list[str]) -> None:
     """Print a line for every variant: its score, and the drop from the float network's."""
     torch.set_num_threads(1)
     subject = find_subject(reference)
@@ -45,15 +46,20 @@ def main(reference: str, uneven: bool) -> None:
     exact = score_module(graph, subject.task)
     state = ModelState(subject, with_uneven_channels(graph) if uneven else graph)
     print(f"{reference}{', uneven channels' if uneven else ''}: {len(exact)} test samples")
-    lines = [_line("float32", exact, score_module(state.graph, subject.task), 0.0)]
+    lines: list[list[str]] = []
+
+    def add(name: str, found: Scores, seconds: float = 0.0) -> None:
+        lines.append(_line(name, exact, found, seconds))
+        print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
+
+    add("float32", score_module(state.graph, subject.task))
     start = QuantizeStatic().apply(state)
-    lines.append(_line("PTQ", exact, _score(start), 0.0))
-    for name, stage in TRAINED.items():
+    add("PTQ", _score(start))
+    for name in variants or TRAINED:
         began = time.process_time()
-        trained = stage.apply(replace(start, history=()))
+        trained = TRAINED[name].apply(start)
         seconds = time.process_time() - began
-        lines.append(_line(name, exact, _score(trained), seconds))
-        print(" | ".join(lines[-1]), file=sys.stderr)
+        add(name, _score(trained), seconds)
     print(to_markdown(["variant", "score, %", "drop, points [95 %]", "training, CPU s"], lines))
 
 
@@ -114,4 +120,4 @@ def _scale_channels(graph: fx.GraphModule, first: fx.Node, second: fx.Node) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--uneven" in sys.argv[2:])
+    main(sys.argv[1], "--uneven" in sys.argv[2:], [a for a in sys.argv[2:] if a in TRAINED])
