@@ -178,18 +178,6 @@ def test_a_network_of_two_inputs_and_two_outputs_is_trained() -> None:
     assert module.scale.item() == pytest.approx(2.0, abs=0.05)
 
 
-def test_a_checkpoint_from_before_a_setting_was_known_is_of_its_default(tmp_path: Path) -> None:
-    checkpoint, whole, resumed = tmp_path / "c.pt", make_module(), make_module()
-    fit(whole, checkpoint=checkpoint)
-    state = torch.load(checkpoint, weights_only=True)
-    del state["settings"]["schedule"], state["settings"]["other_peaks"]
-    torch.save(state, checkpoint)
-    fit(resumed, checkpoint=checkpoint, on_step=stop_in_epoch(1, 1))
-    assert_same_weights(resumed, whole)
-    with pytest.raises(BadInputError, match="other settings"):
-        fit(make_module(), replace(SETTINGS, schedule="cosine"), checkpoint=checkpoint)
-
-
 def test_the_hook_hears_every_step() -> None:
     heard = []
     fit(make_module(), on_step=lambda *arguments: heard.append(arguments))
