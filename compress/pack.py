@@ -61,6 +61,7 @@ def compress(
     folder: Path,
     report: Report = lambda text: None,
     float_layers: tuple[str, ...] = (),
+    workspace: Path | None = None,
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
 
@@ -71,13 +72,15 @@ def compress(
         folder: must exist and be empty.
         report: hears one line before every step.
         float_layers: layers that stay float32, besides those that the recipe names.
+        workspace: an existing folder for the checkpoints of stages that train; given again after
+            an interruption, they go on where they stopped. Nothing in it belongs to the bundle.
 
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
     """
     report("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
-    state = ModelState(subject, graph)
+    state = ModelState(subject, graph, workspace=workspace)
     if recipe is None:
         name, reason = default_recipe(graph)
         report(f"recipe {name}: {reason}")

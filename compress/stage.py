@@ -1,6 +1,7 @@
 """A stage turns one model state into the next."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import fx
@@ -21,6 +22,8 @@ class ModelState:
         quantized: what the int8 files are made of, once a stage has quantized the network.
         dynamic: whether the runtimes shall quantize it while it runs.
         history: the stages applied so far.
+        workspace: folder where long stages keep what they need to go on after an interruption;
+            None keeps nothing.
     """
 
     subject: Subject
@@ -28,6 +31,7 @@ class ModelState:
     quantized: QuantizedNetwork | None = None
     dynamic: bool = False
     history: tuple[HistoryEntry, ...] = ()
+    workspace: Path | None = None
 
 
 class Stage(Protocol):

@@ -12,6 +12,7 @@ from edgedl.compress.quantize.mix_precision import MixPrecision
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.train_quantized import TrainQuantized
 
 # In the order in which a recipe would use them.
 AnyStage = (
@@ -21,6 +22,7 @@ AnyStage = (
     | RoundWeights
     | LearnRounding
     | CorrectBias
+    | TrainQuantized
     | MixPrecision
     | QuantizeDynamic
 )

@@ -2,15 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.precision import float32_where_bfloat16_is_slow
 from edgedl.runtime.errors import BadInputError, EdgedlError
 from edgedl.runtime.files import atomic_write
@@ -22,30 +23,41 @@ class TrainingDivergedError(EdgedlError):
     exit_code = 3
 
 
-class TrainingBatches(Protocol):
+Targets = TypeVar("Targets")
+TargetsOut = TypeVar("TargetsOut", covariant=True)
+
+
+class TrainingBatches(Protocol[TargetsOut]):
     """A source of shuffled training batches."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         ...
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (inputs [B, ...], labels [B]) for one epoch, in an order the generator fixes."""
+    def epoch(
+        self, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor | tuple[Tensor, ...], TargetsOut]]:
+        """Yield (inputs [B, ...], targets) for one epoch, in an order the generator fixes.
+
+        Inputs are a tuple where the module takes several. Targets are what the loss compares the
+        outputs with: labels [B], a teacher's outputs, or both.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Gradient descent with a one-cycle learning rate.
+    """Gradient descent, its learning rate following a schedule.
 
     Source: Smith, Topin, "Super-convergence", 2018 (the one-cycle schedule); Loshchilov, Hutter,
-    "Decoupled weight decay regularization", 2019 (AdamW); Micikevicius et al., "Mixed precision
-    training", 2018.
+    "SGDR", 2017, equation 5 (the cosine, without restarts); "Decoupled weight decay
+    regularization", 2019 (AdamW; without decay it is Adam); Micikevicius et al., "Mixed
+    precision training", 2018.
 
     Attributes:
         epochs: passes over the training data.
         batch_size: samples per step.
-        max_learning_rate: peak of the cycle, reached after 30 % of the steps.
+        max_learning_rate: peak of the schedule.
         momentum: Nesterov momentum; "adamw" uses its own.
         weight_decay: L2 coefficient ("sgd") or decoupled decay ("adamw") on all parameters.
         label_smoothing: share of the target spread evenly over the classes.
@@ -53,6 +65,9 @@ class TrainingSettings:
         optimizer: "sgd" or "adamw".
         mixed_precision: compute in bfloat16 where that is safe; weights stay float32.
         max_gradient_norm: longer gradients are scaled down to it; None leaves them.
+        schedule: "one_cycle" reaches the peak after 30 % of the steps; "cosine" starts there.
+            Both end at (almost) zero.
+        other_peaks: submodule -> its parameters' peak instead of ``max_learning_rate``.
     """
 
     epochs: int
@@ -65,6 +80,8 @@ class TrainingSettings:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     mixed_precision: bool = False
     max_gradient_norm: float | None = None
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    other_peaks: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject settings that cannot train."""
@@ -97,16 +114,49 @@ StepHook = Callable[[int, int, float], None]
 
 
 def _optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    groups = _parameter_groups(module, settings)
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
-            module.parameters(), settings.max_learning_rate, weight_decay=settings.weight_decay
+            groups, settings.max_learning_rate, weight_decay=settings.weight_decay
         )
     return torch.optim.SGD(
-        module.parameters(),
+        groups,
         lr=settings.max_learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         nesterov=True,
+    )
+
+
+def _parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Return the parameters that are trained, by their peak learning rate; empty groups left out.
+
+    Raises:
+        BadInputError: another peak is meant for a submodule that is not there.
+    """
+    groups: dict[str, list[Tensor]] = {"": [], **{name: [] for name in settings.other_peaks}}
+    known = dict(module.named_modules())
+    for name in settings.other_peaks:
+        if name not in known:
+            raise BadInputError(f"other_peaks names '{name}': the network has no such submodule")
+    for path, parameter in module.named_parameters():
+        owners = [name for name in settings.other_peaks if path.startswith(f"{name}.")]
+        if parameter.requires_grad:
+            groups[max(owners, key=len, default="")].append(parameter)
+    peaks = {"": settings.max_learning_rate, **settings.other_peaks}
+    return [{"params": own, "lr": peaks[name]} for name, own in groups.items() if own]
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        cycle_momentum=settings.optimizer == "sgd",
     )
 
 
@@ -116,12 +166,7 @@ class _Run:
     def __init__(self, module: nn.Module, settings: TrainingSettings, steps: int) -> None:
         self.module = module
         self.optimizer = _optimizer(module, settings)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            settings.max_learning_rate,
-            total_steps=steps * settings.epochs,
-            cycle_momentum=settings.optimizer == "sgd",
-        )
+        self.schedule = _schedule(self.optimizer, settings, steps * settings.epochs)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.settings = settings
         self.records: list[EpochRecord] = []
@@ -142,8 +187,9 @@ class _Run:
     def load(self, path: Path) -> None:
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True)
-            settings = state["settings"]
-            if settings == asdict(self.settings):
+            # A setting that is younger than the file had its default then.
+            settings = TrainingSettings(**state["settings"])
+            if settings == self.settings:
                 self._restore(state)
         except Exception as error:
             # torch raises a dozen classes for files cut short, foreign, or of another network.
@@ -151,9 +197,9 @@ class _Run:
                 f"{path} is not a whole checkpoint of this network ({type(error).__name__}): "
                 "delete it to start from the beginning"
             ) from error
-        if settings != asdict(self.settings):
+        if settings != self.settings:
             raise BadInputError(
-                f"{path} was written with other settings ({settings}): "
+                f"{path} was written with other settings ({state['settings']}): "
                 "use its settings, or another folder"
             )
 
@@ -168,8 +214,8 @@ class _Run:
 
 def train(
     module: nn.Module,
-    batches: TrainingBatches,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    batches: TrainingBatches[Targets],
+    loss: Callable[[Any, Targets], Tensor],
     settings: TrainingSettings,
     checkpoint: Path | None = None,
     on_step: StepHook = lambda epoch, step, loss: None,
@@ -177,9 +223,10 @@ def train(
     """Train ``module`` in place and leave it in evaluation mode.
 
     Args:
-        module: network with freshly seeded weights.
+        module: network with freshly seeded weights, or one to fine-tune; parameters that require
+            no gradient stay as they are.
         batches: source of training batches.
-        loss: maps (outputs, labels) to a scalar.
+        loss: maps (outputs, targets) to a scalar; outputs are float32 as the module returns them.
         settings: schedule and seed.
         checkpoint: written after every epoch; if it exists, the run continues from it.
         on_step: called after every step with epoch (from 1), step (from 1) and loss.
@@ -206,23 +253,23 @@ def train(
 
 def _train_epoch(
     run: _Run,
-    batches: TrainingBatches,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    batches: TrainingBatches[Targets],
+    loss: Callable[[Any, Targets], Tensor],
     epoch: int,
     on_step: StepHook,
 ) -> EpochRecord:
     total = 0.0
     rate = 0.0
     start = time.perf_counter()
-    for step, (inputs, labels) in enumerate(batches.epoch(run.generator), start=1):
+    for step, (inputs, targets) in enumerate(batches.epoch(run.generator), start=1):
         with torch.autocast("cpu", torch.bfloat16, enabled=run.settings.mixed_precision):
-            outputs = run.module(inputs)
-        value = loss(outputs.float(), labels)
+            outputs = run.module(*as_tuple(inputs))
+        value = loss(_float32(outputs), targets)
         number = value.item()
         if not math.isfinite(number):
             raise TrainingDivergedError(
                 f"the loss became {number} in epoch {epoch}, step {step}: "
-                f"lower max_learning_rate (now {run.settings.max_learning_rate})"
+                f"lower the learning rate (its peak is now {run.settings.max_learning_rate})"
             )
         run.optimizer.zero_grad()
         value.backward()
@@ -234,3 +281,7 @@ def _train_epoch(
         total += number
         on_step(epoch, step, number)
     return EpochRecord(epoch, total / len(batches), rate, time.perf_counter() - start)
+
+
+def _float32(outputs: Any) -> Any:
+    return outputs.float() if isinstance(outputs, Tensor) else tuple(y.float() for y in outputs)

@@ -36,7 +36,11 @@ def _picture_task(dataset: ImageDataset) -> ArrayTask:
 
     return ArrayTask(
         name=dataset.name,
-        splits={"calibration": loader("train_10k"), "test": loader("test")},
+        splits={
+            "calibration": loader("train_10k"),
+            "test": loader("test"),
+            "train": loader("train"),
+        },
         classes=dataset.classes,
         metric=dataset.metric,
         preprocessing=ImagePreprocessing(
@@ -60,7 +64,11 @@ def _recordings_task(dataset: SequenceDataset) -> ArrayTask:
 
     return ArrayTask(
         name=dataset.name,
-        splits={"calibration": loader("train"), "test": loader("test")},
+        splits={
+            "calibration": loader("train"),
+            "test": loader("test"),
+            "train": loader("train"),
+        },
         classes=dataset.classes,
         preprocessing=dataset.cut,
     )

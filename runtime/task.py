@@ -30,6 +30,9 @@ class Task(Protocol):
         classes: class names in label order; empty when the task is not a classification.
         preprocessing: how a picture or a file of sensor rows becomes the input; None when inputs
             are plain arrays.
+
+    A task may have more splits than "calibration" and "test": it then names all of them in an
+    attribute ``splits``. Stages that train take "train" where there is one.
     """
 
     @property
@@ -42,12 +45,21 @@ class Task(Protocol):
     def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
-        """Yield the split "calibration" or "test" in order, already preprocessed."""
+        """Yield a split in order, already preprocessed; every task has "calibration" and "test"."""
         ...
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample: float64 [B], larger is better; the metric is the mean."""
         ...
+
+
+def training_split(task: Task) -> str:
+    """Return the split that stages train on: "train" where the task has it, else "calibration".
+
+    >>> training_split(ArrayTask("mine", {"calibration": lambda: Samples((), np.zeros(0))}))
+    'calibration'
+    """
+    return "train" if "train" in getattr(task, "splits", ()) else "calibration"
 
 
 def top1(outputs: Sequence[Array], labels: Array) -> Scores:
@@ -77,7 +89,8 @@ class ArrayTask:
 
     Attributes:
         name: what the manifest calls it.
-        splits: how to load "calibration" (never seen by the score) and "test".
+        splits: how to load "calibration" (never seen by the score) and "test", and "train" if
+            there is more to train on than "calibration".
         metric: name of the score.
         score_samples: maps (outputs, labels) to one score per sample.
         classes: class names in label order, if any.

@@ -184,7 +184,7 @@ def with_epochs(model: ReferenceModel, epochs: int | None) -> ReferenceModel:
     return replace(model, plan=replace(plan_of(model), epochs=epochs))
 
 
-def training_batches(model: ReferenceModel) -> TrainingBatches:
+def training_batches(model: ReferenceModel) -> TrainingBatches[Tensor]:
     """Return the augmented training batches of a model's plan."""
     plan, dataset = plan_of(model), find_dataset(model.dataset)
     if isinstance(dataset, SequenceDataset):

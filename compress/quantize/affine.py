@@ -17,6 +17,7 @@ TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
 
 # A narrower tensor than this is a constant zero; its step must still be a normal float32.
 SMALLEST_WIDTH = 1e-8
+SMALLEST_SCALE = float(np.float32(SMALLEST_WIDTH / 255))
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,22 @@ def affine_for(values: Range, target: Target) -> Affine:
     if target == "ort":
         return Affine(scale, zero_point + 128, 0, 255, "uint8")
     return Affine(scale, zero_point, -128, 127, "int8")
+
+
+def range_of(scale: float, zero_point: int) -> Range:
+    """Return the range whose grid has exactly this step and zero point; undoes ``affine_for``.
+
+    The ends are products of a float32 and an integer below 256: float64 holds them, and their
+    difference, without rounding.
+
+    Args:
+        scale: a float32 value, at least ``SMALLEST_SCALE``.
+        zero_point: the integer of ONNX Runtime's grid that stands for 0.0, 0 to 255.
+
+    >>> affine_for(range_of(0.125, 7), "tflite").zero_point
+    -121
+    """
+    return Range((0 - zero_point) * scale, (255 - zero_point) * scale)
 
 
 def _float32(value: float) -> float:

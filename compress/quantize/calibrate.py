@@ -74,7 +74,7 @@ def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
     them then, and the joined values are on that grid anyhow. What only moves has the range of what
     it moves. An operator before its fused activation has the activation's range.
     """
-    for members in _groups_on_one_grid(graph):
+    for members in groups_on_one_grid(graph):
         ranges = [activations[n.name] for n in members if n.name in activations]
         if ranges:
             shared = Range(min(r.lo for r in ranges), max(r.hi for r in ranges))
@@ -85,7 +85,7 @@ def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
             activations[node.name] = activations[activation.name]
 
 
-def _groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
+def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
     """Return the nodes joined by moves and concats, by union-find."""
     root: dict[fx.Node, fx.Node] = {}
 
@@ -149,11 +149,21 @@ def weight_ranges(
         amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight)
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
         if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
-            bias = get_tensor(graph, str(node.args[2].target)).abs()
+            bias = get_tensor(graph, str(node.args[2].target))
             input_scale = affine_for(activations[node.args[0].name], "tflite").scale
-            amax = torch.maximum(amax, bias * WEIGHT_QMAX / (input_scale * BIAS_LIMIT))
+            amax = torch.maximum(amax, smallest_amax(bias, input_scale))
         ranges[path] = torch.maximum(amax, ranges.get(path, amax))
     return ranges
+
+
+def smallest_amax(bias: Tensor, input_scale: float | Tensor) -> Tensor:
+    """Return the least weight range of each channel whose bias still fits int32: float32 [C_out].
+
+    Args:
+        bias: float32 [C_out].
+        input_scale: step of the layer's input.
+    """
+    return bias.abs() * WEIGHT_QMAX / (input_scale * BIAS_LIMIT)
 
 
 class _Tap(fx.Interpreter):

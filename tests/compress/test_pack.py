@@ -227,6 +227,24 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
     assert ENCODINGS not in made.bundle.manifest.files
 
 
+def test_stages_know_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
+) -> None:
+    class Careful:
+        def apply(self, state: ModelState) -> ModelState:
+            (state.workspace / "checkpoint").touch()
+            return state
+
+    folder, workspace = tmp_path / "bundle", tmp_path / "work"
+    folder.mkdir()
+    workspace.mkdir()
+    monkeypatch.setattr(pack, "measure_parity", _unavailable)
+    recipe = SimpleNamespace(stages=(Careful(),))
+    made = compress(make_subject(), recipe, ("ort",), folder, workspace=workspace)
+    assert [p.name for p in workspace.iterdir()] == ["checkpoint"]
+    assert "checkpoint" not in made.bundle.manifest.files
+
+
 def _unavailable(*_: object) -> None:
     raise BackendUnavailableError("not here")
 

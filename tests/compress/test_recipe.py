@@ -6,6 +6,7 @@ import pytest
 
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.recipe import keep_float, load_recipe, parse_recipe, shipped_recipes
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
@@ -127,6 +128,13 @@ def test_what_is_not_yaml_is_refused_with_its_line(text: str, line: int) -> None
 
 def test_python_objects_in_yaml_are_not_made() -> None:
     assert "not YAML" in refusal("description: !!python/object/apply:os.getcwd []")
+
+
+def test_the_trained_ones_differ_in_what_they_learn_from() -> None:
+    for name, distil in (("qat_w8c_a8", 0), ("qat_w8c_a8_distilled", 1)):
+        calibrate, train = load_recipe(name).stages
+        assert calibrate == QuantizeStatic(512, 32, "mse")
+        assert train == TrainQuantized(distil=distil)
 
 
 def test_an_unknown_name_suggests_the_nearest() -> None:

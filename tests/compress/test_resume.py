@@ -1,6 +1,7 @@
 """Resuming a training run: to the bit with randomness in the network, or a clear refusal."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,20 @@ def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     train(make_net(), Batches(), F.cross_entropy, settings, tmp_path / "c.pt")
     with pytest.raises(BadInputError, match="not a whole checkpoint of this network"):
         train(nn.Linear(2, 2), Batches(), F.cross_entropy, settings, tmp_path / "c.pt")
+
+
+def test_a_checkpoint_from_before_a_setting_was_known_is_of_its_default(tmp_path: Path) -> None:
+    path, whole, resumed = tmp_path / "c.pt", make_net(), make_net()
+    settings = TrainingSettings(epochs=1)
+    train(whole, Batches(), F.cross_entropy, settings, path)
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["schedule"], state["settings"]["other_peaks"]
+    torch.save(state, path)
+
+    def refuse(epoch: int, step: int, loss: float) -> None:
+        raise StoppedError
+
+    train(resumed, Batches(), F.cross_entropy, settings, path, refuse)
+    assert torch.equal(whole[0].weight, resumed[0].weight)
+    with pytest.raises(BadInputError, match="other settings"):
+        train(make_net(), Batches(), F.cross_entropy, replace(settings, schedule="cosine"), path)

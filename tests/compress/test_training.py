@@ -107,6 +107,77 @@ def test_weights_are_those_of_a_loop_by_hand() -> None:
     assert rates.index(max(rates)) == 11
 
 
+def test_other_peaks_and_the_cosine_are_those_of_a_loop_by_hand() -> None:
+    module, expected = make_module(), make_module()
+    for net in (module, expected):
+        net[0].bias.requires_grad_(False)
+    settings = TrainingSettings(
+        epochs=2,
+        max_learning_rate=0.01,
+        weight_decay=0.0,
+        seed=3,
+        optimizer="adamw",
+        schedule="cosine",
+        other_peaks={"3": 0.05},
+    )
+    fit(module, settings)
+    first = [expected[0].weight, expected[1].weight, expected[1].bias]
+    optimizers = [torch.optim.Adam(first, 0.01), torch.optim.Adam(expected[3].parameters(), 0.05)]
+    generator = torch.Generator().manual_seed(3)
+    step = 0
+    for _ in range(2):
+        for inputs, labels in Blobs().epoch(generator):
+            loss = F.cross_entropy(expected(inputs), labels)
+            expected.zero_grad()
+            loss.backward()
+            for optimizer, peak in zip(optimizers, (0.01, 0.05), strict=True):
+                optimizer.param_groups[0]["lr"] = peak * (1 + math.cos(math.pi * step / 20)) / 2
+                optimizer.step()
+            step += 1
+    for a, b in zip(module.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_cycle_peaks_where_each_group_says() -> None:
+    module = make_module()
+    settings = replace(SETTINGS, other_peaks={"3": 1e-12})
+    before = module[3].weight.clone()
+    fit(module, settings)
+    torch.testing.assert_close(module[3].weight, before, rtol=0, atol=1e-6)
+    assert not torch.equal(module[0].weight, make_module()[0].weight)
+
+
+def test_another_peak_of_a_submodule_that_is_not_there_is_refused() -> None:
+    with pytest.raises(BadInputError, match=r"'ranges'.*no such submodule"):
+        fit(make_module(), replace(SETTINGS, other_peaks={"ranges": 0.1}))
+
+
+def test_a_network_of_two_inputs_and_two_outputs_is_trained() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return self.scale * x, y
+
+    class Batches:
+        def __len__(self) -> int:
+            return 50
+
+        def epoch(self, generator: torch.Generator) -> Iterator[Any]:
+            for _ in range(50):
+                x = torch.randn(8, 1, generator=generator)
+                yield (x, -x), 3 * x
+
+    def loss(outputs: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+        return F.mse_loss(outputs[0] - outputs[1], target)
+
+    module = Two()
+    train(module, Batches(), loss, TrainingSettings(epochs=2, max_learning_rate=0.05))
+    assert module.scale.item() == pytest.approx(2.0, abs=0.05)
+
+
 def test_the_hook_hears_every_step() -> None:
     heard = []
     fit(make_module(), on_step=lambda *arguments: heard.append(arguments))

@@ -5,6 +5,7 @@ import numpy as np
 from edgedl.models.data.datasets import DATASETS, load_split
 from edgedl.models.tasks import make_task
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task import training_split
 
 
 def test_task_scores_on_test_and_calibrates_on_training_data():
@@ -19,10 +20,15 @@ def test_task_scores_on_test_and_calibrates_on_training_data():
     assert sum(len(b.labels) for b in task.batches("test", 1000)) == 10_000
 
 
+def test_a_training_split_is_named():
+    for name in ("fashion_mnist", "cifar10", "watch"):
+        assert training_split(make_task(name)) == "train"
+
+
 def test_task_of_a_set_that_was_not_fetched(refused):
     task = make_task("cifar10")
     assert (task.preprocessing.channels, task.preprocessing.height) == (3, 32)
-    for split in ("test", "calibration"):
+    for split in ("test", "calibration", "train"):
         with refused(BadInputError, "edgedl data fetch cifar10"):
             next(task.batches(split, 10))
     with refused(BadInputError, "'coco'"):

@@ -9,7 +9,7 @@ from tiny import CLASSES, make_task, pictures
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess import ImagePreprocessing
-from edgedl.runtime.task import ArrayTask, Samples, top1
+from edgedl.runtime.task import ArrayTask, Samples, top1, training_split
 
 
 def plain_task(count, labels=None, **settings_):
@@ -116,3 +116,13 @@ def test_own_score_function_sees_outputs_and_labels():
     task = plain_task(3, score_samples=closeness, metric="closeness")
     outputs = [np.zeros((3, 4)), np.array([[1.0], [2.5], [2.0]])]
     assert task.score(outputs, np.array([1, 2, 4])).tolist() == [0.0, -0.5, -2.0]
+
+
+def test_stages_train_on_a_split_of_that_name_or_on_calibration():
+    class Own:
+        """A task of the user's own, which need not name its splits."""
+
+    assert training_split(make_task()) == "calibration"
+    assert training_split(Own()) == "calibration"
+    Own.splits = ("calibration", "test", "train")
+    assert training_split(Own()) == "train"

@@ -1,0 +1,70 @@
+"""What a network is fine-tuned for: its labels, the answers of a teacher, or both."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgedl.compress.task_batches import Targets
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task import Task
+
+Loss = Callable[[tuple[Tensor, ...], Targets], Tensor]
+
+
+def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
+    """Return ``distil`` times the distance from the teacher plus the rest times the labels' loss.
+
+    For a classification, logits in the first output: the Kullback-Leibler divergence from the
+    teacher's softened answers times the temperature squared, and cross-entropy. For any other
+    task: the mean squared difference of all outputs, and no loss of labels.
+
+    Args:
+        task: says whether it is a classification.
+        distil: 0 to 1.
+        temperature: softens both sides of the divergence.
+
+    Raises:
+        BadInputError: the task's labels have no known loss, and they count.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.
+    """
+    classification = is_classification(task)
+    if distil < 1 and not classification:
+        raise BadInputError(
+            f"the task '{task.name}' is no classification, so its labels have no known loss: "
+            "set distil to 1 to train on the float network's outputs"
+        )
+
+    def loss(outputs: tuple[Tensor, ...], targets: Targets) -> Tensor:
+        total = torch.zeros(())
+        if distil > 0:
+            apart = (
+                softened_divergence(outputs[0], targets.teacher[0], temperature)
+                if classification
+                else squared_difference(outputs, targets.teacher)
+            )
+            total = total + distil * apart
+        if distil < 1:
+            total = total + (1 - distil) * F.cross_entropy(outputs[0], targets.labels.long())
+        return total
+
+    return loss
+
+
+def is_classification(task: Task) -> bool:
+    """Say whether labels are class numbers and the first output is a logit per class."""
+    return bool(task.classes) or task.metric == "top1"
+
+
+def softened_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return the mean divergence KL(teacher || student) of logits [B, K], times T squared."""
+    own = F.log_softmax(logits / temperature, 1)
+    wanted = F.log_softmax(teacher / temperature, 1)
+    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def squared_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+    """Return the mean squared difference of each output, summed over outputs."""
+    return torch.stack([F.mse_loss(y, t) for y, t in zip(outputs, teacher, strict=True)]).sum()

@@ -1,0 +1,82 @@
+"""Training batches drawn from a task, with what a teacher says about them."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgedl.compress.evaluate import as_tuple
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task import Task
+
+READ_BATCH = 250
+
+Teacher = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+class Targets(NamedTuple):
+    """What outputs are compared with: labels [B, ...], and a teacher's outputs (none without)."""
+
+    labels: Tensor
+    teacher: tuple[Tensor, ...]
+
+
+class TaskBatches:
+    """Shuffled batches of a task's split; every epoch draws its samples anew.
+
+    The split is read in order, as tasks offer it; only the samples of one epoch are in memory.
+    """
+
+    def __init__(
+        self, task: Task, split: str, samples: int, batch_size: int, teacher: Teacher | None = None
+    ) -> None:
+        """Count the split.
+
+        Args:
+            task: gives inputs float32 and labels.
+            split: its name.
+            samples: how many an epoch takes, at most; an incomplete last batch is dropped.
+            batch_size: samples per batch, fewer only where the split has fewer.
+            teacher: run without gradients on every batch, for ``Targets.teacher``.
+
+        Raises:
+            BadInputError: the split is missing or empty.
+        """
+        self._task, self._split, self._teacher = task, split, teacher
+        self._count = sum(len(b.labels) for b in task.batches(split, READ_BATCH))
+        if self._count == 0:
+            raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
+        self._samples = min(samples, self._count)
+        self._batch_size = min(batch_size, self._samples)
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._samples // self._batch_size
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[tuple[Tensor, ...], Targets]]:
+        """Yield one epoch of (inputs, targets) drawn by ``generator``."""
+        drawn = torch.randperm(self._count, generator=generator)[: self._samples]
+        inputs, labels = self._read(np.sort(drawn.numpy()))
+        order = torch.randperm(self._samples, generator=generator)
+        for step in range(len(self)):
+            part = order[step * self._batch_size : (step + 1) * self._batch_size]
+            batch = tuple(x[part] for x in inputs)
+            with torch.no_grad():
+                answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
+            yield batch, Targets(labels[part], answers)
+
+    def _read(self, wanted: "np.typing.NDArray[np.intp]") -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return samples by ascending index: inputs [n, ...] and labels [n, ...]."""
+        parts = []
+        start = 0
+        for batch in self._task.batches(self._split, READ_BATCH):
+            end = start + len(batch.labels)
+            rows = wanted[(wanted >= start) & (wanted < end)] - start
+            parts.append([np.asarray(x)[rows] for x in (*batch.inputs, batch.labels)])
+            start = end
+            if end > wanted[-1]:
+                break
+        *inputs, labels = (torch.from_numpy(np.concatenate(c)) for c in zip(*parts, strict=True))
+        return tuple(inputs), labels
