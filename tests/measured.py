@@ -1,5 +1,9 @@
 """Made-up measurements for tests of what is done with measurements."""
 
+from collections.abc import Sequence
+
+import msgspec
+
 from edgedl.runtime.device import run_context
 from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
 from edgedl.tools.result import (
@@ -34,13 +38,23 @@ def candidate(
     )
 
 
+def judged(candidates: Sequence[Candidate], max_drop_pp: float | None) -> list[Candidate]:
+    """Return the candidates with their drops judged against a budget."""
+
+    def judge(drop: Drop) -> Drop:
+        return msgspec.structs.replace(drop, verdict=drop_verdict(*drop.ci95, max_drop_pp))
+
+    return [msgspec.structs.replace(c, drop=judge(c.drop)) for c in candidates]
+
+
 def make_result(title: str = "tiny", max_drop_pp: float | None = None) -> Result:
     """Return a result with a baseline, a faster and a slower artifact."""
-    candidates = (
+    measured = (
         candidate("ort-float32", (1.0, 1.0), size=400),
         candidate("ort-int8", (0.55, 0.65), (-0.1, 0.3)),
         candidate("tflite-int8", (1.1, 1.3), (-0.2, 0.2)),
     )
+    candidates = tuple(judged(measured, max_drop_pp))
     return Result(
         title=title,
         run_context=run_context(),

@@ -18,17 +18,25 @@ from edgedl.runtime.task import Task
 from edgedl.tools.bench import BenchSettings, drop_record, score_entry, time_entries
 from edgedl.tools.entries import Entry, find_entries
 from edgedl.tools.recommend import speed_verdict
+from edgedl.tools.report.table import describe_verdict
 from edgedl.tools.result import Drop, Ladder, Rung, interval
 
-# Cheapest first: what needs no data, what needs a few samples, what needs minutes, what trains.
+# Recipe and the precision of its files, cheapest first: what needs no data, what needs a few
+# samples, what needs minutes, what trains.
 RUNGS = (
     ("float", "float16"),
     ("dynamic_w8_afp32", "dynamic_int8"),
     ("static_w8c_a8", "int8"),
     ("static_w8c_a8_rounded", "int8"),
     ("mixed_w8c_a8", "int8"),
-    ("qat_w8c_a8", "int8"),
+    ("qat_w8c_a8_distilled", "int8"),
 )
+# Recipes that change the weights of another's files, not what the files compute.
+AS_FAST_AS = {
+    "static_w8c_a8_rounded": "static_w8c_a8",
+    "qat_w8c_a8_distilled": "static_w8c_a8",
+}
+COUNTING_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class _Tried:
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """Return a key by which the better of two files is the smaller one."""
-        return not self.taken, not self.faster, self.drop.ci95[1]
+        by = self.drop.ci95[1] if self.faster and not self.taken else self.ratio.value
+        return not self.taken, not self.faster, by
 
     @property
     def outcome(self) -> str:
@@ -66,9 +75,7 @@ class _Tried:
             return "taken"
         if not self.faster:
             return f"{self.drop.verdict}, but not faster than float32 on its own runtime"
-        if self.drop.more_samples is not None:
-            return f"inconclusive, {self.drop.more_samples} more samples needed"
-        return self.drop.verdict
+        return describe_verdict(self.drop)
 
 
 def climb(
@@ -95,36 +102,46 @@ def climb(
     """
     rungs: list[Rung] = []
     kept: dict[str, CompressedModel] = {}
-    best: tuple[tuple[bool, bool, float], str] | None = None
-    samples = 0
+    found: dict[str, list[_Tried]] = {}
     for name, precision in RUNGS:
-        report(f"try {name}")
-        place = folder.with_name(f"{folder.name}-{name}")
-        place.mkdir()
-        try:
-            made = compress(subject, load_recipe(name), targets, place)
-        except EdgedlError as error:
-            shutil.rmtree(place)
-            rungs.append(Rung(name, None, None, None, None, str(error)))
+        alike = AS_FAST_AS.get(name, "")
+        if alike in found and not any(file.faster for file in found[alike]):
+            rungs.append(_without_file(name, f"not tried: no faster than {alike}"))
             continue
-        kept[name] = made
-        tried, samples = _try(made, precision, task, settings)
-        rungs.append(_record(name, made, precision, tried))
-        for file in tried:
-            if file.faster and (best is None or file.rank < best[0]):
-                best = file.rank, name
-        if any(file.taken for file in tried):
+        report(f"try {name}")
+        try:
+            kept[name] = _make(subject, name, targets, folder)
+        except EdgedlError as error:
+            rungs.append(_without_file(name, str(error)))
+            continue
+        found[name] = _try(kept[name], precision, task, settings)
+        rungs.append(_record(name, kept[name], precision, found[name]))
+        if any(file.taken for file in found[name]):
             break
-    chosen = best[1] if best is not None else RUNGS[0][0]
-    met = any(rung.outcome == "taken" for rung in rungs)
-    ladder = Ladder(tuple(rungs), chosen, met, samples)
-    return Climb(_keep(chosen, kept, folder), ladder)
+    faster = [(f.rank, name) for name, files in found.items() for f in files if f.faster]
+    chosen = min(faster)[1] if faster else RUNGS[0][0]
+    met = any(file.taken for file in found.get(chosen, []))
+    samples = sum(len(b.labels) for b in task.batches("test", COUNTING_BATCH))
+    return Climb(_keep(chosen, kept, folder), Ladder(tuple(rungs), chosen, met, samples))
+
+
+def _make(
+    subject: Subject, recipe: str, targets: tuple[Target, ...], folder: Path
+) -> CompressedModel:
+    """Compress into a folder beside the one that is wanted in the end."""
+    place = folder.with_name(f"{folder.name}-{recipe}")
+    place.mkdir()
+    try:
+        return compress(subject, load_recipe(recipe), targets, place)
+    except BaseException:
+        shutil.rmtree(place)
+        raise
 
 
 def _try(
     made: CompressedModel, precision: str, task: Task, settings: BenchSettings
-) -> tuple[list[_Tried], int]:
-    """Score and time the files of one precision; return them and the number of samples."""
+) -> list[_Tried]:
+    """Score and time the files of one precision and return them, the best first."""
     entries, _ = find_entries([made.bundle])
     baselines = {e.artifact.backend: e for e in entries if e.artifact.precision == "float32"}
     reference = score_entry(baselines["ort"], task)
@@ -135,7 +152,7 @@ def _try(
         scores = score_entry(entry, task)
         drop = drop_record(reference, scores, settings.max_drop_pp, settings.confidence)
         tried.append(_Tried(entry.name, drop, _ratio(baselines, entry, settings)))
-    return sorted(tried, key=lambda t: t.rank), len(reference)
+    return sorted(tried, key=lambda t: t.rank)
 
 
 def _ratio(
@@ -151,9 +168,13 @@ def _ratio(
 def _record(name: str, made: CompressedModel, precision: str, tried: Sequence[_Tried]) -> Rung:
     if not tried:
         reasons = [r.reason for r in made.refusals if r.name.endswith(f"-{precision}")]
-        return Rung(name, None, None, None, None, reasons[0] if reasons else "no file to run here")
+        return _without_file(name, reasons[0] if reasons else "no file that runs here")
     file = tried[0]
     return Rung(name, file.name, file.drop, file.ratio.value, interval(file.ratio), file.outcome)
+
+
+def _without_file(name: str, outcome: str) -> Rung:
+    return Rung(name, None, None, None, None, outcome)
 
 
 def _keep(chosen: str, kept: dict[str, CompressedModel], folder: Path) -> CompressedModel:

@@ -16,6 +16,7 @@ from edgedl.runtime.statistics import (
     paired_drop,
     paired_ratio,
     required_samples,
+    samples_to_decide,
 )
 
 
@@ -208,3 +209,39 @@ def test_certified_percentile_is_an_upper_bound_99_times_in_100():
     truth = -math.log(0.1)
     held = np.mean([certified_percentile(d, 0.9) >= truth for d in draws])
     assert held >= 0.985
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.015, 0.03])
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_as_many_more_samples_decide_if_nothing_changes(limit: float, confidence: float) -> None:
+    """Repeat what was seen until there are that many: the interval must end at the limit."""
+    baseline, candidate = np.ones(400), np.r_[np.zeros(8), np.ones(392)]
+    more = samples_to_decide(baseline, candidate, limit, confidence)
+    assert more is not None
+
+    def decided(count: int) -> bool:
+        lost = round(0.02 * count)
+        found = paired_drop(
+            np.ones(count), np.r_[np.zeros(lost), np.ones(count - lost)], confidence=confidence
+        )
+        return found.hi <= limit or found.lo > limit
+
+    assert not decided(400)
+    assert decided(round(1.15 * (400 + more)))
+    assert not decided(round(0.75 * (400 + more)))
+
+
+def test_no_number_of_samples_tells_a_drop_from_itself() -> None:
+    assert samples_to_decide(np.ones(4), np.r_[np.zeros(1), np.ones(3)], 0.25) is None
+
+
+def test_more_confidence_is_a_wider_interval() -> None:
+    rng = np.random.default_rng(0)
+    binary = (rng.random(300) > 0.1).astype(float), (rng.random(300) > 0.2).astype(float)
+    graded = rng.random(300), rng.random(300)
+    for pair in (binary, graded):
+        widths = [
+            (e := paired_drop(*pair, confidence=c)).hi - e.lo for c in (0.5, 0.9, 0.95, 0.999)
+        ]
+        assert widths == sorted(widths)
+        assert paired_drop(*pair) == paired_drop(*pair, confidence=0.95)

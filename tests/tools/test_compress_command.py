@@ -13,7 +13,8 @@ from edgedl.tools.result import read_result
 def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
     """A budget of nothing cannot be met for certain: exit 1, and everything is written."""
     out = tmp_path / "out"
-    done = edgedl("compress", f"{subject_file}:subject", "--max-drop", 0, "--out", out)
+    recipe = ("--recipe", "static_w8c_a8_rounded")
+    done = edgedl("compress", f"{subject_file}:subject", *recipe, "--max-drop", 0, "--out", out)
     assert done.returncode == 1, done.stderr
     assert "budget of 0.0 points is missed" in done.stderr
     assert {p.name for p in out.iterdir()} == {
@@ -70,3 +71,38 @@ def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_pa
     no_task = edgedl("bench", bundle, "--threads", "1", "--out", tmp_path / "b3")
     assert no_task.returncode == 2
     assert "--task" in no_task.stderr
+
+
+def test_a_budget_without_a_recipe_walks_the_ladder(
+    edgedl: Run, subject_file: Path, tmp_path: Path
+) -> None:
+    """A budget that everything meets ends at the first recipe that is faster, or at float."""
+    out = tmp_path / "out"
+    arguments = ("--max-drop", 100, "--confidence", 0.9, "--target", "ort", "--threads", 1)
+    done = edgedl("compress", f"{subject_file}:subject", *arguments, "--out", out)
+    assert done.returncode == 0, done.stderr
+    result = read_result(out)
+    ladder = result.ladder
+    assert ladder is not None
+    assert "recipes tried, cheapest first" in done.stdout
+    assert "How the recipe was chosen" in (out / "report.html").read_text()
+    taken = [r.recipe for r in ladder.rungs if r.outcome == "taken"]
+    assert taken == ([ladder.chosen] if ladder.met else [])
+    assert ladder.met == (ladder.rungs[-1].outcome == "taken")
+    # The samples that chose and those of the final score are all of the test split, none twice.
+    assert ladder.samples + result.candidates[0].score.n == 600
+    assert sorted(p.name for p in out.iterdir()) == [
+        "bundle",
+        "report.html",
+        "result.json",
+        "samples.npz",
+    ]
+    assert result.confidence == 0.9
+
+
+def test_a_confidence_that_is_none(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
+    done = edgedl(
+        "compress", f"{subject_file}:subject", "--confidence", 1, "--out", tmp_path / "out"
+    )
+    assert done.returncode == 2
+    assert "--confidence is a share" in done.stderr

@@ -1,7 +1,7 @@
 """The recommendation follows from intervals alone."""
 
 import pytest
-from measured import candidate
+from measured import candidate, judged
 
 from edgedl.tools.recommend import recommend, speed_verdict
 from edgedl.tools.result import Candidate
@@ -39,15 +39,15 @@ BASELINE = candidate("ort-float32", (1.0, 1.0), size=400)
     ],
 )
 def test_choice(others: list[Candidate], budget: float | None, expected: str) -> None:
-    assert recommend([BASELINE, *others], budget).name == expected
+    assert recommend(judged([BASELINE, *others], budget), budget).name == expected
 
 
 def test_budget_is_about_the_strongest_precision() -> None:
     half = candidate("ort-float16", (1.0, 1.0))
     poor = candidate("ort-int8", (0.5, 0.6), (1.0, 2.0))
-    assert recommend([BASELINE, half, poor], 0.5).budget_met is False
-    assert recommend([BASELINE, half, poor], 2.5).budget_met is True
-    assert recommend([BASELINE, half], 0.5).budget_met is True
+    for budget, met in ((0.5, False), (2.5, True)):
+        assert recommend(judged([BASELINE, half, poor], budget), budget).budget_met is met
+    assert recommend(judged([BASELINE, half], 0.5), 0.5).budget_met is True
     assert recommend([BASELINE, poor], None).budget_met is None
 
 

@@ -11,12 +11,14 @@ from edgedl.runtime.bundle import Bundle, write_manifest
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.runtime.manifest import HostMetric, Manifest
 from edgedl.tools.progress import steps
-from edgedl.tools.result import Result
+from edgedl.tools.result import Ladder, Result
 from edgedl.tools.workspace import new_folder
 
 if TYPE_CHECKING:
     from edgedl.compress.quantize.affine import Target
     from edgedl.compress.subject import Subject
+    from edgedl.runtime.task import Task
+    from edgedl.tools.bench import BenchSettings
 
 
 @click.command()
@@ -39,7 +41,19 @@ if TYPE_CHECKING:
     metavar="LAYER",
     help="Layer that stays float32: a module's path or with wildcards; can be given again.",
 )
-@click.option("--max-drop", type=float, metavar="PP", help="Largest drop of the score, in points.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="PP",
+    help="Largest drop of the score, in points. Without --recipe the cheapest that fits is found.",
+)
+@click.option(
+    "--confidence",
+    type=float,
+    default=0.95,
+    show_default=True,
+    help="Of the interval of the drop that must be within --max-drop.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
 @click.option("--seed", default=0, show_default=True)
@@ -51,6 +65,7 @@ def command(
     target: str,
     keep_float: tuple[str, ...],
     max_drop: float | None,
+    confidence: float,
     out: Path,
     threads: str,
     seed: int,
@@ -61,14 +76,25 @@ def command(
     SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
     function of yours that returns a Subject.
     """
+    from edgedl.runtime.measure import Protocol
+    from edgedl.tools.bench import BenchSettings
     from edgedl.tools.options import parse_targets, parse_threads
 
     targets, counts = parse_targets(target), parse_threads(threads)
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
+    if not 0.5 <= confidence < 1:
+        raise BadInputError(f"--confidence is a share, 0.5 to below 1, got {confidence}")
+    settings = BenchSettings(counts, Protocol(seed=seed), max_drop, confidence)
+    walks = max_drop is not None and recipe == "default" and not keep_float
     with new_folder(out) as folder:
-        made = _make_bundle(subject, weights, recipe, targets, keep_float, seed, folder / "bundle")
-        result = _measure(made, counts, max_drop, seed, folder)
+        if walks:
+            made = _climb(subject, weights, targets, settings, folder / "bundle")
+        else:
+            made = _make_bundle(
+                subject, weights, recipe, targets, keep_float, seed, folder / "bundle"
+            )
+        result = _measure(made, settings, folder)
     _print(result, out, as_json)
     if result.recommendation.budget_met is False:
         raise BudgetMissedError(
@@ -78,11 +104,21 @@ def command(
 
 @dataclass(frozen=True)
 class _Made:
-    """A bundle, what it was made of, and the files that could not be made, with reasons."""
+    """A bundle, and what there is to know about it.
+
+    Attributes:
+        subject: what it was made of.
+        task: whose test split the final score is of.
+        bundle: the files.
+        refused: files that could not be made, with reasons.
+        ladder: how its recipe was chosen, if it was.
+    """
 
     subject: "Subject"
+    task: "Task"
     bundle: Bundle
     refused: dict[str, str]
+    ladder: "Ladder | None" = None
 
 
 def _make_bundle(
@@ -108,34 +144,54 @@ def _make_bundle(
     stages = 3 if recipe is None else len(recipe.stages)
     with steps("compress", 2 * files + stages + 1) as report:
         made = compress(subject, recipe, targets, folder, report, keep_float)
-    return _Made(subject, made.bundle, {r.name: r.reason for r in made.refusals})
+    refused = {r.name: r.reason for r in made.refusals}
+    return _Made(subject, subject.task, made.bundle, refused)
 
 
-def _measure(
-    made: _Made, threads: tuple[int, ...], max_drop: float | None, seed: int, folder: Path
-) -> Result:
-    from edgedl.runtime.measure import Protocol
-    from edgedl.tools.bench import BenchSettings, bench
+def _climb(
+    reference: str,
+    weights: Path | None,
+    targets: "tuple[Target, ...]",
+    settings: "BenchSettings",
+    folder: Path,
+) -> _Made:
+    import torch
+
+    from edgedl.tools.ladder import RUNGS, climb
+    from edgedl.tools.selection import divide
+    from edgedl.tools.subjects import find_subject
+
+    torch.manual_seed(settings.protocol.seed)
+    subject = find_subject(reference, weights)
+    selection, final = divide(subject.task)
+    with steps("compress", len(RUNGS)) as report:
+        found = climb(subject, selection, targets, settings, folder, report)
+    refused = {r.name: r.reason for r in found.made.refusals}
+    return _Made(subject, final, found.made.bundle, refused, found.ladder)
+
+
+def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
+    from edgedl.tools.bench import bench
     from edgedl.tools.entries import find_entries, put_baseline_first
     from edgedl.tools.report.page import render
     from edgedl.tools.result import NotMeasured, write_result
 
     entries, missing = find_entries([made.bundle])
     missing += [NotMeasured(name, reason) for name, reason in made.refused.items()]
-    settings = BenchSettings(threads, Protocol(seed=seed), max_drop)
-    with steps("measure", 2 * len(entries) + len(threads)) as report:
+    with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
         outcome = bench(
             made.subject.name,
             put_baseline_first(entries, "ort-float32"),
-            made.subject.task,
+            made.task,
             settings,
             report,
             missing,
         )
-    write_result(folder, outcome.result, outcome.samples)
-    (folder / "report.html").write_text(render(made.subject.name, [outcome.result]))
-    write_manifest(made.bundle.folder, _with_metrics(made.bundle, outcome.result))
-    return outcome.result
+    result = msgspec.structs.replace(outcome.result, ladder=made.ladder)
+    write_result(folder, result, outcome.samples)
+    (folder / "report.html").write_text(render(made.subject.name, [result]))
+    write_manifest(made.bundle.folder, _with_metrics(made.bundle, result))
+    return result
 
 
 def _with_metrics(bundle: Bundle, result: Result) -> Manifest:

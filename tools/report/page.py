@@ -6,7 +6,14 @@ from importlib.resources import files
 
 import edgedl
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.tools.report.table import HEADERS, rows, thread_counts
+from edgedl.tools.report.table import (
+    HEADERS,
+    LADDER_HEADERS,
+    describe_ladder,
+    ladder_rows,
+    rows,
+    thread_counts,
+)
 from edgedl.tools.result import NoiseFloor, Result
 
 
@@ -46,6 +53,9 @@ def render(title: str, results: Sequence[Result]) -> str:
             for result in results
         ],
         headers=HEADERS,
+        ladder_headers=LADDER_HEADERS,
+        ladder_rows=ladder_rows,
+        describe_ladder=describe_ladder,
         css=(folder / "report.css").read_text(),
         version=edgedl.__version__,
     )

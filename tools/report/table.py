@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from edgedl.tools.result import Candidate, Result
+from edgedl.tools.result import Candidate, Drop, Ladder, Result
 
 HEADERS = (
     "artifact",
@@ -17,6 +17,8 @@ HEADERS = (
     "latency ratio",
     "speed verdict",
 )
+
+LADDER_HEADERS = ("recipe", "its best file", "drop, points", "of its float32's latency", "outcome")
 
 
 def rows(result: Result, threads: int) -> list[tuple[str, ...]]:
@@ -49,12 +51,46 @@ def to_markdown(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(headers), ruler, *(line(cells) for cells in lines)])
 
 
+def ladder_rows(ladder: Ladder) -> list[tuple[str, ...]]:
+    """Return one row of text per recipe that was tried, in the order of LADDER_HEADERS."""
+    return [
+        (
+            rung.recipe,
+            rung.artifact or "",
+            with_interval(rung.drop.pp, rung.drop.ci95, "+.2f") if rung.drop else "",
+            with_interval(rung.ratio, rung.ratio_ci95, ".3f")
+            if rung.ratio is not None and rung.ratio_ci95 is not None
+            else "",
+            rung.outcome,
+        )
+        for rung in ladder.rungs
+    ]
+
+
+def describe_ladder(ladder: Ladder) -> str:
+    """Return what the ladder's table is of, in one sentence."""
+    faster = any(r.recipe == ladder.chosen and r.outcome == "taken" for r in ladder.rungs)
+    if faster:
+        end = f"{ladder.chosen} is the first that fits"
+    elif ladder.chosen == ladder.rungs[0].recipe:
+        end = "none is faster than float32"
+    else:
+        end = f"none fits, and {ladder.chosen} comes closest"
+    return (
+        f"recipes tried, cheapest first, on {ladder.samples} samples that the scores above are "
+        f"not of: {end}"
+    )
+
+
 def result_markdown(result: Result) -> str:
     """Return every table of a result, the recommendation, and what was not measured."""
     parts = []
     for threads in thread_counts(result):
         parts.append(f"{threads} thread(s), batch 1, against {result.baseline}:\n")
         parts.append(to_markdown(HEADERS, rows(result, threads)) + "\n")
+    if result.ladder is not None:
+        parts.append(f"{describe_ladder(result.ladder)}:\n")
+        parts.append(to_markdown(LADDER_HEADERS, ladder_rows(result.ladder)) + "\n")
     parts.append(f"recommended: {result.recommendation.name}: {result.recommendation.reason}")
     parts += [f"note: {note}" for note in result.recommendation.notes]
     parts += [f"not measured: {item.what}: {item.why}" for item in result.not_measured]
@@ -79,12 +115,19 @@ def _row(candidate: Candidate, index: int, is_baseline: bool) -> tuple[str, ...]
         f"{candidate.size_bytes / 1000:.1f}",
         f"{100 * candidate.score.value:.2f}",
         "baseline" if is_baseline else with_interval(drop.pp, drop.ci95, "+.2f"),
-        "" if is_baseline else drop.verdict,
+        "" if is_baseline else describe_verdict(drop),
         with_interval(latency.median_ms, latency.ci95, ".3f"),
         p90,
         "1" if is_baseline else with_interval(speedup.ratio, speedup.ci95, ".3f"),
         "" if is_baseline else speedup.verdict,
     )
+
+
+def describe_verdict(drop: Drop) -> str:
+    """Return the verdict, and what would decide it where the samples cannot."""
+    if drop.more_samples is None:
+        return drop.verdict
+    return f"{drop.verdict}, {drop.more_samples} more samples needed"
 
 
 def with_interval(value: float, ci95: tuple[float, float], form: str) -> str:
