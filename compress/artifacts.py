@@ -18,10 +18,11 @@ from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.operators import RECURRENT
-from edgedl.compress.quantize.affine import Target, affine_for
+from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands, quantized_nodes
 from edgedl.compress.stage import ModelState
+from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.manifest import Artifact, Precision
 from edgedl.runtime.runner import Floats
@@ -89,7 +90,12 @@ class ArtifactBuilder:
             precisions = (*precisions, "int8")
         if self._state.dynamic:
             precisions = (*precisions, "dynamic_int8")
-        wanted = [(target, precision) for target in targets for precision in precisions]
+        wanted = [
+            (target, precision)
+            for target in targets
+            for precision in precisions
+            if precision in describe_target(target).precisions or precision == "dynamic_int8"
+        ]
         reference: tuple[Target, Precision] = ("ort", "float32")
         return [reference, *(pair for pair in wanted if pair != reference)]
 
@@ -102,39 +108,42 @@ class ArtifactBuilder:
         return self._file(target, precision, self._graph(target, precision))
 
     def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
-        if target == "tensorrt" and precision == "dynamic_int8":
-            raise ExportError("TensorRT has no dynamic quantization: its scales are fixed")
+        runtime = describe_target(target).runtime
+        if precision not in describe_target(target).precisions:
+            raise ExportError(f"the target {target} has no {precision} files")
         graph = self._graph(target, precision)
         path, content = self._file(target, precision, graph)
-        describe = describe_tflite if target == "tflite" else describe_onnx
+        describe = describe_tflite if runtime == "tflite" else describe_onnx
         inputs, outputs = describe(content)
         check = None
-        if target == "tensorrt":
+        if runtime == "tensorrt":
             verdict = check_tensorrt(content)
             check = verdict.describe()
             if not verdict.accepted:
                 raise ExportError(check)
         tolerance = self._tolerance(name, graph, target, precision)
-        artifact = Artifact(name, target, precision, path, inputs, outputs, tolerance, check=check)
+        artifact = Artifact(name, runtime, precision, path, inputs, outputs, tolerance, check=check)
         return BuiltArtifact(artifact, content, graph)
 
     def _graph(self, target: Target, precision: Precision) -> fx.GraphModule:
         state = self._state
         if precision == "int8" and state.quantized is not None:
             return emit(state.quantized.graph, state.quantized.encodings, target)
-        return self._float16 if precision == "float16" and target != "tflite" else state.graph
+        half = precision == "float16" and describe_target(target).runtime != "tflite"
+        return self._float16 if half else state.graph
 
     def _file(
         self, target: Target, precision: Precision, graph: fx.GraphModule
     ) -> tuple[str, bytes]:
         """Return the file's name in the bundle and its content."""
+        on_tflite = describe_target(target).runtime == "tflite"
         if precision == "dynamic_int8":
-            if target == "tflite":
+            if on_tflite:
                 return "dynamic_int8.tflite", dynamic_tflite(self._tflite_float32)
             return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
         if precision == "int8":
             return self._int8_file(target, graph)
-        if target == "tflite":
+        if on_tflite:
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
         half = precision == "float16"
@@ -142,10 +151,11 @@ class ArtifactBuilder:
 
     def _int8_file(self, target: Target, graph: fx.GraphModule) -> tuple[str, bytes]:
         islands = has_float_islands(self._state)
-        if target == "tflite":
+        runtime = describe_target(target).runtime
+        if runtime == "tflite":
             return "int8.tflite", to_tflite(graph, self._inputs, True, islands)
         content = self._to_onnx(graph)
-        if target == "ort" and islands:
+        if runtime == "ort" and islands:
             content = protect_float_layers(content)
         return f"int8.{target}.onnx", content
 

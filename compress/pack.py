@@ -18,10 +18,10 @@ from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
-from edgedl.compress.quantize.affine import Target
-from edgedl.compress.recipe import Recipe, keep_float, load_recipe
+from edgedl.compress.recipe import Recipe, fit_weights, keep_float, load_recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import Target
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -85,7 +85,8 @@ def compress(
         name, reason = default_recipe(graph)
         report(f"recipe {name}: {reason}")
         recipe = load_recipe(name)
-    stages: Sequence[Stage] = keep_float(recipe, float_layers).stages
+    recipe = fit_weights(keep_float(recipe, float_layers), targets)
+    stages: Sequence[Stage] = recipe.stages
     for stage in stages:
         report(type(stage).__name__)
         state = stage.apply(state)

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stages import STAGES, AnyStage
+from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.errors import BadInputError
 
 
@@ -37,16 +39,36 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     """
     if not layers:
         return recipe
-    stages = tuple(
-        msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
-        if isinstance(stage, QuantizeStatic)
-        else stage
-        for stage in recipe.stages
-    )
-    if stages == recipe.stages:
+
+    def keep(stage: QuantizeStatic) -> QuantizeStatic:
+        return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
+
+    kept = _with_static(recipe, keep)
+    if kept == recipe:
         raise BadInputError(
             f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static stage"
         )
+    return kept
+
+
+def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
+    """Return the recipe with no more weight bits than the kernels of every target can add up.
+
+    The table is one for all targets, so the narrowest decides.
+    """
+    bits = min(describe_target(target).weight_bits for target in targets)
+
+    def fit(stage: QuantizeStatic) -> QuantizeStatic:
+        return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
+
+    return _with_static(recipe, fit)
+
+
+def _with_static(recipe: Recipe, change: Callable[[QuantizeStatic], QuantizeStatic]) -> Recipe:
+    """Return the recipe with its quantize_static stages changed."""
+    stages = tuple(
+        change(stage) if isinstance(stage, QuantizeStatic) else stage for stage in recipe.stages
+    )
     return msgspec.structs.replace(recipe, stages=stages)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.compress.pack import CompressedModel, compress
-from edgedl.compress.quantize.affine import Target
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import Target
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.statistics import Estimate, paired_ratio

@@ -1,11 +1,11 @@
 """Options that several commands share: read once, with one error text."""
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from edgedl.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgedl.compress.quantize.affine import Target
+    from edgedl.compress.target import Target
 
 MAX_THREADS = 64
 
@@ -13,16 +13,18 @@ MAX_THREADS = 64
 def parse_targets(text: str) -> "tuple[Target, ...]":
     """Read "ort,tflite,tensorrt".
 
+    Raises:
+        BadInputError: there is no such target.
+
     >>> parse_targets("ort, tflite")
     ('ort', 'tflite')
     """
-    from edgedl.runtime.backend import BACKENDS
+    from edgedl.compress.target import describe_target
 
     names = [part.strip() for part in text.split(",")]
     for name in names:
-        if name not in BACKENDS:
-            raise BadInputError(f"unknown target '{name}': there are {', '.join(BACKENDS)}")
-    return cast("tuple[Target, ...]", tuple(dict.fromkeys(names)))
+        describe_target(name)
+    return tuple(dict.fromkeys(names))
 
 
 def parse_threads(text: str) -> tuple[int, ...]:

@@ -38,6 +38,7 @@ class Reconstruction:
         activate: the activation fused behind the layer.
         inputs: columns that the quantized layer reads, float32 [groups, K, P].
         targets: activated outputs of the float layer there, float32 [groups, C_out / groups, P].
+        qmax: largest integer of the weight.
     """
 
     weight: Tensor
@@ -46,6 +47,7 @@ class Reconstruction:
     activate: Activation
     inputs: Tensor
     targets: Tensor
+    qmax: int = WEIGHT_QMAX
 
     @classmethod
     def of(cls, layer: Layer) -> "Reconstruction":
@@ -62,7 +64,12 @@ class Reconstruction:
             targets.append(activate(weight @ patches(layer, exact)[:, :, :share] + bias))
             inputs.append(patches(layer, rounded)[:, :, :share].contiguous())
         step = layer.scales.reshape(groups, -1, 1)
-        return cls(weight, step, bias, activate, torch.cat(inputs, 2), torch.cat(targets, 2))
+        columns, outputs = torch.cat(inputs, 2), torch.cat(targets, 2)
+        return cls(weight, step, bias, activate, columns, outputs, layer.qmax)
+
+    def weight_of(self, integers: Tensor) -> Tensor:
+        """Return what integers stand for, those beyond the grid's ends pulled to them."""
+        return integers.clamp(-self.qmax, self.qmax) * self.step
 
     def error(self, weight: Tensor, picked: Tensor | None = None) -> Tensor:
         """Return the mean squared error that a weight gives each output [groups, outputs]."""
@@ -99,13 +106,13 @@ def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: 
         for iteration in range(iterations):
             picked = torch.randint(columns, (min(MINIBATCH, columns),), generator=generator)
             share = rectified_sigmoid(logits)
-            weight = _clipped(down + share) * problem.step
+            weight = problem.weight_of(down + share)
             loss = problem.error(weight, picked).sum() + _penalty(share, iteration / iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    learned = _clipped(down + (rectified_sigmoid(logits.detach()) >= 0.5)) * problem.step
-    nearest = _clipped(whole.round()) * problem.step
+    learned = problem.weight_of(down + (rectified_sigmoid(logits.detach()) >= 0.5))
+    nearest = problem.weight_of(whole.round())
     better = problem.error(learned) < problem.error(nearest)
     return torch.where(better[:, :, None], learned, nearest)
 
@@ -127,7 +134,3 @@ def _penalty(share: Tensor, progress: float) -> Tensor:
     first, last = BETA
     beta = last + (first - last) * (1 - (progress - WARM_UP) / (1 - WARM_UP))
     return PENALTY * (1 - (2 * share - 1).abs().pow(beta)).sum()
-
-
-def _clipped(integers: Tensor) -> Tensor:
-    return integers.clamp(-WEIGHT_QMAX, WEIGHT_QMAX)

@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.compress.quantize.encodings import Range
-
-Target = Literal["ort", "tflite", "tensorrt"]
-TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
+from edgedl.compress.target import Target, describe_target
 
 # A narrower tensor than this is a constant zero; its step must still be a normal float32.
 SMALLEST_WIDTH = 1e-8
@@ -51,8 +49,8 @@ class Affine:
 def affine_for(values: Range, target: Target) -> Affine:
     """Derive a target's integers from the range of a tensor.
 
-    ONNX Runtime gets uint8 and TFLite int8, the same grid shifted by 128. TensorRT takes only
-    symmetric int8 (zero point 0).
+    uint8 (ONNX Runtime) and int8 (TFLite) are the same grid shifted by 128, unless the target
+    takes only symmetric int8 (TensorRT: zero point 0).
 
     >>> affine_for(Range(0.0, 2.55), "ort").zero_point
     0
@@ -60,11 +58,12 @@ def affine_for(values: Range, target: Target) -> Affine:
     0
     """
     lo, hi = min(values.lo, 0.0), max(values.hi, 0.0)
-    if target == "tensorrt":
+    wanted = describe_target(target)
+    if wanted.symmetric:
         return Affine(_float32(max(-lo, hi, SMALLEST_WIDTH) / 127), 0, -128, 127, "int8")
     scale = _float32(max(hi - lo, SMALLEST_WIDTH) / 255)
     zero_point = int(min(127, max(-128, round(-lo / scale) - 128)))
-    if target == "ort":
+    if wanted.activations == "uint8":
         return Affine(scale, zero_point + 128, 0, 255, "uint8")
     return Affine(scale, zero_point, -128, 127, "int8")
 

@@ -1,6 +1,7 @@
 """Fill the encodings table by running calibration samples through the float graph."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from edgedl.compress.graph.operators import (
 )
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.clipping import WeightObserver, least_error_amax
-from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings, Range
+from edgedl.compress.quantize.encodings import WEIGHT_BITS, WEIGHT_QMAX, Encodings, Range
 from edgedl.compress.quantize.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.quantize.placement import fused_activation
 from edgedl.runtime.errors import BadInputError
@@ -37,6 +38,7 @@ def calibrate(
     observer: Observer,
     percentile: float = PERCENTILE,
     weight_observer: WeightObserver = "minmax",
+    weight_bits: int = WEIGHT_BITS,
 ) -> Encodings:
     """Return the table of a canonical float graph.
 
@@ -47,6 +49,7 @@ def calibrate(
             whole range they were seen in: their grid is the sensor's.
         percentile: setting of that observer.
         weight_observer: how the range of a weight's channel is chosen.
+        weight_bits: of every weight's integers.
 
     Raises:
         BadInputError: there are no samples, or a tensor is not finite on one of them.
@@ -64,7 +67,8 @@ def calibrate(
         values = get_tensor(graph, str(constant.target))
         activations[constant.name] = Range(float(values.min()), float(values.max()))
     share_encodings(graph.graph, activations)
-    return Encodings(activations, weight_ranges(graph, activations, weight_observer))
+    table = Encodings(activations, {}, weight_bits=weight_bits)
+    return replace(table, weights=weight_ranges(graph, table, weight_observer))
 
 
 def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
@@ -133,37 +137,39 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
 
 
 def weight_ranges(
-    graph: fx.GraphModule, activations: dict[str, Range], observer: WeightObserver = "minmax"
+    graph: fx.GraphModule, table: Encodings, observer: WeightObserver = "minmax"
 ) -> dict[str, Tensor]:
     """Return the largest magnitude to cover per output channel of every quantizable weight.
 
     A channel's range is widened where its bias would not fit the int32 accumulator, whose step
     is the input's times the weight's.
     """
+    activations, qmax = table.activations, table.weight_qmax
     ranges: dict[str, Tensor] = {}
     for node in graph.graph.nodes:
         if node.target not in WEIGHTED or not is_constant(node.args[1]):
             continue
         path = str(node.args[1].target)
         weight = get_tensor(graph, path).movedim(WEIGHTED[node.target], 0).flatten(1)
-        amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight)
+        amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight, qmax)
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
         if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
             bias = get_tensor(graph, str(node.args[2].target))
             input_scale = affine_for(activations[node.args[0].name], "tflite").scale
-            amax = torch.maximum(amax, smallest_amax(bias, input_scale))
+            amax = torch.maximum(amax, smallest_amax(bias, input_scale, qmax))
         ranges[path] = torch.maximum(amax, ranges.get(path, amax))
     return ranges
 
 
-def smallest_amax(bias: Tensor, input_scale: float | Tensor) -> Tensor:
+def smallest_amax(bias: Tensor, input_scale: float | Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
     """Return the least weight range of each channel whose bias still fits int32: float32 [C_out].
 
     Args:
         bias: float32 [C_out].
         input_scale: step of the layer's input.
+        qmax: largest integer of the weight.
     """
-    return bias.abs() * WEIGHT_QMAX / (input_scale * BIAS_LIMIT)
+    return bias.abs() * qmax / (input_scale * BIAS_LIMIT)
 
 
 class _Tap(fx.Interpreter):

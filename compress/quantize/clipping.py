@@ -11,7 +11,7 @@ from edgedl.compress.quantize.ranges import SHRINK
 WeightObserver = Literal["minmax", "mse"]
 
 
-def least_error_amax(weight: Tensor) -> Tensor:
+def least_error_amax(weight: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
     """Return the magnitude per channel whose integers are nearest to the weight's values.
 
     Of the shares ``SHRINK`` of a channel's largest magnitude, that of least squared error of
@@ -22,6 +22,7 @@ def least_error_amax(weight: Tensor) -> Tensor:
 
     Args:
         weight: float32 [C, K], an output channel per row.
+        qmax: largest integer.
 
     Returns:
         float32 [C].
@@ -32,8 +33,8 @@ def least_error_amax(weight: Tensor) -> Tensor:
     for share in reversed(SHRINK):
         amax = whole * share
         # A channel of zeros has no step; any will do, since its error is zero.
-        step = (amax / WEIGHT_QMAX).clamp(min=torch.finfo(weight.dtype).tiny)[:, None]
-        rounded = (weight / step).round().clamp(-WEIGHT_QMAX, WEIGHT_QMAX) * step
+        step = (amax / qmax).clamp(min=torch.finfo(weight.dtype).tiny)[:, None]
+        rounded = (weight / step).round().clamp(-qmax, qmax) * step
         error = (rounded - weight).square().sum(1)
         better = error < least
         best, least = torch.where(better, amax, best), torch.where(better, error, least)

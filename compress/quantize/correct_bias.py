@@ -75,7 +75,8 @@ def correct_mean_output(layer: Layer) -> tuple[Tensor, Tensor | None]:
     exact, found = InputMoments(layer, products=False).means()
     groups, inputs = exact.shape
     weight = layer.weight.reshape(groups, -1, inputs).double()
-    rounded = round_to_nearest(weight, layer.scales.reshape(groups, -1, 1).double())
+    step = layer.scales.reshape(groups, -1, 1).double()
+    rounded = round_to_nearest(weight, step, layer.qmax)
     shift = weight @ exact[:, :, None] - rounded @ found[:, :, None]
     return layer.weight, (layer.bias.double() + shift.flatten()).float()
 
@@ -104,7 +105,8 @@ def own_shift(quantized: QuantizedNetwork, batches: list[tuple[Tensor, ...]]) ->
         groups = groups_of(layer.node)
         weight = layer.weight.reshape(groups, -1, len(mean) // groups, layer.weight[0, 0].numel())
         step = layer.scales.double().view(groups, -1, 1, 1)
-        error = (round_to_nearest(weight.double(), step) - weight.double()).sum(3)
+        rounded = round_to_nearest(weight.double(), step, layer.qmax)
+        error = (rounded - weight.double()).sum(3)
         shift = (error @ mean.view(groups, -1, 1)).flatten()
         return layer.weight, (layer.bias.double() - shift).float()
 

@@ -16,14 +16,14 @@ from edgedl.compress.graph.edit import (
     set_tensor,
 )
 from edgedl.compress.graph.operators import WEIGHTED
-from edgedl.compress.quantize.affine import Affine, Target, affine_for
+from edgedl.compress.quantize.affine import Affine, affine_for
 from edgedl.compress.quantize.encodings import (
-    WEIGHT_QMAX,
     Encodings,
     quantize_weight,
     weight_scales,
 )
 from edgedl.compress.quantize.placement import place, quantized_nodes
+from edgedl.compress.target import Target, describe_target
 
 _ops = torch.ops.quantized_decomposed
 _INT32_MAX = 2**31
@@ -39,6 +39,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     emitted = copy_graph(graph)
     chosen = quantized_nodes(emitted.graph, encodings)
     placement = place(emitted.graph, encodings, target)
+    qmax = encodings.weight_qmax
     for node, users in placement.items():
         affine = affine_for(encodings.activations[node.name], target)
         pair = _insert_pair(emitted.graph, node, node.next, affine)
@@ -46,11 +47,11 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
             user.replace_input_with(node, pair)
     for node in list(emitted.graph.nodes):
         if node.target in WEIGHTED and node in chosen:
-            scales = weight_scales(encodings.weights[str(node.args[1].target)])
+            scales = weight_scales(encodings.weights[str(node.args[1].target)], qmax)
             axis = WEIGHTED[node.target]
-            if target != "tensorrt":
+            if describe_target(target).integer_biases:
                 _round_bias(emitted, node, scales)
-            node.update_arg(1, _quantize_weight(emitted, node, scales, axis, target))
+            node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
     return finish(emitted)
 
 
@@ -70,7 +71,7 @@ def _insert_pair(graph: fx.Graph, value: fx.Node, before: fx.Node, affine: Affin
 
 
 def _quantize_weight(
-    module: fx.GraphModule, node: fx.Node, scales: Tensor, axis: int, target: Target
+    module: fx.GraphModule, node: fx.Node, scales: Tensor, axis: int, qmax: int, target: Target
 ) -> fx.Node:
     """Return a node with the dequantized weight, placed before ``node``.
 
@@ -83,14 +84,14 @@ def _quantize_weight(
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     scale = insert_constant(module, node, f"{path}_scale", scales)
     zero_point = insert_constant(module, node, f"{path}_zero_point", zeros)
-    arguments = (scale, zero_point, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8)
-    if target == "tflite":
+    arguments = (scale, zero_point, axis, -qmax, qmax, torch.int8)
+    if describe_target(target).runtime == "tflite":
         quantized = insert_call(
             module.graph, node, _ops.quantize_per_channel.default, source, *arguments
         )
     else:
         weight = get_tensor(module, str(source.target))
-        values = quantize_weight(weight, scales, axis)
+        values = quantize_weight(weight, scales, axis, qmax)
         quantized = insert_constant(module, node, f"{path}_int8", values)
     return insert_call(
         module.graph, node, _ops.dequantize_per_channel.default, quantized, *arguments

@@ -8,6 +8,7 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor
 
+WEIGHT_BITS = 8
 WEIGHT_QMAX = 127
 
 
@@ -30,13 +31,20 @@ class Encodings:
     Attributes:
         activations: node name -> range over all samples.
         weights: path of a weight -> float32 [C_out], the largest magnitude each output channel's
-            integers cover (its scale is that over 127, its zero point 0).
+            integers cover (its scale is that over ``weight_qmax``, its zero point 0).
         float_nodes: names of the operators that compute in float all the same.
+        weight_bits: of every weight's integers; they are stored in 8 all the same.
     """
 
     activations: dict[str, Range]
     weights: dict[str, Tensor]
     float_nodes: frozenset[str] = frozenset()
+    weight_bits: int = WEIGHT_BITS
+
+    @property
+    def weight_qmax(self) -> int:
+        """Return the largest integer of a weight; the smallest is its negative."""
+        return int(2 ** (self.weight_bits - 1)) - 1
 
     def to_json(self) -> bytes:
         """Return the table as indented JSON, for the bundle."""
@@ -44,20 +52,21 @@ class Encodings:
             "activations": {name: {"lo": r.lo, "hi": r.hi} for name, r in self.activations.items()},
             "weights": {path: amax.tolist() for path, amax in self.weights.items()},
             "float": sorted(self.float_nodes),
+            "weight_bits": self.weight_bits,
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
 
 
-def weight_scales(amax: Tensor) -> Tensor:
+def weight_scales(amax: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
     """Return the per-channel scales of a weight, float32 [C_out]."""
-    return (amax / WEIGHT_QMAX).to(torch.float32)
+    return (amax / qmax).to(torch.float32)
 
 
-def quantize_weight(weight: Tensor, scales: Tensor, axis: int) -> Tensor:
-    """Return a float32 weight rounded to its grid, int8 of the same shape, -127 to 127."""
+def quantize_weight(weight: Tensor, scales: Tensor, axis: int, qmax: int = WEIGHT_QMAX) -> Tensor:
+    """Return a float32 weight rounded to its grid, int8 of the same shape, -qmax to qmax."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     integers: Tensor = torch.ops.quantized_decomposed.quantize_per_channel(
-        weight, scales, zeros, axis, -WEIGHT_QMAX, WEIGHT_QMAX, torch.int8
+        weight, scales, zeros, axis, -qmax, qmax, torch.int8
     )
     return integers
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish, insert_constant
-from edgedl.compress.quantize.encodings import Encodings
+from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.simulate import Simulation, fake_quantize, last_users
 
@@ -28,6 +28,7 @@ class Layer:
         scales: step of the weight's grid, float32 [C_out].
         float_inputs: what it reads in the float network, one tensor per batch.
         inputs: what it reads in the quantized network, one tensor per batch.
+        qmax: largest integer of the weight.
     """
 
     node: fx.Node
@@ -36,6 +37,7 @@ class Layer:
     scales: Tensor
     float_inputs: list[Tensor]
     inputs: list[Tensor]
+    qmax: int = WEIGHT_QMAX
 
 
 Correction = Callable[[Layer], tuple[Tensor, Tensor | None]]
@@ -124,4 +126,5 @@ def _layer(
         simulation.scales[node],
         [values[source] for values in exact],
         inputs,
+        simulation.weight_qmax,
     )

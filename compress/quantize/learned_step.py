@@ -35,18 +35,19 @@ class _LearnedWeight(torch.autograd.Function):
     """See ``round_weight``."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scales: Tensor, axis: int) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, scales: Tensor, axis: int, qmax: int) -> Tensor:
+        ctx.qmax = qmax
         step = per_channel(scales, axis, weight.ndim)
         ctx.save_for_backward(weight, step)
-        return quantize_weight(weight, scales, axis) * step
+        return quantize_weight(weight, scales, axis, qmax) * step
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weight, step = ctx.saved_tensors
-        end = torch.tensor(float(WEIGHT_QMAX))
+        end = torch.tensor(float(ctx.qmax))
         count = weight.numel() // step.numel()
         to_weight, to_step, _ = step_gradients(gradients[0], weight, step, -end, end, count)
-        return to_weight, to_step.flatten(), None
+        return to_weight, to_step.flatten(), None, None
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -108,15 +109,16 @@ def quantize_activation(x: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return result
 
 
-def round_weight(weight: Tensor, scales: Tensor, axis: int) -> Tensor:
-    """Round a weight to symmetric int8 and back, per channel; see ``step_gradients``.
+def round_weight(weight: Tensor, scales: Tensor, axis: int, qmax: int = WEIGHT_QMAX) -> Tensor:
+    """Round a weight to symmetric integers and back, per channel; see ``step_gradients``.
 
     Args:
         weight: float32.
         scales: float32 [C_out].
         axis: of the output channels.
+        qmax: largest integer.
     """
-    result: Tensor = _LearnedWeight.apply(weight, scales, axis)
+    result: Tensor = _LearnedWeight.apply(weight, scales, axis, qmax)
     return result
 
 

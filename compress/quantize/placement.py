@@ -15,8 +15,9 @@ from edgedl.compress.graph.operators import (
     is_quantizable,
     moves_values,
 )
-from edgedl.compress.quantize.affine import Target, affine_for
+from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import Encodings
+from edgedl.compress.target import Target, describe_target
 
 Placement = dict[fx.Node, set[fx.Node]]
 
@@ -78,7 +79,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
     for node in graph.nodes:
         if node.name not in encodings.activations:
             continue
-        if target == "tensorrt":
+        if describe_target(target).pairs == "layer_inputs":
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
         elif node not in chosen:
             users = {u for u in node.users if u in chosen}
@@ -120,7 +121,7 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     activation = fused_activation(node)
     if activation is None or activation not in chosen:
         return False
-    if target == "tflite":
+    if describe_target(target).folds_activations == "always":
         return True
     lo, hi = activation_bounds(activation)
     affine = affine_for(encodings.activations[activation.name], target)

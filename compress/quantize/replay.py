@@ -37,7 +37,7 @@ def switchable(reference: fx.GraphModule, network: QuantizedNetwork) -> Simulati
     simulation = Simulation(reference, replace(network.encodings, weights=table))
     for node in simulation.weighted:
         twin = own[node.name]
-        simulation.scales[node] = weight_scales(table[_path(twin, 1)])
+        simulation.scales[node] = weight_scales(table[_path(twin, 1)], simulation.weight_qmax)
         bias = None
         if simulation.bias(node) is not None:
             bias = get_tensor(network.graph, _path(twin, 2))

@@ -33,9 +33,9 @@ def round_layer(layer: Layer) -> tuple[Tensor, Tensor | None]:
     step = layer.scales.reshape(moments.groups, -1, 1).double()
     if inputs <= LARGEST:
         second = moments.second_moments() if layer.bias is None else moments.covariance()
-        rounded = round_with_feedback(weight, _damped(second), step)
+        rounded = round_with_feedback(weight, _damped(second), step, layer.qmax)
     else:
-        rounded = round_to_nearest(weight, step)
+        rounded = round_to_nearest(weight, step, layer.qmax)
     bias = None
     if layer.bias is not None:
         exact_mean, mean = moments.means()
@@ -44,9 +44,9 @@ def round_layer(layer: Layer) -> tuple[Tensor, Tensor | None]:
     return rounded.reshape(layer.weight.shape).float(), bias
 
 
-def round_to_nearest(weight: Tensor, step: Tensor) -> Tensor:
-    """Return the multiples of ``step`` nearest to a weight."""
-    return (weight / step).round().clamp(-WEIGHT_QMAX, WEIGHT_QMAX) * step
+def round_to_nearest(weight: Tensor, step: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
+    """Return the multiples of ``step`` nearest to a weight, at most ``qmax`` of them."""
+    return (weight / step).round().clamp(-qmax, qmax) * step
 
 
 def _damped(moments: Tensor) -> Tensor:
@@ -56,13 +56,16 @@ def _damped(moments: Tensor) -> Tensor:
     return moments + torch.diag_embed(extra.expand_as(diagonal))
 
 
-def round_with_feedback(weight: Tensor, hessian: Tensor, step: Tensor) -> Tensor:
+def round_with_feedback(
+    weight: Tensor, hessian: Tensor, step: Tensor, qmax: int = WEIGHT_QMAX
+) -> Tensor:
     """Round [groups, C_out, K] to multiples of ``step``, later inputs making up for earlier ones.
 
     Args:
         weight: float64 [groups, C_out, K].
         hessian: second moments of the inputs, float64 [groups, K, K], positive definite.
         step: float64 [groups, C_out, 1].
+        qmax: largest multiple.
     """
     groups, _, size = weight.shape
     # The inputs that matter most go first, while there are others to make up for them.
@@ -77,7 +80,7 @@ def round_with_feedback(weight: Tensor, hessian: Tensor, step: Tensor) -> Tensor
         errors = torch.empty_like(work[:, :, start:end])
         for k in range(start, end):
             column = work[:, :, k : k + 1]
-            nearest = round_to_nearest(column, step)
+            nearest = round_to_nearest(column, step, qmax)
             error = (column - nearest) / inverse[:, k, k, None, None]
             work[:, :, k + 1 : end] -= error * inverse[:, k : k + 1, k + 1 : end]
             result[:, :, k : k + 1] = nearest

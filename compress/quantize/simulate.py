@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators import WEIGHTED
-from edgedl.compress.quantize.affine import Affine, Target, affine_for
+from edgedl.compress.quantize.affine import Affine, affine_for
 from edgedl.compress.quantize.encodings import (
     Encodings,
     per_channel,
@@ -23,6 +23,7 @@ from edgedl.compress.quantize.encodings import (
     weight_scales,
 )
 from edgedl.compress.quantize.placement import place, quantized_nodes
+from edgedl.compress.target import Target, describe_target
 
 
 class Simulation:
@@ -31,6 +32,8 @@ class Simulation:
     Attributes:
         graph: the float graph.
         weighted: operators whose weight is quantized, in the order they run.
+        scales: step of each of their weights, float32 [C_out].
+        weight_qmax: largest integer of a weight.
     """
 
     def __init__(self, graph: fx.GraphModule, encodings: Encodings, target: Target = "ort") -> None:
@@ -42,9 +45,13 @@ class Simulation:
         self._affines = {
             node: affine_for(encodings.activations[node.name], target) for node in self._placement
         }
-        self._rounds_bias = target != "tensorrt"
+        self._rounds_bias = describe_target(target).integer_biases
         self.weighted = [n for n in graph.graph.nodes if n.target in WEIGHTED and n in chosen]
-        self.scales = {n: weight_scales(encodings.weights[_path(n, 1)]) for n in self.weighted}
+        self.weight_qmax = encodings.weight_qmax
+        self.scales = {
+            n: weight_scales(encodings.weights[_path(n, 1)], self.weight_qmax)
+            for n in self.weighted
+        }
         self._parameters: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
         for node in self.weighted:
             self.set_weight(node, self.weight(node), self.bias(node))
@@ -63,7 +70,7 @@ class Simulation:
         scales = self.scales[node]
         axis = WEIGHTED[node.target]
         step = per_channel(scales, axis, weight.ndim)
-        rounded = quantize_weight(weight, scales, axis) * step
+        rounded = quantize_weight(weight, scales, axis, self.weight_qmax) * step
         affine = self.affine(node.args[0], node)
         if bias is not None and affine is not None and self._rounds_bias:
             bias_step = scales.double() * affine.scale

@@ -17,6 +17,7 @@ from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.observers import PERCENTILE, Observer
 from edgedl.compress.stage import ModelState
+from edgedl.compress.target import MAX_WEIGHT_BITS
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import Task
 
@@ -37,6 +38,8 @@ class QuantizeStatic(
         keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
         percentile: for that observer, the share of values inside the range, in percent.
         weight_observer: how the range of a weight's channel is chosen, "minmax" or "mse".
+        weight_bits: of the weights' integers; below 8 they are stored in 8 all the same. 7 is for
+            CPUs without VNNI.
     """
 
     samples: Annotated[int, Meta(ge=1)] = 512
@@ -45,6 +48,7 @@ class QuantizeStatic(
     keep_float: tuple[str, ...] = ()
     percentile: Annotated[float, Meta(gt=50, le=100)] = PERCENTILE
     weight_observer: WeightObserver = "minmax"
+    weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] = MAX_WEIGHT_BITS
 
     def apply(self, state: ModelState) -> ModelState:
         """Fill the encodings table from the calibration split.
@@ -57,7 +61,12 @@ class QuantizeStatic(
         kept = frozenset(n.name for n in find_layers(layers, self.keep_float))
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         table = calibrate(
-            state.graph, batches, self.observer, self.percentile, self.weight_observer
+            state.graph,
+            batches,
+            self.observer,
+            self.percentile,
+            self.weight_observer,
+            self.weight_bits,
         )
         encodings = replace(table, float_nodes=kept)
         entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))

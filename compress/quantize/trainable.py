@@ -41,6 +41,7 @@ class TrainableNetwork(nn.Module):
         self._chosen = quantized_nodes(graph, network.encodings)
         # The values are the same for both runtimes, but this placement does not depend on ranges.
         self._placement = place(graph, network.encodings, "tflite")
+        self._qmax = network.encodings.weight_qmax
         self.ranges = LearnedRanges(graph, network.encodings, learn)
         self._weighted = [n for n in graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]
         paths = {str(c.target) for n in self._weighted for c in n.args[1:3] if is_constant(c)}
@@ -116,12 +117,14 @@ class TrainableNetwork(nn.Module):
             input_scale = self._input_scale(node, scales)
             if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
                 bias = self._tensor(_path(node, 2))
-                amax = torch.maximum(amax, smallest_amax(bias.detach(), input_scale.detach()))
+                amax = torch.maximum(
+                    amax, smallest_amax(bias.detach(), input_scale.detach(), self._qmax)
+                )
             found[path] = amax
         return found
 
     def _weight_scales(self, scales: Tensor) -> dict[str, Tensor]:
-        return {path: weight_scales(amax) for path, amax in self._amax(scales).items()}
+        return {path: weight_scales(amax, self._qmax) for path, amax in self._amax(scales).items()}
 
     def _round_constants(
         self,
@@ -133,7 +136,7 @@ class TrainableNetwork(nn.Module):
         """Round a layer's weight to its grid, and its bias to that of the accumulator."""
         changed = list(arguments)
         steps = weights[_path(node, 1)]
-        changed[1] = round_weight(arguments[1], steps, WEIGHTED[node.target])
+        changed[1] = round_weight(arguments[1], steps, WEIGHTED[node.target], self._qmax)
         input_scale = self._input_scale(node, scales)
         if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
             step = steps.detach().double() * input_scale.detach().double()

@@ -14,11 +14,12 @@ from edgedl.compress.export.onnx import protect_float_layers, to_onnx
 from edgedl.compress.export.tflite import to_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize.affine import Target, affine_for
+from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.observers import Observer
 from edgedl.compress.quantize.placement import float_islands
+from edgedl.compress.target import Target
 from edgedl.runtime.task import ArrayTask, Samples
 
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.compress.quantize.affine import TARGETS, Affine, affine_for
+from edgedl.compress.quantize.affine import Affine, affine_for
 from edgedl.compress.quantize.encodings import Range
+from edgedl.compress.target import TARGETS
 
 ENDS = st.floats(-1e6, 1e6, width=32)
 RANGES = st.tuples(ENDS, ENDS).map(lambda ends: Range(min(ends), max(ends)))

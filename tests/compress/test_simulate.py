@@ -7,9 +7,10 @@ from small_networks import NETWORKS, network, noise
 from torch import Tensor
 
 from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.quantize.affine import TARGETS, affine_for
+from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.encodings import Range
 from edgedl.compress.quantize.simulate import Simulation, fake_quantize
+from edgedl.compress.target import TARGETS
 
 
 def outputs(simulation: Simulation, inputs: tuple[Tensor, ...], **options) -> list[np.ndarray]:

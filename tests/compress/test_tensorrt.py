@@ -178,11 +178,11 @@ def _ended(code: int, answer: dict[str, Any] | None = None) -> Callable[..., Any
         (_timeout, Verdict("tensorrt-rtx", False, "no engine within 300 s")),
         (_ended(-11), Verdict("tensorrt-rtx", False, "its process ended with -11")),
         (
-            _ended(0, {"version": "9", "accepted": False, "reason": "no"}),
+            _ended(0, {"accepted": False, "reason": "no"}),
             Verdict("tensorrt-rtx 9 (parser and builder)", False, "no"),
         ),
         (
-            _ended(0, {"version": "9", "accepted": True, "reason": ""}),
+            _ended(0, {"accepted": True, "reason": ""}),
             Verdict("tensorrt-rtx 9 (parser and builder)", True, ""),
         ),
     ],
@@ -191,5 +191,6 @@ def test_whatever_becomes_of_the_builders_process_is_a_verdict(
     run: Callable[..., Any], expected: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tensorrt, "version", lambda name: "9")
     monkeypatch.setattr(subprocess, "run", run)
     assert check_tensorrt(pair().SerializeToString()) == expected

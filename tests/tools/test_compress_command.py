@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from command import Run
 
 from edgedl.runtime.bundle import Bundle
@@ -73,6 +74,7 @@ def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_pa
     assert "--task" in no_task.stderr
 
 
+@pytest.mark.slow
 def test_a_budget_without_a_recipe_walks_the_ladder(
     edgedl: Run, subject_file: Path, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ def test_divergence_stops_and_says_so(
     monkeypatch.setitem(reference.REFERENCE_MODELS, "gru-watch", wild)
     done = edgedl("train", "gru-watch", "--out", tmp_path / "run", "--epochs", 3, "--threads", 1)
     assert done.returncode == 3
-    assert "lower max_learning_rate" in done.stderr
+    assert "lower the learning rate" in done.stderr
 
 
 def test_unknown_model(edgedl: Run, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from edgedl.tools.result import Ladder, Result
 from edgedl.tools.workspace import new_folder
 
 if TYPE_CHECKING:
-    from edgedl.compress.quantize.affine import Target
     from edgedl.compress.subject import Subject
+    from edgedl.compress.target import Target
     from edgedl.runtime.task import Task
     from edgedl.tools.bench import BenchSettings
 

@@ -2,13 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Function = Callable[..., Any]
+from edgedl.tools.operators.networks import (
+    Around,
+    Attention,
+    Branches,
+    Embedded,
+    First,
+    Function,
+    SqueezeExcite,
+    Tied,
+    TwoInputs,
+    TwoOutputs,
+)
+
 Make = Callable[[], nn.Module]
 
 MAP = (4, 8, 8)
@@ -44,114 +55,12 @@ class OperatorCase:
         return tuple(torch.randn(samples, *s, generator=generator) for s in self.shapes)
 
 
-class _Around(nn.Module):
-    """layer -> operator -> layer, for the maps of a picture, a series, or tokens."""
-
-    def __init__(self, operator: Function, before: nn.Module, after: nn.Module) -> None:
-        super().__init__()
-        self.before, self.after = before, after
-        self.operator = operator
-
-    def forward(self, x: Tensor) -> Any:
-        return self.after(self.operator(self.before(x)))
-
-
-class _Branches(nn.Module):
-    """Two layers on one input, an operator on both, a layer behind it."""
-
-    def __init__(
-        self, operator: Function, left: nn.Module, right: nn.Module, after: nn.Module
-    ) -> None:
-        super().__init__()
-        self.left, self.right, self.after = left, right, after
-        self.operator = operator
-
-    def forward(self, x: Tensor) -> Any:
-        return self.after(self.operator(F.relu(self.left(x)), self.right(x)))
-
-
-class _Attention(nn.Module):
-    """Two heads of attention as transformers write it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (layer(x).view(-1, 6, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.o(mixed.transpose(1, 2).reshape(-1, 6, 8))  # type: ignore[no-any-return]
-
-
-class _SqueezeExcite(nn.Module):
-    """A gate per channel, from the mean of its map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.squeeze, self.excite = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
-        return x * torch.sigmoid(gate)
-
-
-class _Tied(nn.Module):
-    """One convolution used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Conv2d(4, 4, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(F.relu(self.layer(x)))  # type: ignore[no-any-return]
-
-
-class _Embedded(nn.Module):
-    """Ids of words, looked up and joined."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table, self.after = nn.Embedding(20, 8), nn.Linear(8, 3)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.after(self.table(ids))  # type: ignore[no-any-return]
-
-
-class _First(nn.Module):
-    """The sequence of outputs of a recurrent layer, without its state."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)[0]  # type: ignore[no-any-return]
-
-
-class _TwoOutputs(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = nn.Conv2d(4, 3, 3), nn.Conv2d(4, 2, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.left(x), self.right(x)
-
-
-class _TwoInputs(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.left, self.right = nn.Conv2d(4, 3, 3), nn.Conv2d(2, 3, 3)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.relu(self.left(x) + self.right(y))
-
-
 def _on_map(operator: Function, channels: int = 4) -> Make:
-    return lambda: _Around(operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(channels, 3, 1))
+    return lambda: Around(operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(channels, 3, 1))
 
 
 def _on_tokens(operator: Function, width: int = 8) -> Make:
-    return lambda: _Around(operator, nn.Linear(8, 8), nn.Linear(width, 3))
+    return lambda: Around(operator, nn.Linear(8, 8), nn.Linear(width, 3))
 
 
 def _map_layer(make: Make, channels: int = 4) -> Make:
@@ -163,7 +72,7 @@ def _token_layer(make: Make, width: int = 8) -> Make:
 
 
 def _joined(operator: Function, channels: int = 4) -> Make:
-    return lambda: _Branches(
+    return lambda: Branches(
         operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(channels, 3, 1)
     )
 
@@ -189,8 +98,8 @@ def _layer_cases() -> list[OperatorCase]:
         ("Conv2d, grouped", lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), 4),
         ("ConvTranspose2d", lambda: nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1), 4),
         ("ConvTranspose2d, grouped", lambda: nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2), 4),
-        ("squeeze-excite", _SqueezeExcite, 4),
-        ("tied weights", _Tied, 4),
+        ("squeeze-excite", SqueezeExcite, 4),
+        ("tied weights", Tied, 4),
     ]
     cases = [OperatorCase("layer", n, _map_layer(m, c), (MAP,)) for n, m, c in layers]
     return [
@@ -198,9 +107,9 @@ def _layer_cases() -> list[OperatorCase]:
         OperatorCase("layer", "Conv1d", lambda: nn.Conv1d(4, 3, 3), (SERIES,)),
         OperatorCase("layer", "Linear, [N, C]", lambda: nn.Linear(8, 3), ((8,),)),
         OperatorCase("layer", "Linear, [N, T, C]", lambda: nn.Linear(8, 3), (TOKENS,)),
-        OperatorCase("layer", "Embedding", _Embedded, ((6,),), ids=20),
-        OperatorCase("layer", "two inputs", _TwoInputs, (MAP, (2, 8, 8))),
-        OperatorCase("layer", "two outputs", _TwoOutputs, (MAP,)),
+        OperatorCase("layer", "Embedding", Embedded, ((6,),), ids=20),
+        OperatorCase("layer", "two inputs", TwoInputs, (MAP, (2, 8, 8))),
+        OperatorCase("layer", "two outputs", TwoOutputs, (MAP,)),
     ]
 
 
@@ -260,7 +169,7 @@ def _arithmetic_cases() -> list[OperatorCase]:
     tokens: dict[str, Make] = {
         "softmax": _on_tokens(lambda x: torch.softmax(x, -1)),
         "matmul of two activations": _on_tokens(lambda x: x @ x.transpose(1, 2), 6),
-        "scaled_dot_product_attention": _token_layer(_Attention),
+        "scaled_dot_product_attention": _token_layer(Attention),
     }
     scaled = _on_map(lambda x: x * 0.25 + 1.0)
     return [
@@ -313,7 +222,7 @@ def _recurrent_cases() -> list[OperatorCase]:
     }
 
     def around(make: Make) -> Make:
-        return lambda: nn.Sequential(_First(make()), nn.Linear(8, 3))
+        return lambda: nn.Sequential(First(make()), nn.Linear(8, 3))
 
     return [OperatorCase("recurrent", n, around(m), (TOKENS,)) for n, m in layers.items()]
 

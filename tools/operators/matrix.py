@@ -11,11 +11,11 @@ import torch
 
 from edgedl.compress.graph.trace import TraceError
 from edgedl.compress.pack import CompressedModel, compress
-from edgedl.compress.quantize.affine import TARGETS
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe import Recipe
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import TARGETS
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.task import ArrayTask, Samples

@@ -1,0 +1,74 @@
+"""What files are made for: each target is a YAML file in ``edgedl.compress.targets``."""
+
+import difflib
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import BackendName, Precision
+
+# A target's name: that of its file.
+Target = str
+# What files are made for when nothing is said.
+TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
+MAX_WEIGHT_BITS = 8
+
+
+class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a runtime on a kind of processor wants its files.
+
+    Attributes:
+        description: one line for people.
+        runtime: that loads the files.
+        activations: type of quantized activations.
+        symmetric: whether their zero points must be 0.
+        pairs: where quantize/dequantize pairs stand: at "every_tensor" that integer operators
+            read or write, or at "layer_inputs", those of convolutions, linear layers and one
+            operand of a residual add.
+        folds_activations: whether an activation is folded into the operator before it "always",
+            or only where the integers are "within_bounds" of it anyhow.
+        integer_biases: whether biases are rounded to the int32 grid of the accumulator.
+        weight_bits: most bits of an int8 weight that the kernels add up without saturating.
+        precisions: of the files to make.
+    """
+
+    description: str
+    runtime: BackendName
+    activations: Literal["uint8", "int8"]
+    symmetric: bool
+    pairs: Literal["every_tensor", "layer_inputs"]
+    folds_activations: Literal["always", "within_bounds"]
+    integer_biases: bool
+    weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
+    precisions: tuple[Precision, ...]
+
+
+@cache
+def describe_target(name: Target) -> TargetDescription:
+    """Return a target by name.
+
+    Raises:
+        BadInputError: there is none of that name.
+
+    >>> describe_target("tensorrt").symmetric
+    True
+    """
+    file = files("edgedl.compress.targets") / f"{name}.yaml"
+    if not file.is_file():
+        near = difflib.get_close_matches(name, target_names(), 1)
+        hint = f", did you mean '{near[0]}'?" if near else ":"
+        raise BadInputError(f"unknown target '{name}'{hint} there are {', '.join(target_names())}")
+    return msgspec.convert(yaml.safe_load(file.read_text()), TargetDescription)
+
+
+def target_names() -> list[str]:
+    """Return the names of every target."""
+    folder = files("edgedl.compress.targets")
+    return sorted(
+        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
+    )

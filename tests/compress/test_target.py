@@ -1,0 +1,97 @@
+"""Targets are data: what the files say, and that seven bits do not saturate without VNNI."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from integer_kernels import INT16, pairwise_products
+from small_networks import network, noise_task
+
+from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.round_weights import RoundWeights
+from edgedl.compress.quantize.simulate import Simulation
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.recipe import fit_weights, load_recipe
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.compress.target import TARGETS, describe_target, target_names
+from edgedl.runtime.errors import BadInputError
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_every_target_is_whole(name: str) -> None:
+    target = describe_target(name)
+    assert target.description
+    assert "int8" in target.precisions
+    assert target.runtime in TARGETS
+
+
+def test_an_unknown_target_names_the_nearest() -> None:
+    with pytest.raises(BadInputError, match="'ort_avx', did you mean 'ort_avx2'"):
+        describe_target("ort_avx")
+
+
+BYTES = st.integers(0, 255)
+
+
+@given(
+    st.lists(BYTES, min_size=8, max_size=8),
+    st.lists(st.integers(-127, 127), min_size=8, max_size=8),
+)
+@settings(max_examples=200)
+def test_seven_bits_never_saturate_a_pair(x: list[int], w: list[int]) -> None:
+    """The kernels' own sum of two products, in 16 bits, is exact for the grid of ort_avx2."""
+    qmax = 2 ** (describe_target("ort_avx2").weight_bits - 1) - 1
+    weights = np.clip(np.array(w), -qmax, qmax)
+    found = pairwise_products(np.array(x), weights)
+    assert found == int(np.array(x) @ weights)
+
+
+def test_eight_bits_do() -> None:
+    x, w = np.array([255, 255]), np.array([127, 127])
+    assert pairwise_products(x, w) == INT16.max < int(x @ w)
+
+
+@pytest.mark.parametrize("name", ["operators", "gated"])
+@pytest.mark.parametrize("stages", [(), (RoundWeights(samples=8),), (LearnRounding(8, 8, 20),)])
+def test_no_weight_leaves_its_bits(name: str, stages: tuple[RoundWeights, ...]) -> None:
+    """The weights of every file, whatever has chosen them, and the two torch forms of it agree."""
+    net = network(name)
+    shapes = tuple(tuple(x.shape[1:]) for x in net.inputs)
+    subject = Subject(name, net.module, noise_task(*shapes))
+    state = ModelState(subject, trace(net.module, subject.example_inputs()))
+    for stage in (QuantizeStatic(8, 8, weight_bits=3), *stages):
+        state = stage.apply(state)
+    assert state.quantized is not None
+    builder = ArtifactBuilder(state)
+    built = [b for b in builder.build(("ort", "ort_avx2"), lambda text: None)]
+    files = [b for b in built if isinstance(b, BuiltArtifact) and b.artifact.precision == "int8"]
+    assert [b.artifact.name for b in files] == ["ort-int8", "ort_avx2-int8"]
+    assert {b.artifact.backend for b in files} == {"ort"}
+    for file in files:
+        buffers = [v for n, v in file.graph.named_buffers() if n.endswith("_int8")]
+        assert buffers
+        assert max(int(v.abs().max()) for v in buffers) == 3
+    simulation = Simulation(state.quantized.graph, state.quantized.encodings)
+    with torch.no_grad():
+        np.testing.assert_array_equal(simulation(*net.inputs)[0], files[0].graph(*net.inputs))
+
+
+def test_the_narrowest_target_decides_for_all() -> None:
+    recipe = load_recipe("static_w8c_a8_rounded")
+    assert fit_weights(recipe, ("ort", "tflite")) == recipe
+    fitted = fit_weights(recipe, ("tflite", "ort_avx2"))
+    assert fitted.stages[0] == QuantizeStatic(weight_bits=7)
+    assert fitted.stages[1:] == recipe.stages[1:]
+
+
+@pytest.mark.parametrize("bits", [0, 1, 33])
+def test_other_numbers_of_bits_are_refused(bits: int) -> None:
+    from edgedl.compress.recipe import parse_recipe
+
+    text = f"description: x\nstages:\n  - stage: quantize_static\n    weight_bits: {bits}\n"
+    with pytest.raises(BadInputError, match=r"line 4: Expected `int` .= [28]"):
+        parse_recipe(text, "mine.yaml")
