@@ -69,7 +69,7 @@ def _with_static(recipe: Recipe, change: Callable[[QuantizeStatic], QuantizeStat
     stages = tuple(
         change(stage) if isinstance(stage, QuantizeStatic) else stage for stage in recipe.stages
     )
-    return msgspec.structs.replace(recipe, stages=stages)
+    return recipe if stages == recipe.stages else msgspec.structs.replace(recipe, stages=stages)
 
 
 def shipped_recipes() -> list[str]:

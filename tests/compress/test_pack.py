@@ -57,6 +57,7 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         "keep_float": (),
         "percentile": 99.99,
         "weight_observer": "minmax",
+        "weight_bits": 8,
     }
     assert manifest.history == (
         HistoryEntry("quantize_static", settings),

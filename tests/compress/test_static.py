@@ -48,6 +48,7 @@ def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> N
         "keep_float": (),
         "percentile": 99.99,
         "weight_observer": "minmax",
+        "weight_bits": 8,
     }
     assert float_state.quantized is None
     assert float_state.history == ()
