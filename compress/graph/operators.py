@@ -150,3 +150,9 @@ def is_quantizable(node: fx.Node) -> bool:
     if node.target in PASS_THROUGH:
         return moves_values(node)
     return node.target in QUANTIZABLE
+
+
+def groups_of(node: fx.Node) -> int:
+    """Return the groups of a convolution; a linear layer has one."""
+    given: Any = node.args[6] if node.target in WEIGHTED and len(node.args) > 6 else 1
+    return int(given)

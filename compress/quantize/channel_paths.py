@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant, set_tensor
-from edgedl.compress.graph.operators import WEIGHTED, aten
+from edgedl.compress.graph.operators import WEIGHTED, aten, groups_of
 from edgedl.runtime.errors import EdgedlError
 
 # f(s x) = s f(x) for every s > 0, element by element.
@@ -102,12 +102,6 @@ def _keeps_channels(node: fx.Node, user: fx.Node, axis: int) -> bool:
         flat = user.meta["val"].shape
         return len(flat) == 2 and bool(flat[1] == shape[1:].numel())
     return False
-
-
-def groups_of(node: fx.Node) -> int:
-    """Return the groups of a convolution; a linear layer has one."""
-    given: Any = node.args[6] if node.target in WEIGHTED and len(node.args) > 6 else 1
-    return int(given)
 
 
 def own_parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:

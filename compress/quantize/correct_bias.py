@@ -9,8 +9,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.operators import FUSED_ACTIVATIONS
-from edgedl.compress.quantize.channel_paths import groups_of
+from edgedl.compress.graph.operators import FUSED_ACTIVATIONS, groups_of
 from edgedl.compress.quantize.channel_statistics import channel_axis, observe_channels
 from edgedl.compress.quantize.layerwise import Correction, Layer, correct_layers
 from edgedl.compress.quantize.moments import InputMoments

@@ -1,13 +1,12 @@
 """What a layer reads: its inputs as columns of a matrix, and their means and covariances."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators import aten, groups_of
 from edgedl.compress.quantize.layerwise import Layer
 
 # Positions of a feature map that are looked at in every batch.
@@ -23,7 +22,7 @@ class InputMoments:
 
     def __init__(self, layer: Layer, products: bool = True) -> None:
         """Go over the layer's inputs once; without ``products`` only for the means."""
-        self.groups = _groups(layer)
+        self.groups = groups_of(layer.node)
         self._products = products
         self._count = 0
         self._sums: list[Tensor] = []
@@ -70,7 +69,7 @@ def patches(layer: Layer, x: Tensor) -> Tensor:
         for i in range(window.kernel[0])
         for j in range(window.kernel[1])
     ]
-    groups = _groups(layer)
+    groups = groups_of(layer.node)
     read = torch.stack(taps, dim=2).view(len(drawn), groups, -1)
     return read.movedim(0, 2)
 
@@ -105,13 +104,6 @@ class _Window:
             for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
         ]
         return cls(x, kernel, stride, dilation, *sizes)
-
-
-def _groups(layer: Layer) -> int:
-    if layer.node.target is aten.linear.default:
-        return 1
-    given: Any = layer.node.args[6] if len(layer.node.args) > 6 else 1
-    return int(given)
 
 
 def _pair(value: object, count: int) -> list[int]:

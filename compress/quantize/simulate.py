@@ -77,6 +77,10 @@ class Simulation:
             bias = (torch.round(bias.double() / bias_step) * bias_step).float()
         self._parameters[node] = rounded, bias
 
+    def rounded(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
+        """Return the weight and bias an operator computes with, on their grids."""
+        return self._parameters[node]
+
     def keeping_float(self, names: Collection[str]) -> "Simulation":
         """Return a simulation with more operators in float, as the files would hold them.
 

@@ -15,11 +15,10 @@ from edgedl.compress.graph.edit import (
     insert_constant,
     is_constant,
 )
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators import aten, groups_of
 from edgedl.compress.quantize.channel_paths import (
     check_same,
     find_paths,
-    groups_of,
     input_amax,
     own_parameters,
     scale_inputs,
