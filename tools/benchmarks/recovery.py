@@ -1,8 +1,9 @@
-"""What quantization-aware training wins back, on a network as it is and on a hostile copy of it.
+"""What training and corrections win back, on a network as it is and on a hostile copy of it.
 
-Run as ``python -m edgedl.tools.benchmarks.qat SUBJECT [--uneven] [VARIANT...]``; the variants are
-labels, distilled, offsets (distilled, zero points learned too) and fixed (distilled, ranges as
-calibrated), all unless some are named. Scored in torch on the whole test split, on the graph that
+Run as ``python -m edgedl.tools.benchmarks.recovery SUBJECT [--uneven] [VARIANT...]``; the variants are
+ptq, rounded, learned_rounding and equalized (corrections without training), labels, distilled,
+offsets (distilled, zero points learned too) and fixed (distilled, ranges as calibrated), all unless
+some are named. Scored in torch on the whole test split, on the graph that
 the ONNX Runtime file is made of. ``--uneven`` first makes the network hard to quantize without
 changing what it computes: the channels between two layers are scaled by 2^-4 to 2^4 and back, so
 that one step per tensor fits few of them.
@@ -10,6 +11,7 @@ that one step per tensor fits few of them.
 
 import sys
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import fx
@@ -19,6 +21,9 @@ from edgedl.compress.graph.edit import copy_graph, get_tensor, is_constant, set_
 from edgedl.compress.graph.operators import WEIGHTED, aten
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.emit import emit
+from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.stage import ModelState, Stage
@@ -30,11 +35,16 @@ from edgedl.tools.subjects import find_subject
 
 LARGEST_EXPONENT = 4
 RELUS = (aten.relu.default, aten.relu_.default)
-TRAINED: dict[str, Stage] = {
-    "labels": TrainQuantized(),
-    "distilled": TrainQuantized(distil=1.0),
-    "offsets": TrainQuantized(distil=1.0, learn="scales_and_offsets"),
-    "fixed": TrainQuantized(distil=1.0, learn="nothing"),
+PTQ = QuantizeStatic()
+VARIANTS: dict[str, Sequence[Stage]] = {
+    "ptq": (PTQ,),
+    "rounded": (PTQ, RoundWeights()),
+    "learned_rounding": (PTQ, LearnRounding()),
+    "equalized": (Equalize(), PTQ),
+    "labels": (PTQ, TrainQuantized()),
+    "distilled": (PTQ, TrainQuantized(distil=1.0)),
+    "offsets": (PTQ, TrainQuantized(distil=1.0, learn="scales_and_offsets")),
+    "fixed": (PTQ, TrainQuantized(distil=1.0, learn="nothing")),
 }
 
 
@@ -53,14 +63,14 @@ def main(reference: str, uneven: bool, variants: list[str]) -> None:
         print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
 
     add("float32", score_module(state.graph, subject.task))
-    start = QuantizeStatic().apply(state)
-    add("PTQ", _score(start))
-    for name in variants or TRAINED:
+    for name in variants or VARIANTS:
         began = time.process_time()
-        trained = TRAINED[name].apply(start)
+        quantized = state
+        for stage in VARIANTS[name]:
+            quantized = stage.apply(quantized)
         seconds = time.process_time() - began
-        add(name, _score(trained), seconds)
-    print(to_markdown(["variant", "score, %", "drop, points [95 %]", "training, CPU s"], lines))
+        add(name, _score(quantized), seconds)
+    print(to_markdown(["variant", "score, %", "drop, points [95 %]", "CPU s"], lines))
 
 
 def _score(state: ModelState) -> Scores:
@@ -120,4 +130,4 @@ def _scale_channels(graph: fx.GraphModule, first: fx.Node, second: fx.Node) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--uneven" in sys.argv[2:], [a for a in sys.argv[2:] if a in TRAINED])
+    main(sys.argv[1], "--uneven" in sys.argv[2:], [a for a in sys.argv[2:] if a in VARIANTS])
