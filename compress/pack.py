@@ -18,6 +18,7 @@ from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
+from edgedl.compress.quantize.check_calibration import calibration_warnings
 from edgedl.compress.recipe import Recipe, fit_weights, keep_float, load_recipe
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.compress.subject import Subject
@@ -48,10 +49,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A written bundle, and what could not be put into it."""
+    """A written bundle, what could not be put into it, and reasons to doubt its calibration."""
 
     bundle: Bundle
     refusals: tuple[Refusal, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def compress(
@@ -78,18 +80,49 @@ def compress(
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
     """
+    state = ModelState(subject, _traced(subject, report), workspace=workspace)
+    for stage in _stages(state.graph, recipe, targets, float_layers, report):
+        report(type(stage).__name__)
+        state = stage.apply(state)
+    built, refusals = _write_files(state, targets, folder, report)
+    _write_companions(state, built, folder)
+    manifest = _describe(state, [b.artifact for b in built], folder)
+    write_manifest(folder, manifest)
+    artifacts, refused = _check_files(state, Bundle.open(folder), built, report)
+    kept = {a.path for a in artifacts}
+    for path in {item.artifact.path for item in built} - kept:
+        (folder / path).unlink()
+    write_manifest(
+        folder,
+        msgspec.structs.replace(manifest, artifacts=tuple(artifacts), files=record_files(folder)),
+    )
+    warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
+    return CompressedModel(Bundle.open(folder), (*refusals, *refused), warnings)
+
+
+def _traced(subject: Subject, report: Report) -> fx.GraphModule:
     report("trace")
-    graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
-    state = ModelState(subject, graph, workspace=workspace)
+    return trace(subject.module, subject.example_inputs(), subject.free_axes)
+
+
+def _stages(
+    graph: fx.GraphModule,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    float_layers: tuple[str, ...],
+    report: Report,
+) -> Sequence[Stage]:
+    """Return the stages of a recipe, or of the one that suits the network, fit to the targets."""
     if recipe is None:
         name, reason = default_recipe(graph)
         report(f"recipe {name}: {reason}")
         recipe = load_recipe(name)
-    recipe = fit_weights(keep_float(recipe, float_layers), targets)
-    stages: Sequence[Stage] = recipe.stages
-    for stage in stages:
-        report(type(stage).__name__)
-        state = stage.apply(state)
+    return fit_weights(keep_float(recipe, float_layers), targets).stages
+
+
+def _write_files(
+    state: ModelState, targets: tuple[Target, ...], folder: Path, report: Report
+) -> tuple[list[BuiltArtifact], list[Refusal]]:
     built: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
     builder = ArtifactBuilder(state)
@@ -99,35 +132,36 @@ def compress(
         else:
             built.append(item)
             (folder / item.artifact.path).write_bytes(item.content)
-    _write_companions(state, built, folder)
-    manifest = _describe(state, [b.artifact for b in built], folder)
-    write_manifest(folder, manifest)
-    bundle = Bundle.open(folder)
-    artifacts = []
-    outputs = GraphOutputs(subject.task)
+    return built, refusals
+
+
+def _check_files(
+    state: ModelState, bundle: Bundle, built: list[BuiltArtifact], report: Report
+) -> tuple[list[Artifact], list[Refusal]]:
+    """Run every written file; return those that may ship, and the others with the reason.
+
+    Raises:
+        BadInputError, ExportError: the float32 reference is among the others.
+    """
+    artifacts: list[Artifact] = []
+    refusals: list[Refusal] = []
+    outputs = GraphOutputs(state.subject.task)
     runnable = [b.artifact.name for b in built if b.artifact.backend != "tensorrt"]
-    crashes = find_crashes(folder, runnable)
+    crashes = find_crashes(bundle.folder, runnable)
     for item in built:
-        report(f"check {item.artifact.name}")
+        name = item.artifact.name
+        report(f"check {name}")
         try:
-            if item.artifact.name in crashes:
+            if name in crashes:
                 raise ExportError(
-                    f"{item.artifact.name} crashes its runtime (signal "
-                    f"{crashes[item.artifact.name]}): nothing is wrong with the file's form"
+                    f"{name} crashes its runtime when it is loaded or run (signal {crashes[name]})"
                 )
             artifacts.append(_with_parity(state, bundle, item, outputs))
         except (ExportError, BadInputError) as error:
-            if item.artifact.name == REFERENCE:
+            if name == REFERENCE:
                 raise
-            refusals.append(Refusal(item.artifact.name, str(error)))
-    kept = {a.path for a in artifacts}
-    for path in {item.artifact.path for item in built} - kept:
-        (folder / path).unlink()
-    write_manifest(
-        folder,
-        msgspec.structs.replace(manifest, artifacts=tuple(artifacts), files=record_files(folder)),
-    )
-    return CompressedModel(Bundle.open(folder), tuple(refusals))
+            refusals.append(Refusal(name, str(error)))
+    return artifacts, refusals
 
 
 def _with_parity(

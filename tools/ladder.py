@@ -11,6 +11,7 @@ from edgedl.compress.pack import CompressedModel, compress
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import Target
+from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.statistics import Estimate, paired_ratio
@@ -184,4 +185,4 @@ def _keep(chosen: str, kept: dict[str, CompressedModel], folder: Path) -> Compre
             shutil.rmtree(made.bundle.folder)
     made = kept[chosen]
     made.bundle.folder.rename(folder)
-    return CompressedModel(type(made.bundle).open(folder), made.refusals)
+    return CompressedModel(Bundle.open(folder), made.refusals, made.warnings)

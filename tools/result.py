@@ -143,7 +143,7 @@ class Recommendation(_Record, frozen=True):
 
     Attributes:
         name: of the artifact. reason: in one sentence with the numbers.
-        notes: files that are smaller but not faster.
+        notes: reasons to doubt the calibration; files that are smaller but not faster.
         budget_met: whether the strongest precision made is within the drop budget; None if no
             budget was given.
     """

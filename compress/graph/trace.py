@@ -1,7 +1,9 @@
 """From a torch module to the canonical float graph that everything else works on."""
 
 import copy
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
@@ -54,8 +56,9 @@ def trace(
     except Exception as error:
         # torch.export reports whatever the module's own code raises, in many classes.
         raise TraceError(
-            f"torch.export cannot trace {type(module).__name__}: {first_line(error)}; the module "
-            "must work for any batch size and have no data-dependent branches"
+            f"torch.export cannot trace {type(module).__name__}{_place(error)}: "
+            f"{first_line(error)}; the module must work for any batch size and have no "
+            "data-dependent branches"
         ) from error
     with quiet():
         graph = copy.deepcopy(program.module())
@@ -68,6 +71,18 @@ def trace(
         _check_other_lengths(module, graph, shortened(doubled, free_axes))
     module.train(was_training)
     return graph
+
+
+def _place(error: BaseException) -> str:
+    """Return where in the user's own code an error comes from, if its traceback shows it."""
+    places = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_locals.get("self")
+        own = type(module).__module__.partition(".")[0] not in ("torch", "edgedl")
+        if isinstance(module, nn.Module) and own and frame.f_code.co_name == "forward":
+            name = Path(frame.f_code.co_filename).name
+            places.append(f" in {type(module).__name__} ({name}, line {line})")
+    return places[-1] if places else ""
 
 
 def _check_interface(graph: fx.GraphModule) -> None:

@@ -76,7 +76,7 @@ class Broken(nn.Module):
     ("module", "reason"),
     [
         (DataDependent(), "cannot trace DataDependent"),
-        (Broken(), "cannot trace Broken: the first line;"),
+        (Broken(), r"cannot trace Broken in Broken \(test_trace.py, line \d+\): the first line;"),
         (Net(lambda _, x: x.reshape(2, 3)), "must work for any batch size"),
     ],
 )
@@ -120,3 +120,13 @@ def test_ids_can_be_inputs() -> None:
     torch.testing.assert_close(graph(ids), embedding(ids))
     with pytest.raises(TraceError, match="it can be float32, int64, int32"):
         trace(Net(lambda _, x: x.float()), (ids.to(torch.uint8),))
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_the_module_and_line_that_cannot_be_traced_are_named() -> None:
+    with pytest.raises(TraceError, match=r"in Branches \(test_trace.py, line \d+\)"):
+        trace(nn.Sequential(nn.Linear(3, 3), Branches()).eval(), (noise(2, 3),))

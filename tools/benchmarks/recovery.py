@@ -1,6 +1,6 @@
 """What training and corrections win back, on a network as it is and on a hostile copy of it.
 
-Run as ``python -m edgedl.tools.benchmarks.recovery SUBJECT [--uneven] [VARIANT...]``; the variants are
+Run as ``python -m edgedl.tools.benchmarks.recovery SUBJECT [--uneven] [VARIANT...]``; variants are
 ptq, rounded, learned_rounding and equalized (corrections without training), labels, distilled,
 offsets (distilled, zero points learned too) and fixed (distilled, ranges as calibrated), all unless
 some are named. Scored in torch on the whole test split, on the graph that

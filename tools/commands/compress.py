@@ -111,6 +111,7 @@ class _Made:
         task: whose test split the final score is of.
         bundle: the files.
         refused: files that could not be made, with reasons.
+        warnings: reasons to doubt the calibration.
         ladder: how its recipe was chosen, if it was.
     """
 
@@ -118,6 +119,7 @@ class _Made:
     task: "Task"
     bundle: Bundle
     refused: dict[str, str]
+    warnings: tuple[str, ...]
     ladder: "Ladder | None" = None
 
 
@@ -145,7 +147,7 @@ def _make_bundle(
     with steps("compress", 2 * files + stages + 1) as report:
         made = compress(subject, recipe, targets, folder, report, keep_float)
     refused = {r.name: r.reason for r in made.refusals}
-    return _Made(subject, subject.task, made.bundle, refused)
+    return _Made(subject, subject.task, made.bundle, refused, made.warnings)
 
 
 def _climb(
@@ -167,7 +169,8 @@ def _climb(
     with steps("compress", len(RUNGS)) as report:
         found = climb(subject, selection, targets, settings, folder, report)
     refused = {r.name: r.reason for r in found.made.refusals}
-    return _Made(subject, final, found.made.bundle, refused, found.ladder)
+    warnings = found.made.warnings
+    return _Made(subject, final, found.made.bundle, refused, warnings, found.ladder)
 
 
 def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
@@ -187,7 +190,9 @@ def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
             report,
             missing,
         )
-    result = msgspec.structs.replace(outcome.result, ladder=made.ladder)
+    advice = outcome.result.recommendation
+    advice = msgspec.structs.replace(advice, notes=(*made.warnings, *advice.notes))
+    result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
     write_result(folder, result, outcome.samples)
     (folder / "report.html").write_text(render(made.subject.name, [result]))
     write_manifest(made.bundle.folder, _with_metrics(made.bundle, result))
