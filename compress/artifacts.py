@@ -11,7 +11,7 @@ from torch import fx
 
 from edgedl.compress.evaluate import as_tuple, without_onednn
 from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
-from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.export.float16 import to_float16
 from edgedl.compress.export.onnx import describe_onnx, protect_float_layers, to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt
@@ -165,9 +165,15 @@ class ArtifactBuilder:
         """Return how far a runtime's outputs may be from the torch graph's.
 
         Raises:
-            ExportError: the graph's outputs are not finite on the example inputs.
+            ExportError: the graph's outputs are not finite on the example inputs, or torch cannot
+                compute them, so that there is nothing to compare with.
         """
-        expected = run_graph(graph, tuple(x.numpy() for x in self._inputs))
+        try:
+            expected = run_graph(graph, tuple(x.numpy() for x in self._inputs))
+        except NotImplementedError as error:
+            raise ExportError(
+                f"torch cannot compute the {precision} network here: {first_line(error)}"
+            ) from error
         if not all(np.isfinite(y).all() for y in expected):
             raise ExportError(f"{name} computes values that are not finite")
         steps = output_steps(self._state, target) if precision == "int8" else None

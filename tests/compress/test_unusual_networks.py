@@ -10,11 +10,13 @@ from file_readers import optimized_operators, run_onnx
 from small_networks import Net, Quantized, noise, noise_task, trained
 from torch import Tensor, nn
 
+from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.export.onnx import to_onnx
 from edgedl.compress.graph.operators import aten
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.pack import compress
 from edgedl.compress.recipe import load_recipe
+from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.runtime.golden import check_golden
 from edgedl.runtime.runner import Runner
@@ -112,3 +114,18 @@ def test_training_mode_of_the_users_module_is_restored() -> None:
     net = nn.Sequential(nn.Linear(3, 2)).train()
     trace(net, (noise(2, 3),))
     assert net.training
+
+
+def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
+    """There are no half kernels for the 3-d average pool inside this norm."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(3)).eval()
+    subject = Subject("norm", net, noise_task((3, 6, 6)))
+    state = ModelState(subject, trace(net, subject.example_inputs()))
+    built = {
+        b.artifact.name if isinstance(b, BuiltArtifact) else b.name: b
+        for b in ArtifactBuilder(state).build(("ort",), lambda text: None)
+    }
+    assert isinstance(built["ort-float32"], BuiltArtifact)
+    refusal = built["ort-float16"]
+    assert isinstance(refusal, Refusal)
+    assert "torch cannot compute the float16 network here" in refusal.reason
