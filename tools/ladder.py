@@ -86,6 +86,7 @@ def climb(
     settings: BenchSettings,
     folder: Path,
     report: Callable[[str], None],
+    workspace: Path | None = None,
 ) -> Climb:
     """Try the recipes, cheapest first, until one fits; its bundle becomes ``folder``.
 
@@ -100,6 +101,7 @@ def climb(
         settings: budget, confidence, and how to time.
         folder: of the bundle; must not exist. Others stand beside it meanwhile.
         report: hears a line before every recipe.
+        workspace: an existing folder for the checkpoints of recipes that train.
     """
     rungs: list[Rung] = []
     kept: dict[str, CompressedModel] = {}
@@ -111,7 +113,7 @@ def climb(
             continue
         report(f"try {name}")
         try:
-            kept[name] = _make(subject, name, targets, folder)
+            kept[name] = _make(subject, name, targets, folder, workspace)
         except EdgedlError as error:
             rungs.append(_without_file(name, str(error)))
             continue
@@ -127,13 +129,17 @@ def climb(
 
 
 def _make(
-    subject: Subject, recipe: str, targets: tuple[Target, ...], folder: Path
+    subject: Subject,
+    recipe: str,
+    targets: tuple[Target, ...],
+    folder: Path,
+    workspace: Path | None,
 ) -> CompressedModel:
     """Compress into a folder beside the one that is wanted in the end."""
     place = folder.with_name(f"{folder.name}-{recipe}")
     place.mkdir()
     try:
-        return compress(subject, load_recipe(recipe), targets, place)
+        return compress(subject, load_recipe(recipe), targets, place, workspace=workspace)
     except BaseException:
         shutil.rmtree(place)
         raise

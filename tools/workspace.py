@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all, and never over somebody's files."""
+"""Output folders that appear whole or not at all, and what a cut-off run needs to go on."""
 
 import os
 import shutil
@@ -33,3 +33,21 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+@contextmanager
+def checkpoints_of(path: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside ``path`` for the checkpoints of stages that train.
+
+    It is removed when the block succeeds. Otherwise it stays if anything is in it, so that the
+    same command goes on from there.
+    """
+    target = path.resolve()
+    folder = target.with_name(f".{target.name}.checkpoints")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+        shutil.rmtree(folder)
+    finally:
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()

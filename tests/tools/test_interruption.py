@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgedl.runtime.files import atomic_write
-from edgedl.tools.workspace import new_folder
+from edgedl.tools.workspace import checkpoints_of, new_folder
 
 
 def test_ctrl_c_removes_the_staging_folder(subject_file: Path, tmp_path: Path) -> None:
@@ -84,3 +84,20 @@ def test_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("wrote", [False, True])
+def test_checkpoints_stay_only_for_a_run_that_was_cut_off(wrote: bool, tmp_path: Path) -> None:
+    def run(fails: bool) -> Path:
+        with checkpoints_of(tmp_path / "out") as folder:
+            if wrote:
+                (folder / "checkpoint.pt").write_bytes(b"so far")
+            if fails:
+                raise KeyboardInterrupt
+        return folder
+
+    with pytest.raises(KeyboardInterrupt):
+        run(fails=True)
+    assert [p.name for p in tmp_path.iterdir()] == ([".out.checkpoints"] if wrote else [])
+    run(fails=False)
+    assert list(tmp_path.iterdir()) == []

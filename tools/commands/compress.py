@@ -12,7 +12,7 @@ from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.runtime.manifest import HostMetric, Manifest
 from edgedl.tools.progress import steps
 from edgedl.tools.result import Ladder, Result
-from edgedl.tools.workspace import new_folder
+from edgedl.tools.workspace import checkpoints_of, new_folder
 
 if TYPE_CHECKING:
     from edgedl.compress.subject import Subject
@@ -87,13 +87,12 @@ def command(
         raise BadInputError(f"--confidence is a share, 0.5 to below 1, got {confidence}")
     settings = BenchSettings(counts, Protocol(seed=seed), max_drop, confidence)
     walks = max_drop is not None and recipe == "default" and not keep_float
-    with new_folder(out) as folder:
+    with new_folder(out) as folder, checkpoints_of(out) as workspace:
         if walks:
-            made = _climb(subject, weights, targets, settings, folder / "bundle")
+            made = _climb(subject, weights, targets, settings, folder / "bundle", workspace)
         else:
-            made = _make_bundle(
-                subject, weights, recipe, targets, keep_float, seed, folder / "bundle"
-            )
+            name = _Name(subject, weights, recipe, keep_float)
+            made = _make_bundle(name, targets, seed, folder / "bundle", workspace)
         result = _measure(made, settings, folder)
     _print(result, out, as_json)
     if result.recommendation.budget_met is False:
@@ -123,14 +122,18 @@ class _Made:
     ladder: "Ladder | None" = None
 
 
+@dataclass(frozen=True)
+class _Name:
+    """What the user wants compressed, and how, as the command line says it."""
+
+    subject: str
+    weights: Path | None
+    recipe: str
+    keep_float: tuple[str, ...]
+
+
 def _make_bundle(
-    reference: str,
-    weights: Path | None,
-    recipe_name: str,
-    targets: "tuple[Target, ...]",
-    keep_float: tuple[str, ...],
-    seed: int,
-    folder: Path,
+    name: _Name, targets: "tuple[Target, ...]", seed: int, folder: Path, workspace: Path
 ) -> _Made:
     import torch
 
@@ -139,13 +142,13 @@ def _make_bundle(
     from edgedl.tools.subjects import find_subject
 
     torch.manual_seed(seed)
-    recipe = None if recipe_name == DEFAULT else load_recipe(recipe_name)
-    subject = find_subject(reference, weights)
+    recipe = None if name.recipe == DEFAULT else load_recipe(name.recipe)
+    subject = find_subject(name.subject, name.weights)
     folder.mkdir()
     files = 3 * len(targets)
     stages = 3 if recipe is None else len(recipe.stages)
     with steps("compress", 2 * files + stages + 1) as report:
-        made = compress(subject, recipe, targets, folder, report, keep_float)
+        made = compress(subject, recipe, targets, folder, report, name.keep_float, workspace)
     refused = {r.name: r.reason for r in made.refusals}
     return _Made(subject, subject.task, made.bundle, refused, made.warnings)
 
@@ -156,6 +159,7 @@ def _climb(
     targets: "tuple[Target, ...]",
     settings: "BenchSettings",
     folder: Path,
+    workspace: Path,
 ) -> _Made:
     import torch
 
@@ -167,7 +171,7 @@ def _climb(
     subject = find_subject(reference, weights)
     selection, final = divide(subject.task)
     with steps("compress", len(RUNGS)) as report:
-        found = climb(subject, selection, targets, settings, folder, report)
+        found = climb(subject, selection, targets, settings, folder, report, workspace)
     refused = {r.name: r.reason for r in found.made.refusals}
     warnings = found.made.warnings
     return _Made(subject, final, found.made.bundle, refused, warnings, found.ladder)

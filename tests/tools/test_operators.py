@@ -1,0 +1,66 @@
+"""The operator matrix: every case is sound, and the page says what was found."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from command import Run
+
+from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.graph.trace import trace
+from edgedl.tools.operators.cases import OperatorCase, operator_cases
+from edgedl.tools.operators.matrix import ARTIFACTS, Cell, Row, support_matrix
+from edgedl.tools.operators.page import render_page
+
+CASES = operator_cases()
+
+
+def test_names_are_unique() -> None:
+    names = [c.name for c in CASES]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_every_case_is_a_network_that_can_be_traced(case: OperatorCase) -> None:
+    torch.manual_seed(0)
+    net, inputs = case.make().eval(), case.inputs(2)
+    with torch.no_grad():
+        outputs = as_tuple(net(*inputs))
+    assert all(torch.isfinite(y).all() and y.std() > 0 for y in outputs)
+    trace(net, inputs)
+
+
+@pytest.mark.slow
+def test_what_runs_in_integers_and_what_does_not() -> None:
+    wanted = {"Linear, [N, C]", "LayerNorm"}
+    linear, norm = support_matrix([c for c in CASES if c.name in wanted], lambda text: None)
+    assert set(linear.cells) == set(norm.cells) == set(ARTIFACTS)
+    assert linear.cells["ort-int8"] == linear.cells["tflite-int8"] == Cell("runs")
+    assert linear.cells["tensorrt-dynamic_int8"].outcome == "refused"
+    assert norm.cells["ort-int8"].outcome == "partly"
+    assert "LayerNormalization" in norm.cells["ort-int8"].detail
+    assert "RSQRT" in norm.cells["tflite-int8"].detail
+
+
+def test_the_page_counts_and_explains() -> None:
+    cells = dict.fromkeys(ARTIFACTS, Cell("runs"))
+    rows = [
+        Row("layer", "first", cells),
+        Row("norm", "second", {**cells, "ort-int8": Cell("partly", "Exp")}),
+        Row("norm", "third", {**cells, "ort-int8": Cell("refused", "because")}),
+    ]
+    page = render_page(rows, "the checker")
+    assert "3 operators" in page
+    assert "checked by the checker" in page
+    (counts,) = [x for x in page.splitlines() if x.startswith("| ort-int8 ")]
+    assert [c.strip() for c in counts.split("|")[2:5]] == ["1", "1", "1"]
+    assert "float: Exp" in page
+    assert "1. because" in page
+    assert page.index("## Layer") < page.index("## Norm")
+
+
+def test_an_unknown_operator_is_refused(edgedl: Run, tmp_path: Path) -> None:
+    done = edgedl("operators", "nothing-like-it", "--out", tmp_path / "page.md")
+    assert done.returncode == 2
+    assert "no operator has 'nothing-like-it' in its name" in done.stderr
+    assert not (tmp_path / "page.md").exists()
