@@ -11,7 +11,7 @@ from edgedl.runtime.task import Array, Batch, Scores, Task
 SHARE = 4
 
 
-class TestPart:
+class SplitPart:
     """A task whose test split is a part of another's: every fourth sample, or all the others."""
 
     def __init__(self, task: Task, chooses: bool) -> None:
@@ -56,7 +56,7 @@ class TestPart:
         return self._task.score(outputs, labels)
 
 
-class _SelectionSplit(TestPart):
+class _SelectionSplit(SplitPart):
     """A task whose test split is another's split "selection"."""
 
     def __init__(self, task: Task) -> None:
@@ -75,4 +75,4 @@ def divide(task: Task) -> tuple[Task, Task]:
     """
     if "selection" in getattr(task, "splits", ()):
         return _SelectionSplit(task), task
-    return TestPart(task, chooses=True), TestPart(task, chooses=False)
+    return SplitPart(task, chooses=True), SplitPart(task, chooses=False)
