@@ -46,10 +46,16 @@ def _in_onnx_runtime(model: bytes) -> list[str]:
         graph = onnx.load(str(path)).graph
     # What is computed of shapes alone.
     sizes = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.INT64}
+    integers: set[str] = set()
     found = set()
     for node in graph.node:
         if node.op_type == "Shape" or all(name in sizes for name in node.input):
             sizes.update(node.output)
+        elif node.op_type == "QuantizeLinear" or node.op_type.startswith(("QLinear", "QGemm")):
+            integers.update(node.output)
+        elif node.op_type != "DequantizeLinear" and node.input[0] in integers:
+            # Operators such as Resize and ReduceMax take integers as they are.
+            integers.update(node.output)
         elif not node.op_type.startswith(_INTEGER):
             found.add(node.op_type)
     return sorted(found - _MOVING)
