@@ -53,10 +53,13 @@ def _in_onnx_runtime(model: bytes) -> list[str]:
             sizes.update(node.output)
         elif node.op_type == "QuantizeLinear" or node.op_type.startswith(("QLinear", "QGemm")):
             integers.update(node.output)
-        elif node.op_type != "DequantizeLinear" and node.input[0] in integers:
+        elif node.op_type == "DequantizeLinear" or node.op_type.startswith(_INTEGER):
+            # Integers go in, floats come out.
+            continue
+        elif node.input[0] in integers:
             # Operators such as Resize and ReduceMax take integers as they are.
             integers.update(node.output)
-        elif not node.op_type.startswith(_INTEGER):
+        else:
             found.add(node.op_type)
     return sorted(found - _MOVING)
 
