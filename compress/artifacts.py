@@ -94,7 +94,7 @@ class ArtifactBuilder:
             (target, precision)
             for target in targets
             for precision in precisions
-            if precision in describe_target(target).precisions or precision == "dynamic_int8"
+            if _has(target, precision)
         ]
         reference: tuple[Target, Precision] = ("ort", "float32")
         return [reference, *(pair for pair in wanted if pair != reference)]
@@ -109,8 +109,8 @@ class ArtifactBuilder:
 
     def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
         runtime = describe_target(target).runtime
-        if precision not in describe_target(target).precisions:
-            raise ExportError(f"the target {target} has no {precision} files")
+        if runtime == "tensorrt" and precision == "dynamic_int8":
+            raise ExportError("TensorRT has no dynamic quantization: its scales are fixed")
         graph = self._graph(target, precision)
         path, content = self._file(target, precision, graph)
         describe = describe_tflite if runtime == "tflite" else describe_onnx
@@ -207,6 +207,13 @@ class ArtifactBuilder:
     @cached_property
     def _tflite_float16(self) -> bytes:
         return to_float16_weights(self._tflite_float32)
+
+
+def _has(target: Target, precision: Precision) -> bool:
+    """Say whether a target has files of a precision, or is refused them with a reason."""
+    wanted = describe_target(target)
+    refused = wanted.runtime == "tensorrt" and precision == "dynamic_int8"
+    return refused or precision in wanted.precisions
 
 
 def has_float_islands(state: ModelState) -> bool:
