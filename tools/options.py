@@ -1,6 +1,9 @@
 """Options that several commands share: read once, with one error text."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from edgedl.runtime.errors import BadInputError
 
@@ -37,3 +40,16 @@ def parse_threads(text: str) -> tuple[int, ...]:
     if not all(part.isdigit() and 1 <= int(part) <= MAX_THREADS for part in parts):
         raise BadInputError(f"--threads takes numbers from 1 to {MAX_THREADS}, got '{text}'")
     return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+recipe_option = click.option(
+    "--recipe",
+    default="default",
+    show_default=True,
+    help="Name or YAML file; 'default' takes what suits the network.",
+)
+weights_option = click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Safetensors file with your own weights of a reference model.",
+)

@@ -10,6 +10,7 @@ import msgspec
 from edgedl.runtime.bundle import Bundle, write_manifest
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.runtime.manifest import HostMetric, Manifest
+from edgedl.tools.options import parse_targets, parse_threads, recipe_option, weights_option
 from edgedl.tools.progress import steps
 from edgedl.tools.result import Ladder, Result
 from edgedl.tools.workspace import checkpoints_of, new_folder
@@ -23,17 +24,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("subject")
-@click.option(
-    "--recipe",
-    default="default",
-    show_default=True,
-    help="Name or YAML file; 'default' takes what suits the network.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Safetensors file with your own weights of a reference model.",
-)
+@recipe_option
+@weights_option
 @click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
 @click.option(
     "--keep-float",
@@ -78,7 +70,6 @@ def command(
     """
     from edgedl.runtime.measure import Protocol
     from edgedl.tools.bench import BenchSettings
-    from edgedl.tools.options import parse_targets, parse_threads
 
     targets, counts = parse_targets(target), parse_threads(threads)
     if max_drop is not None and not 0 <= max_drop <= 100:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.tools.options import recipe_option, weights_option
 
 if TYPE_CHECKING:
     from edgedl.compress.quantize.layer_cost import Runtime
@@ -14,17 +15,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("subject")
-@click.option(
-    "--recipe",
-    default="default",
-    show_default=True,
-    help="Name or YAML file; 'default' takes what suits the network.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Safetensors file with your own weights of a reference model.",
-)
+@recipe_option
+@weights_option
 @click.option(
     "--samples", type=click.IntRange(1), default=128, show_default=True, help="Looked at."
 )
