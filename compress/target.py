@@ -33,6 +33,8 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         folds_activations: whether an activation is folded into the operator before it "always",
             or only where the integers are "within_bounds" of it anyhow.
         integer_biases: whether biases are rounded to the int32 grid of the accumulator.
+        float_results: whether integer kernels of linear layers and matrix products can give
+            floats; where they cannot, every result is rounded.
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
         precisions: of the files to make.
     """
@@ -44,6 +46,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     pairs: Literal["every_tensor", "layer_inputs"]
     folds_activations: Literal["always", "within_bounds"]
     integer_biases: bool
+    float_results: bool
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
     precisions: tuple[Precision, ...]
 

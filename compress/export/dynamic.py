@@ -11,8 +11,9 @@ from edgedl.compress.export.tflite import INSTALL
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.quiet import quiet
 
-# Operators ONNX Runtime has dynamic int8 kernels for that are worth using on a CPU.
-_QUANTIZED = ["LSTM", "MatMul", "Gemm"]
+# Operators ONNX Runtime has dynamic int8 kernels for that are worth using on a CPU, and the one
+# that looks up embeddings, whose table is then a quarter of the size.
+_QUANTIZED = ["LSTM", "MatMul", "Gemm", "Gather"]
 _WITHOUT_KERNEL = {"GRU", "RNN"}
 
 

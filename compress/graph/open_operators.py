@@ -4,6 +4,7 @@ import math
 import operator
 from typing import Any
 
+import torch
 from torch import fx
 
 from edgedl.compress.graph.edit import get_tensor, insert_call, insert_constant, is_constant
@@ -21,27 +22,51 @@ def open_silu(module: fx.GraphModule, node: fx.Node) -> None:
 
 
 def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
-    """Write attention without a mask as matmul, softmax, matmul; the scale goes into the query.
+    """Write attention as matmul, mask, softmax, matmul; the scale goes into the query.
 
-    With a mask it stays whole and computes in float: the mask's huge values leave no integers for
-    the scores.
-
-    Source: Vaswani et al., "Attention is all you need", 2017, equation 1.
+    Source: Vaswani et al., "Attention is all you need", 2017, equation 1 and section 3.2.3.
     """
     query, key, value = node.args[:3]
     rest = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
     options: dict[str, Any] = {**rest, **node.kwargs}
-    scale = options.pop("scale", None)
+    scale, mask = options.pop("scale", None), options.pop("attn_mask", None)
+    causal = options.pop("is_causal", False)
     if any(options.values()) or not isinstance(query, fx.Node) or not isinstance(key, fx.Node):
         return
+    if causal:
+        mask = _causal_mask(module, node, query, key)
+        if mask is None:
+            return
     scale = 1 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale)
     shared = query in (key, value)
     if shared or not _scale_producer(module, query, scale):
         query = _call(module, node, aten.mul.Tensor, query, scale)
     turned = _call(module, node, aten.transpose.int, key, -2, -1)
     scores = _call(module, node, aten.matmul.default, query, turned)
+    if isinstance(mask, fx.Node):
+        scores = _mask(module, node, scores, mask)
     weights = _call(module, node, aten.softmax.int, scores, -1)
     _replace(module, node, _call(module, node, aten.matmul.default, weights, value))
+
+
+def _causal_mask(
+    module: fx.GraphModule, node: fx.Node, query: fx.Node, key: fx.Node
+) -> fx.Node | None:
+    """Return the constant that lets every position see itself and those before it, bool [L, S]."""
+    length, seen = query.meta["val"].shape[-2], key.meta["val"].shape[-2]
+    if not (isinstance(length, int) and isinstance(seen, int)):
+        return None
+    visible = torch.ones(length, seen, dtype=torch.bool).tril()
+    mask = insert_constant(module, node, f"{node.name}_visible", visible)
+    mask.meta["val"] = query.meta["val"].new_empty(visible.shape, dtype=torch.bool)
+    return mask
+
+
+def _mask(module: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: fx.Node) -> fx.Node:
+    """Apply a mask to the scores: where it is False they become -inf, one of numbers is added."""
+    if _value(module, mask).dtype != torch.bool:
+        return _call(module, node, aten.add.Tensor, scores, mask)
+    return _call(module, node, aten.where.ScalarOther, mask, scores, -math.inf)
 
 
 def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:

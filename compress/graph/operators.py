@@ -30,8 +30,10 @@ FUSED_ACTIVATIONS: frozenset[Any] = frozenset(
 # Operators after which such an activation is folded.
 ACTIVATION_PRODUCERS: frozenset[Any] = frozenset({*WEIGHTED, aten.add.Tensor, aten.add_.Tensor})
 
-# Operators whose output lies among the values of their input, so that both share one encoding:
-# they move, choose or average values.
+EMBEDDING = aten.embedding.default
+
+# Operators whose output lies among the values of their first input, so that both share one
+# encoding: they move, choose or average values.
 PASS_THROUGH: frozenset[Any] = frozenset(
     {
         aten.view.default,
@@ -59,6 +61,7 @@ PASS_THROUGH: frozenset[Any] = frozenset(
         aten.clone.default,
         aten.pad.default,
         aten.constant_pad_nd.default,
+        EMBEDDING,
     }
 )
 
@@ -98,6 +101,13 @@ FIXED_RANGES: dict[Any, tuple[float, float]] = {
     aten._softmax.default: (0.0, 255 / 256),
     aten.tanh.default: (-1.0, 127 / 128),
 }
+
+SOFTMAX: frozenset[Any] = frozenset({aten.softmax.int, aten._softmax.default})
+
+# Operators that write a huge negative number where softmax shall see nothing.
+MASKING: frozenset[Any] = frozenset(
+    {aten.where.self, aten.where.ScalarOther, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
+)
 
 # Products of two activations.
 MATRIX_PRODUCTS: frozenset[Any] = frozenset({aten.matmul.default, aten.bmm.default})
@@ -150,6 +160,11 @@ def is_quantizable(node: fx.Node) -> bool:
     if node.target in PASS_THROUGH:
         return moves_values(node)
     return node.target in QUANTIZABLE
+
+
+def is_product(node: fx.Node) -> bool:
+    """Say whether a node multiplies and sums: where the time of a network goes."""
+    return node.target in WEIGHTED or node.target in MATRIX_PRODUCTS
 
 
 def groups_of(node: fx.Node) -> int:

@@ -11,8 +11,11 @@ from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators import (
     CONCAT,
     ELEMENTWISE,
+    EMBEDDING,
     FIXED_RANGES,
+    MASKING,
     MATRIX_PRODUCTS,
+    SOFTMAX,
     WEIGHTED,
     moves_values,
 )
@@ -28,6 +31,8 @@ WEIGHT_FLOOR = 1e-4
 SMALLEST_WEIGHT = 1e-8
 # |bias| / (input scale * weight scale) must stay below this, well inside int32.
 BIAS_LIMIT = 2**30
+# Scores this low are a mask's doing: beside any other, softmax makes 0 of them.
+MASKED_BELOW = -1000.0
 
 Calibration = Iterable[tuple[Tensor, ...]]
 
@@ -111,17 +116,25 @@ def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
 
 
 def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
-    """Return the constants that integer operators compute with, weights and biases apart."""
-    computing = {*ELEMENTWISE, *MATRIX_PRODUCTS, CONCAT}
+    """Return the constants that integer operators read, weights and biases apart."""
+    computing = {*ELEMENTWISE, *MATRIX_PRODUCTS, CONCAT, EMBEDDING}
     users = [n for n in graph.nodes if n.target in computing]
     return [c for n in users for c in n.all_input_nodes if is_constant(c)]
 
 
 def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:
-    """Return one histogram per float tensor that has an encoding of its own."""
+    """Return one histogram per float tensor that has an encoding of its own.
+
+    Attention scores behind a mask have none: the mask's huge values would leave no integers for
+    the others. They stay in float up to the softmax.
+    """
     histograms: dict[str, Histogram] = {}
+    masked: set[str] = set()
 
     def add(node: fx.Node, value: Tensor) -> None:
+        if _is_masked(node, value):
+            masked.add(node.name)
+            return
         try:
             histograms.setdefault(node.name, Histogram()).add(value)
         except ValueError as error:
@@ -133,7 +146,13 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
             tap.run(*batch)
     if not histograms:
         raise BadInputError("there are no calibration samples")
-    return histograms
+    return {name: histogram for name, histogram in histograms.items() if name not in masked}
+
+
+def _is_masked(node: fx.Node, value: Tensor) -> bool:
+    if not node.users or any(user.target not in SOFTMAX for user in node.users):
+        return False
+    return node.target in MASKING or float(value.min()) < MASKED_BELOW
 
 
 def weight_ranges(

@@ -42,7 +42,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     qmax = encodings.weight_qmax
     for node, users in placement.items():
         affine = affine_for(encodings.activations[node.name], target)
-        pair = _insert_pair(emitted.graph, node, node.next, affine)
+        pair = _insert_pair(emitted, node, node.next, affine, target)
         for user in users:
             user.replace_input_with(node, pair)
     for node in list(emitted.graph.nodes):
@@ -55,8 +55,14 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     return finish(emitted)
 
 
-def _insert_pair(graph: fx.Graph, value: fx.Node, before: fx.Node, affine: Affine) -> fx.Node:
-    """Insert quantize and dequantize of ``value`` and return the dequantize."""
+def _insert_pair(
+    module: fx.GraphModule, value: fx.Node, before: fx.Node, affine: Affine, target: Target
+) -> fx.Node:
+    """Insert quantize and dequantize of ``value`` and return the dequantize.
+
+    A constant is stored as the integers, but for TFLite, whose converter wants the floats.
+    """
+    graph = module.graph
     arguments = (
         affine.scale,
         affine.zero_point,
@@ -64,7 +70,11 @@ def _insert_pair(graph: fx.Graph, value: fx.Node, before: fx.Node, affine: Affin
         affine.qmax,
         getattr(torch, affine.dtype),
     )
-    quantized = insert_call(graph, before, _ops.quantize_per_tensor.default, value, *arguments)
+    if is_constant(value) and describe_target(target).runtime != "tflite":
+        integers = _ops.quantize_per_tensor(get_tensor(module, str(value.target)), *arguments)
+        quantized = insert_constant(module, before, f"{value.name}_{affine.dtype}", integers)
+    else:
+        quantized = insert_call(graph, before, _ops.quantize_per_tensor.default, value, *arguments)
     pair = insert_call(graph, before, _ops.dequantize_per_tensor.default, quantized, *arguments)
     pair.meta["val"] = value.meta.get("val")
     return pair

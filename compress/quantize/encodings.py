@@ -33,12 +33,15 @@ class Encodings:
         weights: path of a weight -> float32 [C_out], the largest magnitude each output channel's
             integers cover (its scale is that over ``weight_qmax``, its zero point 0).
         float_nodes: names of the operators that compute in float all the same.
+        float_results: names of the int8 products whose results are not rounded where the runtime
+            can give floats.
         weight_bits: of every weight's integers; they are stored in 8 all the same.
     """
 
     activations: dict[str, Range]
     weights: dict[str, Tensor]
     float_nodes: frozenset[str] = frozenset()
+    float_results: frozenset[str] = frozenset()
     weight_bits: int = WEIGHT_BITS
 
     @property
@@ -52,6 +55,7 @@ class Encodings:
             "activations": {name: {"lo": r.lo, "hi": r.hi} for name, r in self.activations.items()},
             "weights": {path: amax.tolist() for path, amax in self.weights.items()},
             "float": sorted(self.float_nodes),
+            "float_results": sorted(self.float_results),
             "weight_bits": self.weight_bits,
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"

@@ -10,6 +10,7 @@ from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators import (
     ACTIVATION_PRODUCERS,
     FUSED_ACTIVATIONS,
+    MATRIX_PRODUCTS,
     WEIGHTED,
     aten,
     is_quantizable,
@@ -46,7 +47,7 @@ def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
             continue
         if moves_values(node):
             source = node.args[0]
-            if source not in chosen and source.op != "placeholder":
+            if source not in chosen and source.op == "call_function":
                 continue
         if node.target in WEIGHTED and not is_constant(node.args[1]):
             continue
@@ -71,7 +72,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
     """Return {node: its users that must read it quantized and dequantized}.
 
     ONNX Runtime and TFLite want every tensor quantized, except between an operator and the
-    activation it fuses with. TensorRT wants the inputs of convolutions, linear layers, and one
+    activation it fuses with, and the results that the table wants in float. TensorRT wants the inputs of convolutions, linear layers, and one
     operand of a residual add: the one that is not the output of the convolution it fuses with.
     """
     chosen = quantized_nodes(graph, encodings)
@@ -81,7 +82,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             continue
         if describe_target(target).pairs == "layer_inputs":
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
-        elif node not in chosen:
+        elif node not in chosen or _gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
             users = set() if _fuses(node, chosen, encodings, target) else set(node.users)
@@ -129,6 +130,17 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     # ONNX Runtime's own tolerance in this comparison.
     slack = float(np.finfo(np.float32).eps)
     return bool(lo <= ends[0] + slack and ends[1] <= hi + slack)
+
+
+def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
+    """Return the linear layers and matrix products whose integers nothing reads."""
+    chosen = quantized_nodes(graph, encodings)
+    products = {n for n in chosen if n.target is aten.linear.default or n.target in MATRIX_PRODUCTS}
+    return {n for n in products if not any(user in chosen for user in n.users)}
+
+
+def _gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
+    return node.name in encodings.float_results and describe_target(target).float_results
 
 
 def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:

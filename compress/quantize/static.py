@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import torch
@@ -11,11 +11,12 @@ from msgspec import Meta
 from torch import Tensor
 
 from edgedl.compress.graph.layers import find_layers
-from edgedl.compress.graph.operators import is_quantizable, moves_values
+from edgedl.compress.graph.operators import is_product, is_quantizable, moves_values
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.observers import PERCENTILE, Observer
+from edgedl.compress.quantize.placement import results_read_as_floats
 from edgedl.compress.stage import ModelState
 from edgedl.compress.target import MAX_WEIGHT_BITS
 from edgedl.runtime.manifest import HistoryEntry
@@ -38,6 +39,10 @@ class QuantizeStatic(
         keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
         percentile: for that observer, the share of values inside the range, in percent.
         weight_observer: how the range of a weight's channel is chosen, "minmax" or "mse".
+        scope: what computes in int8: "every_operator" that can, or "products" alone:
+            convolutions, linear layers and matrix products, whose results stay float where nothing
+            else reads their integers and the runtime can give floats. The latter is for
+            transformers, whose sums have outliers that leave no integers for the rest.
         weight_bits: of the weights' integers; below 8 they are stored in 8 all the same. 7 is for
             CPUs without VNNI.
     """
@@ -49,6 +54,7 @@ class QuantizeStatic(
     percentile: Annotated[float, Meta(gt=50, le=100)] = PERCENTILE
     weight_observer: WeightObserver = "minmax"
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] = MAX_WEIGHT_BITS
+    scope: Literal["every_operator", "products"] = "every_operator"
 
     def apply(self, state: ModelState) -> ModelState:
         """Fill the encodings table from the calibration split.
@@ -58,7 +64,9 @@ class QuantizeStatic(
                 matches no layer.
         """
         layers = [n for n in state.graph.graph.nodes if is_quantizable(n) and not moves_values(n)]
-        kept = frozenset(n.name for n in find_layers(layers, self.keep_float))
+        kept = find_layers(layers, self.keep_float)
+        if self.scope == "products":
+            kept |= {n for n in layers if not is_product(n)}
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         table = calibrate(
             state.graph,
@@ -68,7 +76,10 @@ class QuantizeStatic(
             self.weight_observer,
             self.weight_bits,
         )
-        encodings = replace(table, float_nodes=kept)
+        encodings = replace(table, float_nodes=frozenset(n.name for n in kept))
+        if self.scope == "products":
+            unrounded = results_read_as_floats(state.graph.graph, encodings)
+            encodings = replace(encodings, float_results=frozenset(n.name for n in unrounded))
         entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))
         quantized = QuantizedNetwork(state.graph, encodings)
         return replace(state, quantized=quantized, history=(*state.history, entry))

