@@ -12,7 +12,8 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.inner_tensors import Centred, GraphIntegers, file_tensors
+from edgedl.compress.graph.operators import FUSED_ACTIVATIONS
+from edgedl.compress.inner_tensors import Centred, GraphIntegers, file_tensors, quantize_nodes
 from edgedl.compress.integer_emulator import IntegerEmulator
 from edgedl.compress.match_tensors import Match, match_tensors
 from edgedl.runtime.backend import Array, Session, open_backend
@@ -146,9 +147,17 @@ def certify_layers(
 
 
 def layers_of(graph: fx.GraphModule) -> dict[str, str]:
-    """Return the module path of every quantized tensor of a graph, by node name."""
-    quantized = [n.args[0] for n in GraphIntegers(graph).tensors]
-    return {n.name: layer_name(n) for n in quantized if isinstance(n, fx.Node)}
+    """Return the module path of every quantized tensor of a graph, by node name.
+
+    An activation belongs to the layer it is folded into.
+    """
+    quantized = [n.args[0] for n in quantize_nodes(graph)]
+    return {n.name: _layer_of(n) for n in quantized if isinstance(n, fx.Node)}
+
+
+def _layer_of(node: fx.Node) -> str:
+    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
+    return layer_name(node) or (_layer_of(source) if isinstance(source, fx.Node) else "")
 
 
 def single_samples(batches: Iterable[Sample], count: int = LAYER_SAMPLES) -> Iterator[Sample]:
