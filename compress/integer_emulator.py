@@ -13,6 +13,7 @@ evaluation", 2020, section 3.3; NVIDIA TensorRT documentation, "Working with qua
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -132,7 +133,7 @@ class _Operator:
     def __init__(self, node: onnx.NodeProto, constants: Values, model: onnx.ModelProto) -> None:
         self._node, self._opsets, self._ir_version = node, model.opset_import, model.ir_version
         self._constants = {n: constants[n] for n in node.input if n in constants}
-        self._session: object = None
+        self._session: Any = None
 
     def run(self, values: Values) -> None:
         """Add the node's outputs to the values."""
@@ -141,9 +142,9 @@ class _Operator:
         if self._session is None:
             self._session = self._load(given)
         outputs = [name for name in self._node.output if name]
-        values.update(zip(outputs, self._session.run(outputs, given), strict=True))  # type: ignore[attr-defined]
+        values.update(zip(outputs, self._session.run(outputs, given), strict=True))
 
-    def _load(self, given: Values) -> object:
+    def _load(self, given: Values) -> Any:
         import onnxruntime
 
         graph = onnx.helper.make_graph(

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from edgedl.compress.quantize.affine import SMALLEST_SCALE, Affine, affine_for, range_of
 from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
+
+Numbers = npt.NDArray[np.float64]
 
 MIN_OPSET = 13
 MIDDLE = 128
@@ -130,6 +133,7 @@ class _Reader:
         self._weights: dict[str, StoredWeight] = {}
         self._floats: dict[str, Array] = {}
         self._rounded = 0
+        self._regridded: set[str] = set()
 
     def read(self) -> ForeignNetwork:
         renamed: dict[str, str] = {}
@@ -145,13 +149,21 @@ class _Reader:
         for name in sorted(names):
             kept.append(onnx.helper.make_node("Identity", [_follow(renamed, name)], [name]))
         self._rebuild(kept)
-        notes = [f"{self._rounded} weights were not symmetric int8: they are rounded anew"]
-        kept_notes = tuple(notes) if self._rounded else ()
-        return ForeignNetwork(self._model, self._grids, self._weights, kept_notes)
+        return ForeignNetwork(self._model, self._grids, self._weights, tuple(self._notes()))
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._rounded:
+            weights = f"{self._rounded} weights were not symmetric int8"
+            notes.append(f"{weights}: they are rounded anew")
+        if self._regridded:
+            values = ", ".join(sorted(self._regridded))
+            notes.append(f"quantized more than once, only the first grid is kept: {values}")
+        return notes
 
     def _behind(self, dequantize: onnx.NodeProto) -> str:
         """Return the value that a pair stands for, and keep its grid or its integers."""
-        name = dequantize.input[0]
+        name = str(dequantize.input[0])
         if name in self._constants:
             return self._constant(name, self._constants[name], dequantize)
         quantize = self._producers.get(name)
@@ -160,7 +172,7 @@ class _Reader:
                 f"{self._source}: '{dequantize.name}' dequantizes integers that no QuantizeLinear "
                 "makes"
             )
-        value = quantize.input[0]
+        value = str(quantize.input[0])
         if value in self._constants:
             integers = _quantize(self._constants[value], *self._parameters(quantize))
             return self._constant(f"{value}_stored", integers, dequantize)
@@ -171,24 +183,24 @@ class _Reader:
                 "computes with"
             )
         zero = int(zeros.ravel()[0]) + (MIDDLE if zeros.dtype == np.int8 else 0)
-        scale = max(float(scales.ravel()[0]), SMALLEST_SCALE)
-        self._grids.setdefault(value, Grid(scale, zero))
+        grid = Grid(max(float(scales.ravel()[0]), SMALLEST_SCALE), zero)
+        before = self._producers.get(value)
+        again = before is not None and before.op_type == _DEQUANTIZE
+        if again or self._grids.setdefault(value, grid) != grid:
+            self._regridded.add(value)
         return value
 
     def _constant(self, name: str, integers: Array, dequantize: onnx.NodeProto) -> str:
         """Keep a stored constant as floats and, where it is int8, as symmetric integers."""
         scales, zeros, axis = self._parameters(dequantize, integers)
-        shape = [1] * integers.ndim
-        if scales.size > 1:
-            shape[axis] = -1
-        steps = scales.astype(np.float32).reshape(shape if integers.ndim else ())
-        centred = integers.astype(np.int64) - zeros.astype(np.int64).reshape(steps.shape)
-        self._floats[f"{name}_float"] = (centred * steps).astype(np.float32)
+        centred = integers.astype(np.float64) - _along(zeros, axis, integers.ndim)
+        values = centred * _along(scales, axis, integers.ndim)
+        self._floats[f"{name}_float"] = values.astype(np.float32)
         if integers.dtype == np.int8 and not zeros.any():
             stored = StoredWeight(integers, scales.astype(np.float32), axis)
             self._weights[f"{name}_float"] = stored
         elif integers.dtype in (np.int8, np.uint8):
-            self._weights[f"{name}_float"] = _symmetric(centred, scales.astype(np.float32), axis)
+            self._weights[f"{name}_float"] = _symmetric(values, scales, axis)
             self._rounded += 1
         return f"{name}_float"
 
@@ -237,25 +249,25 @@ def _follow(renamed: dict[str, str], name: str) -> str:
     return name
 
 
+def _along(values: Array, axis: int, dimensions: int) -> Numbers:
+    """Return one value, or one per place of an axis, in the shape that broadcasts; float64."""
+    shape = [-1 if i == axis and values.size > 1 else 1 for i in range(dimensions)]
+    return values.astype(np.float64).reshape(shape)
+
+
 def _quantize(values: Array, scales: Array, zeros: Array, axis: int) -> Array:
     """Return the integers of a constant that the file holds as floats."""
-    shape = [1] * values.ndim
-    if scales.size > 1:
-        shape[axis] = -1
-    steps, offsets = (x.reshape(shape if x.size > 1 else ()) for x in (scales, zeros))
-    limits = np.iinfo(zeros.dtype)
-    rounded = np.rint(values / steps) + offsets.astype(np.int64)
-    return np.clip(rounded, limits.min, limits.max).astype(zeros.dtype)
+    steps = _along(scales, axis, values.ndim).astype(np.float32)
+    rounded = np.rint(values.astype(np.float32) / steps) + _along(zeros, axis, values.ndim)
+    lowest, highest = (-128, 127) if zeros.dtype == np.int8 else (0, 255)
+    integers: Array = np.clip(rounded, lowest, highest).astype(zeros.dtype)
+    return integers
 
 
-def _symmetric(centred: Array, scales: Array, axis: int) -> StoredWeight:
+def _symmetric(values: Numbers, scales: Array, axis: int) -> StoredWeight:
     """Return int8 integers with zero point 0 for a weight on another grid."""
-    shape = [1] * centred.ndim
-    if scales.size > 1:
-        shape[axis] = -1
-    values = centred * scales.reshape(shape if scales.size > 1 else ())
-    other = tuple(i for i in range(centred.ndim) if i != axis) if scales.size > 1 else None
+    other = tuple(i for i in range(values.ndim) if i != axis) if scales.size > 1 else None
     largest = np.maximum(np.abs(values).max(axis=other), SMALLEST_SCALE)
-    steps = (largest / 127).astype(np.float32)
-    integers = np.rint(values / steps.reshape(shape if scales.size > 1 else ())).astype(np.int8)
-    return StoredWeight(integers, steps.reshape(scales.shape), axis)
+    steps = (largest / 127).astype(np.float32).reshape(scales.shape)
+    integers = np.rint(values / _along(steps, axis, values.ndim)).astype(np.int8)
+    return StoredWeight(integers, steps, axis)

@@ -129,7 +129,7 @@ class _Writer:
         if weight is None:
             affine = self._grids[value].affine(self._target)
             zero = np.array(affine.zero_point, affine.dtype)
-            names = self._store(value, np.float32(affine.scale), zero)
+            names = self._store(value, np.array(affine.scale, np.float32), zero)
             quantize = helper.make_node(
                 "QuantizeLinear", [value, *names], [f"{value}_quantized"], f"{value}_quantize"
             )
@@ -141,7 +141,7 @@ class _Writer:
 
     def _store(self, value: str, scale: Array, zero: Array) -> tuple[str, str]:
         names = (f"{value}_scale", f"{value}_zero_point")
-        self._constants.update(zip(names, (np.asarray(scale), zero), strict=True))
+        self._constants.update(zip(names, (scale, zero), strict=True))
         return names
 
     def _dequantize(self, value: str, names: tuple[str, str], axis: int = 0) -> onnx.NodeProto:

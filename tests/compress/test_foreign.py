@@ -165,6 +165,34 @@ def test_other_weights_are_rounded_anew_and_that_is_said(foreign: Callable[..., 
     assert agreement(original, made.content, (pictures(50),)).sqnr_db > 30
 
 
+@pytest.mark.parametrize("kind", ["in a row", "side by side"])
+def test_a_value_on_two_grids_keeps_the_first_and_that_is_said(kind: str) -> None:
+    first = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+    ]
+    source = "d" if kind == "in a row" else "x"
+    second = [
+        helper.make_node("QuantizeLinear", [source, "t", "z"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "t", "z"], ["e"]),
+        helper.make_node("Add", ["e", "d"], ["y"]),
+    ]
+    constants = {"s": np.float32(0.1), "t": np.float32(0.2), "z": np.uint8(7)}
+    graph = helper.make_graph(
+        first + second,
+        "twice",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    network = read_foreign(model, "f.onnx")
+    assert network.grids == {"x": Grid(np.float32(0.1).item(), 7)}
+    name = "d" if kind == "in a row" else "x"
+    assert network.notes == (f"quantized more than once, only the first grid is kept: {name}",)
+
+
 def test_grids_of_a_symmetric_file_stay_for_tensorrt() -> None:
     affine = Grid(0.1, 128).affine("tensorrt")
     assert (affine.scale, affine.zero_point) == (0.1, 0)
