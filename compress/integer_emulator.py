@@ -54,6 +54,7 @@ class IntegerEmulator:
         self._inputs = [i.name for i in loaded.graph.input]
         self._outputs = [*(o.name for o in loaded.graph.output), *tensors]
         self._steps = [self._step(node) for node in loaded.graph.node]
+        self._done = self._last_uses()
         self.integer_layers = sum(isinstance(s, _IntegerLayer) for s in self._steps)
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -63,13 +64,24 @@ class IntegerEmulator:
             ExportError: a sum does not fit int32.
         """
         values: Values = dict(zip(self._inputs, inputs, strict=True))
-        for step in self._steps:
+        for step, done in zip(self._steps, self._done, strict=True):
             step.run(values)
+            for name in done:
+                values.pop(name, None)
         return [values[name] for name in self._outputs]
 
     def close(self) -> None:
         """Drop the operators."""
-        self._steps = []
+        self._steps, self._done = [], []
+
+    def _last_uses(self) -> list[set[str]]:
+        """Return, for every step, the values that nothing reads behind it."""
+        done: list[set[str]] = []
+        needed = set(self._outputs)
+        for step in reversed(self._steps):
+            done.append(step.reads - needed)
+            needed |= step.reads
+        return done[::-1]
 
     def _step(self, node: onnx.NodeProto) -> "_Operator | _IntegerLayer":
         layer = self._integer_layer(node) if node.op_type in LAYERS else None
@@ -84,6 +96,9 @@ class IntegerEmulator:
         if scales.size > 1 and axis != _output_axis(node, integers.ndim):
             return None
         bias = self._constants.get(node.input[2]) if len(node.input) > 2 else None
+        computed = len(node.input) > 2 and bias is None
+        if computed or any(a.name in ("alpha", "beta") and a.f != 1.0 for a in node.attribute):
+            return None
         bare = onnx.NodeProto()
         bare.CopyFrom(node)
         del bare.input[:]
@@ -133,6 +148,7 @@ class _Operator:
     def __init__(self, node: onnx.NodeProto, constants: Values, model: onnx.ModelProto) -> None:
         self._node, self._opsets, self._ir_version = node, model.opset_import, model.ir_version
         self._constants = {n: constants[n] for n in node.input if n in constants}
+        self.reads = {n for n in node.input if n and n not in constants}
         self._session: Any = None
 
     def run(self, values: Values) -> None:
@@ -196,6 +212,11 @@ class _IntegerLayer:
     channels: int
     base: int
     digits: tuple[_Operator, ...]
+
+    @property
+    def reads(self) -> set[str]:
+        """Return the names of the values it needs."""
+        return {self.data}
 
     def run(self, values: Values) -> None:
         """Add the layer's output to the values, float32."""

@@ -108,6 +108,18 @@ def test_what_is_not_symmetric_int8_stays_float(zero_point: np.generic) -> None:
     np.testing.assert_allclose(found, 2.0, atol=0.2)
 
 
+def test_a_scaled_product_or_a_computed_bias_stays_float() -> None:
+    w = np.ones((2, 4), np.int8)
+    scaled = helper.make_node("Gemm", ["d", "dw", "b"], ["y"], transB=1, alpha=0.5)
+    computed = helper.make_node("Gemm", ["d", "dw", "q"], ["y"], transB=1)
+    for node in (scaled, computed):
+        model = quantized(node, ["N", 4], w, np.ones(2, np.float32), 0, b=np.zeros(2, np.float32))
+        assert IntegerEmulator(model).integer_layers == 0
+    model = quantized(scaled, ["N", 4], w, np.ones(2, np.float32), 0, b=np.ones(2, np.float32))
+    (found,) = IntegerEmulator(model).run([np.full((1, 4), 0.5, np.float32)])
+    np.testing.assert_allclose(found, 2.0)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compute_the_integers_of_their_graph(name: str) -> None:
     net = network(name)
