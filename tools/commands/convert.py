@@ -44,6 +44,12 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
         )
     network = read_foreign(_read(file), str(file))
     arrays = tuple(_load(path) for path in inputs) or noise_for(network, SAMPLES)
+    if not inputs:
+        # Noise drives activations out of the ranges that real samples gave.
+        click.echo(
+            "compared on noise, which saturates more than real data does: give some with --input",
+            err=True,
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name in targets:
         made = requantize(network, name)
