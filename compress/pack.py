@@ -1,7 +1,7 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,11 +12,13 @@ from torch import fx
 
 import edgedl
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal, run_graph
+from edgedl.compress.between_runtimes import measure_between
 from edgedl.compress.default_recipe import default_recipe
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.layer_expectations import layer_vectors
 from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.quantize.check_calibration import calibration_warnings
 from edgedl.compress.recipe import Recipe, fit_weights, keep_float, load_recipe
@@ -27,6 +29,7 @@ from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
+from edgedl.runtime.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.manifest import Artifact, Manifest, TaskRecord, TensorSpec
 from edgedl.runtime.runner import Runner
 
@@ -88,14 +91,20 @@ def compress(
     _write_companions(state, built, folder)
     manifest = _describe(state, [b.artifact for b in built], folder)
     write_manifest(folder, manifest)
-    artifacts, refused = _check_files(state, Bundle.open(folder), built, report)
-    kept = {a.path for a in artifacts}
+    outputs = GraphOutputs(subject.task)
+    bundle = Bundle.open(folder)
+    checked, refused = _check_files(state, bundle, built, outputs, report)
+    kept = {item.artifact.path for item in checked}
     for path in {item.artifact.path for item in built} - kept:
         (folder / path).unlink()
-    write_manifest(
-        folder,
-        msgspec.structs.replace(manifest, artifacts=tuple(artifacts), files=record_files(folder)),
+    _write_layer_vectors(bundle, checked)
+    finished = msgspec.structs.replace(
+        manifest,
+        artifacts=tuple(item.artifact for item in checked),
+        between=measure_between(state, bundle, checked, outputs.inputs),
+        files=record_files(folder),
     )
+    write_manifest(folder, finished)
     warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
     return CompressedModel(Bundle.open(folder), (*refusals, *refused), warnings)
 
@@ -136,16 +145,19 @@ def _write_files(
 
 
 def _check_files(
-    state: ModelState, bundle: Bundle, built: list[BuiltArtifact], report: Report
-) -> tuple[list[Artifact], list[Refusal]]:
+    state: ModelState,
+    bundle: Bundle,
+    built: list[BuiltArtifact],
+    outputs: GraphOutputs,
+    report: Report,
+) -> tuple[list[BuiltArtifact], list[Refusal]]:
     """Run every written file; return those that may ship, and the others with the reason.
 
     Raises:
         BadInputError, ExportError: the float32 reference is among the others.
     """
-    artifacts: list[Artifact] = []
+    checked: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
-    outputs = GraphOutputs(state.subject.task)
     runnable = [b.artifact.name for b in built if b.artifact.backend != "tensorrt"]
     crashes = find_crashes(bundle.folder, runnable)
     for item in built:
@@ -156,12 +168,13 @@ def _check_files(
                 raise ExportError(
                     f"{name} crashes its runtime when it is loaded or run (signal {crashes[name]})"
                 )
-            artifacts.append(_with_parity(state, bundle, item, outputs))
+            artifact = _with_parity(state, bundle, item, outputs)
+            checked.append(replace(item, artifact=artifact))
         except (ExportError, BadInputError) as error:
             if name == REFERENCE:
                 raise
             refusals.append(Refusal(name, str(error)))
-    return artifacts, refusals
+    return checked, refusals
 
 
 def _with_parity(
@@ -195,6 +208,13 @@ def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Pat
     (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
     if state.quantized is not None:
         (folder / ENCODINGS).write_bytes(state.quantized.encodings.to_json())
+
+
+def _write_layer_vectors(bundle: Bundle, checked: list[BuiltArtifact]) -> None:
+    size_bytes = sum(record.size_bytes for record in bundle.manifest.files.values())
+    content = layer_vectors(bundle, checked, size_bytes)
+    if content is not None:
+        (bundle.folder / LAYER_VECTORS).write_bytes(content)
 
 
 def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:

@@ -1,6 +1,6 @@
 """Hold a file, run by its runtime, against the torch graph it was exported from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch import fx
@@ -8,10 +8,13 @@ from torch import fx
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.integer_emulator import IntegerEmulator
+from edgedl.compress.layer_parity import certify_layers, single_samples
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.manifest import Artifact, Parity
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import Artifact, LayerCertificate, Parity
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task import Task
 
@@ -39,8 +42,8 @@ def measure_parity(
 ) -> Parity:
     """Compare one artifact of a written bundle with its torch graph on test samples.
 
-    TensorRT cannot run here: its file runs in ONNX Runtime with optimizations off, which
-    computes the same quantize/dequantize pairs one by one.
+    TensorRT cannot run here: its int8 file is computed by the integer emulator, its float files
+    by ONNX Runtime with optimizations off.
     """
     artifact = built.artifact
     errors: list[Floats] = []
@@ -60,8 +63,7 @@ def measure_parity(
         agree.append(_same_class(found[0], expected[0]))
         agree_float.append(_same_class(found[0], reference[0]))
     flat = np.concatenate(errors)
-    labelled = bool(state.subject.task.classes) or state.subject.task.metric == "top1"
-    is_classifier = labelled and len(artifact.outputs[0].shape) == 2
+    is_classifier = has_classes(state.subject.task) and len(artifact.outputs[0].shape) == 2
     steps = output_steps(state, artifact.backend) if artifact.precision == "int8" else []
     return Parity(
         samples=sum(len(a) for a in agree),
@@ -71,7 +73,23 @@ def measure_parity(
         prediction_agreement=float(np.concatenate(agree).mean()) if is_classifier else None,
         float32_agreement=float(np.concatenate(agree_float).mean()) if is_classifier else None,
         runtime=_runtime_name(artifact),
+        layers=_certify(bundle, built, outputs) if artifact.precision == "int8" else None,
     )
+
+
+def _certify(bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs) -> LayerCertificate:
+    """Compare layer by layer; a runtime that shows no inner tensors is written down."""
+    samples = list(single_samples(outputs.inputs))
+    content = bundle.read(built.artifact.path)
+    try:
+        return certify_layers(content, built.artifact, built.graph, samples)
+    except BadInputError as error:
+        return LayerCertificate(0, 0.0, (), not_read=str(error))
+
+
+def has_classes(task: Task) -> bool:
+    """Say whether the largest of a task's outputs is a prediction."""
+    return bool(task.classes) or task.metric == "top1"
 
 
 def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> None:
@@ -98,7 +116,7 @@ def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> No
 
 
 class _UnoptimizedOnnxRuntime:
-    """Stands in for TensorRT, computing its file node by node."""
+    """Stands in for TensorRT, computing a float file node by node."""
 
     def __init__(self, model: bytes) -> None:
         import onnxruntime
@@ -114,16 +132,22 @@ class _UnoptimizedOnnxRuntime:
         return tuple(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
 
 
-def _open(bundle: Bundle, artifact: Artifact) -> "_UnoptimizedOnnxRuntime | Runner":
-    if artifact.backend == "tensorrt":
-        return _UnoptimizedOnnxRuntime(bundle.read(artifact.path))
-    return Runner(bundle, artifact)
+def _open(bundle: Bundle, artifact: Artifact) -> Callable[..., tuple[Floats, ...]]:
+    if artifact.backend != "tensorrt":
+        return Runner(bundle, artifact)
+    content = bundle.read(artifact.path)
+    if artifact.precision != "int8":
+        return _UnoptimizedOnnxRuntime(content)
+    emulator = IntegerEmulator(content)
+    return lambda *inputs: tuple(emulator.run(inputs))
 
 
 def _runtime_name(artifact: Artifact) -> str:
-    if artifact.backend == "tensorrt":
-        return open_backend("ort").available().detail + ", optimizations off, for TensorRT"
-    return open_backend(artifact.backend).available().detail
+    if artifact.backend != "tensorrt":
+        return open_backend(artifact.backend).available().detail
+    if artifact.precision == "int8":
+        return "integer emulator, no GPU"
+    return open_backend("ort").available().detail + ", optimizations off, for TensorRT"
 
 
 def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:

@@ -54,6 +54,20 @@ class Backend(Protocol):
         """
         ...
 
+    def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
+        """Load verified bytes so that a run returns, behind the outputs, tensors from inside.
+
+        Args:
+            model: the file.
+            artifact: its description.
+            tensors: names in the file.
+
+        Raises:
+            BackendUnavailableError: the runtime is not installed.
+            BadInputError: the runtime refuses the file, or has no such tensor.
+        """
+        ...
+
 
 def open_backend(name: str) -> Backend:
     """Return the backend of this name; its driver is imported when it is used.

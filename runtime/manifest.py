@@ -67,6 +67,70 @@ class FileRecord(_Record, frozen=True):
     sha256: str
 
 
+class LayerParity(_Record, frozen=True):
+    """How the integers of one quantized tensor differ between two runs of one table.
+
+    The differences are those of whole runs: what an earlier layer did is in the later ones.
+
+    Attributes:
+        node: name of the tensor in the torch graph, the same in every certificate of a bundle.
+        layer: path of the torch module that it comes from, "" for the network itself.
+        tensor: its name in the file.
+        max_lsb: largest difference, in quantization steps (least significant bits).
+        mean_lsb: mean difference, in steps.
+        differing: share of the integers that differ.
+        sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
+    """
+
+    node: str
+    layer: str
+    tensor: str
+    max_lsb: int
+    mean_lsb: float
+    differing: float
+    sqnr_db: float | None
+
+
+class LayerCertificate(_Record, frozen=True):
+    """A file held against its torch graph layer by layer.
+
+    Attributes:
+        samples: inputs compared.
+        outputs_differ: share of output values at which the run that shows the inner tensors
+            differs from the run that ships; 0 where it computes the same.
+        layers: in the order they run.
+        not_compared: tensors of the graph that the file does not hold: fused, or only moved.
+        not_read: why the runtime shows none of them; None where it does.
+    """
+
+    samples: int
+    outputs_differ: float
+    layers: tuple[LayerParity, ...]
+    not_compared: tuple[str, ...] = ()
+    not_read: str | None = None
+
+
+class RuntimeAgreement(_Record, frozen=True):
+    """Two files made of one table for two runtimes, held against each other.
+
+    Attributes:
+        first: name of an artifact. second: name of the other.
+        samples: inputs whose outputs were compared.
+        mean_lsb_error: mean difference of the outputs in their quantization steps; None for floats.
+        prediction_agreement: share of samples with the same argmax; None if not a classification.
+        layer_samples: inputs whose inner tensors were compared.
+        layers: the tensors that both files hold; their names are the first file's.
+    """
+
+    first: str
+    second: str
+    samples: int
+    mean_lsb_error: float | None
+    prediction_agreement: float | None
+    layer_samples: int
+    layers: tuple[LayerParity, ...]
+
+
 class Parity(_Record, frozen=True):
     """How a file's outputs, run on its runtime, differ from the emitted torch graph.
 
@@ -78,6 +142,7 @@ class Parity(_Record, frozen=True):
         prediction_agreement: share of samples with the same argmax; None if not a classification.
         float32_agreement: share of samples with the same argmax as the float32 network.
         runtime: what ran the file, for example "onnxruntime 1.31.1".
+        layers: the same for every quantized tensor; None for files that have none.
     """
 
     samples: int
@@ -87,6 +152,7 @@ class Parity(_Record, frozen=True):
     prediction_agreement: float | None
     float32_agreement: float | None
     runtime: str
+    layers: LayerCertificate | None = None
 
 
 class Artifact(_Record, frozen=True):
@@ -148,6 +214,7 @@ class Manifest(_Record, frozen=True):
         toolchain: versions that made the files.
         metrics: measured on the making machine.
         recommended: name of the artifact to use, decided by measurement; None if not measured.
+        between: int8 files of the same table held against each other.
         licence: of the weights. data: provenance of calibration and evaluation data.
     """
 
@@ -164,4 +231,5 @@ class Manifest(_Record, frozen=True):
     data: str
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
+    between: tuple[RuntimeAgreement, ...] = ()
     schema_version: Literal[1] = 1

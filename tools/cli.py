@@ -20,6 +20,7 @@ COMMANDS = {
     "data": ("data", "List, fetch and import data sets."),
     "inspect": ("inspect", "Look into a bundle or a model file."),
     "diff": ("diff", "Compare two model files layer by layer."),
+    "convert": ("convert", "Carry a quantized ONNX file from elsewhere to other runtimes."),
     "operators": ("operators", "Show which operators run in which precision on which runtime."),
     "explain": ("explain", "Say what int8 costs layer by layer: noise, points, ms."),
     "verify": ("verify", "Check a bundle's integrity and its golden outputs."),

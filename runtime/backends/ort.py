@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edgedl.runtime.backend import Array, Availability, Session
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.onnx_outputs import with_outputs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -17,11 +18,16 @@ FATAL_ONLY = 4
 class OnnxRuntimeSession:
     """An ONNX file in ONNX Runtime."""
 
-    def __init__(self, session: "onnxruntime.InferenceSession", artifact: Artifact) -> None:
-        """Keep the session and the tensor names in manifest order."""
+    def __init__(
+        self,
+        session: "onnxruntime.InferenceSession",
+        artifact: Artifact,
+        tensors: Sequence[str] = (),
+    ) -> None:
+        """Keep the session and the tensor names in manifest order, ``tensors`` behind them."""
         self._run = session.run
         self._inputs = [spec.name for spec in artifact.inputs]
-        self._outputs = [spec.name for spec in artifact.outputs]
+        self._outputs = [*(spec.name for spec in artifact.outputs), *tensors]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference; any batch size where the shape leaves it free."""
@@ -52,24 +58,37 @@ class OnnxRuntimeBackend:
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load an ONNX file; ``threads`` work inside an operator, one operator at a time."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise BackendUnavailableError(INSTALL) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = FATAL_ONLY
-        try:
-            session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"], enable_fallback=False
-            )
-        except Exception as error:
-            # onnxruntime raises a dozen unrelated classes here; each means the file is refused.
-            reason = " ".join(str(error).split())
-            raise BadInputError(f"onnxruntime refuses {artifact.path}: {reason}") from error
-        _check_names(artifact, session)
-        return OnnxRuntimeSession(session, artifact)
+        return OnnxRuntimeSession(_session(model, artifact, threads), artifact)
+
+    def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
+        """Load a copy of an ONNX file whose inner tensors are outputs.
+
+        The integers behind a ``QuantizeLinear`` are what the fused integer operators write, so the
+        same operators are fused as without; the runtime's choice of data layouts may differ.
+        """
+        session = _session(with_outputs(model, tensors), artifact, 1)
+        return OnnxRuntimeSession(session, artifact, tensors)
+
+
+def _session(model: bytes, artifact: Artifact, threads: int) -> "onnxruntime.InferenceSession":
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = FATAL_ONLY
+    try:
+        session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
+    except Exception as error:
+        # onnxruntime raises a dozen unrelated classes here; each means the file is refused.
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"onnxruntime refuses {artifact.path}: {reason}") from error
+    _check_names(artifact, session)
+    return session
 
 
 def _check_names(artifact: Artifact, session: "onnxruntime.InferenceSession") -> None:

@@ -1,6 +1,7 @@
 """LiteRT (the successor of tflite-runtime) on the CPU, with its XNNPACK kernels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
@@ -11,19 +12,22 @@ from edgedl.runtime.quiet import quiet
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
+MAGIC = b"TFL3"
 INSTALL = "ai-edge-litert is missing: pip install 'edgedl[tflite]'"
 
 
 class LiteRTSession:
     """A TFLite file in the LiteRT interpreter."""
 
-    def __init__(self, interpreter: "Interpreter", artifact: Artifact) -> None:
-        """Keep tensor indices in manifest order."""
+    def __init__(
+        self, interpreter: "Interpreter", artifact: Artifact, tensors: Sequence[int] = ()
+    ) -> None:
+        """Keep tensor indices in manifest order, ``tensors`` behind them."""
         self._interpreter: Interpreter | None = interpreter
         inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
         outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self._inputs = [inputs[spec.name] for spec in artifact.inputs]
-        self._outputs = [outputs[spec.name] for spec in artifact.outputs]
+        self._outputs = [*(outputs[spec.name] for spec in artifact.outputs), *tensors]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference at the shapes the file fixes."""
@@ -55,19 +59,56 @@ class LiteRTBackend:
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load a TFLite file."""
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise BackendUnavailableError(INSTALL) from error
-        try:
-            # From verified memory: CompiledModel.from_file crashes on damaged files.
-            with quiet():
-                interpreter = Interpreter(model_content=model, num_threads=threads)
-                interpreter.allocate_tensors()
-            return LiteRTSession(interpreter, artifact)
-        except (ValueError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise BadInputError(f"LiteRT refuses {artifact.path}: {reason}") from error
+        with _refusals(artifact):
+            return LiteRTSession(_interpreter(model, threads), artifact)
+
+    def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
+        """Load a copy of a TFLite file whose inner tensors are outputs.
+
+        XNNPACK computes with the same kernels and writes them out, where it would hide them.
+        """
+        with _refusals(artifact):
+            interpreter = _interpreter(_with_outputs(model, tensors), 1)
+            known = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
+            return LiteRTSession(interpreter, artifact, [known[name] for name in tensors])
+
+
+def _interpreter(model: bytes, threads: int) -> "Interpreter":
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    # From verified memory: CompiledModel.from_file crashes on damaged files.
+    with quiet():
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    tree = schema.ModelT.InitFromPackedBuf(model, 0)
+    graph = tree.subgraphs[0]
+    index = {tensor.name.decode(errors="replace"): i for i, tensor in enumerate(graph.tensors)}
+    shown = {*graph.inputs, *graph.outputs}
+    inner = [index[name] for name in names]
+    graph.outputs = [*graph.outputs, *(i for i in dict.fromkeys(inner) if i not in shown)]
+    # The schema brings its own reader and writer of the format along.
+    builder = schema.flatbuffers.Builder(len(model))
+    builder.Finish(tree.Pack(builder), MAGIC)
+    return bytes(builder.Output())
+
+
+@contextmanager
+def _refusals(artifact: Artifact) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"LiteRT refuses {artifact.path}: {reason}") from error
 
 
 def _installed_version() -> str:

@@ -81,7 +81,8 @@ def test_the_runtime_is_named(compressed: CompressedModel) -> None:
     names = {a.name: a.parity.runtime for a in compressed.bundle.manifest.artifacts}
     version = f"onnxruntime {onnxruntime.__version__}"
     assert names["ort-int8"] == version
-    assert names["tensorrt-int8"] == f"{version}, optimizations off, for TensorRT"
+    assert names["tensorrt-float32"] == f"{version}, optimizations off, for TensorRT"
+    assert names["tensorrt-int8"] == "integer emulator, no GPU"
     assert names["tflite-int8"].startswith("ai-edge-litert ")
 
 

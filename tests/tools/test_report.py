@@ -7,12 +7,14 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from command import Run
 from measured import make_result
 from PIL import Image
 
+from edgedl.runtime.manifest import LayerCertificate, LayerParity, Parity
 from edgedl.tools.report.page import render
 from edgedl.tools.result import read_result, write_result
 
@@ -76,6 +78,24 @@ def test_page_shows_every_number_with_its_interval(page: Path) -> None:
     assert "0.600 [0.550, 0.650]" in cells
     assert "no drop shown" in cells
     assert "needs 64 calls" in cells
+
+
+def test_layers_are_folded_away_and_the_worst_is_said() -> None:
+    layers = (
+        LayerParity("x", "", "q", 0, 0.0, 0.0, None),
+        LayerParity("relu", "stem", "q_1", 1, 0.25, 0.25, 40.5),
+        LayerParity("linear", "fc", "q_2", 2, 0.125, 0.1, 38.0),
+    )
+    parity = Parity(500, 0.1, 0.01, 0.02, 1.0, 1.0, "test", LayerCertificate(32, 0.0, layers))
+    result = make_result()
+    first, *others = result.candidates
+    certified = msgspec.structs.replace(first, parity=parity)
+    text = render("tiny", [msgspec.structs.replace(result, candidates=(certified, *others))])
+    (summary,) = re.findall(r"<summary>(.*?)</summary>", text)
+    assert "1 of 3 quantized tensors are the same" in summary
+    assert "&#39;relu&#39; differs most (mean 0.2500, max 1 steps)" in summary
+    cells = parse(text).cells
+    assert {"stem", "q_1", "0.2500", "25.000 %", "40.5"} <= set(cells)
 
 
 def test_chart_has_bars_in_both_directions(page: Path) -> None:

@@ -1,10 +1,12 @@
-"""Are the int8 files of a bundle the same integer network, on the whole test split?
+"""Are the int8 files of a bundle the same integer network, on the test split and layer by layer?
 
-Run as ``python -m edgedl.tools.benchmarks.parity SUBJECT``; compresses it into a temporary folder.
+Run as ``python -m edgedl.tools.benchmarks.parity SUBJECT [SAMPLES]``; compresses it into a
+temporary folder. SAMPLES are of the test split, all of it by default.
 """
 
 import sys
 import tempfile
+import time
 from itertools import combinations
 from pathlib import Path
 
@@ -13,27 +15,34 @@ import numpy.typing as npt
 
 from edgedl.compress.artifacts import output_steps, run_graph
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.integer_emulator import IntegerEmulator
+from edgedl.compress.layer_parity import LAYER_SAMPLES, certify_layers, single_samples
 from edgedl.compress.pack import compress
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
 from edgedl.runtime.runner import Runner
+from edgedl.tools.report.parity import parity_markdown
 from edgedl.tools.subjects import find_subject
 
+EMULATED = "tensorrt-int8, integer emulator"
 Floats = npt.NDArray[np.float32]
 
 
-def main(reference: str) -> None:
-    """Print, for each pair, how many predictions differ and by how many output steps."""
+def main(reference: str, samples: int | None = None) -> None:
+    """Print how every pair of networks differs, the certificates of the layers, and their cost."""
     subject = find_subject(reference)
     recipe = load_recipe("static_w8c_a8")
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
     for stage in recipe.stages:
         state = stage.apply(state)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = compress(subject, recipe, ("ort", "tflite"), Path(folder)).bundle
-        logits = _logits(state, bundle)
+        bundle = compress(subject, recipe, ("ort", "tflite", "tensorrt"), Path(folder)).bundle
+        logits = _logits(state, bundle, samples)
+        _print_cost(state, bundle)
+        print(parity_markdown(bundle.manifest))
     (step,) = output_steps(state, "tflite")
     for first, second in combinations(logits, 2):
         a, b = logits[first], logits[second]
@@ -45,7 +54,30 @@ def main(reference: str) -> None:
         )
 
 
-def _logits(state: ModelState, bundle: Bundle) -> dict[str, Floats]:
+def _print_cost(state: ModelState, bundle: Bundle) -> None:
+    """Print what the certificates cost: seconds to make and to replay, bytes."""
+    if state.quantized is None:
+        raise ValueError("the recipe quantized nothing")
+    batches = state.subject.task.batches("test", LAYER_SAMPLES)
+    inputs = list(single_samples([next(iter(batches)).inputs]))
+    for name in ("ort-int8", "tflite-int8", "tensorrt-int8"):
+        artifact = bundle.artifact(name)
+        graph = emit(state.quantized.graph, state.quantized.encodings, artifact.backend)
+        start = time.perf_counter()
+        certify_layers(bundle.read(artifact.path), artifact, graph, inputs)
+        made = time.perf_counter() - start
+        start = time.perf_counter()
+        if can_check_layers(bundle, artifact):
+            check_layers(bundle, artifact)
+        replayed = time.perf_counter() - start
+        print(f"{name}: certified in {made:.2f} s, replayed in {replayed:.2f} s")
+    files = bundle.manifest.files
+    total = sum(f.size_bytes for f in files.values())
+    size = files[LAYER_VECTORS].size_bytes
+    print(f"{LAYER_VECTORS}: {size} bytes, {100 * size / total:.1f} % of the bundle\n")
+
+
+def _logits(state: ModelState, bundle: Bundle, samples: int | None) -> dict[str, Floats]:
     if state.quantized is None:
         raise ValueError("the recipe quantized nothing")
     graphs = {
@@ -54,14 +86,20 @@ def _logits(state: ModelState, bundle: Bundle) -> dict[str, Floats]:
         "torch int8 (TensorRT)": emit(state.quantized.graph, state.quantized.encodings, "tensorrt"),
     }
     runners = {n: Runner.open(bundle.folder, n) for n in ("ort-int8", "tflite-int8")}
-    parts: dict[str, list[Floats]] = {name: [] for name in [*graphs, *runners]}
+    emulator = IntegerEmulator(bundle.read(bundle.artifact("tensorrt-int8").path))
+    parts: dict[str, list[Floats]] = {name: [] for name in [*graphs, *runners, EMULATED]}
+    seen = 0
     for batch in state.subject.task.batches("test", 250):
+        if samples is not None and seen >= samples:
+            break
+        seen += len(batch.labels)
         for name, graph in graphs.items():
             parts[name].append(run_graph(graph, batch.inputs)[0])
         for name, runner in runners.items():
             parts[name].append(runner(*batch.inputs)[0])
+        parts[EMULATED].append(emulator.run(batch.inputs)[0].astype(np.float32))
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None)

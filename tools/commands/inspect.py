@@ -8,14 +8,16 @@ import msgspec
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.manifest import Artifact, TensorSpec
 from edgedl.tools.modelfile.layer import FileLayer, read_layers
+from edgedl.tools.report.parity import parity_markdown
 from edgedl.tools.report.table import to_markdown
 
 
 @click.command()
 @click.argument("path", metavar="BUNDLE|FILE", type=click.Path(path_type=Path))
 @click.option("--layers", is_flag=True, help="Show the layers of every file of a bundle.")
+@click.option("--parity", is_flag=True, help="Show how the layers of int8 files were certified.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, or the layers.")
-def command(path: Path, layers: bool, as_json: bool) -> None:
+def command(path: Path, layers: bool, parity: bool, as_json: bool) -> None:
     """Show what a bundle holds, or the layers of a .onnx or .tflite file.
 
     A layer is shown with what it computes with, the grid (scale @ zero point) of its output and of
@@ -30,6 +32,8 @@ def command(path: Path, layers: bool, as_json: bool) -> None:
         paths = {a.name: a.path for a in bundle.manifest.artifacts}
         found = {name: read_layers(bundle.read(file), file) for name, file in paths.items()}
         _show_layers(found, as_json)
+    elif parity and not as_json:
+        click.echo(parity_markdown(bundle.manifest))
     elif as_json:
         click.echo(msgspec.json.encode(bundle.manifest))
     else:

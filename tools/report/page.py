@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import edgedl
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.tools.report.parity import LAYER_HEADERS, describe_layers, layer_rows
 from edgedl.tools.report.table import (
     HEADERS,
     LADDER_HEADERS,
@@ -56,6 +57,9 @@ def render(title: str, results: Sequence[Result]) -> str:
         ladder_headers=LADDER_HEADERS,
         ladder_rows=ladder_rows,
         describe_ladder=describe_ladder,
+        layer_headers=LAYER_HEADERS,
+        layer_rows=layer_rows,
+        describe_layers=describe_layers,
         css=(folder / "report.css").read_text(),
         version=edgedl.__version__,
     )

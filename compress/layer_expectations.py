@@ -1,0 +1,64 @@
+"""Write down what the integers of every layer must be, small enough for a bundle."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgedl.compress.artifacts import BuiltArtifact
+from edgedl.compress.inner_tensors import GraphIntegers
+from edgedl.compress.layer_parity import FileIntegers, single_samples
+from edgedl.runtime.backend import Array
+from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.golden import golden_inputs
+from edgedl.runtime.layer_vectors import MAX_POSITIONS, encode_layer_vectors, positions
+from edgedl.runtime.manifest import Artifact
+
+# Of the other files of the bundle; but never fewer places than these of a tensor.
+LARGEST_SHARE = 0.05
+MIN_POSITIONS = 8
+
+
+def layer_vectors(bundle: Bundle, built: Sequence[BuiltArtifact], size_bytes: int) -> bytes | None:
+    """Return ``layers.npz`` for the artifacts whose layers are certified; None if there are none.
+
+    Args:
+        bundle: holds the files and the golden inputs.
+        built: artifacts with their parity and their graphs.
+        size_bytes: of the bundle so far.
+    """
+    certified = [b for b in built if certified_layers(b.artifact)]
+    tensors = sum(len(certified_layers(b.artifact)) for b in certified)
+    if not tensors:
+        return None
+    inputs = golden_inputs(bundle)
+    places = int(LARGEST_SHARE * size_bytes / (tensors * len(inputs[0])))
+    count = max(MIN_POSITIONS, min(MAX_POSITIONS, places))
+    samples = list(single_samples([inputs], len(inputs[0])))
+    return encode_layer_vectors(
+        {b.artifact.name: _expected(bundle, b, samples, count) for b in certified}
+    )
+
+
+def certified_layers(artifact: Artifact) -> tuple[str, ...]:
+    """Return the nodes of an artifact's certificate that a device can read again."""
+    layers = artifact.parity.layers if artifact.parity else None
+    if layers is None or artifact.backend == "tensorrt":
+        return ()
+    return tuple(layer.node for layer in layers.layers)
+
+
+def _expected(
+    bundle: Bundle, built: BuiltArtifact, samples: list[tuple[Array, ...]], count: int
+) -> Array:
+    content = bundle.read(built.artifact.path)
+    matches = FileIntegers(content, built.artifact, built.graph, samples[0]).matches
+    graph = GraphIntegers(built.graph)
+    found = [graph.read(sample) for sample in samples]
+    dtype = np.int8 if built.artifact.backend == "tflite" else np.uint8
+    nodes = certified_layers(built.artifact)
+    expected = np.zeros((len(nodes), len(samples), count), dtype)
+    for row, node in zip(expected, nodes, strict=True):
+        flat = np.concatenate([matches[node].to_file(integers[node]) for integers in found])
+        places = positions(flat.shape[1], count)
+        row[:, : len(places)] = flat[:, places]
+    return expected

@@ -1,0 +1,193 @@
+"""Hold a file against its torch graph layer by layer, and two files against each other.
+
+What is compared are the integers of every quantized tensor, as a whole run gives them: an error
+early in the network is also in what comes after it, so the first layer that differs is the cause.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import fx
+
+from edgedl.compress.graph.layers import layer_name
+from edgedl.compress.graph.operators import FUSED_ACTIVATIONS
+from edgedl.compress.inner_tensors import Centred, GraphIntegers, file_tensors, quantize_nodes
+from edgedl.compress.integer_emulator import IntegerEmulator
+from edgedl.compress.match_tensors import Match, match_tensors
+from edgedl.runtime.backend import Array, Session, open_backend
+from edgedl.runtime.manifest import Artifact, LayerCertificate, LayerParity
+from edgedl.runtime.runner import encode
+
+LAYER_SAMPLES = 32
+
+Sample = tuple[Array, ...]
+
+
+class LayerReader(Protocol):
+    """Something that computes a network and shows the integers inside."""
+
+    def read(self, sample: Sample) -> dict[str, Centred]:
+        """Return centred integers by node name, in the layout of the torch graph."""
+        ...
+
+
+class FileIntegers:
+    """Runs a file and keeps its quantized tensors under the names of the torch graph."""
+
+    def __init__(
+        self, content: bytes, artifact: Artifact, graph: fx.GraphModule, sample: Sample
+    ) -> None:
+        """Find which tensor of the file is which of the graph, with one sample.
+
+        Raises:
+            BackendUnavailableError: the runtime is not installed.
+            BadInputError: the runtime cannot show what is inside the file.
+        """
+        self._artifact = artifact
+        tensors = file_tensors(content, artifact.backend)
+        self._session = _observe(content, artifact, [t.name for t in tensors])
+        self._tensors = tensors
+        reference = GraphIntegers(graph)
+        expected = reference.read(sample)
+        self.matches: dict[str, Match] = match_tensors(
+            list(reference.tensors.values()), expected, tensors, self._run(sample)[1]
+        )
+        self.outputs: list[Array] = []
+
+    def read(self, sample: Sample) -> dict[str, Centred]:
+        """Return centred integers by node name; ``outputs`` keeps the outputs of this run."""
+        self.outputs, found = self._run(sample)
+        return {node: m.to_graph(found[m.tensor.name]) for node, m in self.matches.items()}
+
+    def _run(self, sample: Sample) -> tuple[list[Array], dict[str, Array]]:
+        specs = self._artifact.inputs
+        values = self._session.run([encode(x, s) for x, s in zip(sample, specs, strict=True)])
+        count = len(self._artifact.outputs)
+        names = [t.name for t in self._tensors]
+        return values[:count], dict(zip(names, values[count:], strict=True))
+
+
+@dataclass
+class Difference:
+    """Sums over what two readers found for one tensor."""
+
+    count: int = 0
+    differing: int = 0
+    largest: int = 0
+    absolute: int = 0
+    squared: int = 0
+    energy: int = 0
+
+    def add(self, reference: Centred, found: Centred) -> None:
+        """Take one more pair of tensors of the same shape."""
+        error = np.abs(found.astype(np.int64) - reference)
+        self.count += error.size
+        self.differing += int((error > 0).sum())
+        self.largest = max(self.largest, int(error.max(initial=0)))
+        self.absolute += int(error.sum())
+        self.squared += int((error * error).sum())
+        self.energy += int((reference.astype(np.int64) ** 2).sum())
+
+    def describe(self, node: str, layer: str, tensor: str) -> LayerParity:
+        """Return the record."""
+        sqnr = 10 * np.log10(self.energy / self.squared) if self.energy and self.squared else None
+        return LayerParity(
+            node=node,
+            layer=layer,
+            tensor=tensor,
+            max_lsb=self.largest,
+            mean_lsb=self.absolute / self.count,
+            differing=self.differing / self.count,
+            sqnr_db=None if sqnr is None else float(sqnr),
+        )
+
+
+def compare_layers(
+    reference: LayerReader, other: LayerReader, samples: Iterable[Sample]
+) -> dict[str, Difference]:
+    """Return the differences of every tensor that both have, in the reference's order."""
+    found: dict[str, Difference] = {}
+    for sample in samples:
+        expected, values = reference.read(sample), other.read(sample)
+        for node, integers in expected.items():
+            if node in values:
+                found.setdefault(node, Difference()).add(integers, values[node])
+    return found
+
+
+def certify_layers(
+    content: bytes, artifact: Artifact, graph: fx.GraphModule, samples: list[Sample]
+) -> LayerCertificate:
+    """Compare the inner tensors of an int8 file with those of the graph it was made from.
+
+    Args:
+        content: the file.
+        artifact: its description.
+        graph: emitted for the file's target.
+        samples: inputs with a batch of one, at least one.
+
+    Raises:
+        BackendUnavailableError: the runtime is not installed.
+        BadInputError: the runtime cannot show what is inside the file.
+    """
+    reader = FileIntegers(content, artifact, graph, samples[0])
+    differences = compare_layers(GraphIntegers(graph), reader, samples)
+    layers = layers_of(graph)
+    return LayerCertificate(
+        samples=len(samples),
+        outputs_differ=_outputs_differ(content, artifact, reader, samples),
+        layers=tuple(
+            d.describe(node, layers[node], reader.matches[node].tensor.name)
+            for node, d in differences.items()
+        ),
+        not_compared=tuple(node for node in layers if node not in differences),
+    )
+
+
+def layers_of(graph: fx.GraphModule) -> dict[str, str]:
+    """Return the module path of every quantized tensor of a graph, by node name.
+
+    An activation belongs to the layer it is folded into.
+    """
+    quantized = [n.args[0] for n in quantize_nodes(graph)]
+    return {n.name: _layer_of(n) for n in quantized if isinstance(n, fx.Node)}
+
+
+def _layer_of(node: fx.Node) -> str:
+    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
+    return layer_name(node) or (_layer_of(source) if isinstance(source, fx.Node) else "")
+
+
+def single_samples(batches: Iterable[Sample], count: int = LAYER_SAMPLES) -> Iterator[Sample]:
+    """Yield the first samples of some batches, each as a batch of one."""
+    for batch in batches:
+        for index in range(len(batch[0])):
+            if count <= 0:
+                return
+            count -= 1
+            yield tuple(x[index : index + 1] for x in batch)
+
+
+def _observe(content: bytes, artifact: Artifact, tensors: list[str]) -> Session:
+    if artifact.backend == "tensorrt":
+        return IntegerEmulator(content, tensors)
+    return open_backend(artifact.backend).observe(content, artifact, tensors)
+
+
+def _outputs_differ(
+    content: bytes, artifact: Artifact, reader: FileIntegers, samples: list[Sample]
+) -> float:
+    """Return the share of output values at which the observed run is not the one that ships."""
+    if artifact.backend == "tensorrt":
+        return 0.0
+    shipped = open_backend(artifact.backend).load(content, artifact, 1)
+    differing = count = 0
+    for sample in samples:
+        encoded = [encode(x, s) for x, s in zip(sample, artifact.inputs, strict=True)]
+        reader.read(sample)
+        for a, b in zip(shipped.run(encoded), reader.outputs, strict=True):
+            differing += int((a != b).sum())
+            count += a.size
+    return differing / count

@@ -1,0 +1,92 @@
+"""``edgedl convert``: a quantized ONNX file from elsewhere, for another runtime."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.files import atomic_write
+from edgedl.tools.options import parse_targets
+
+if TYPE_CHECKING:
+    from edgedl.runtime.backend import Array
+
+SAMPLES = 64
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--target", default="ort,tensorrt", show_default=True, help="Runtimes.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Array to compare on, .npy, one per input in the file's order; noise otherwise.",
+)
+def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> None:
+    """Carry a quantized ONNX FILE to other runtimes with the ranges that it has.
+
+    FILE is in QDQ format, whoever made it. Each result is compared with it, both computed operator
+    by operator in ONNX Runtime. Nothing is calibrated: what has no range in FILE stays float.
+    """
+    from edgedl.compress.export.compare import agreement, noise_for
+    from edgedl.compress.export.foreign import read_foreign
+    from edgedl.compress.export.requantize import requantize
+
+    targets = parse_targets(target)
+    if any(name.startswith("tflite") for name in targets):
+        raise BadInputError(
+            "an ONNX file cannot be written as TFLite: compress the torch network for it"
+        )
+    network = read_foreign(_read(file), str(file))
+    arrays = tuple(_load(path) for path in inputs) or noise_for(network, SAMPLES)
+    if not inputs:
+        # Noise drives activations out of the ranges that real samples gave.
+        click.echo(
+            "compared on noise, which saturates more than real data does: give some with --input",
+            err=True,
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for name in targets:
+        made = requantize(network, name)
+        path = out / f"{file.stem}.{name}.onnx"
+        for note in made.notes:
+            click.echo(f"{name}: {note}", err=True)
+        if name.startswith("tensorrt"):
+            _check(made.content)
+        found = agreement(file.read_bytes(), made.content, arrays)
+        with atomic_write(path) as written:
+            written.write(made.content)
+        click.echo(f"{path}: {found.describe()}")
+
+
+def _read(file: Path) -> bytes:
+    if not file.is_file():
+        raise BadInputError(f"there is no file {file}")
+    if file.suffix == ".tflite":
+        raise BadInputError(
+            f"{file} is a TFLite file, which cannot be written for another runtime; 'edgedl "
+            "inspect' and 'edgedl diff' read it"
+        )
+    return file.read_bytes()
+
+
+def _load(path: Path) -> "Array":
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"{path} is not a .npy array: {error}") from error
+    return array
+
+
+def _check(content: bytes) -> None:
+    from edgedl.compress.export.tensorrt import check_tensorrt
+
+    verdict = check_tensorrt(content)
+    if not verdict.accepted:
+        raise BadInputError(f"TensorRT does not take the file: {verdict.describe()}")
+    click.echo(f"tensorrt: {verdict.describe()}")

@@ -1,0 +1,80 @@
+"""Layer-by-layer certificates as text and as rows of a table."""
+
+from collections.abc import Sequence
+
+from edgedl.runtime.manifest import LayerCertificate, LayerParity, Manifest, RuntimeAgreement
+from edgedl.tools.report.table import to_markdown
+
+LAYER_HEADERS = ("layer", "node", "tensor", "max steps", "mean steps", "differing", "SQNR dB")
+LONGEST_NAME = 48
+
+
+def layer_rows(layers: Sequence[LayerParity]) -> list[tuple[str, ...]]:
+    """Return one row of text per quantized tensor, in the order of LAYER_HEADERS."""
+    return [
+        (
+            layer.layer,
+            layer.node,
+            _shorten(layer.tensor),
+            str(layer.max_lsb),
+            f"{layer.mean_lsb:.4f}",
+            f"{100 * layer.differing:.3f} %",
+            "same" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}",
+        )
+        for layer in layers
+    ]
+
+
+def describe_layers(certificate: LayerCertificate) -> str:
+    """Return what a certificate says, in one sentence."""
+    if certificate.not_read is not None:
+        return f"not compared: {certificate.not_read}"
+    said = f"{_worst(certificate.layers)}; {certificate.samples} samples"
+    if certificate.outputs_differ:
+        share = 100 * certificate.outputs_differ
+        said += f"; {share:.2f} % of the outputs differ from those of the run that ships"
+    return said
+
+
+def describe_agreement(agreement: RuntimeAgreement) -> str:
+    """Return how two files compare, in one sentence."""
+    said = f"{agreement.first} against {agreement.second}: {_worst(agreement.layers)}"
+    if agreement.prediction_agreement is not None:
+        share = 100 * agreement.prediction_agreement
+        said += f"; {share:.2f} % of {agreement.samples} predictions are the same"
+    return said
+
+
+def parity_markdown(manifest: Manifest) -> str:
+    """Return every certificate of a bundle, and how its int8 files agree."""
+    parts = []
+    for artifact in manifest.artifacts:
+        parity = artifact.parity
+        if parity is None or parity.layers is None:
+            continue
+        parts.append(f"{artifact.name} ({parity.runtime}): {describe_layers(parity.layers)}")
+        if parity.layers.layers:
+            parts.append(to_markdown(LAYER_HEADERS, layer_rows(parity.layers.layers)))
+        if parity.layers.not_compared:
+            parts.append(f"not in the file: {', '.join(parity.layers.not_compared)}")
+    parts += [describe_agreement(agreement) for agreement in manifest.between]
+    return "\n\n".join(parts) or "no file of this bundle is certified layer by layer"
+
+
+def _worst(layers: Sequence[LayerParity]) -> str:
+    if not layers:
+        return "no tensor in common"
+    differing = [layer for layer in layers if layer.max_lsb]
+    if not differing:
+        return f"all {len(layers)} quantized tensors are the same, integer for integer"
+    worst = max(differing, key=lambda layer: layer.mean_lsb)
+    return (
+        f"{len(layers) - len(differing)} of {len(layers)} quantized tensors are the same, "
+        f"'{worst.node}' differs most (mean {worst.mean_lsb:.4f}, max {worst.max_lsb} steps), "
+        f"the first is '{differing[0].node}'"
+    )
+
+
+def _shorten(name: str) -> str:
+    """Return the end of a long name, which tells most."""
+    return name if len(name) <= LONGEST_NAME else f"...{name[-LONGEST_NAME:]}"
