@@ -72,8 +72,9 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
     """Return {node: its users that must read it quantized and dequantized}.
 
     ONNX Runtime and TFLite want every tensor quantized, except between an operator and the
-    activation it fuses with, and the results that the table wants in float. TensorRT wants the inputs of convolutions, linear layers, and one
-    operand of a residual add: the one that is not the output of the convolution it fuses with.
+    activation it fuses with, and the results that the table wants in float. TensorRT wants the
+    inputs of convolutions, linear layers, and one operand of a residual add: the one that is not
+    the output of the convolution it fuses with.
     """
     chosen = quantized_nodes(graph, encodings)
     placement: Placement = {}

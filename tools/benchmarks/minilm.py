@@ -50,7 +50,7 @@ RECIPES = ("dynamic_w8_afp32", "static_w8c_a8_products")
 def cosine(outputs: Sequence[Array], labels: Array) -> Scores:
     """Score vectors [N, W] by their cosine with the labels, unit vectors [N, W]."""
     found = np.asarray(outputs[0], np.float64)
-    scores: Scores = (found * labels).sum(1) / np.linalg.norm(found, axis=1)
+    scores: Scores = (found * np.asarray(labels, np.float64)).sum(1) / np.linalg.norm(found, axis=1)
     return scores
 
 
@@ -78,10 +78,8 @@ def make_subject(folder: Path) -> Subject:
 
     def encode(sentences: list[str]) -> Samples:
         found = tokenizer.encode_batch(sentences)
-        ids, mask = (
-            np.array([getattr(e, part) for e in found], np.int64)
-            for part in ("ids", "attention_mask")
-        )
+        ids = np.array([sentence.ids for sentence in found], np.int64)
+        mask = np.array([sentence.attention_mask for sentence in found], np.int64)
         with torch.no_grad():
             vectors = net(torch.tensor(ids), torch.tensor(mask)).numpy()
         return Samples((ids, mask), vectors)
