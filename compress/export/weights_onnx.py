@@ -53,7 +53,6 @@ class _Rewriter:
         self._table = WeightTable(weights)
         self._kernels = kernels
         self._constants = {t.name: t for t in self._graph.initializer}
-        self._producers = {name: node for node in self._graph.node for name in node.output}
         self._added: dict[str, onnx.TensorProto] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._dequantized: set[str] = set()
@@ -70,7 +69,7 @@ class _Rewriter:
             self._nodes.append(node)
         self._table.check_complete()
         del self._graph.node[:]
-        self._graph.node.extend(self._alive())
+        self._graph.node.extend(self._nodes)
         used = {name for node in self._graph.node for name in node.input}
         tensors = [t for n, t in {**self._constants, **self._added}.items() if n in used]
         del self._graph.initializer[:]
@@ -85,11 +84,6 @@ class _Rewriter:
         name, turned = node.input[1], node.op_type == "MatMul"
         if node.op_type == "Gemm":
             turned = not _attribute(node, "transB", 0)
-        elif name not in self._constants and name in self._producers:
-            # The exporter leaves the transposition of a large weight to the runtime.
-            transpose = self._producers[name]
-            if transpose.op_type == "Transpose" and _attribute(transpose, "perm", None) == [1, 0]:
-                name, turned = transpose.input[0], False
         found = self._find(name, turned)
         if found is None:
             return node
@@ -100,8 +94,11 @@ class _Rewriter:
         )
         if self._kernels and plain and not (weight.bits == 8 and weight.per_channel):
             return self._kernel(node, path, weight)
-        if node.op_type == "MatMul" and not turned:
-            turned = True
+        if self._kernels and node.op_type == "MatMul":
+            # Left as it is, ONNX Runtime makes of it a MatMulNBits that rounds its inputs to int8.
+            node.op_type, node.domain = "FusedMatMul", MICROSOFT
+            node.attribute.append(helper.make_attribute("transB", 1))
+            turned = False
         node.input[1] = self._dequantize(path, weight, turned)
         return node
 
@@ -176,16 +173,6 @@ class _Rewriter:
         content = pack_int4(np.ascontiguousarray(values))
         tensor = helper.make_tensor(name, onnx.TensorProto.INT4, values.shape, content, raw=True)
         self._added[name] = tensor
-
-    def _alive(self) -> list[onnx.NodeProto]:
-        """Return the nodes that something reads, in order."""
-        read = {value.name for value in self._graph.output}
-        alive = []
-        for node in reversed(self._nodes):
-            if read.intersection(node.output):
-                read.update(node.input)
-                alive.append(node)
-        return alive[::-1]
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -27,8 +27,8 @@ DEQUANTIZE_VERSION = {8: 5, 4: 6}
 def weights_for_tflite(model: bytes, weights: Mapping[str, GroupedWeight]) -> bytes:
     """Return a float32 model that holds weights as integers.
 
-    Groups are rows of their own: [C_out * groups, group_size] with a scale per row, reshaped to the
-    weight after they are dequantized.
+    A channel's scale is the quantization parameter of its integers. Those of groups are a constant
+    that multiplies them: a parameter per group would take a zero point of 8 bytes as well.
 
     Raises:
         BackendUnavailableError: ai-edge-litert is not installed.
@@ -83,16 +83,41 @@ class _Rewriter:
             return
         path, weight = found
         tensor.buffer = 0
-        integers = weight.integers.numpy()
         if weight.per_channel:
-            shape = tuple(values.shape[axis] for axis in axes)
-            turned = integers.reshape(shape).transpose(np.argsort(axes).tolist())
-            self._dequantize(path, turned, weight, axes[0], index)
-            return
-        rows = integers.reshape(-1, weight.group_size)
-        grouped = self._tensor(f"{path}_groups", rows.shape, self._schema.TensorType.FLOAT32)
-        self._dequantize(path, rows, weight, 0, grouped)
-        self._reshape(path, grouped, index, values.shape)
+            self._dequantize_channels(path, weight, values.shape, axes, index)
+        else:
+            self._dequantize_groups(path, weight, values.shape, index)
+
+    def _dequantize_channels(
+        self,
+        path: str,
+        weight: GroupedWeight,
+        shape: tuple[int, ...],
+        axes: tuple[int, ...],
+        result: int,
+    ) -> None:
+        in_torch = weight.integers.numpy().reshape([shape[axis] for axis in axes])
+        integers = in_torch.transpose(np.argsort(axes).tolist())
+        source = self._integers(path, integers, weight.bits, weight.scales.numpy().ravel(), axes[0])
+        self._operator("DEQUANTIZE", DEQUANTIZE_VERSION[weight.bits], [source], result)
+
+    def _dequantize_groups(
+        self, path: str, weight: GroupedWeight, shape: tuple[int, ...], result: int
+    ) -> None:
+        scales = weight.scales.numpy()[:, :, None]
+        integers = weight.integers.numpy().reshape(*scales.shape[:2], -1)
+        one = np.ones(1, np.float32)
+        source = self._integers(path, integers, weight.bits, one, 0)
+        kind = self._schema.TensorType.FLOAT32
+        wide = self._tensor(f"{path}_float", integers.shape, kind)
+        scaled = self._tensor(f"{path}_scaled", integers.shape, kind)
+        factors = self._tensor(f"{path}_scales", scales.shape, kind, scales.tobytes())
+        content = np.array(shape, np.int32).tobytes()
+        sizes = self._tensor(f"{path}_shape", (len(shape),), self._schema.TensorType.INT32, content)
+        self._operator("DEQUANTIZE", DEQUANTIZE_VERSION[weight.bits], [source], wide)
+        options = self._schema.BuiltinOptions.MulOptions
+        self._operator("MUL", 1, [wide, factors], scaled, options, self._schema.MulOptionsT())
+        self._operator("RESHAPE", 1, [scaled, sizes], result)
 
     def _values(self, tensor: Any) -> Floats | None:
         """Return a float32 constant of two or more dimensions, None for other tensors."""
@@ -102,36 +127,39 @@ class _Rewriter:
             return None
         return np.frombuffer(bytes(data), np.float32).reshape([int(d) for d in tensor.shape])
 
-    def _dequantize(
+    def _integers(
         self,
         path: str,
         integers: npt.NDArray[np.int8],
-        weight: GroupedWeight,
+        bits: int,
+        scales: npt.NDArray[np.float32],
         axis: int,
-        result: int,
-    ) -> None:
+    ) -> int:
+        """Add a tensor of integers, with a scale for all or one for each place along an axis."""
         types = self._schema.TensorType
-        content = integers.tobytes() if weight.bits == 8 else pack_int4(integers)
-        kind = types.INT8 if weight.bits == 8 else types.INT4
-        source = self._tensor(f"{path}_int{weight.bits}", integers.shape, kind, content)
+        content = integers.tobytes() if bits == 8 else pack_int4(np.ascontiguousarray(integers))
+        kind = types.INT8 if bits == 8 else types.INT4
+        index = self._tensor(f"{path}_int{bits}", integers.shape, kind, content)
         grid = self._schema.QuantizationParametersT()
-        grid.scale = weight.scales.numpy().ravel()
-        grid.zeroPoint = np.zeros(len(grid.scale), np.int64)
+        grid.scale, grid.zeroPoint = scales, np.zeros(len(scales), np.int64)
         grid.quantizedDimension = axis
-        self._graph.tensors[source].quantization = grid
-        code = self._schema.BuiltinOperator.DEQUANTIZE
-        self._operator(code, DEQUANTIZE_VERSION[weight.bits], [source], result)
+        self._graph.tensors[index].quantization = grid
+        return index
 
-    def _reshape(self, path: str, source: int, result: int, shape: tuple[int, ...]) -> None:
-        content = np.array(shape, np.int32).tobytes()
-        kind = self._schema.TensorType.INT32
-        sizes = self._tensor(f"{path}_shape", (len(shape),), kind, content)
-        self._operator(self._schema.BuiltinOperator.RESHAPE, 1, [source, sizes], result)
-
-    def _operator(self, code: int, version: int, inputs: list[int], result: int) -> None:
+    def _operator(
+        self,
+        name: str,
+        version: int,
+        inputs: list[int],
+        result: int,
+        options_type: int = 0,
+        options: Any = None,
+    ) -> None:
         operator = self._schema.OperatorT()
+        code = getattr(self._schema.BuiltinOperator, name)
         operator.opcodeIndex = self._code(code, version)
         operator.inputs, operator.outputs = inputs, [result]
+        operator.builtinOptionsType, operator.builtinOptions = options_type, options
         self._before.append(operator)
 
     def _code(self, code: int, version: int) -> int:
