@@ -34,6 +34,8 @@ from edgedl.runtime.manifest import HistoryEntry
 
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
+# Of convolutions and embeddings.
+OTHER_BITS = 8
 LINEAR, PRODUCT, EMBEDDING = aten.linear.default, aten.matmul.default, aten.embedding.default
 
 
@@ -46,11 +48,12 @@ class QuantizeWeights(
 ):
     """Weight-only quantization: integer weights, float32 activations and arithmetic.
 
-    Linear layers and matrix products with a constant are quantized group-wise. With 8 bits
-    convolutions and embedding tables are, too, per output channel. Everything is symmetric.
+    Linear layers and matrix products with a constant are quantized group-wise. Convolutions and
+    embedding tables get 8 bits per output channel, whatever ``bits`` is: runtimes have no kernels
+    for them, they only get smaller. Everything is symmetric.
 
     Attributes:
-        bits: 4 or 8.
+        bits: of linear layers and products, 4 or 8.
         group_size: inputs that share a step: 32, 64, 128, or null for all of an output channel. A
             layer whose inputs it does not divide takes its half or quarter, not below 16, else one
             step per channel; the history names such layers.
@@ -104,11 +107,10 @@ class QuantizeWeights(
 
     def _weights(self, graph: fx.GraphModule) -> list["_Weight"]:
         """Return the weights to quantize, each once."""
-        layers = [n for n in graph.graph.nodes if _holds_weight(graph, n, self.bits)]
+        layers = [n for n in graph.graph.nodes if _holds_weight(graph, n)]
         if not layers:
-            wanted = "linear layer" + (", convolution or embedding" if self.bits == 8 else "")
             raise BadInputError(
-                f"quantize_weights with {self.bits} bits finds no {wanted} in the network: "
+                "quantize_weights finds no linear layer, convolution or embedding in the network: "
                 "use the recipe float or static_w8c_a8"
             )
         kept = find_layers(layers, self.keep_float)
@@ -118,7 +120,13 @@ class QuantizeWeights(
                 readers.setdefault((_path(node), node.target), []).append(node)
         if not readers:
             raise BadInputError("keep_float leaves quantize_weights no layer to quantize")
-        return [_Weight.of(graph, nodes) for nodes in readers.values()]
+        weights = [_Weight.of(graph, nodes) for nodes in readers.values()]
+        if self.bits == 4 and not any(w.is_product for w in weights):
+            raise BadInputError(
+                "4 bits are for linear layers, and there is none to quantize: "
+                "use bits: 8 for convolutions and embeddings"
+            )
+        return weights
 
     def _round(
         self,
@@ -127,18 +135,19 @@ class QuantizeWeights(
         batches: Callable[[], Iterable[tuple[Tensor, ...]]],
     ) -> tuple[list[tuple["_Weight", GroupedWeight]], tuple[str, ...]]:
         """Return every weight with its integers, and which are not grouped as wanted."""
+        bits = [self.bits if weight.is_product else OTHER_BITS for weight in weights]
         steps: list[Tensor] = []
         notes: list[str] = []
-        for weight in weights:
+        for weight, width in zip(weights, bits, strict=True):
             inputs = weight.value[0].numel()
             size = fitting_group(inputs, self.group_size if weight.is_product else None)
             flat = weight.value.reshape(len(weight.value), -1)
-            steps.append(group_scales(flat, size, self.bits, self.weight_observer))
+            steps.append(group_scales(flat, size, width, self.weight_observer))
             if weight.is_product and size != (self.group_size or inputs):
                 notes.append(f"{weight.name}: {size} of {inputs} inputs")
         found = [
-            round_to_groups(weight.value, scales, self.bits)
-            for weight, scales in zip(weights, steps, strict=True)
+            round_to_groups(weight.value, scales, width)
+            for weight, scales, width in zip(weights, steps, bits, strict=True)
         ]
         if self.rounding == "gptq":
             fitting = [
@@ -178,15 +187,14 @@ class _Weight:
         return layer_name(self.readers[0]) or self.readers[0].name
 
 
-def _holds_weight(graph: fx.GraphModule, node: fx.Node, bits: int) -> bool:
-    """Say whether a node reads a weight that is quantized at this width."""
+def _holds_weight(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Say whether a node reads a weight that can be stored as integers."""
     if node.target in (LINEAR, PRODUCT):
         constant = is_constant(node.args[1])
         return constant and get_tensor(graph, _path(node)).ndim == 2
-    return bits == 8 and (
-        (node.target in CONVOLUTIONS and is_constant(node.args[1]))
-        or (node.target is EMBEDDING and is_constant(node.args[0]))
-    )
+    if node.target in CONVOLUTIONS:
+        return is_constant(node.args[1])
+    return node.target is EMBEDDING and is_constant(node.args[0])
 
 
 def _position(node: fx.Node) -> int:

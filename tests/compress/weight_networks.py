@@ -110,10 +110,8 @@ class Weights:
 
 VARIANTS: dict[str, tuple[str, QuantizeWeights]] = {
     "tokens_w4g32": ("tokens", QuantizeWeights(4, 32)),
-    "tokens_w4c": ("tokens", QuantizeWeights(4, None)),
     "tokens_w8c": ("tokens", QuantizeWeights(8, None)),
-    "tokens_w8g64": ("tokens", QuantizeWeights(8, 64)),
-    "pictures_w4g32": ("pictures", QuantizeWeights(4, 32)),
+    "tokens_w8g32": ("tokens", QuantizeWeights(8, 32)),
     "pictures_w8c": ("pictures", QuantizeWeights(8, None)),
 }
 
