@@ -57,7 +57,8 @@ class QuantizeWeights(
         group_size: inputs that share a step: 32, 64, 128, or null for all of an output channel. A
             layer whose inputs it does not divide takes its half or quarter, not below 16, else one
             step per channel; the history names such layers.
-        rounding: "nearest", or "gptq": with feedback from the layer's inputs, linear layers only.
+        rounding: "nearest", or "gptq": linear layers of up to 8,192 inputs with feedback from what
+            they read, the others to nearest.
         weight_observer: how the step of a group is chosen, "minmax" or "mse".
         keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
         samples: calibration samples of "gptq"; memory does not grow with them.
