@@ -13,9 +13,17 @@ from edgedl.compress.evaluate import as_tuple, without_onednn
 from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
 from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.export.float16 import to_float16
-from edgedl.compress.export.onnx import describe_onnx, protect_float_layers, to_onnx
+from edgedl.compress.export.onnx import (
+    BLOCK_OPSET,
+    OPSET,
+    describe_onnx,
+    protect_float_layers,
+    to_onnx,
+)
 from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
+from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
+from edgedl.compress.export.weights_tflite import weights_for_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.operators import RECURRENT
 from edgedl.compress.quantize.affine import affine_for
@@ -34,7 +42,14 @@ INT8_TOLERANCE_LSB = 3.0
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
 ROUNDING_NOISE_SAMPLES = 32
-FLOAT_TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "dynamic_int8": 1e-1}
+FLOAT_TOLERANCE = {
+    "float32": 1e-3,
+    "float16": 2e-2,
+    "dynamic_int8": 1e-1,
+    "int8_weights": 1e-3,
+    "int4_weights": 1e-3,
+}
+WEIGHT_PRECISIONS: dict[int, Precision] = {4: "int4_weights", 8: "int8_weights"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,8 @@ class ArtifactBuilder:
             precisions = (*precisions, "int8")
         if self._state.dynamic:
             precisions = (*precisions, "dynamic_int8")
+        if self._state.weights is not None:
+            precisions = (*precisions, WEIGHT_PRECISIONS[self._state.weights.bits])
         wanted = [
             (target, precision)
             for target in targets
@@ -129,6 +146,8 @@ class ArtifactBuilder:
         state = self._state
         if precision == "int8" and state.quantized is not None:
             return emit(state.quantized.graph, state.quantized.encodings, target)
+        if precision in WEIGHT_PRECISIONS.values() and state.weights is not None:
+            return state.weights.graph
         half = precision == "float16" and describe_target(target).runtime != "tflite"
         return self._float16 if half else state.graph
 
@@ -143,6 +162,8 @@ class ArtifactBuilder:
             return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
         if precision == "int8":
             return self._int8_file(target, graph)
+        if precision in WEIGHT_PRECISIONS.values():
+            return self._weights_file(target, precision)
         if on_tflite:
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
@@ -158,6 +179,19 @@ class ArtifactBuilder:
         if runtime == "ort" and islands:
             content = protect_float_layers(content)
         return f"int8.{target}.onnx", content
+
+    def _weights_file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
+        network, runtime = self._state.weights, describe_target(target).runtime
+        if network is None:
+            raise ExportError(f"{precision} files need the stage quantize_weights in the recipe")
+        if runtime == "tflite":
+            content = to_tflite(network.graph, self._inputs, quantized=False)
+            return f"{precision}.tflite", weights_for_tflite(content, network.weights)
+        if runtime == "tensorrt":
+            content = self._to_onnx(network.graph, BLOCK_OPSET)
+            return f"{precision}.{target}.onnx", weights_for_tensorrt(content, network.weights)
+        content = self._to_onnx(network.graph)
+        return f"{precision}.{target}.onnx", weights_for_ort(content, network.weights)
 
     def _tolerance(
         self, name: str, graph: fx.GraphModule, target: Target, precision: Precision
@@ -185,8 +219,8 @@ class ArtifactBuilder:
         largest = max(float(np.abs(y).max()) for y in expected)
         return FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
 
-    def _to_onnx(self, graph: fx.GraphModule) -> bytes:
-        return to_onnx(graph, self._inputs, self._state.subject.free_axes)
+    def _to_onnx(self, graph: fx.GraphModule, opset: int = OPSET) -> bytes:
+        return to_onnx(graph, self._inputs, self._state.subject.free_axes, opset)
 
     @cached_property
     def _float16(self) -> fx.GraphModule:

@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stages import STAGES, AnyStage
 from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.errors import BadInputError
@@ -40,13 +41,16 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     if not layers:
         return recipe
 
-    def keep(stage: QuantizeStatic) -> QuantizeStatic:
-        return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
+    def keep(stage: AnyStage) -> AnyStage:
+        if isinstance(stage, QuantizeStatic | QuantizeWeights):
+            return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
+        return stage
 
-    kept = _with_static(recipe, keep)
+    kept = _with_stages(recipe, keep)
     if kept == recipe:
         raise BadInputError(
-            f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static stage"
+            f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static or "
+            "quantize_weights stage"
         )
     return kept
 
@@ -58,17 +62,17 @@ def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
     """
     bits = min(describe_target(target).weight_bits for target in targets)
 
-    def fit(stage: QuantizeStatic) -> QuantizeStatic:
-        return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
+    def fit(stage: AnyStage) -> AnyStage:
+        if isinstance(stage, QuantizeStatic):
+            return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
+        return stage
 
-    return _with_static(recipe, fit)
+    return _with_stages(recipe, fit)
 
 
-def _with_static(recipe: Recipe, change: Callable[[QuantizeStatic], QuantizeStatic]) -> Recipe:
-    """Return the recipe with its quantize_static stages changed."""
-    stages = tuple(
-        change(stage) if isinstance(stage, QuantizeStatic) else stage for stage in recipe.stages
-    )
+def _with_stages(recipe: Recipe, change: Callable[[AnyStage], AnyStage]) -> Recipe:
+    """Return the recipe with every stage changed."""
+    stages = tuple(change(stage) for stage in recipe.stages)
     return recipe if stages == recipe.stages else msgspec.structs.replace(recipe, stages=stages)
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import fx
 
+from edgedl.compress.quantize.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
@@ -24,6 +25,8 @@ class ModelState:
         history: the stages applied so far.
         workspace: folder where long stages keep what they need to go on after an interruption;
             None keeps nothing.
+        weights: what the files of integer weights and float arithmetic are made of, once a stage
+            has quantized the weights alone.
     """
 
     subject: Subject
@@ -32,6 +35,7 @@ class ModelState:
     dynamic: bool = False
     history: tuple[HistoryEntry, ...] = ()
     workspace: Path | None = None
+    weights: WeightOnlyNetwork | None = None
 
 
 class Stage(Protocol):
@@ -66,5 +70,10 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
         raise BadInputError(
             f"the stage {stage} rewrites the float network: "
             "the recipe needs it before quantize_static"
+        )
+    if state.weights is not None:
+        raise BadInputError(
+            f"the stage {stage} rewrites the float network, whose weights are quantized already: "
+            "the recipe needs it before quantize_weights"
         )
     return state.graph

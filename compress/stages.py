@@ -13,6 +13,7 @@ from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
+from edgedl.compress.quantize.weight_only import QuantizeWeights
 
 # In the order in which a recipe would use them.
 AnyStage = (
@@ -25,6 +26,7 @@ AnyStage = (
     | TrainQuantized
     | MixPrecision
     | QuantizeDynamic
+    | QuantizeWeights
 )
 
 

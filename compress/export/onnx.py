@@ -17,10 +17,15 @@ from edgedl.runtime.quiet import quiet
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20
+# The first that has 4-bit integers and blocks of them with a scale each.
+BLOCK_OPSET = 21
 
 
 def to_onnx(
-    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], free_axes: tuple[int, ...] = (0,)
+    graph: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    free_axes: tuple[int, ...] = (0,),
+    opset: int = OPSET,
 ) -> bytes:
     """Return the graph as an ONNX model with a free batch size.
 
@@ -28,6 +33,7 @@ def to_onnx(
         graph: a canonical or emitted graph.
         example_inputs: one float32 tensor [B >= 2, ...] per input.
         free_axes: axes of every input whose size stays free; 0, the batch, always does.
+        opset: version of the operators.
 
     Raises:
         ExportError: an operator has no ONNX form.
@@ -41,7 +47,7 @@ def to_onnx(
                 graph,
                 example_inputs,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=names,
                 output_names=outputs,
                 dynamic_shapes=shapes,

@@ -15,6 +15,8 @@ WEIGHTED: dict[Any, int] = {
     aten.linear.default: 0,
 }
 
+CONVOLUTIONS: frozenset[Any] = frozenset(WEIGHTED) - {aten.linear.default}
+
 # Activations that a runtime folds into the requantization of the operator before them.
 FUSED_ACTIVATIONS: frozenset[Any] = frozenset(
     {

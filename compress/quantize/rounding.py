@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX
+from edgedl.compress.quantize.grouped import largest_integer
 from edgedl.compress.quantize.layerwise import Layer
 from edgedl.compress.quantize.moments import InputMoments
 
@@ -44,6 +45,32 @@ def round_layer(layer: Layer) -> tuple[Tensor, Tensor | None]:
     return rounded.reshape(layer.weight.shape).float(), bias
 
 
+def round_groups_with_feedback(
+    weight: Tensor, second_moments: Tensor, scales: Tensor, bits: int
+) -> Tensor:
+    """Return the integers of a linear layer's weight, rounded with its inputs in view.
+
+    The steps are those of the weight before any error is carried on, so that inputs may be rounded
+    in the order of their importance whatever group they are in.
+
+    Source: Frantar et al., 2023, algorithm 1; the order is "act-order" of the authors' program.
+
+    Args:
+        weight: float32 [C_out, K].
+        second_moments: mean products of the layer's inputs, float64 [K, K].
+        scales: float32 [C_out, groups].
+        bits: of the integers.
+
+    Returns:
+        int8 [C_out, K].
+    """
+    qmax = largest_integer(bits)
+    step = scales.double().repeat_interleave(weight.shape[1] // scales.shape[1], dim=1)
+    hessian = _damped(second_moments[None])
+    rounded = round_with_feedback(weight.double()[None], hessian, step[None], qmax)[0]
+    return (rounded / step).round().to(torch.int8)
+
+
 def round_to_nearest(weight: Tensor, step: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
     """Return the multiples of ``step`` nearest to a weight, at most ``qmax`` of them."""
     return (weight / step).round().clamp(-qmax, qmax) * step
@@ -64,7 +91,7 @@ def round_with_feedback(
     Args:
         weight: float64 [groups, C_out, K].
         hessian: second moments of the inputs, float64 [groups, K, K], positive definite.
-        step: float64 [groups, C_out, 1].
+        step: float64 [groups, C_out, 1], or [groups, C_out, K] where inputs differ in their step.
         qmax: largest multiple.
     """
     groups, _, size = weight.shape
@@ -73,18 +100,20 @@ def round_with_feedback(
     rows = torch.arange(groups)[:, None]
     sorted_hessian = hessian[rows[:, :, None], order[:, :, None], order[:, None, :]]
     inverse = torch.linalg.cholesky(torch.linalg.inv(sorted_hessian), upper=True)
-    work = weight.gather(2, order[:, None, :].expand_as(weight)).clone()
+    places = order[:, None, :].expand_as(weight)
+    work = weight.gather(2, places).clone()
+    steps = step.expand_as(weight).gather(2, places)
     result = torch.empty_like(work)
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
         errors = torch.empty_like(work[:, :, start:end])
         for k in range(start, end):
             column = work[:, :, k : k + 1]
-            nearest = round_to_nearest(column, step, qmax)
+            nearest = round_to_nearest(column, steps[:, :, k : k + 1], qmax)
             error = (column - nearest) / inverse[:, k, k, None, None]
             work[:, :, k + 1 : end] -= error * inverse[:, k : k + 1, k + 1 : end]
             result[:, :, k : k + 1] = nearest
             errors[:, :, k - start : k - start + 1] = error
         work[:, :, end:] -= errors @ inverse[:, start:end, end:]
     back = torch.empty_like(result)
-    return back.scatter_(2, order[:, None, :].expand_as(result), result)
+    return back.scatter_(2, places, result)

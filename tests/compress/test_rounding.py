@@ -12,8 +12,14 @@ from torch import nn
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.quantize import rounding
 from edgedl.compress.quantize.encodings import per_channel, quantize_weight
+from edgedl.compress.quantize.grouped import GroupedWeight, group_scales, round_to_groups
 from edgedl.compress.quantize.layerwise import Layer, correct_layers
-from edgedl.compress.quantize.rounding import round_layer, round_to_nearest, round_with_feedback
+from edgedl.compress.quantize.rounding import (
+    round_groups_with_feedback,
+    round_layer,
+    round_to_nearest,
+    round_with_feedback,
+)
 from edgedl.compress.quantize.simulate import Simulation
 
 
@@ -186,3 +192,49 @@ def test_layers_kept_in_float_are_left_alone():
     correct_layers(net.graph, encodings, [net.inputs], note)
     assert kept not in seen
     assert len(seen) == len(Simulation(net.graph, net.encodings).weighted) - 1
+
+
+def naive_gptq(weight: np.ndarray, hessian: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """Return integers rounded input by input, the inverse of what is left updated each time.
+
+    Source: Frantar et al., "Optimal brain compression", 2022, equations 3 and 4, which GPTQ's
+    Cholesky form computes in one go.
+    """
+    work, integers = weight.astype(np.float64).copy(), np.zeros(weight.shape, np.int8)
+    inverse = np.linalg.inv(hessian)
+    for k in np.argsort(-np.diag(hessian), kind="stable"):
+        for row in range(len(work)):
+            q = np.clip(np.rint(work[row, k] / step[row, k]), -qmax, qmax)
+            integers[row, k] = q
+            error = (work[row, k] - q * step[row, k]) / inverse[k, k]
+            work[row] -= error * inverse[:, k]
+        inverse = inverse - np.outer(inverse[:, k], inverse[k]) / inverse[k, k]
+        inverse[k, k] = 1
+    return integers
+
+
+@pytest.mark.parametrize(("bits", "group_size"), [(4, 8), (4, 24), (8, 12), (4, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_groups_with_feedback_are_those_of_the_naive_form(bits, group_size, seed):
+    weight = noise(5, 24, seed=seed)
+    moments = correlated_moments(24, seed)[0]
+    scales = group_scales(weight, group_size, bits, "minmax")
+    found = round_groups_with_feedback(weight, moments, scales, bits)
+    damped = moments.numpy() + rounding.DAMPING * np.diag(moments.numpy()).mean() * np.eye(24)
+    step = np.repeat(scales.numpy().astype(np.float64), group_size, axis=1)
+    expected = naive_gptq(weight.numpy(), damped, step, 2 ** (bits - 1) - 1)
+    assert np.array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("group_size", [8, 32])
+def test_feedback_lowers_the_output_error_of_correlated_inputs(group_size):
+    weight = noise(16, 32)
+    moments = correlated_moments(32, 1)
+    scales = group_scales(weight, group_size, 4, "mse")
+    nearest = round_to_groups(weight, scales, 4)
+    found = GroupedWeight(round_groups_with_feedback(weight, moments[0], scales, 4), scales, 4)
+    errors = [
+        output_error((w.dequantized() - weight).double()[None], moments) for w in (nearest, found)
+    ]
+    assert errors[1] < 0.5 * errors[0]
+    assert (nearest.dequantized() - weight).norm() < (found.dequantized() - weight).norm()

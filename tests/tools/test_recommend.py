@@ -49,12 +49,17 @@ def test_budget_is_about_the_strongest_precision() -> None:
         assert recommend(judged([BASELINE, half, poor], budget), budget).budget_met is met
     assert recommend(judged([BASELINE, half], 0.5), 0.5).budget_met is True
     assert recommend([BASELINE, poor], None).budget_met is None
+    weights = candidate("ort-int4_weights", (0.9, 1.0), (1.0, 2.0))
+    assert recommend(judged([BASELINE, half, weights], 0.5), 0.5).budget_met is False
 
 
 def test_notes_name_what_is_smaller_but_not_faster() -> None:
     (note,) = recommend([BASELINE, candidate("ort-float16", (0.99, 1.05))], None).notes
     assert note.startswith("ort-float16 is smaller, not faster")
+    (note,) = recommend([BASELINE, candidate("ort-int4_weights", (1.1, 1.2))], None).notes
+    assert note.startswith("ort-int4_weights is smaller, not faster: ")
     assert recommend([BASELINE, candidate("ort-int8", (0.5, 0.6))], None).notes == ()
+    assert recommend([BASELINE, candidate("ort-int4_weights", (0.5, 0.6))], None).notes == ()
 
 
 @pytest.mark.parametrize(

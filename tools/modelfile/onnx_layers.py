@@ -126,7 +126,8 @@ class _OnnxReader:
         scales = _array(self._tensors[pair.input[1]]).ravel()
         stored = len(pair.input) > 2 and pair.input[2] in self._tensors
         zeros = _array(self._tensors[pair.input[2]]).ravel() if stored else [0] * len(scales)
-        dtype = self._dtype(pair.input[2]) if stored else "uint8"
+        source = pair.input[2] if stored else pair.input[0]
+        dtype = self._dtype(source) if source in self._tensors else "uint8"
         return Grid(dtype, tuple(float(s) for s in scales), tuple(int(z) for z in zeros))
 
     def _macs(self, node: "onnx.NodeProto", weight: str | None) -> int:

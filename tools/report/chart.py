@@ -13,7 +13,14 @@ from matplotlib.axes import Axes
 from edgedl.tools.result import Candidate, Result
 
 COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
-MARKERS = {"float32": "o", "float16": "s", "int8": "D", "dynamic_int8": "d"}
+MARKERS = {
+    "float32": "o",
+    "float16": "s",
+    "int8": "D",
+    "dynamic_int8": "d",
+    "int8_weights": "^",
+    "int4_weights": "v",
+}
 
 
 def draw(result: Result, threads: int) -> str:

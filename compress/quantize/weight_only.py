@@ -1,0 +1,225 @@
+"""The stage that stores weights as 4- or 8-bit integers and leaves everything else in float."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import (
+    copy_graph,
+    finish,
+    get_tensor,
+    insert_constant,
+    is_constant,
+)
+from edgedl.compress.graph.layers import find_layers, layer_name
+from edgedl.compress.graph.operators import CONVOLUTIONS, aten
+from edgedl.compress.quantize.clipping import WeightObserver
+from edgedl.compress.quantize.grouped import (
+    GroupedWeight,
+    WeightOnlyNetwork,
+    fitting_group,
+    group_scales,
+    round_to_groups,
+)
+from edgedl.compress.quantize.input_products import input_products
+from edgedl.compress.quantize.rounding import LARGEST, round_groups_with_feedback
+from edgedl.compress.quantize.static import calibration_inputs
+from edgedl.compress.stage import ModelState
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import HistoryEntry
+
+BITS = (4, 8)
+GROUP_SIZES = (32, 64, 128)
+# Of convolutions and embeddings.
+OTHER_BITS = 8
+LINEAR, PRODUCT, EMBEDDING = aten.linear.default, aten.matmul.default, aten.embedding.default
+
+
+class QuantizeWeights(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="stage",
+    tag="quantize_weights",
+):
+    """Weight-only quantization: integer weights, float32 activations and arithmetic.
+
+    Linear layers and matrix products with a constant are quantized group-wise. Convolutions and
+    embedding tables get 8 bits per output channel, whatever ``bits`` is: runtimes have no kernels
+    for them, they only get smaller. Everything is symmetric.
+
+    Attributes:
+        bits: of linear layers and products, 4 or 8.
+        group_size: inputs that share a step: 32, 64, 128, or null for all of an output channel. A
+            layer whose inputs it does not divide takes its half or quarter, not below 16, else one
+            step per channel; the history names such layers.
+        rounding: "nearest", or "gptq": linear layers of up to 8,192 inputs with feedback from what
+            they read, the others to nearest.
+        weight_observer: how the step of a group is chosen, "minmax" or "mse".
+        keep_float: layers that stay float32: module paths, with all that is inside, or wildcards.
+        samples: calibration samples of "gptq"; memory does not grow with them.
+        batch_size: samples per forward pass.
+    """
+
+    bits: int = 4
+    group_size: int | None = 32
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    weight_observer: WeightObserver = "mse"
+    keep_float: tuple[str, ...] = ()
+    samples: Annotated[int, Meta(ge=1)] = 512
+    batch_size: Annotated[int, Meta(ge=1)] = 32
+
+    def __post_init__(self) -> None:
+        """Refuse widths and groups that no runtime has a kernel for."""
+        if self.bits not in BITS:
+            raise BadInputError(f"bits is {self.bits}: weights can be stored in 4 or 8")
+        if self.group_size is not None and self.group_size not in GROUP_SIZES:
+            raise BadInputError(
+                f"group_size is {self.group_size}: it can be 32, 64, 128, or null for one step per "
+                "output channel"
+            )
+
+    def apply(self, state: ModelState) -> ModelState:
+        """Round the weights; the float network stays.
+
+        Raises:
+            BadInputError: there is no layer to quantize, a name in ``keep_float`` matches none, or
+                the network is quantized already.
+        """
+        if state.weights is not None:
+            raise BadInputError(
+                "the weights are quantized already: a recipe can have one quantize_weights stage"
+            )
+        graph = state.graph
+        weights = self._weights(graph)
+
+        def batches() -> Iterable[tuple[Tensor, ...]]:
+            return calibration_inputs(state.subject.task, self.samples, self.batch_size)
+
+        rounded, smaller = self._round(graph, weights, batches)
+        settings = {**msgspec.structs.asdict(self), "other_groups": smaller}
+        entry = HistoryEntry("quantize_weights", settings)
+        network = _with_weights(graph, rounded, self.bits)
+        return replace(state, weights=network, history=(*state.history, entry))
+
+    def _weights(self, graph: fx.GraphModule) -> list["_Weight"]:
+        """Return the weights to quantize, each once."""
+        layers = [n for n in graph.graph.nodes if _holds_weight(graph, n)]
+        if not layers:
+            raise BadInputError(
+                "quantize_weights finds no linear layer, convolution or embedding in the network: "
+                "use the recipe float or static_w8c_a8"
+            )
+        kept = find_layers(layers, self.keep_float)
+        readers: dict[tuple[str, Any], list[fx.Node]] = {}
+        for node in layers:
+            if node not in kept:
+                readers.setdefault((_path(node), node.target), []).append(node)
+        if not readers:
+            raise BadInputError("keep_float leaves quantize_weights no layer to quantize")
+        weights = [_Weight.of(graph, nodes) for nodes in readers.values()]
+        if self.bits == 4 and not any(w.is_product for w in weights):
+            raise BadInputError(
+                "4 bits are for linear layers, and there is none to quantize: "
+                "use bits: 8 for convolutions and embeddings"
+            )
+        return weights
+
+    def _round(
+        self,
+        graph: fx.GraphModule,
+        weights: list["_Weight"],
+        batches: Callable[[], Iterable[tuple[Tensor, ...]]],
+    ) -> tuple[list[tuple["_Weight", GroupedWeight]], tuple[str, ...]]:
+        """Return every weight with its integers, and which are not grouped as wanted."""
+        bits = [self.bits if weight.is_product else OTHER_BITS for weight in weights]
+        steps: list[Tensor] = []
+        notes: list[str] = []
+        for weight, width in zip(weights, bits, strict=True):
+            inputs = weight.value[0].numel()
+            size = fitting_group(inputs, self.group_size if weight.is_product else None)
+            flat = weight.value.reshape(len(weight.value), -1)
+            steps.append(group_scales(flat, size, width, self.weight_observer))
+            if weight.is_product and size != (self.group_size or inputs):
+                notes.append(f"{weight.name}: {size} of {inputs} inputs")
+        found = [
+            round_to_groups(weight.value, scales, width)
+            for weight, scales, width in zip(weights, steps, bits, strict=True)
+        ]
+        if self.rounding == "gptq":
+            fitting = [
+                i for i, w in enumerate(weights) if w.is_product and w.value.shape[1] <= LARGEST
+            ]
+            products = input_products(graph, [weights[i].readers for i in fitting], batches)
+            for index, moments in zip(fitting, products, strict=True):
+                value, scales = weights[index].value, steps[index]
+                integers = round_groups_with_feedback(value, moments, scales, self.bits)
+                found[index] = GroupedWeight(integers, scales, self.bits)
+        return list(zip(weights, found, strict=True)), tuple(notes)
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A weight of the float graph and the operators of one kind that read it.
+
+    Attributes:
+        readers: at least one.
+        value: float32 [C_out, ...], output channels first.
+    """
+
+    readers: list[fx.Node]
+    value: Tensor
+
+    @classmethod
+    def of(cls, graph: fx.GraphModule, readers: list[fx.Node]) -> "_Weight":
+        value = get_tensor(graph, _path(readers[0]))
+        return cls(readers, value.t() if readers[0].target is PRODUCT else value)
+
+    @property
+    def is_product(self) -> bool:
+        return self.readers[0].target in (LINEAR, PRODUCT)
+
+    @property
+    def name(self) -> str:
+        return layer_name(self.readers[0]) or self.readers[0].name
+
+
+def _holds_weight(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Say whether a node reads a weight that can be stored as integers."""
+    if node.target in (LINEAR, PRODUCT):
+        constant = is_constant(node.args[1])
+        return constant and get_tensor(graph, _path(node)).ndim == 2
+    if node.target in CONVOLUTIONS:
+        return is_constant(node.args[1])
+    return node.target is EMBEDDING and is_constant(node.args[0])
+
+
+def _position(node: fx.Node) -> int:
+    return 0 if node.target is EMBEDDING else 1
+
+
+def _path(node: fx.Node) -> str:
+    return str(node.args[_position(node)].target)  # type: ignore[union-attr]
+
+
+def _with_weights(
+    graph: fx.GraphModule, rounded: list[tuple[_Weight, GroupedWeight]], bits: int
+) -> WeightOnlyNetwork:
+    """Return a copy of the graph that computes with the dequantized weights, and its table."""
+    changed = copy_graph(graph)
+    nodes = {node.name: node for node in changed.graph.nodes}
+    table = {}
+    for weight, integers in rounded:
+        first = nodes[weight.readers[0].name]
+        path = f"{_path(weight.readers[0])}_{first.name}_dequantized"
+        real = integers.dequantized()
+        real = real.t().contiguous() if first.target is PRODUCT else real
+        constant = insert_constant(changed, first, path, real)
+        for reader in weight.readers:
+            nodes[reader.name].update_arg(_position(reader), constant)
+        table[path] = integers
+    return WeightOnlyNetwork(finish(changed), table, bits)
