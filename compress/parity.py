@@ -6,11 +6,12 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
-from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.graph.lengths import shortened
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import INTEGERS, ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import Artifact, Parity
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task import Task
@@ -62,7 +63,7 @@ def measure_parity(
     flat = np.concatenate(errors)
     labelled = bool(state.subject.task.classes) or state.subject.task.metric == "top1"
     is_classifier = labelled and len(artifact.outputs[0].shape) == 2
-    steps = output_steps(state, artifact.backend) if artifact.precision == "int8" else []
+    steps = output_steps(state, artifact.backend) if artifact.precision in INTEGERS else []
     return Parity(
         samples=sum(len(a) for a in agree),
         max_abs_error=float(flat.max()),
@@ -102,12 +103,19 @@ class _UnoptimizedOnnxRuntime:
 
     def __init__(self, model: bytes) -> None:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        # Its errors have no class of their own in common.
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except (InvalidGraph, NotImplemented) as error:
+            raise BackendUnavailableError(
+                f"ONNX Runtime cannot stand in for TensorRT: {first_line(error)}"
+            ) from error
         self._names = [i.name for i in self._session.get_inputs()]
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stages import STAGES, AnyStage
 from edgedl.compress.target import Target, describe_target
@@ -40,15 +41,17 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     if not layers:
         return recipe
 
-    def keep(stage: QuantizeStatic) -> QuantizeStatic:
-        return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
-
-    kept = _with_static(recipe, keep)
-    if kept == recipe:
+    kept = tuple(
+        msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
+        if isinstance(stage, QuantizeStatic | QuantizeFp8)
+        else stage
+        for stage in recipe.stages
+    )
+    if kept == recipe.stages:
         raise BadInputError(
             f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static stage"
         )
-    return kept
+    return msgspec.structs.replace(recipe, stages=kept)
 
 
 def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
@@ -57,19 +60,13 @@ def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
     The table is one for all targets, so the narrowest decides.
     """
     bits = min(describe_target(target).weight_bits for target in targets)
-
-    def fit(stage: QuantizeStatic) -> QuantizeStatic:
-        return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
-
-    return _with_static(recipe, fit)
-
-
-def _with_static(recipe: Recipe, change: Callable[[QuantizeStatic], QuantizeStatic]) -> Recipe:
-    """Return the recipe with its quantize_static stages changed."""
     stages = tuple(
-        change(stage) if isinstance(stage, QuantizeStatic) else stage for stage in recipe.stages
+        msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
+        if isinstance(stage, QuantizeStatic)
+        else stage
+        for stage in recipe.stages
     )
-    return recipe if stages == recipe.stages else msgspec.structs.replace(recipe, stages=stages)
+    return msgspec.structs.replace(recipe, stages=stages)
 
 
 def shipped_recipes() -> list[str]:

@@ -9,6 +9,7 @@ from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.mix_precision import MixPrecision
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
@@ -19,6 +20,7 @@ AnyStage = (
     Equalize
     | Smooth
     | QuantizeStatic
+    | QuantizeFp8
     | RoundWeights
     | LearnRounding
     | CorrectBias

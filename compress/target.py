@@ -35,6 +35,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         integer_biases: whether biases are rounded to the int32 grid of the accumulator.
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
         precisions: of the files to make.
+        refused: why there are no files of other precisions that a recipe asks for.
     """
 
     description: str
@@ -46,6 +47,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     integer_biases: bool
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
     precisions: tuple[Precision, ...]
+    refused: dict[Precision, str] = {}
 
 
 @cache

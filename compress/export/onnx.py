@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.export.errors import ExportError, first_line, root_cause
+from edgedl.compress.export.float8 import float8_translations
 from edgedl.compress.export.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
@@ -17,10 +18,15 @@ from edgedl.runtime.quiet import quiet
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20
+# Convolutions of bfloat16 came with this one; ONNX Runtime has no such kernels anyhow.
+BFLOAT16_OPSET = 22
 
 
 def to_onnx(
-    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], free_axes: tuple[int, ...] = (0,)
+    graph: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    free_axes: tuple[int, ...] = (0,),
+    opset: int = OPSET,
 ) -> bytes:
     """Return the graph as an ONNX model with a free batch size.
 
@@ -28,6 +34,7 @@ def to_onnx(
         graph: a canonical or emitted graph.
         example_inputs: one float32 tensor [B >= 2, ...] per input.
         free_axes: axes of every input whose size stays free; 0, the batch, always does.
+        opset: version of ONNX's operators.
 
     Raises:
         ExportError: an operator has no ONNX form.
@@ -41,11 +48,11 @@ def to_onnx(
                 graph,
                 example_inputs,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=opset,
                 input_names=names,
                 output_names=outputs,
                 dynamic_shapes=shapes,
-                custom_translation_table=translations(),
+                custom_translation_table={**translations(), **float8_translations()},
                 verbose=False,
             )
     except Exception as error:

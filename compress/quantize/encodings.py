@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 WEIGHT_BITS = 8
 WEIGHT_QMAX = 127
+
+# What the files of a table hold: int8; int8 weights with int16 activations; E4M3 floats.
+QuantizedPrecision = Literal["int8", "int8_int16", "fp8"]
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -34,17 +38,24 @@ class Encodings:
             integers cover (its scale is that over ``weight_qmax``, its zero point 0).
         float_nodes: names of the operators that compute in float all the same.
         weight_bits: of every weight's integers; they are stored in 8 all the same.
+        precision: of the files.
     """
 
     activations: dict[str, Range]
     weights: dict[str, Tensor]
     float_nodes: frozenset[str] = frozenset()
     weight_bits: int = WEIGHT_BITS
+    precision: QuantizedPrecision = "int8"
 
     @property
     def weight_qmax(self) -> int:
         """Return the largest integer of a weight; the smallest is its negative."""
         return int(2 ** (self.weight_bits - 1)) - 1
+
+    @property
+    def activation_bits(self) -> int:
+        """Return the bits of every quantized activation."""
+        return 16 if self.precision == "int8_int16" else 8
 
     def to_json(self) -> bytes:
         """Return the table as indented JSON, for the bundle."""
@@ -53,6 +64,7 @@ class Encodings:
             "weights": {path: amax.tolist() for path, amax in self.weights.items()},
             "float": sorted(self.float_nodes),
             "weight_bits": self.weight_bits,
+            "precision": self.precision,
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
 

@@ -49,6 +49,7 @@ def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> N
         "percentile": 99.99,
         "weight_observer": "minmax",
         "weight_bits": 8,
+        "activation_bits": 8,
     }
     assert float_state.quantized is None
     assert float_state.history == ()
