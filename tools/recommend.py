@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from edgedl.tools.result import Candidate, Drop, DropVerdict, Recommendation, SpeedVerdict
 
 DEFAULT_MAX_DROP_PP = 1.0
+# The strongest first.
+PRECISIONS = ("int8", "int8_int16", "dynamic_int8", "float16", "float32")
 # Ratios closer to 1 than this are no difference to anybody.
 EQUIVALENCE = 0.02
 
@@ -70,7 +72,7 @@ def _within(drop: Drop, max_drop_pp: float | None) -> bool:
 def _budget_met(candidates: Sequence[Candidate]) -> bool:
     """Say whether a file of the strongest precision made is certainly within the budget."""
     made = {c.precision for c in candidates}
-    strongest = next(p for p in ("int8", "dynamic_int8", "float16", "float32") if p in made)
+    strongest = next(p for p in PRECISIONS if p in made)
     return any(c.precision == strongest and c.drop.verdict == "within budget" for c in candidates)
 
 

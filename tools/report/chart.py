@@ -13,7 +13,15 @@ from matplotlib.axes import Axes
 from edgedl.tools.result import Candidate, Result
 
 COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
-MARKERS = {"float32": "o", "float16": "s", "int8": "D", "dynamic_int8": "d"}
+MARKERS = {
+    "float32": "o",
+    "float16": "s",
+    "bfloat16": "p",
+    "int8": "D",
+    "int8_int16": "^",
+    "fp8": "v",
+    "dynamic_int8": "d",
+}
 
 
 def draw(result: Result, threads: int) -> str:
