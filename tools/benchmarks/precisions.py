@@ -40,10 +40,17 @@ Samples = list[tuple[Array, ...]]
 
 @dataclass(frozen=True)
 class File:
-    """A TFLite file, loaded: runs one float32 sample [1, ...]."""
+    """A TFLite file, loaded.
+
+    Attributes:
+        size_bytes: of the file.
+        run: maps one float32 sample [1, ...] to the first output.
+        timed: the runtime's own call on an encoded sample.
+    """
 
     size_bytes: int
     run: Callable[[tuple[Array, ...]], Floats]
+    timed: Callable[[], object]
 
 
 def main(reference: str, samples: int = 500, runs: int = 200) -> None:
@@ -63,7 +70,7 @@ def main(reference: str, samples: int = 500, runs: int = 200) -> None:
     found["tensorrt bfloat16, torch"] = _outputs(to_bfloat16(graph), inputs)
     for precision in ("int8", "fp8"):
         found[f"tensorrt {precision}, torch"] = _emitted(states[precision], "tensorrt", inputs)
-    times = _interleaved(files, inputs[0], runs)
+    times = _interleaved(files, runs)
     exact = np.concatenate(found["torch float32"])
     lines = []
     for name, parts in found.items():
@@ -97,11 +104,15 @@ def _load(state: ModelState, precision: Precision) -> File:
     artifact = Artifact(path, "tflite", precision, path, inputs, outputs, 0.0)
     session = LiteRTBackend().load(content, artifact, 1)
 
-    def run(x: tuple[Array, ...]) -> Floats:
-        feed = [encode(a, spec) for a, spec in zip(x, inputs, strict=True)]
-        return decode(session.run(feed)[0], outputs[0])
+    def feed(x: tuple[Array, ...]) -> list[Array]:
+        return [encode(a, spec) for a, spec in zip(x, inputs, strict=True)]
 
-    return File(len(content), run)
+    sample = feed(next(iter(state.subject.task.batches("test", 1))).inputs)
+    return File(
+        len(content),
+        lambda x: decode(session.run(feed(x))[0], outputs[0]),
+        lambda: session.run(sample),
+    )
 
 
 def _emitted(state: ModelState, target: Target, inputs: Samples) -> list[Floats]:
@@ -114,13 +125,13 @@ def _outputs(graph: torch.fx.GraphModule, inputs: Samples) -> list[Floats]:
     return [run_graph(graph, x)[0] for x in inputs]
 
 
-def _interleaved(files: dict[str, File], x: tuple[Array, ...], runs: int) -> dict[str, float]:
+def _interleaved(files: dict[str, File], runs: int) -> dict[str, float]:
     """Return the median thread-CPU seconds of every file, their runs taken in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(runs):
         for name, file in files.items():
             start = time.thread_time()
-            file.run(x)
+            file.timed()
             seconds[name].append(time.thread_time() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
