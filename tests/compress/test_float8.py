@@ -5,12 +5,13 @@ import onnx
 import pytest
 import torch
 from file_readers import run_onnx
-from small_networks import network
-from torch import fx
+from small_networks import Net, network, noise
+from torch import fx, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder, Refusal
 from edgedl.compress.export.onnx import to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt, lint
+from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.encodings import Encodings, Range
@@ -20,7 +21,7 @@ from edgedl.compress.quantize.float8 import (
     float8_scale,
     quantize_float8,
 )
-from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8, first_layers
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.recipe import keep_float, load_recipe
 from edgedl.compress.stage import ModelState
@@ -144,5 +145,14 @@ def test_layers_can_be_kept_float(float_state: ModelState) -> None:
     state = QuantizeFp8(samples=16, keep_float=("fc",)).apply(float_state)
     graph = emit(state.graph, state.quantized.encodings, "tensorrt")
     stored = [name for name, t in graph.named_buffers() if t.dtype == E4M3 and t.ndim > 1]
-    assert len(stored) == 4
+    # Four convolutions, the first of which reads the network's input.
+    assert len(stored) == 3
     assert not any(name.startswith("linear") for name in stored)
+    every = QuantizeFp8(samples=16, keep_first=False).apply(float_state).quantized.encodings
+    assert every.float_nodes == frozenset()
+
+
+def test_first_layers_read_an_input_as_it_is_or_moved() -> None:
+    assert first_layers(network("two_heads").graph) == {"conv2d", "conv2d_1", "conv1d"}
+    flat = Net(lambda net, x: net.b(net.a(x.flatten(1))), a=nn.Linear(6, 4), b=nn.Linear(4, 2))
+    assert first_layers(trace(flat.eval(), (noise(2, 2, 3),))) == {"linear"}

@@ -78,9 +78,7 @@ def test_means_and_deviations_come_nearer_to_the_float_networks() -> None:
                 np.abs(statistic(f[node.name], axis=1) - target).sum() for f in (before, after)
             ]
             # A bias is rounded to its grid, here a coarse one; that moves the mean.
-            half = float(
-                simulation.affine(node.args[0], node).scale * simulation.scales[node].sum()
-            )
+            steps = simulation.scales[node] * simulation.affine(node.args[0], node).scale
             allowed = float(steps.sum()) / 2 if statistic is np.mean else 0.0
             assert errors[1] < max(0.1 * errors[0], allowed), (node.name, statistic)
 
