@@ -47,7 +47,7 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return answer
 
-    for name in ("to_onnx", "to_tflite", "to_float16_weights"):
+    for name in ("to_onnx", "to_tflite", "to_tflite_int16", "to_float16_weights"):
         monkeypatch.setattr(artifacts, name, convert(name))
     for name in ("describe_onnx", "describe_tflite"):
         monkeypatch.setattr(artifacts, name, lambda content: SPECS)
@@ -99,6 +99,22 @@ def test_every_planned_artifact_is_announced_and_made(
     paths = {i.artifact.name: i.artifact.path for i in items}
     assert paths["ort-float16"] == paths["tensorrt-float16"] == "float16.onnx"
     assert len(set(paths.values())) == 8
+
+
+def test_sixteen_bits_are_for_tflite_alone(float_state: ModelState, converters: list[str]) -> None:
+    state = QuantizeStatic(samples=16, activation_bits=16).apply(float_state)
+    items = build(state, "ort", "ort_avx2", "tflite", "tensorrt")
+    refused = {name: i.reason for name, i in items.items() if isinstance(i, Refusal)}
+    runtimes = {"ort": "ONNX Runtime", "ort_avx2": "ONNX Runtime", "tensorrt": "TensorRT"}
+    assert refused == {
+        f"{target}-int8_int16": f"{name} has no kernels with 16-bit activations"
+        for target, name in runtimes.items()
+    }
+    made = items["tflite-int8_int16"]
+    assert isinstance(made, BuiltArtifact)
+    assert made.artifact.path == "int8_int16.tflite"
+    assert made.content == b"to_tflite_int16"
+    assert not any(name.endswith("-int8") for name in items)
 
 
 @pytest.mark.parametrize(
