@@ -12,8 +12,9 @@ from torch import fx
 from edgedl.compress.evaluate import as_tuple, without_onednn
 from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
 from edgedl.compress.export.errors import ExportError, first_line
-from edgedl.compress.export.float16 import to_float16
+from edgedl.compress.export.float16 import to_bfloat16, to_float16
 from edgedl.compress.export.onnx import (
+    BFLOAT16_OPSET,
     BLOCK_OPSET,
     OPSET,
     describe_onnx,
@@ -22,14 +23,15 @@ from edgedl.compress.export.onnx import (
 )
 from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
+from edgedl.compress.export.tflite_int16 import to_tflite_int16
 from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
 from edgedl.compress.export.weights_tflite import weights_for_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.operators import RECURRENT
-from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.affine import grid_of
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands, quantized_nodes
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import INTEGERS, ModelState
 from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.manifest import Artifact, Precision
@@ -38,13 +40,17 @@ from edgedl.runtime.runner import Floats
 # How far a runtime may be from the torch graph: steps of an int8 output, or a share of the
 # largest float output.
 INT8_TOLERANCE_LSB = 3.0
+# Those of 16 bits are 256 times finer, and kernels look functions up in tables of 512 entries.
+INT16_TOLERANCE_LSB = 64.0
 # In deep networks one flipped rounding flips others behind it. How far that carries is measured: by
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
 ROUNDING_NOISE_SAMPLES = 32
-FLOAT_TOLERANCE = {
+FLOAT_TOLERANCE: dict[Precision, float] = {
     "float32": 1e-3,
     "float16": 2e-2,
+    "bfloat16": 1.6e-1,
+    "fp8": 1e-1,
     "dynamic_int8": 1e-1,
     "int8_weights": 1e-3,
     "int4_weights": 1e-3,
@@ -100,9 +106,9 @@ class ArtifactBuilder:
 
     def plan(self, targets: tuple[Target, ...]) -> list[tuple[Target, Precision]]:
         """Return what ``build`` makes, in its order."""
-        precisions: tuple[Precision, ...] = ("float32", "float16")
+        precisions: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
         if self._state.quantized is not None:
-            precisions = (*precisions, "int8")
+            precisions = (*precisions, self._state.quantized.encodings.precision)
         if self._state.dynamic:
             precisions = (*precisions, "dynamic_int8")
         if self._state.weights is not None:
@@ -126,8 +132,8 @@ class ArtifactBuilder:
 
     def _build(self, name: str, target: Target, precision: Precision) -> BuiltArtifact:
         runtime = describe_target(target).runtime
-        if runtime == "tensorrt" and precision == "dynamic_int8":
-            raise ExportError("TensorRT has no dynamic quantization: its scales are fixed")
+        if precision in describe_target(target).refused:
+            raise ExportError(describe_target(target).refused[precision])
         graph = self._graph(target, precision)
         path, content = self._file(target, precision, graph)
         describe = describe_tflite if runtime == "tflite" else describe_onnx
@@ -144,12 +150,14 @@ class ArtifactBuilder:
 
     def _graph(self, target: Target, precision: Precision) -> fx.GraphModule:
         state = self._state
-        if precision == "int8" and state.quantized is not None:
+        if state.quantized is not None and precision == state.quantized.encodings.precision:
             return emit(state.quantized.graph, state.quantized.encodings, target)
         if precision in WEIGHT_PRECISIONS.values() and state.weights is not None:
             return state.weights.graph
-        half = precision == "float16" and describe_target(target).runtime != "tflite"
-        return self._float16 if half else state.graph
+        if describe_target(target).runtime == "tflite":
+            return state.graph
+        halves = {"float16": lambda: self._float16, "bfloat16": lambda: self._bfloat16}
+        return halves[precision]() if precision in halves else state.graph
 
     def _file(
         self, target: Target, precision: Precision, graph: fx.GraphModule
@@ -160,25 +168,31 @@ class ArtifactBuilder:
             if on_tflite:
                 return "dynamic_int8.tflite", dynamic_tflite(self._tflite_float32)
             return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
-        if precision == "int8":
-            return self._int8_file(target, graph)
+        if self._state.quantized and precision == self._state.quantized.encodings.precision:
+            return self._quantized_file(target, precision, graph)
         if precision in WEIGHT_PRECISIONS.values():
             return self._weights_file(target, precision)
         if on_tflite:
             half = precision == "float16"
             return f"{precision}.tflite", self._tflite_float16 if half else self._tflite_float32
+        if precision == "bfloat16":
+            return "bfloat16.onnx", self._to_onnx(graph, BFLOAT16_OPSET)
         half = precision == "float16"
         return f"{precision}.onnx", self._onnx_float16 if half else self._onnx_float32
 
-    def _int8_file(self, target: Target, graph: fx.GraphModule) -> tuple[str, bytes]:
+    def _quantized_file(
+        self, target: Target, precision: Precision, graph: fx.GraphModule
+    ) -> tuple[str, bytes]:
         islands = has_float_islands(self._state)
         runtime = describe_target(target).runtime
         if runtime == "tflite":
-            return "int8.tflite", to_tflite(graph, self._inputs, True, islands)
+            if precision == "int8_int16":
+                return f"{precision}.tflite", to_tflite_int16(graph, self._inputs, islands)
+            return f"{precision}.tflite", to_tflite(graph, self._inputs, True, islands)
         content = self._to_onnx(graph)
         if runtime == "ort" and islands:
             content = protect_float_layers(content)
-        return f"int8.{target}.onnx", content
+        return f"{precision}.{target}.onnx", content
 
     def _weights_file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
         network, runtime = self._state.weights, describe_target(target).runtime
@@ -210,12 +224,13 @@ class ArtifactBuilder:
             ) from error
         if not all(np.isfinite(y).all() for y in expected):
             raise ExportError(f"{name} computes values that are not finite")
-        steps = output_steps(self._state, target) if precision == "int8" else None
+        steps = output_steps(self._state, target) if precision in INTEGERS else None
         if steps:
             task = self._state.subject.task
             inputs = next(iter(task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
             noise = ROUNDING_NOISE_FACTOR * rounding_noise(graph, inputs)
-            return max(INT8_TOLERANCE_LSB * max(steps), noise)
+            allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
+            return max(allowed * max(steps), noise)
         largest = max(float(np.abs(y).max()) for y in expected)
         return FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
 
@@ -225,6 +240,10 @@ class ArtifactBuilder:
     @cached_property
     def _float16(self) -> fx.GraphModule:
         return to_float16(self._state.graph)
+
+    @cached_property
+    def _bfloat16(self) -> fx.GraphModule:
+        return to_bfloat16(self._state.graph)
 
     @cached_property
     def _onnx_float32(self) -> bytes:
@@ -246,8 +265,7 @@ class ArtifactBuilder:
 def _has(target: Target, precision: Precision) -> bool:
     """Say whether a target has files of a precision, or is refused them with a reason."""
     wanted = describe_target(target)
-    refused = wanted.runtime == "tensorrt" and precision == "dynamic_int8"
-    return refused or precision in wanted.precisions
+    return precision in wanted.precisions or precision in wanted.refused
 
 
 def has_float_islands(state: ModelState) -> bool:
@@ -265,7 +283,7 @@ def output_steps(state: ModelState, target: Target) -> list[float]:
     graph, encodings = state.quantized.graph, state.quantized.encodings
     chosen = quantized_nodes(graph.graph, encodings)
     outputs = [n.name for n in output_nodes(graph) if n in chosen]
-    return [affine_for(encodings.activations[name], target).scale for name in outputs]
+    return [grid_of(encodings, name, target).scale for name in outputs]
 
 
 def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:

@@ -197,7 +197,8 @@ def _with_parity(
                     f"{golden.max_abs_error:.3g} on its runtime, allowed is {golden.tolerance:.3g}"
                 )
     except BackendUnavailableError as error:
-        return msgspec.structs.replace(item.artifact, check=f"not run: {error}")
+        said = [item.artifact.check] if item.artifact.check else []
+        return msgspec.structs.replace(item.artifact, check="; ".join([*said, f"not run: {error}"]))
     return msgspec.structs.replace(item.artifact, parity=parity)
 
 

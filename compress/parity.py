@@ -6,14 +6,14 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
-from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.integer_emulator import IntegerEmulator
 from edgedl.compress.layer_parity import certify_layers, single_samples
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import INTEGERS, ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact, LayerCertificate, Parity
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task import Task
@@ -64,7 +64,7 @@ def measure_parity(
         agree_float.append(_same_class(found[0], reference[0]))
     flat = np.concatenate(errors)
     is_classifier = has_classes(state.subject.task) and len(artifact.outputs[0].shape) == 2
-    steps = output_steps(state, artifact.backend) if artifact.precision == "int8" else []
+    steps = output_steps(state, artifact.backend) if artifact.precision in INTEGERS else []
     return Parity(
         samples=sum(len(a) for a in agree),
         max_abs_error=float(flat.max()),
@@ -120,12 +120,19 @@ class _UnoptimizedOnnxRuntime:
 
     def __init__(self, model: bytes) -> None:
         import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
+        # Its errors have no class of their own in common.
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except (InvalidGraph, NotImplemented) as error:
+            raise BackendUnavailableError(
+                f"ONNX Runtime cannot stand in for TensorRT: {first_line(error)}"
+            ) from error
         self._names = [i.name for i in self._session.get_inputs()]
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stages import STAGES, AnyStage
@@ -42,7 +43,7 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
         return recipe
 
     def keep(stage: AnyStage) -> AnyStage:
-        if isinstance(stage, QuantizeStatic | QuantizeWeights):
+        if isinstance(stage, QuantizeStatic | QuantizeFp8 | QuantizeWeights):
             return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
         return stage
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from torch import fx
 
+from edgedl.compress.quantize.encodings import QuantizedPrecision
 from edgedl.compress.quantize.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.subject import Subject
@@ -46,16 +47,27 @@ class Stage(Protocol):
         ...
 
 
-def quantized_by(state: ModelState, stage: str) -> QuantizedNetwork:
+INTEGERS: tuple[QuantizedPrecision, ...] = ("int8", "int8_int16")
+
+
+def quantized_by(
+    state: ModelState, stage: str, precisions: tuple[QuantizedPrecision, ...] = INTEGERS
+) -> QuantizedNetwork:
     """Return the quantized network that a stage starts from.
 
     Raises:
-        BadInputError: there is none yet.
+        BadInputError: there is none yet, or it is of a precision the stage cannot work on.
     """
     if state.quantized is None:
         raise BadInputError(
             f"the stage {stage} works on a quantized network: "
             "the recipe needs quantize_static before it"
+        )
+    precision = state.quantized.encodings.precision
+    if precision not in precisions:
+        raise BadInputError(
+            f"the stage {stage} works on {' and '.join(precisions)} networks, this one is "
+            f"{precision}: leave the stage out of the recipe"
         )
     return state.quantized
 

@@ -8,7 +8,9 @@ from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.match_statistics import MatchStatistics
 from edgedl.compress.quantize.mix_precision import MixPrecision
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
@@ -20,9 +22,11 @@ AnyStage = (
     Equalize
     | Smooth
     | QuantizeStatic
+    | QuantizeFp8
     | RoundWeights
     | LearnRounding
     | CorrectBias
+    | MatchStatistics
     | TrainQuantized
     | MixPrecision
     | QuantizeDynamic

@@ -37,6 +37,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             floats; where they cannot, every result is rounded.
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
         precisions: of the files to make.
+        refused: why there are no files of other precisions that a recipe asks for.
     """
 
     description: str
@@ -49,6 +50,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     float_results: bool
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
     precisions: tuple[Precision, ...]
+    refused: dict[Precision, str] = {}
 
 
 @cache

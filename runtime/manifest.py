@@ -8,7 +8,17 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess import Preprocessing
 
 BackendName = Literal["ort", "tflite", "tensorrt"]
-Precision = Literal["float32", "float16", "int8", "dynamic_int8", "int8_weights", "int4_weights"]
+Precision = Literal[
+    "float32",
+    "float16",
+    "bfloat16",
+    "int8",
+    "int8_int16",
+    "fp8",
+    "dynamic_int8",
+    "int8_weights",
+    "int4_weights",
+]
 ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 
@@ -161,8 +171,9 @@ class Artifact(_Record, frozen=True):
     Attributes:
         name: backend and precision, for example "tflite-int8".
         backend: the runtime it is for.
-        precision: of weights and arithmetic; "dynamic_int8" has int8 weights and finds the ranges
-            of activations while it runs; "int8_weights" and "int4_weights" compute in float32.
+        precision: of weights and arithmetic; "int8_int16" has int8 weights and int16 activations,
+            "fp8" is E4M3, "dynamic_int8" has int8 weights and finds the ranges of activations
+            while it runs, "int8_weights" and "int4_weights" compute in float32.
         path: file inside the bundle; two artifacts may share one file.
         inputs: as in the file, in the order of the manifest's inputs.
         outputs: as in the file, in the order of the manifest's outputs.

@@ -6,7 +6,15 @@ from edgedl.tools.result import Candidate, Drop, DropVerdict, Recommendation, Sp
 
 DEFAULT_MAX_DROP_PP = 1.0
 # Precisions by how much they take off a network, the most first.
-STRONGEST = ("int8", "dynamic_int8", "int4_weights", "int8_weights", "float16", "float32")
+STRONGEST = (
+    "int8",
+    "int8_int16",
+    "dynamic_int8",
+    "int4_weights",
+    "int8_weights",
+    "float16",
+    "float32",
+)
 # Ratios closer to 1 than this are no difference to anybody.
 EQUIVALENCE = 0.02
 

@@ -9,17 +9,31 @@ from edgedl.compress.graph.operators import aten
 
 def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
     """Return a copy that computes in float16 between casts at its inputs and outputs."""
-    half = copy_graph(graph).half()
+    return _to_half(graph, torch.float16)
+
+
+def to_bfloat16(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy that computes in bfloat16 between casts at its inputs and outputs.
+
+    It has float32's range with 8 bits of precision, so that nothing overflows.
+
+    Source: Kalamkar et al., "A study of bfloat16 for deep learning training", 2019, section 3.
+    """
+    return _to_half(graph, torch.bfloat16)
+
+
+def _to_half(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
+    half = copy_graph(graph).to(dtype)
     for node in input_nodes(half):
         if not node.meta["val"].is_floating_point():
             continue
-        cast = _cast(half.graph, node, node.next, torch.float16)
+        cast = _cast(half.graph, node, node.next, dtype)
         for user in [u for u in node.users if u is not cast]:
             user.replace_input_with(node, cast)
     for node in half.graph.nodes:
         # A tensor made on the way, such as the first state of a recurrent layer.
         if node.op == "call_function" and node.kwargs.get("dtype") is torch.float32:
-            node.update_kwarg("dtype", torch.float16)
+            node.update_kwarg("dtype", dtype)
     result = next(n for n in half.graph.nodes if n.op == "output")
     for node in result.all_input_nodes:
         result.replace_input_with(node, _cast(half.graph, node, result, torch.float32))

@@ -2,12 +2,15 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.export.errors import ExportError, first_line, root_cause
+from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.float8 import float8_translations
 from edgedl.compress.export.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
@@ -19,6 +22,8 @@ from edgedl.runtime.quiet import quiet
 OPSET = 20
 # The first that has 4-bit integers and blocks of them with a scale each.
 BLOCK_OPSET = 21
+# Convolutions of bfloat16 came with this one; ONNX Runtime has no such kernels anyhow.
+BFLOAT16_OPSET = 22
 
 
 def to_onnx(
@@ -33,7 +38,7 @@ def to_onnx(
         graph: a canonical or emitted graph.
         example_inputs: one float32 tensor [B >= 2, ...] per input.
         free_axes: axes of every input whose size stays free; 0, the batch, always does.
-        opset: version of the operators.
+        opset: version of ONNX's operators.
 
     Raises:
         ExportError: an operator has no ONNX form.
@@ -42,23 +47,18 @@ def to_onnx(
     outputs = [f"output_{i}" for i in range(len(output_nodes(graph)))]
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in names)
     try:
-        with quiet():
-            program = torch.onnx.export(
-                graph,
-                example_inputs,
-                dynamo=True,
-                opset_version=opset,
-                input_names=names,
-                output_names=outputs,
-                dynamic_shapes=shapes,
-                custom_translation_table=translations(),
-                verbose=False,
-            )
+        program = _translate(
+            graph,
+            example_inputs,
+            opset_version=opset,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+        )
     except Exception as error:
         # The exporter raises its own and torch's classes alike; the cause is in the message.
-        raise ExportError(
-            f"torch.onnx cannot export the graph: {first_line(root_cause(error))}"
-        ) from error
+        why = explain_failure(graph, example_inputs, _translate, error)
+        raise ExportError(f"torch.onnx cannot export {why}") from error
     buffer = io.BytesIO()
     if program is None:
         raise ExportError("torch.onnx exported nothing")
@@ -67,6 +67,16 @@ def to_onnx(
     if any(free_axes):
         _free(model.graph, free_axes, free_output_axes(graph, example_inputs, free_axes))
     return strip(model)
+
+
+def _translate(
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], **options: Any
+) -> torch.onnx.ONNXProgram | None:
+    table = {**translations(), **float8_translations()}
+    with quiet():
+        return torch.onnx.export(
+            graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
+        )
 
 
 def protect_float_layers(model: bytes) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.errors import ExportError
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import TensorSpec
 from edgedl.runtime.quiet import quiet
@@ -53,7 +54,9 @@ def to_tflite(
             return path.read_bytes()
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
-        raise ExportError(f"litert-torch cannot convert the graph: {first_line(error)}") from error
+        with quiet():
+            why = explain_failure(graph, single, litert_torch.convert, error)
+        raise ExportError(f"litert-torch cannot convert {why}") from error
 
 
 def to_float16_weights(model: bytes) -> bytes:

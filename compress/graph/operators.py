@@ -86,6 +86,18 @@ ELEMENTWISE: frozenset[Any] = frozenset(
     }
 )
 
+# Arithmetic of two operands.
+ARITHMETIC: frozenset[Any] = frozenset(
+    {
+        aten.add.Tensor,
+        aten.add_.Tensor,
+        aten.sub.Tensor,
+        aten.mul.Tensor,
+        aten.maximum.default,
+        aten.minimum.default,
+    }
+)
+
 # Layers that step through time in one operator.
 RECURRENT: frozenset[Any] = frozenset(
     {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}
@@ -95,6 +107,11 @@ ATTENTION: frozenset[Any] = frozenset({aten.scaled_dot_product_attention.default
 
 CONCAT = aten.cat.default
 
+# Operators that TFLite has in 8 bits only.
+WITHOUT_INT16: frozenset[Any] = frozenset(
+    {CONCAT, aten.hardswish.default, aten.hardswish_.default, aten.gelu.default}
+)
+
 # Operators whose integer kernels have one grid for their output -> the range of that grid: 256
 # steps of 1/256 and of 1/128.
 FIXED_RANGES: dict[Any, tuple[float, float]] = {
@@ -103,6 +120,9 @@ FIXED_RANGES: dict[Any, tuple[float, float]] = {
     aten._softmax.default: (0.0, 255 / 256),
     aten.tanh.default: (-1.0, 127 / 128),
 }
+
+# The same of kernels with 16 bits, whose steps are 1/32768.
+FIXED_END_INT16 = 32767 / 32768
 
 SOFTMAX: frozenset[Any] = frozenset({aten.softmax.int, aten._softmax.default})
 
@@ -167,6 +187,22 @@ def is_quantizable(node: fx.Node) -> bool:
 def is_product(node: fx.Node) -> bool:
     """Say whether a node multiplies and sums: where the time of a network goes."""
     return node.target in WEIGHTED or node.target in MATRIX_PRODUCTS
+
+
+def has_int16_kernel(node: fx.Node) -> bool:
+    """Say whether TFLite computes a quantizable node in 16 bits, not in 8 alone.
+
+    Found by conversion: the converter refuses the operators of ``WITHOUT_INT16`` in 16 bits, the
+    padding of a pool, and constants in arithmetic.
+    """
+    if node.target in WITHOUT_INT16:
+        return False
+    if node.target in (aten.max_pool1d.default, aten.max_pool2d.default):
+        padding: Any = node.args[3] if len(node.args) > 3 else 0
+        return not any(padding) if isinstance(padding, (list, tuple)) else not padding
+    if node.target in ARITHMETIC or node.target in MATRIX_PRODUCTS:
+        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args[:2])
+    return True
 
 
 def groups_of(node: fx.Node) -> int:

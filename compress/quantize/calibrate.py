@@ -12,6 +12,7 @@ from edgedl.compress.graph.operators import (
     CONCAT,
     ELEMENTWISE,
     EMBEDDING,
+    FIXED_END_INT16,
     FIXED_RANGES,
     MASKING,
     MATRIX_PRODUCTS,
@@ -19,9 +20,15 @@ from edgedl.compress.graph.operators import (
     WEIGHTED,
     moves_values,
 )
-from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.affine import grid_of
 from edgedl.compress.quantize.clipping import WeightObserver, least_error_amax
-from edgedl.compress.quantize.encodings import WEIGHT_BITS, WEIGHT_QMAX, Encodings, Range
+from edgedl.compress.quantize.encodings import (
+    WEIGHT_BITS,
+    WEIGHT_QMAX,
+    Encodings,
+    QuantizedPrecision,
+    Range,
+)
 from edgedl.compress.quantize.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.quantize.placement import fused_activation
 from edgedl.runtime.errors import BadInputError
@@ -44,6 +51,7 @@ def calibrate(
     percentile: float = PERCENTILE,
     weight_observer: WeightObserver = "minmax",
     weight_bits: int = WEIGHT_BITS,
+    precision: QuantizedPrecision = "int8",
 ) -> Encodings:
     """Return the table of a canonical float graph.
 
@@ -55,25 +63,36 @@ def calibrate(
         percentile: setting of that observer.
         weight_observer: how the range of a weight's channel is chosen.
         weight_bits: of every weight's integers.
+        precision: of the files that are made of the table.
 
     Raises:
         BadInputError: there are no samples, or a tensor is not finite on one of them.
     """
+    table = Encodings({}, {}, weight_bits=weight_bits, precision=precision)
+    bits = table.activation_bits
     histograms = observe(graph, batches)
     inputs = {n.name for n in graph.graph.nodes if n.op == "placeholder"}
     activations = {
-        name: histogram.range("minmax" if name in inputs else observer, percentile)
+        name: histogram.range("minmax" if name in inputs else observer, percentile, bits)
         for name, histogram in histograms.items()
     }
     for node in graph.graph.nodes:
         if node.target in FIXED_RANGES and node.name in activations:
-            activations[node.name] = Range(*FIXED_RANGES[node.target])
+            activations[node.name] = fixed_range(node, bits)
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
         activations[constant.name] = Range(float(values.min()), float(values.max()))
     share_encodings(graph.graph, activations)
-    table = Encodings(activations, {}, weight_bits=weight_bits)
+    table = replace(table, activations=activations)
     return replace(table, weights=weight_ranges(graph, table, weight_observer))
+
+
+def fixed_range(node: fx.Node, bits: int) -> Range:
+    """Return the range of an operator whose integer kernels have one grid for their output."""
+    lo, hi = FIXED_RANGES[node.target]
+    if bits == 16:
+        return Range(-FIXED_END_INT16 if lo < 0 else 0.0, FIXED_END_INT16)
+    return Range(lo, hi)
 
 
 def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
@@ -174,7 +193,7 @@ def weight_ranges(
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
         if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
             bias = get_tensor(graph, str(node.args[2].target))
-            input_scale = affine_for(activations[node.args[0].name], "tflite").scale
+            input_scale = grid_of(table, node.args[0].name, "tflite").scale
             amax = torch.maximum(amax, smallest_amax(bias, input_scale, qmax))
         ranges[path] = torch.maximum(amax, ranges.get(path, amax))
     return ranges

@@ -16,12 +16,13 @@ from edgedl.compress.graph.edit import (
     set_tensor,
 )
 from edgedl.compress.graph.operators import WEIGHTED
-from edgedl.compress.quantize.affine import Affine, affine_for
+from edgedl.compress.quantize.affine import Affine, grid_of
 from edgedl.compress.quantize.encodings import (
     Encodings,
     quantize_weight,
     weight_scales,
 )
+from edgedl.compress.quantize.float8 import emit_float8
 from edgedl.compress.quantize.placement import place, quantized_nodes
 from edgedl.compress.target import Target, describe_target
 
@@ -32,16 +33,19 @@ _INT32_MAX = 2**31
 def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.GraphModule:
     """Return a copy of a canonical float graph, quantized as ``target`` wants it.
 
-    Activations get per-tensor encodings, weights symmetric per-channel int8. For ONNX Runtime and
-    TFLite biases are rounded to the int32 grid (input scale times weight scale) that both
-    compute on, so that torch gives the same integers; TensorRT keeps float biases.
+    Activations get per-tensor encodings, weights symmetric per-channel int8; ``emit_float8`` writes
+    tables of 8-bit floats. For ONNX Runtime and TFLite biases are rounded to the int32 grid (input
+    scale times weight scale) that both compute on, so that torch gives the same integers; TensorRT
+    keeps float biases.
     """
+    if encodings.precision == "fp8":
+        return emit_float8(graph, encodings, target)
     emitted = copy_graph(graph)
     chosen = quantized_nodes(emitted.graph, encodings)
     placement = place(emitted.graph, encodings, target)
     qmax = encodings.weight_qmax
     for node, users in placement.items():
-        affine = affine_for(encodings.activations[node.name], target)
+        affine = grid_of(encodings, node.name, target)
         pair = _insert_pair(emitted, node, node.next, affine, target)
         for user in users:
             user.replace_input_with(node, pair)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 WEIGHT_BITS = 8
 WEIGHT_QMAX = 127
+
+# What the files of a table hold: int8; int8 weights with int16 activations; E4M3 floats.
+QuantizedPrecision = Literal["int8", "int8_int16", "fp8"]
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -36,6 +40,7 @@ class Encodings:
         float_results: names of the int8 products whose results are not rounded where the runtime
             can give floats.
         weight_bits: of every weight's integers; they are stored in 8 all the same.
+        precision: of the files.
     """
 
     activations: dict[str, Range]
@@ -43,11 +48,17 @@ class Encodings:
     float_nodes: frozenset[str] = frozenset()
     float_results: frozenset[str] = frozenset()
     weight_bits: int = WEIGHT_BITS
+    precision: QuantizedPrecision = "int8"
 
     @property
     def weight_qmax(self) -> int:
         """Return the largest integer of a weight; the smallest is its negative."""
         return int(2 ** (self.weight_bits - 1)) - 1
+
+    @property
+    def activation_bits(self) -> int:
+        """Return the bits of every quantized activation."""
+        return 16 if self.precision == "int8_int16" else 8
 
     def to_json(self) -> bytes:
         """Return the table as indented JSON, for the bundle."""
@@ -57,6 +68,7 @@ class Encodings:
             "float": sorted(self.float_nodes),
             "float_results": sorted(self.float_results),
             "weight_bits": self.weight_bits,
+            "precision": self.precision,
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
 

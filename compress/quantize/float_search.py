@@ -85,7 +85,7 @@ class FloatSearch:
             BadInputError: the state is not quantized, or there are no calibration samples.
         """
         self._state, self._constraints, self._timer = state, constraints, timer
-        self._network = quantized_by(state, "mix_precision")
+        self._network = quantized_by(state, "mix_precision", ("int8",))
         self._parts = measure_noise_terms(
             state.graph,
             self._network,

@@ -60,7 +60,7 @@ class FileTimer:
             BadInputError: the state is not quantized.
             BackendUnavailableError: the runtime is not installed.
         """
-        quantized_by(state, "layer_cost")
+        quantized_by(state, "layer_cost", ("int8",))
         self._state, self._runtime = state, runtime
         self._protocol = protocol or Protocol()
         self._backend = open_backend(runtime)

@@ -61,13 +61,31 @@ def correct_layers(
     """
     simulation = Simulation(graph, encodings)
     found = _walk(simulation, [tuple(batch) for batch in batches], correct)
+    ranges = {n: encodings.weights[str(n.args[1].target)] for n in found}  # type: ignore[union-attr]
+    return replace_parameters(graph, encodings, found, ranges)
+
+
+def replace_parameters(
+    graph: fx.GraphModule,
+    encodings: Encodings,
+    found: dict[fx.Node, tuple[Tensor, Tensor | None]],
+    ranges: dict[fx.Node, Tensor],
+) -> QuantizedNetwork:
+    """Return a copy of a graph with other weights and biases, and the table with their ranges.
+
+    Args:
+        graph: canonical float graph; stays as it is.
+        encodings: its table.
+        found: layer -> its weight, and its bias if it has one.
+        ranges: layer -> largest magnitude of each channel of that weight, float32 [C_out].
+    """
     corrected = copy_graph(graph)
     weights = dict(encodings.weights)
     nodes = {node.name: node for node in corrected.graph.nodes}
     for original, (weight, bias) in found.items():
         node = nodes[original.name]
         path = f"{node.name}_corrected_weight"
-        weights[path] = encodings.weights[str(original.args[1].target)]  # type: ignore[union-attr]
+        weights[path] = ranges[original]
         node.update_arg(1, insert_constant(corrected, node, path, weight))
         if bias is not None:
             constant = insert_constant(corrected, node, f"{node.name}_corrected_bias", bias)

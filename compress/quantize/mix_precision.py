@@ -60,7 +60,7 @@ class MixPrecision(
             BackendUnavailableError: the runtime to time on is not installed.
             ExportError: its int8 file cannot be made.
         """
-        quantized = quantized_by(state, "mix_precision")
+        quantized = quantized_by(state, "mix_precision", ("int8",))
         constraints = Constraints(
             DamageBudget(self.min_sqnr_db, self.max_loss),
             self.max_slowdown,

@@ -66,7 +66,7 @@ class Histogram:
             bins = torch.mul(part, 1 / self._width).floor_().to(torch.int16).add_(BINS // 2)
             self.counts += torch.bincount(bins, minlength=BINS)
 
-    def range(self, observer: Observer, percentile: float = PERCENTILE) -> Range:
+    def range(self, observer: Observer, percentile: float = PERCENTILE, bits: int = 8) -> Range:
         """Return the range that an observer chooses.
 
         "minmax": all that was seen. "moving_average": an exponential average of every batch's
@@ -76,6 +76,7 @@ class Histogram:
         Args:
             observer: how to choose.
             percentile: share of values inside the range, in percent; for that observer alone.
+            bits: of the integers that shall cover the range.
 
         Raises:
             ValueError: when nothing was seen.
@@ -92,7 +93,9 @@ class Histogram:
         seen = Distribution(self.counts, -self.span, self._width, self.lo, self.hi)
         if observer == "percentile":
             return inner_mass(seen, percentile)
-        return least_squares(seen) if observer == "mse" else least_divergence(seen)
+        if observer == "mse":
+            return least_squares(seen, bits)
+        return least_divergence(seen, bits)
 
     def _smooth(self, lo: float, hi: float) -> None:
         old_lo, old_hi = self.smoothed or (lo, hi)

@@ -16,7 +16,7 @@ from edgedl.compress.graph.operators import (
     is_quantizable,
     moves_values,
 )
-from edgedl.compress.quantize.affine import affine_for
+from edgedl.compress.quantize.affine import grid_of
 from edgedl.compress.quantize.encodings import Encodings
 from edgedl.compress.target import Target, describe_target
 
@@ -126,7 +126,7 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     if describe_target(target).folds_activations == "always":
         return True
     lo, hi = activation_bounds(activation)
-    affine = affine_for(encodings.activations[activation.name], target)
+    affine = grid_of(encodings, activation.name, target)
     ends = affine.dequantize(np.array([affine.qmin, affine.qmax]))
     # ONNX Runtime's own tolerance in this comparison.
     slack = float(np.finfo(np.float32).eps)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edgedl.compress.quantize.encodings import Range
 
-LEVELS = 255
+LEVELS = {8: 255, 16: 65535}
 # Candidate ends, as shares of the observed end: 0.3 to 1.0 in steps of 0.01.
 SHRINK = torch.linspace(0.3, 1.0, 71).tolist()
 # Stands for a probability of zero where a logarithm is taken of it.
@@ -54,15 +54,16 @@ class Distribution:
         return Range(lo, hi)
 
 
-def least_squares(seen: Distribution) -> Range:
-    """Return the range of least mean squared error of 256 levels."""
+def least_squares(seen: Distribution, bits: int = 8) -> Range:
+    """Return the range of least mean squared error of integers of 8 or 16 bits."""
+    levels = LEVELS[bits]
     used = seen.counts > 0
     centers = seen.centers()[used]
     shares = seen.counts[used] / seen.counts.sum()
 
     def error(lo: float, hi: float) -> float:
-        step = (hi - lo) / LEVELS
-        quantized = torch.clamp(torch.round((centers - lo) / step), 0, LEVELS) * step + lo
+        step = (hi - lo) / levels
+        quantized = torch.clamp(torch.round((centers - lo) / step), 0, levels) * step + lo
         return float((shares * (quantized - centers) ** 2).sum())
 
     return seen.search(error)
@@ -93,12 +94,12 @@ def _position(counts: Tensor, mass: float) -> float:
     return index + 1 - float((cumulated[index] - mass) / counts[index])
 
 
-def least_divergence(seen: Distribution) -> Range:
-    """Return the range whose 256 levels lose least information, by relative entropy.
+def least_divergence(seen: Distribution, bits: int = 8) -> Range:
+    """Return the range whose levels (256 of 8 bits) lose least information, by relative entropy.
 
     For a candidate range, P is the histogram inside it with what lies beyond an end added to the
-    last bin of that end. Q is the histogram inside it (without that) in 256 levels: the bins whose
-    centers fall into one level share their sum evenly, empty bins stay empty. The cost is
+    last bin of that end. Q is the histogram inside it (without that) in those levels: the bins
+    whose centers fall into one level share their sum evenly, empty bins stay empty. The cost is
     KL(P || Q) of both normed to 1. Unlike TensorRT's search over one threshold of magnitudes, each
     end is searched by itself, so that asymmetric ranges stay so. The bin that starts at zero gets
     its larger neighbour's count if it has more: zero is on every grid, so that the many exact
@@ -108,6 +109,7 @@ def least_divergence(seen: Distribution) -> Range:
     al., "Integer quantization for deep learning inference: principles and empirical evaluation",
     2020, the authors' pytorch-quantization.
     """
+    levels = LEVELS[bits]
     counts = seen.counts.clone()
     zero = round(-seen.start / seen.width)
     if 0 < zero < len(counts) - 1:
@@ -123,17 +125,17 @@ def least_divergence(seen: Distribution) -> Range:
         p = inside.clone()
         p[0] += counts[:first].sum()
         p[-1] += counts[last:].sum()
-        level = ((centers[first:last] - lo) / (hi - lo) * (LEVELS + 1)).long().clamp(0, LEVELS)
-        return _relative_entropy(p, _in_levels(inside, level))
+        level = ((centers[first:last] - lo) / (hi - lo) * (levels + 1)).long().clamp(0, levels)
+        return _relative_entropy(p, _in_levels(inside, level, levels + 1))
 
     return seen.search(divergence)
 
 
-def _in_levels(counts: Tensor, level: Tensor) -> Tensor:
+def _in_levels(counts: Tensor, level: Tensor, levels: int) -> Tensor:
     """Return counts with each level's sum shared evenly by its bins that are not empty."""
     used = (counts > 0).double()
-    sums = torch.zeros(LEVELS + 1, dtype=torch.float64).index_add_(0, level, counts)
-    bins = torch.zeros(LEVELS + 1, dtype=torch.float64).index_add_(0, level, used)
+    sums = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, counts)
+    bins = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, used)
     return (sums / bins.clamp(min=1))[level] * used
 
 

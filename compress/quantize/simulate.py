@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators import WEIGHTED
-from edgedl.compress.quantize.affine import Affine, affine_for
+from edgedl.compress.quantize.affine import Affine, grid_of
 from edgedl.compress.quantize.encodings import (
     Encodings,
     per_channel,
@@ -42,9 +42,7 @@ class Simulation:
         self._encodings, self._target = encodings, target
         chosen = quantized_nodes(graph.graph, encodings)
         self._placement = place(graph.graph, encodings, target)
-        self._affines = {
-            node: affine_for(encodings.activations[node.name], target) for node in self._placement
-        }
+        self._affines = {n: grid_of(encodings, n.name, target) for n in self._placement}
         self._rounds_bias = describe_target(target).integer_biases
         self.weighted = [n for n in graph.graph.nodes if n.target in WEIGHTED and n in chosen]
         self.weight_qmax = encodings.weight_qmax
@@ -93,8 +91,7 @@ class Simulation:
         chosen = quantized_nodes(self.graph.graph, other._encodings)
         other._placement = place(self.graph.graph, other._encodings, self._target)
         other._affines = {
-            node: affine_for(self._encodings.activations[node.name], self._target)
-            for node in other._placement
+            n: grid_of(self._encodings, n.name, self._target) for n in other._placement
         }
         other.weighted = [node for node in self.weighted if node in chosen]
         other.scales = {node: self.scales[node] for node in other.weighted}

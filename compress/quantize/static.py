@@ -1,19 +1,25 @@
 """The stage that quantizes weights and activations to int8 after training."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
 import torch
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, fx
 
 from edgedl.compress.graph.layers import find_layers
-from edgedl.compress.graph.operators import is_product, is_quantizable, moves_values
+from edgedl.compress.graph.operators import (
+    has_int16_kernel,
+    is_product,
+    is_quantizable,
+    moves_values,
+)
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.clipping import WeightObserver
+from edgedl.compress.quantize.encodings import QuantizedPrecision
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.observers import PERCENTILE, Observer
 from edgedl.compress.quantize.placement import results_read_as_floats
@@ -30,7 +36,7 @@ class QuantizeStatic(
     tag_field="stage",
     tag="quantize_static",
 ):
-    """Post-training static quantization: int8 per-channel weights, int8 activations.
+    """Post-training static quantization: int8 per-channel weights, int8 or int16 activations.
 
     Attributes:
         samples: calibration samples; memory does not grow with them.
@@ -45,6 +51,8 @@ class QuantizeStatic(
             transformers, whose sums have outliers that leave no integers for the rest.
         weight_bits: of the weights' integers; below 8 they are stored in 8 all the same. 7 is for
             CPUs without VNNI.
+        activation_bits: of the activations' integers. With 16 there are files for TFLite alone,
+            and operators that it has no 16-bit kernel for stay float32.
     """
 
     samples: Annotated[int, Meta(ge=1)] = 512
@@ -55,6 +63,7 @@ class QuantizeStatic(
     weight_observer: WeightObserver = "minmax"
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] = MAX_WEIGHT_BITS
     scope: Literal["every_operator", "products"] = "every_operator"
+    activation_bits: Literal[8, 16] = 8
 
     def apply(self, state: ModelState) -> ModelState:
         """Fill the encodings table from the calibration split.
@@ -63,10 +72,11 @@ class QuantizeStatic(
             BadInputError: calibration data is missing or not finite, or a name in ``keep_float``
                 matches no layer.
         """
-        layers = [n for n in state.graph.graph.nodes if is_quantizable(n) and not moves_values(n)]
-        kept = find_layers(layers, self.keep_float)
+        precision: QuantizedPrecision = "int8" if self.activation_bits == 8 else "int8_int16"
+        kept = kept_float(state.graph, self.keep_float, precision)
         if self.scope == "products":
-            kept |= {n for n in layers if not is_product(n)}
+            operators = [n for n in state.graph.graph.nodes if is_quantizable(n)]
+            kept |= {n.name for n in operators if not is_product(n) and not moves_values(n)}
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         table = calibrate(
             state.graph,
@@ -75,14 +85,30 @@ class QuantizeStatic(
             self.percentile,
             self.weight_observer,
             self.weight_bits,
+            precision,
         )
-        encodings = replace(table, float_nodes=frozenset(n.name for n in kept))
+        encodings = replace(table, float_nodes=kept)
         if self.scope == "products":
             unrounded = results_read_as_floats(state.graph.graph, encodings)
             encodings = replace(encodings, float_results=frozenset(n.name for n in unrounded))
         entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))
         quantized = QuantizedNetwork(state.graph, encodings)
         return replace(state, quantized=quantized, history=(*state.history, entry))
+
+
+def kept_float(
+    graph: fx.GraphModule, patterns: Sequence[str], precision: QuantizedPrecision
+) -> frozenset[str]:
+    """Return the names of the operators that stay float: those named, and those without a kernel.
+
+    Raises:
+        BadInputError: a pattern matches no layer.
+    """
+    able = [n for n in graph.graph.nodes if is_quantizable(n)]
+    kept = find_layers([n for n in able if not moves_values(n)], patterns)
+    if precision == "int8_int16":
+        kept |= {n for n in able if not has_int16_kernel(n)}
+    return frozenset(n.name for n in kept)
 
 
 def calibration_inputs(task: Task, samples: int, batch_size: int) -> Iterator[tuple[Tensor, ...]]:

@@ -65,7 +65,7 @@ class TrainQuantized(
                 the labels have no known loss, or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
-        start = quantized_by(state, "train_quantized")
+        start = quantized_by(state, "train_quantized", ("int8",))
         network = TrainableNetwork(start, self.learn)
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)

@@ -47,7 +47,7 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return answer
 
-    for name in ("to_onnx", "to_tflite", "to_float16_weights"):
+    for name in ("to_onnx", "to_tflite", "to_tflite_int16", "to_float16_weights"):
         monkeypatch.setattr(artifacts, name, convert(name))
     for name in ("describe_onnx", "describe_tflite"):
         monkeypatch.setattr(artifacts, name, lambda content: SPECS)
@@ -67,7 +67,8 @@ def test_the_plan_starts_with_the_reference(int8_state: ModelState) -> None:
         *(
             (target, precision)
             for target in ("tflite", "tensorrt")
-            for precision in ("float32", "float16", "int8")
+            for precision in ("float32", "float16", "bfloat16", "int8")
+            if (target, precision) != ("tflite", "bfloat16")
         ),
     ]
     assert ArtifactBuilder(int8_state).plan(("ort",)) == [
@@ -93,11 +94,27 @@ def test_every_planned_artifact_is_announced_and_made(
     ]
     assert heard == names
     assert [i.artifact.name for i in items] == names
-    # Files that two artifacts share are converted once: 2 float and 2 int8 ONNX files.
-    assert sorted(converters) == ["to_float16_weights", *["to_onnx"] * 4, *["to_tflite"] * 2]
+    # Files that two artifacts share are converted once: 3 float and 2 int8 ONNX files.
+    assert sorted(converters) == ["to_float16_weights", *["to_onnx"] * 5, *["to_tflite"] * 2]
     paths = {i.artifact.name: i.artifact.path for i in items}
     assert paths["ort-float16"] == paths["tensorrt-float16"] == "float16.onnx"
-    assert len(set(paths.values())) == 7
+    assert len(set(paths.values())) == 8
+
+
+def test_sixteen_bits_are_for_tflite_alone(float_state: ModelState, converters: list[str]) -> None:
+    state = QuantizeStatic(samples=16, activation_bits=16).apply(float_state)
+    items = build(state, "ort", "ort_avx2", "tflite", "tensorrt")
+    refused = {name: i.reason for name, i in items.items() if isinstance(i, Refusal)}
+    runtimes = {"ort": "ONNX Runtime", "ort_avx2": "ONNX Runtime", "tensorrt": "TensorRT"}
+    assert refused == {
+        f"{target}-int8_int16": f"{name} has no kernels with 16-bit activations"
+        for target, name in runtimes.items()
+    }
+    made = items["tflite-int8_int16"]
+    assert isinstance(made, BuiltArtifact)
+    assert made.artifact.path == "int8_int16.tflite"
+    assert made.content == b"to_tflite_int16"
+    assert not any(name.endswith("-int8") for name in items)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +137,7 @@ def test_a_refusal_costs_only_what_needed_that_converter(
     refusals = {name: i for name, i in items.items() if isinstance(i, Refusal)}
     assert set(refusals) == lost
     assert {r.reason for r in refusals.values()} == {"no such operator"}
-    assert len(items) == 9
+    assert len(items) == 10
 
 
 def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
@@ -130,7 +147,7 @@ def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
     monkeypatch.setattr(artifacts, "check_tensorrt", lambda _: verdict)
     items = build(int8_state, "ort", "tensorrt")
     refused = [i for i in items.values() if isinstance(i, Refusal)]
-    assert [r.name.split("-")[0] for r in refused] == ["tensorrt"] * 3
+    assert [r.name.split("-")[0] for r in refused] == ["tensorrt"] * 4
     assert all("refused (no kernel) by the builder" in r.reason for r in refused)
 
 

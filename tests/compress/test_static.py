@@ -50,6 +50,7 @@ def test_the_stage_adds_the_table_and_its_settings(float_state: ModelState) -> N
         "weight_observer": "minmax",
         "weight_bits": 8,
         "scope": "every_operator",
+        "activation_bits": 8,
     }
     assert float_state.quantized is None
     assert float_state.history == ()

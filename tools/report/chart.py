@@ -16,7 +16,10 @@ COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
 MARKERS = {
     "float32": "o",
     "float16": "s",
+    "bfloat16": "p",
     "int8": "D",
+    "int8_int16": "<",
+    "fp8": ">",
     "dynamic_int8": "d",
     "int8_weights": "^",
     "int4_weights": "v",
