@@ -1,17 +1,13 @@
 """Turn a model state into the files each runtime loads."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-import torch
 from torch import fx
 
-from edgedl.compress.evaluate import as_tuple, without_onednn
 from edgedl.compress.export.dynamic import dynamic_onnx, dynamic_tflite
-from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.float16 import to_bfloat16, to_float16
 from edgedl.compress.export.onnx import (
     BFLOAT16_OPSET,
@@ -26,35 +22,13 @@ from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, t
 from edgedl.compress.export.tflite_int16 import to_tflite_int16
 from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
 from edgedl.compress.export.weights_tflite import weights_for_tflite
-from edgedl.compress.graph.edit import output_nodes
-from edgedl.compress.graph.operators import RECURRENT
-from edgedl.compress.quantize.affine import grid_of
 from edgedl.compress.quantize.emit import emit
-from edgedl.compress.quantize.placement import float_islands, quantized_nodes
-from edgedl.compress.stage import INTEGERS, ModelState
+from edgedl.compress.quantize.placement import float_islands
+from edgedl.compress.stage import ModelState
 from edgedl.compress.target import Target, describe_target
-from edgedl.runtime.backend import Array
+from edgedl.compress.tolerance import allowed_difference
 from edgedl.runtime.manifest import Artifact, Precision
-from edgedl.runtime.runner import Floats
 
-# How far a runtime may be from the torch graph: steps of an int8 output, or a share of the
-# largest float output.
-INT8_TOLERANCE_LSB = 3.0
-# Those of 16 bits are 256 times finer, and kernels look functions up in tables of 512 entries.
-INT16_TOLERANCE_LSB = 64.0
-# In deep networks one flipped rounding flips others behind it. How far that carries is measured: by
-# the difference between two orders of summation in torch, times this.
-ROUNDING_NOISE_FACTOR = 2.0
-ROUNDING_NOISE_SAMPLES = 32
-FLOAT_TOLERANCE: dict[Precision, float] = {
-    "float32": 1e-3,
-    "float16": 2e-2,
-    "bfloat16": 1.6e-1,
-    "fp8": 1e-1,
-    "dynamic_int8": 1e-1,
-    "int8_weights": 1e-3,
-    "int4_weights": 1e-3,
-}
 WEIGHT_PRECISIONS: dict[int, Precision] = {4: "int4_weights", 8: "int8_weights"}
 
 
@@ -144,7 +118,7 @@ class ArtifactBuilder:
             check = verdict.describe()
             if not verdict.accepted:
                 raise ExportError(check)
-        tolerance = self._tolerance(name, graph, target, precision)
+        tolerance = allowed_difference(self._state, graph, target, precision)
         artifact = Artifact(name, runtime, precision, path, inputs, outputs, tolerance, check=check)
         return BuiltArtifact(artifact, content, graph)
 
@@ -207,33 +181,6 @@ class ArtifactBuilder:
         content = self._to_onnx(network.graph)
         return f"{precision}.{target}.onnx", weights_for_ort(content, network.weights)
 
-    def _tolerance(
-        self, name: str, graph: fx.GraphModule, target: Target, precision: Precision
-    ) -> float:
-        """Return how far a runtime's outputs may be from the torch graph's.
-
-        Raises:
-            ExportError: the graph's outputs are not finite on the example inputs, or torch cannot
-                compute them, so that there is nothing to compare with.
-        """
-        try:
-            expected = run_graph(graph, tuple(x.numpy() for x in self._inputs))
-        except NotImplementedError as error:
-            raise ExportError(
-                f"torch cannot compute the {precision} network here: {first_line(error)}"
-            ) from error
-        if not all(np.isfinite(y).all() for y in expected):
-            raise ExportError(f"{name} computes values that are not finite")
-        steps = output_steps(self._state, target) if precision in INTEGERS else None
-        if steps:
-            task = self._state.subject.task
-            inputs = next(iter(task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
-            noise = ROUNDING_NOISE_FACTOR * rounding_noise(graph, inputs)
-            allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
-            return max(allowed * max(steps), noise)
-        largest = max(float(np.abs(y).max()) for y in expected)
-        return FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
-
     def _to_onnx(self, graph: fx.GraphModule, opset: int = OPSET) -> bytes:
         return to_onnx(graph, self._inputs, self._state.subject.free_axes, opset)
 
@@ -274,38 +221,3 @@ def has_float_islands(state: ModelState) -> bool:
         return False
     graph, encodings = state.quantized.graph.graph, state.quantized.encodings
     return bool(float_islands(graph, encodings))
-
-
-def output_steps(state: ModelState, target: Target) -> list[float]:
-    """Return the quantization steps of the quantized outputs of a model state."""
-    if state.quantized is None:
-        return []
-    graph, encodings = state.quantized.graph, state.quantized.encodings
-    chosen = quantized_nodes(graph.graph, encodings)
-    outputs = [n.name for n in output_nodes(graph) if n in chosen]
-    return [grid_of(encodings, name, target).scale for name in outputs]
-
-
-def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:
-    """Return the largest difference in any output between two orders of summation in torch.
-
-    Both are right to float32's last digits; what they disagree on are roundings of a quantized
-    graph that fall the other way, and what follows from them.
-    """
-    usual = run_graph(graph, inputs)
-    with without_onednn():
-        other = run_graph(graph, inputs)
-    return max(float(np.abs(a - b).max()) for a, b in zip(usual, other, strict=True))
-
-
-def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats, ...]:
-    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays.
-
-    oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
-    """
-    recurrent = any(node.target in RECURRENT for node in graph.graph.nodes)
-    half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
-    kernels = without_onednn() if half else nullcontext()
-    with torch.no_grad(), kernels:
-        outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))
-    return tuple(y.float().numpy() for y in outputs)

@@ -1,12 +1,15 @@
 """Facts about a torch module: its score on a task, its parameters, its arithmetic."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgedl.compress.graph.operators import RECURRENT
+from edgedl.runtime.backend import Array
+from edgedl.runtime.runner import Floats
 from edgedl.runtime.task import Scores, Task
 
 EVALUATION_BATCH = 250
@@ -48,3 +51,16 @@ def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
     with without_onednn(), FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*example_inputs)
     return int(counter.get_total_flops()) // 2
+
+
+def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats, ...]:
+    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays.
+
+    oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
+    """
+    recurrent = any(node.target in RECURRENT for node in graph.graph.nodes)
+    half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
+    kernels = without_onednn() if half else nullcontext()
+    with torch.no_grad(), kernels:
+        outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))
+    return tuple(y.float().numpy() for y in outputs)

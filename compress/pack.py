@@ -11,9 +11,10 @@ import torch
 from torch import fx
 
 import edgedl
-from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal, run_graph
+from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.between_runtimes import measure_between
 from edgedl.compress.default_recipe import default_recipe
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes

@@ -83,7 +83,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             continue
         if describe_target(target).pairs == "layer_inputs":
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
-        elif node not in chosen or _gives_floats(node, encodings, target):
+        elif node not in chosen or gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
             users = set() if _fuses(node, chosen, encodings, target) else set(node.users)
@@ -140,7 +140,8 @@ def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node
     return {n for n in products if not any(user in chosen for user in n.users)}
 
 
-def _gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
+def gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
+    """Say whether a target's kernel leaves an int8 operator's result in float."""
     return node.name in encodings.float_results and describe_target(target).float_results
 
 

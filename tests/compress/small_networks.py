@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgedl.compress.artifacts import run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.onnx import protect_float_layers, to_onnx
 from edgedl.compress.export.tflite import to_tflite
 from edgedl.compress.graph.edit import output_nodes

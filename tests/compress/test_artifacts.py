@@ -9,15 +9,8 @@ from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
 from edgedl.compress import artifacts
-from edgedl.compress.artifacts import (
-    INT8_TOLERANCE_LSB,
-    ArtifactBuilder,
-    BuiltArtifact,
-    Refusal,
-    output_steps,
-    rounding_noise,
-    run_graph,
-)
+from edgedl.compress.artifacts import INT8_TOLERANCE_LSB, ArtifactBuilder, BuiltArtifact, Refusal
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tensorrt import Verdict
 from edgedl.compress.graph.trace import trace
@@ -26,6 +19,7 @@ from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
+from edgedl.compress.tolerance import output_steps, rounding_noise
 from edgedl.runtime.manifest import TensorSpec
 
 SPECS = ((TensorSpec("x", (None, 3, 12, 12), "float32"),), (TensorSpec("y", (None, 4), "float32"),))

@@ -11,7 +11,7 @@ from file_readers import onnx_grids, onnx_operators, optimized_operators, run_on
 from small_networks import NETWORKS, Net, network, noise
 from torch import nn
 
-from edgedl.compress.artifacts import run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.onnx import OPSET, describe_onnx, to_onnx
 from edgedl.compress.graph.trace import trace

@@ -7,8 +7,7 @@ import torch
 from small_networks import NETWORKS, Net, network, noise
 from torch import nn
 
-from edgedl.compress.artifacts import run_graph
-from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.evaluate import as_tuple, run_graph
 from edgedl.compress.export.float16 import to_bfloat16, to_float16
 from edgedl.compress.export.onnx import BFLOAT16_OPSET, to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt

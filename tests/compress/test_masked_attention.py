@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts import ArtifactBuilder, run_graph
+from edgedl.compress.artifacts import ArtifactBuilder
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.graph.operators import EMBEDDING, aten, is_product
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.emit import emit

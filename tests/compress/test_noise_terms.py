@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edgedl.compress.artifacts import run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.graph.edit import copy_graph, set_tensor
 from edgedl.compress.quantize.damage import labelled_batches
 from edgedl.compress.quantize.damage_budget import DamageBudget

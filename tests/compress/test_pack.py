@@ -16,7 +16,8 @@ from tiny import CLASSES, make_net, make_subject
 from torch import Tensor, nn
 
 from edgedl.compress import pack
-from edgedl.compress.artifacts import ArtifactBuilder, run_graph
+from edgedl.compress.artifacts import ArtifactBuilder
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.pack import ENCODINGS, CompressedModel, compress, toolchain
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe import load_recipe

@@ -9,11 +9,13 @@ import torch
 from file_readers import TFLiteFile, run_onnx
 from tiny import make_net, make_task
 
-from edgedl.compress.artifacts import BuiltArtifact, output_steps, run_graph
+from edgedl.compress.artifacts import BuiltArtifact
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.pack import CompressedModel
 from edgedl.compress.parity import PARITY_SAMPLES, GraphOutputs, measure_parity
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.stage import ModelState
+from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.manifest import Parity
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.compress.artifacts import run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.quantize.damage import labelled_batches
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.sensitivity import Sensitivity, measure_sensitivity

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from small_networks import Net, network, noise
 from torch import Tensor, fx, nn
 
-from edgedl.compress.artifacts import run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.tflite import describe_tflite, to_tflite
 from edgedl.compress.export.tflite_int16 import to_tflite_int16, widen_biases
 from edgedl.compress.graph.trace import trace

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.compress.artifacts import output_steps, run_graph
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.integer_emulator import IntegerEmulator
 from edgedl.compress.layer_parity import LAYER_SAMPLES, certify_layers, single_samples
@@ -21,6 +21,7 @@ from edgedl.compress.pack import compress
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.stage import ModelState
+from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
 from edgedl.runtime.runner import Runner

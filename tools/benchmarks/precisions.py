@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgedl.compress.artifacts import ArtifactBuilder, run_graph
+from edgedl.compress.artifacts import ArtifactBuilder
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.float16 import to_bfloat16
 from edgedl.compress.export.tflite import describe_tflite
 from edgedl.compress.graph.trace import trace
