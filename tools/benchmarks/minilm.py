@@ -91,20 +91,26 @@ def make_subject(folder: Path) -> Subject:
     return Subject("minilm", net, ArrayTask("sentences", splits, "cosine", cosine))
 
 
+def subject() -> Subject:
+    """Return the subject for other commands: ``tools/benchmarks/minilm.py:subject``."""
+    with tempfile.TemporaryDirectory() as folder:
+        return make_subject(Path(folder))
+
+
 def main(recipes: Sequence[str]) -> None:
     """Print one table per recipe."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        subject = make_subject(folder)
+        encoder = make_subject(folder)
         for recipe in recipes:
             (folder / recipe).mkdir()
-            made = compress(subject, load_recipe(recipe), ("ort", "tflite"), folder / recipe)
+            made = compress(encoder, load_recipe(recipe), ("ort", "tflite"), folder / recipe)
             entries, missing = find_entries([made.bundle])
             outcome = bench(
-                subject.name,
+                encoder.name,
                 put_baseline_first(entries, "ort-float32"),
-                subject.task,
+                encoder.task,
                 BenchSettings(threads=(1,), cold_starts=0),
                 missing=missing,
             )

@@ -1,4 +1,4 @@
-"""ONNX Runtime int8 against float32 on a ResNet-18 at 224x224 (random weights: speed only).
+"""Static int8 against float32 on a ResNet-18 at 224x224 (random weights: speed only).
 
 Run as ``python -m edgedl.tools.benchmarks.resnet18``.
 """
@@ -42,7 +42,9 @@ def make_subject() -> Subject:
 def main() -> None:
     """Print the table; the scores on noise mean nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        made = compress(make_subject(), load_recipe("static_w8c_a8"), ("ort",), Path(folder))
+        made = compress(
+            make_subject(), load_recipe("static_w8c_a8"), ("ort", "tflite"), Path(folder)
+        )
         entries, missing = find_entries([made.bundle])
         outcome = bench(
             "resnet18-random",
