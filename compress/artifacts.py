@@ -22,11 +22,11 @@ from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, t
 from edgedl.compress.export.tflite_int16 import to_tflite_int16
 from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
 from edgedl.compress.export.weights_tflite import weights_for_tflite
+from edgedl.compress.parity.tolerance import allowed_difference
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands
 from edgedl.compress.stage import ModelState
 from edgedl.compress.target import Target, describe_target
-from edgedl.compress.tolerance import allowed_difference
 from edgedl.runtime.manifest import Artifact, Precision
 
 WEIGHT_PRECISIONS: dict[int, Precision] = {4: "int4_weights", 8: "int8_weights"}

@@ -12,15 +12,15 @@ from torch import fx
 
 import edgedl
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
-from edgedl.compress.between_runtimes import measure_between
 from edgedl.compress.default_recipe import default_recipe
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.layer_expectations import layer_vectors
-from edgedl.compress.parity import GraphOutputs, check_lengths, measure_parity
+from edgedl.compress.parity.between_runtimes import measure_between
+from edgedl.compress.parity.expectations import layer_vectors
+from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.quantize.check_calibration import calibration_warnings
 from edgedl.compress.recipe import Recipe, fit_weights, keep_float, load_recipe
 from edgedl.compress.stage import ModelState, Stage

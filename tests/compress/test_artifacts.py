@@ -14,12 +14,12 @@ from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tensorrt import Verdict
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.parity.tolerance import output_steps, rounding_noise
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
-from edgedl.compress.tolerance import output_steps, rounding_noise
 from edgedl.runtime.manifest import TensorSpec
 
 SPECS = ((TensorSpec("x", (None, 3, 12, 12), "float32"),), (TensorSpec("y", (None, 4), "float32"),))

@@ -12,7 +12,7 @@ from edgedl.compress.export.float16 import to_bfloat16, to_float16
 from edgedl.compress.export.onnx import BFLOAT16_OPSET, to_onnx
 from edgedl.compress.export.tensorrt import check_tensorrt
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity import _UnoptimizedOnnxRuntime
+from edgedl.compress.parity.outputs import _UnoptimizedOnnxRuntime
 from edgedl.runtime.errors import BackendUnavailableError
 
 

@@ -8,8 +8,8 @@ from small_networks import NETWORKS, network
 
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.operators import WEIGHTED
-from edgedl.compress.inner_tensors import GraphIntegers, file_tensors
-from edgedl.compress.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.inner_tensors import GraphIntegers, file_tensors
+from edgedl.compress.parity.integer_emulator import IntegerEmulator
 
 STEP = np.float32(0.05)
 

@@ -10,9 +10,9 @@ from test_parity import built, first_samples
 from tiny import CLASSES
 
 from edgedl.compress.export.onnx import describe_onnx
-from edgedl.compress.inner_tensors import GraphIntegers
-from edgedl.compress.layer_parity import certify_layers, layers_of, single_samples
 from edgedl.compress.pack import CompressedModel
+from edgedl.compress.parity.inner_tensors import GraphIntegers
+from edgedl.compress.parity.layers import certify_layers, layers_of, single_samples
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.layer_vectors import LAYER_VECTORS, check_layers
 from edgedl.runtime.manifest import Artifact, LayerParity
@@ -136,7 +136,7 @@ def test_vectors_are_small_and_those_of_the_graph(
 def test_a_runtime_that_shows_nothing_is_written_down(
     compressed: CompressedModel, int8_state: ModelState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgedl.compress.parity import GraphOutputs, measure_parity
+    from edgedl.compress.parity.outputs import GraphOutputs, measure_parity
     from edgedl.runtime.backends.ort import OnnxRuntimeBackend
     from edgedl.runtime.errors import BadInputError
 

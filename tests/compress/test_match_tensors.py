@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgedl.compress.inner_tensors import InnerTensor
-from edgedl.compress.match_tensors import match_tensors
+from edgedl.compress.parity.inner_tensors import InnerTensor
+from edgedl.compress.parity.match_tensors import match_tensors
 
 
 def integers(*shape: int, seed: int = 0) -> np.ndarray:

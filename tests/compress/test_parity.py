@@ -12,10 +12,10 @@ from tiny import make_net, make_task
 from edgedl.compress.artifacts import BuiltArtifact
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.pack import CompressedModel
-from edgedl.compress.parity import PARITY_SAMPLES, GraphOutputs, measure_parity
+from edgedl.compress.parity.outputs import PARITY_SAMPLES, GraphOutputs, measure_parity
+from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.stage import ModelState
-from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.manifest import Parity
 
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.integer_emulator import IntegerEmulator
-from edgedl.compress.layer_parity import LAYER_SAMPLES, certify_layers, single_samples
 from edgedl.compress.pack import compress
+from edgedl.compress.parity.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.layers import LAYER_SAMPLES, certify_layers, single_samples
+from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.stage import ModelState
-from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
 from edgedl.runtime.runner import Runner

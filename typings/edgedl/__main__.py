@@ -1,1 +1,5 @@
-../../src/edgedl/__main__.py
+"""Lets ``python -m edgedl`` stand in for the ``edgedl`` command."""
+
+from edgedl.tools.cli import main
+
+main()

@@ -13,9 +13,14 @@ from torch import fx
 
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.operators import FUSED_ACTIVATIONS
-from edgedl.compress.inner_tensors import Centred, GraphIntegers, file_tensors, quantize_nodes
-from edgedl.compress.integer_emulator import IntegerEmulator
-from edgedl.compress.match_tensors import Match, match_tensors
+from edgedl.compress.parity.inner_tensors import (
+    Centred,
+    GraphIntegers,
+    file_tensors,
+    quantize_nodes,
+)
+from edgedl.compress.parity.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.match_tensors import Match, match_tensors
 from edgedl.runtime.backend import Array, Session, open_backend
 from edgedl.runtime.manifest import Artifact, LayerCertificate, LayerParity
 from edgedl.runtime.runner import encode

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgedl.compress.artifacts import BuiltArtifact
-from edgedl.compress.inner_tensors import GraphIntegers
-from edgedl.compress.layer_parity import FileIntegers, single_samples
+from edgedl.compress.parity.inner_tensors import GraphIntegers
+from edgedl.compress.parity.layers import FileIntegers, single_samples
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.golden import golden_inputs

@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 
 from edgedl.compress.artifacts import BuiltArtifact
-from edgedl.compress.layer_parity import FileIntegers, compare_layers, layers_of, single_samples
-from edgedl.compress.parity import has_classes
+from edgedl.compress.parity.layers import FileIntegers, compare_layers, layers_of, single_samples
+from edgedl.compress.parity.outputs import has_classes
+from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.stage import ModelState
-from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.manifest import Artifact, RuntimeAgreement

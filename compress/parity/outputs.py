@@ -9,10 +9,10 @@ from edgedl.compress.artifacts import BuiltArtifact
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.graph.lengths import shortened
-from edgedl.compress.integer_emulator import IntegerEmulator
-from edgedl.compress.layer_parity import certify_layers, single_samples
+from edgedl.compress.parity.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.layers import certify_layers, single_samples
+from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.stage import INTEGERS, ModelState
-from edgedl.compress.tolerance import output_steps
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError

@@ -1,0 +1,1 @@
+"""Certificates: how each file differs from the torch graph it was made from."""
