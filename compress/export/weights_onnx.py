@@ -18,8 +18,6 @@ CHANNEL_BLOCK = 128
 # Inputs and outputs stay float32; another level would round them to int8 on the way.
 FLOAT32_ACCURACY = 1
 PRODUCTS = ("MatMul", "Gemm")
-# Operators that read a weight as it is in torch -> which of their inputs.
-AS_IT_IS = {"Conv": 1, "Gather": 0}
 
 
 def weights_for_ort(model: bytes, weights: Mapping[str, GroupedWeight]) -> bytes:
@@ -61,11 +59,12 @@ class _Rewriter:
         for node in list(self._graph.node):
             if node.op_type in PRODUCTS:
                 node = self._product(node)
-            elif node.op_type in AS_IT_IS:
-                position = AS_IT_IS[node.op_type]
-                found = self._find(node.input[position], turned=False)
+            elif node.op_type == "Gather":
+                node = self._lookup(node)
+            elif node.op_type == "Conv":
+                found = self._find(node.input[1], turned=False)
                 if found is not None:
-                    node.input[position] = self._dequantize(*found, turned=False)
+                    node.input[1] = self._dequantize(*found, turned=False)
             self._nodes.append(node)
         self._table.check_complete()
         del self._graph.node[:]
@@ -118,16 +117,11 @@ class _Rewriter:
         block = weight.group_size if weight.group_size in KERNEL_BLOCKS else CHANNEL_BLOCK
         outputs, inputs = weight.integers.shape
         blocks = -(-inputs // block)
-        padded = np.zeros((outputs, blocks * block), np.int8)
-        padded[:, :inputs] = weight.integers.numpy()
-        shifted = (padded.astype(np.int16) + 2 ** (weight.bits - 1)).astype(np.uint8)
-        content = np.frombuffer(pack_int4(shifted.view(np.int8)), np.uint8)
-        content = content if weight.bits == 4 else shifted
-        scales = np.repeat(weight.scales.numpy(), blocks // weight.scales.shape[1], axis=1)
+        content = _shifted_bytes(weight, blocks * block)
         shape = (outputs, blocks, block * weight.bits // 8)
         names = [
             self._store(f"{path}.{weight.bits}bit", content.reshape(shape)),
-            self._store(f"{path}.scales", scales),
+            self._store(f"{path}.scales", _scales_of_blocks(weight, blocks)),
         ]
         bias = ["", "", node.input[2]] if len(node.input) > 2 else []
         return helper.make_node(
@@ -141,6 +135,40 @@ class _Rewriter:
             bits=weight.bits,
             block_size=block,
             accuracy_level=FLOAT32_ACCURACY,
+        )
+
+    def _lookup(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Return what looks up rows of a table, the node itself if that stays float.
+
+        ONNX Runtime would dequantize the whole table for every sentence; its own operator does the
+        rows that are looked up.
+
+        Source: ONNX Runtime, "ContribOperators.md", GatherBlockQuantized.
+        """
+        found = self._find(node.input[0], turned=False)
+        if found is None:
+            return node
+        path, weight = found
+        width = weight.integers.shape[1]
+        fitting = [b for b in KERNEL_BLOCKS if weight.group_size % b == 0]
+        if not (self._kernels and fitting) or _attribute(node, "axis", 0) != 0:
+            node.input[0] = self._dequantize(path, weight, turned=False)
+            return node
+        block = fitting[-1]
+        names = [
+            self._store(f"{path}.{weight.bits}bit.rows", _shifted_bytes(weight, width)),
+            self._store(f"{path}.scales.rows", _scales_of_blocks(weight, width // block)),
+        ]
+        return helper.make_node(
+            "GatherBlockQuantized",
+            [names[0], node.input[1], names[1]],
+            list(node.output),
+            name=node.name,
+            domain=MICROSOFT,
+            bits=weight.bits,
+            block_size=block,
+            gather_axis=0,
+            quantize_axis=1,
         )
 
     def _dequantize(self, path: str, weight: GroupedWeight, turned: bool) -> str:
@@ -178,3 +206,22 @@ class _Rewriter:
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     found = next((a for a in node.attribute if a.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
+
+
+def _shifted_bytes(weight: GroupedWeight, width: int) -> npt.NDArray[np.uint8]:
+    """Return integers shifted by half their range, uint8 [C_out, bytes]; rows end in zeros."""
+    rows = len(weight.integers)
+    padded = np.zeros((rows, width), np.int8)
+    padded[:, : weight.integers.shape[1]] = weight.integers.numpy()
+    shifted = np.asarray(padded.astype(np.int16) + 2 ** (weight.bits - 1), np.uint8)
+    if weight.bits == 8:
+        return shifted
+    packed: npt.NDArray[np.uint8] = np.frombuffer(pack_int4(shifted.view(np.int8)), np.uint8)
+    return packed.reshape(rows, -1)
+
+
+def _scales_of_blocks(weight: GroupedWeight, blocks: int) -> npt.NDArray[np.float32]:
+    """Return the scale of every block, float32 [C_out, blocks]; a group may have several."""
+    scales: npt.NDArray[np.float32] = weight.scales.numpy()
+    repeated: npt.NDArray[np.float32] = np.repeat(scales, blocks // scales.shape[1], axis=1)
+    return repeated

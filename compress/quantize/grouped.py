@@ -48,7 +48,7 @@ class WeightOnlyNetwork:
     Attributes:
         graph: canonical float graph that computes with the dequantized weights.
         weights: path of a dequantized weight in the graph -> its integers.
-        bits: of the integers of linear layers, 4 or 8; the others have 8.
+        bits: of the integers, 4 or 8; those of convolutions have 8.
     """
 
     graph: fx.GraphModule

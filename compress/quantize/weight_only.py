@@ -16,7 +16,7 @@ from edgedl.compress.graph.edit import (
     is_constant,
 )
 from edgedl.compress.graph.layers import find_layers, layer_name
-from edgedl.compress.graph.operators import CONVOLUTIONS, aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, aten
 from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.grouped import (
     GroupedWeight,
@@ -34,9 +34,8 @@ from edgedl.runtime.manifest import HistoryEntry
 
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
-# Of convolutions and embeddings.
-OTHER_BITS = 8
-LINEAR, PRODUCT, EMBEDDING = aten.linear.default, aten.matmul.default, aten.embedding.default
+CONVOLUTION_BITS = 8
+LINEAR, PRODUCT = aten.linear.default, aten.matmul.default
 
 
 class QuantizeWeights(
@@ -48,12 +47,12 @@ class QuantizeWeights(
 ):
     """Weight-only quantization: integer weights, float32 activations and arithmetic.
 
-    Linear layers and matrix products with a constant are quantized group-wise. Convolutions and
-    embedding tables get 8 bits per output channel, whatever ``bits`` is: runtimes have no kernels
-    for them, they only get smaller. Everything is symmetric.
+    Linear layers, matrix products with a constant and tables of embeddings are quantized
+    group-wise. Convolutions get 8 bits per output channel, whatever ``bits`` is: runtimes have no
+    kernels for them, they only get smaller. Everything is symmetric.
 
     Attributes:
-        bits: of linear layers and products, 4 or 8.
+        bits: of linear layers, products and embeddings, 4 or 8.
         group_size: inputs that share a step: 32, 64, 128, or null for all of an output channel. A
             layer whose inputs it does not divide takes its half or quarter, not below 16, else one
             step per channel; the history names such layers.
@@ -122,10 +121,10 @@ class QuantizeWeights(
         if not readers:
             raise BadInputError("keep_float leaves quantize_weights no layer to quantize")
         weights = [_Weight.of(graph, nodes) for nodes in readers.values()]
-        if self.bits == 4 and not any(w.is_product for w in weights):
+        if self.bits == 4 and all(w.is_convolution for w in weights):
             raise BadInputError(
-                "4 bits are for linear layers, and there is none to quantize: "
-                "use bits: 8 for convolutions and embeddings"
+                "4 bits are for linear layers and embeddings, and there is none to quantize: "
+                "use bits: 8 for convolutions"
             )
         return weights
 
@@ -136,15 +135,15 @@ class QuantizeWeights(
         batches: Callable[[], Iterable[tuple[Tensor, ...]]],
     ) -> tuple[list[tuple["_Weight", GroupedWeight]], tuple[str, ...]]:
         """Return every weight with its integers, and which are not grouped as wanted."""
-        bits = [self.bits if weight.is_product else OTHER_BITS for weight in weights]
+        bits = [CONVOLUTION_BITS if weight.is_convolution else self.bits for weight in weights]
         steps: list[Tensor] = []
         notes: list[str] = []
         for weight, width in zip(weights, bits, strict=True):
             inputs = weight.value[0].numel()
-            size = fitting_group(inputs, self.group_size if weight.is_product else None)
+            size = fitting_group(inputs, None if weight.is_convolution else self.group_size)
             flat = weight.value.reshape(len(weight.value), -1)
             steps.append(group_scales(flat, size, width, self.weight_observer))
-            if weight.is_product and size != (self.group_size or inputs):
+            if not weight.is_convolution and size != (self.group_size or inputs):
                 notes.append(f"{weight.name}: {size} of {inputs} inputs")
         found = [
             round_to_groups(weight.value, scales, width)
@@ -182,6 +181,10 @@ class _Weight:
     @property
     def is_product(self) -> bool:
         return self.readers[0].target in (LINEAR, PRODUCT)
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.readers[0].target in CONVOLUTIONS
 
     @property
     def name(self) -> str:
