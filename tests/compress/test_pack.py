@@ -34,6 +34,7 @@ NAMES = [
     for target in ("ort", "tflite", "tensorrt")
     for precision in ("float32", "float16", "int8")
 ]
+NAMES.insert(-1, "tensorrt-bfloat16")
 
 
 def test_every_artifact_is_there_and_nothing_was_refused(compressed: CompressedModel) -> None:
@@ -59,6 +60,8 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         "percentile": 99.99,
         "weight_observer": "minmax",
         "weight_bits": 8,
+        "scope": "every_operator",
+        "activation_bits": 8,
     }
     assert manifest.history == (
         HistoryEntry("quantize_static", settings),

@@ -68,6 +68,10 @@ def test_parity_is_what_a_measurement_by_hand_finds(
 def test_every_artifact_of_the_bundle_agrees_with_its_graph(compressed: CompressedModel) -> None:
     for artifact in compressed.bundle.manifest.artifacts:
         parity = artifact.parity
+        if artifact.precision == "bfloat16":
+            assert parity is None
+            assert "not run: " in artifact.check
+            continue
         assert isinstance(parity, Parity)
         assert parity.samples == PARITY_SAMPLES
         assert parity.max_abs_error <= artifact.golden_tolerance
@@ -80,7 +84,7 @@ def test_every_artifact_of_the_bundle_agrees_with_its_graph(compressed: Compress
 
 
 def test_the_runtime_is_named(compressed: CompressedModel) -> None:
-    names = {a.name: a.parity.runtime for a in compressed.bundle.manifest.artifacts}
+    names = {a.name: a.parity.runtime for a in compressed.bundle.manifest.artifacts if a.parity}
     version = f"onnxruntime {onnxruntime.__version__}"
     assert names["ort-int8"] == version
     assert names["tensorrt-float32"] == f"{version}, optimizations off, for TensorRT"

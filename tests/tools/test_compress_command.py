@@ -27,8 +27,10 @@ def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path:
     bundle = Bundle.open(out / "bundle")
     bundle.verify()
     names = [a.name for a in bundle.manifest.artifacts]
-    precisions = ("float32", "float16", "int8")
-    assert names == [f"{t}-{p}" for t in ("ort", "tflite", "tensorrt") for p in precisions]
+    files = [
+        f"{t}-{p}" for t in ("ort", "tflite", "tensorrt") for p in ("float32", "float16", "int8")
+    ]
+    assert names == [*files[:-1], "tensorrt-bfloat16", files[-1]]
     result = read_result(out)
     assert [c.name for c in result.candidates] == names[:6]
     assert {m.what for m in result.not_measured} >= set(names[6:])
