@@ -10,6 +10,9 @@ from torch import fx
 from edgedl.compress.graph.edit import get_tensor, insert_call, insert_constant, is_constant
 from edgedl.compress.graph.operators import WEIGHTED, aten, moves_values
 
+# Beside a score this low any other takes all that softmax gives.
+HIDDEN = -1e9
+
 
 def open_silu(module: fx.GraphModule, node: fx.Node) -> None:
     """Write SiLU as what it is, ``x * sigmoid(x)``: runtimes have int8 kernels for those two.
@@ -52,21 +55,24 @@ def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
 def _causal_mask(
     module: fx.GraphModule, node: fx.Node, query: fx.Node, key: fx.Node
 ) -> fx.Node | None:
-    """Return the constant that lets every position see itself and those before it, bool [L, S]."""
+    """Return the constant that hides from every position those behind it, float32 [L, S]."""
     length, seen = query.meta["val"].shape[-2], key.meta["val"].shape[-2]
     if not (isinstance(length, int) and isinstance(seen, int)):
         return None
-    visible = torch.ones(length, seen, dtype=torch.bool).tril()
-    mask = insert_constant(module, node, f"{node.name}_visible", visible)
-    mask.meta["val"] = query.meta["val"].new_empty(visible.shape, dtype=torch.bool)
+    hidden = torch.full((length, seen), HIDDEN).triu(1)
+    mask = insert_constant(module, node, f"{node.name}_causal", hidden)
+    mask.meta["val"] = query.meta["val"].new_empty(hidden.shape)
     return mask
 
 
 def _mask(module: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: fx.Node) -> fx.Node:
-    """Apply a mask to the scores: where it is False they become -inf, one of numbers is added."""
-    if _value(module, mask).dtype != torch.bool:
-        return _call(module, node, aten.add.Tensor, scores, mask)
-    return _call(module, node, aten.where.ScalarOther, mask, scores, -math.inf)
+    """Add a mask to the scores; of one of truth values, False is a huge negative number.
+
+    Chosen in place of the scores, TFLite's converter would round that number with them.
+    """
+    if _value(module, mask).dtype == torch.bool:
+        mask = _call(module, node, aten.where.Scalar, mask, 0.0, HIDDEN)
+    return _call(module, node, aten.add.Tensor, scores, mask)
 
 
 def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:

@@ -128,7 +128,13 @@ SOFTMAX: frozenset[Any] = frozenset({aten.softmax.int, aten._softmax.default})
 
 # Operators that write a huge negative number where softmax shall see nothing.
 MASKING: frozenset[Any] = frozenset(
-    {aten.where.self, aten.where.ScalarOther, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
+    {
+        aten.where.self,
+        aten.where.Scalar,
+        aten.where.ScalarOther,
+        aten.masked_fill.Scalar,
+        aten.masked_fill.Tensor,
+    }
 )
 
 # Products of two activations.

@@ -81,7 +81,7 @@ def calibrate(
             activations[node.name] = fixed_range(node, bits)
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
-        activations[constant.name] = Range(float(values.min()), float(values.max()))
+        activations[constant.name] = _constant_range(constant, values)
     share_encodings(graph.graph, activations)
     table = replace(table, activations=activations)
     return replace(table, weights=weight_ranges(graph, table, weight_observer))
@@ -141,6 +141,14 @@ def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
     return [c for n in users for c in n.all_input_nodes if is_constant(c)]
 
 
+def _constant_range(constant: fx.Node, values: Tensor) -> Range:
+    """Return what the integers of a constant cover; TFLite wants tables without a zero point."""
+    lo, hi = float(values.min()), float(values.max())
+    if any(user.target is EMBEDDING for user in constant.users):
+        return Range(-max(-lo, hi), max(-lo, hi))
+    return Range(lo, hi)
+
+
 def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:
     """Return one histogram per float tensor that has an encoding of its own.
 
@@ -171,7 +179,8 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
 def _is_masked(node: fx.Node, value: Tensor) -> bool:
     if not node.users or any(user.target not in SOFTMAX for user in node.users):
         return False
-    return node.target in MASKING or float(value.min()) < MASKED_BELOW
+    masks = any(n.target in MASKING for n in (node, *node.all_input_nodes))
+    return masks or float(value.min()) < MASKED_BELOW
 
 
 def weight_ranges(

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from file_readers import TFLiteFile
 from torch import Tensor, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder
@@ -113,3 +114,14 @@ def test_onnx_runtime_computes_the_graph_with_a_table_of_integers(scope: str) ->
     (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
     assert len(content) < VOCABULARY * WIDTH * 4
+
+
+@pytest.mark.parametrize("scope", ["every_operator", "products"])
+def test_litert_computes_the_graph(scope: str) -> None:
+    state = quantized(False, scope)
+    file = TFLiteFile(ArtifactBuilder(state).file("tflite", "int8")[1])
+    ids = ids_of(state)
+    graph = emit(state.quantized.graph, state.quantized.encodings, "tflite")
+    (expected,) = run_graph(graph, (ids,))
+    (found,) = file.run((ids.astype(np.int32),))
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())

@@ -170,6 +170,7 @@ def _arithmetic_cases() -> list[OperatorCase]:
         "softmax": _on_tokens(lambda x: torch.softmax(x, -1)),
         "matmul of two activations": _on_tokens(lambda x: x @ x.transpose(1, 2), 6),
         "scaled_dot_product_attention": _token_layer(Attention),
+        "attention behind a mask": _token_layer(lambda: Attention(causal=True)),
     }
     scaled = _on_map(lambda x: x * 0.25 + 1.0)
     return [

@@ -39,13 +39,14 @@ class Branches(nn.Module):
 class Attention(nn.Module):
     """Two heads of attention as transformers write it."""
 
-    def __init__(self) -> None:
+    def __init__(self, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (layer(x).view(-1, 6, 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.o(mixed.transpose(1, 2).reshape(-1, 6, 8))  # type: ignore[no-any-return]
 
 
