@@ -59,8 +59,12 @@ def find_culprit(
             suspects.setdefault(node.target, node)
     ordered = sorted(suspects.values(), key=lambda n: not _is_named(n, reason))[:MOST_SUSPECTS]
     watch = _Watch(graph, set(ordered))
-    with torch.no_grad():
-        watch.run(*inputs)
+    try:
+        with torch.no_grad():
+            watch.run(*inputs)
+    except Exception:
+        # What torch itself cannot compute, for whatever reason, has no culprit in the exporter.
+        return None
     for node in ordered:
         alone, values = _alone(graph, node, watch.arguments[node])
         try:

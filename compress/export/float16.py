@@ -1,9 +1,16 @@
 """A float graph in half precision, with float32 inputs and outputs."""
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import copy_graph, finish, input_nodes, insert_call
+from edgedl.compress.graph.edit import (
+    copy_graph,
+    finish,
+    get_tensor,
+    input_nodes,
+    insert_call,
+    is_constant,
+)
 from edgedl.compress.graph.operators import aten
 
 
@@ -30,14 +37,34 @@ def _to_half(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
         cast = _cast(half.graph, node, node.next, dtype)
         for user in [u for u in node.users if u is not cast]:
             user.replace_input_with(node, cast)
-    for node in half.graph.nodes:
-        # A tensor made on the way, such as the first state of a recurrent layer.
+    for node in list(half.graph.nodes):
+        # A tensor made on the way, such as the first state of a recurrent layer, or of a mask.
         if node.op == "call_function" and node.kwargs.get("dtype") is torch.float32:
             node.update_kwarg("dtype", dtype)
+        elif _makes_floats(half, node):
+            cast = _cast(half.graph, node, node.next, dtype)
+            node.replace_all_uses_with(
+                cast, delete_user_cb=lambda user, cast=cast: user is not cast
+            )
     result = next(n for n in half.graph.nodes if n.op == "output")
     for node in result.all_input_nodes:
         result.replace_input_with(node, _cast(half.graph, node, result, torch.float32))
     return finish(half)
+
+
+def _makes_floats(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Say whether an operator computes floats and reads none."""
+
+    def floating(source: fx.Node) -> bool:
+        stored = get_tensor(module, str(source.target)) if is_constant(source) else None
+        value = source.meta.get("val") if stored is None else stored
+        return isinstance(value, Tensor) and value.is_floating_point()
+
+    return (
+        node.op == "call_function"
+        and floating(node)
+        and not any(floating(source) for source in node.all_input_nodes)
+    )
 
 
 def _cast(graph: fx.Graph, node: fx.Node, before: fx.Node, dtype: torch.dtype) -> fx.Node:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
+from edgedl.compress.export.float16 import to_float16
 from edgedl.compress.graph.operators import EMBEDDING, aten, is_product
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.emit import emit
@@ -125,3 +126,14 @@ def test_litert_computes_the_graph(scope: str) -> None:
     (expected,) = run_graph(graph, (ids,))
     (found,) = file.run((ids.astype(np.int32),))
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+
+
+def test_a_mask_keeps_half_precision_half() -> None:
+    state = quantized(False, "every_operator")
+    ids = ids_of(state)
+    (expected,) = run_graph(state.graph, (ids,))
+    (found,) = run_graph(to_float16(state.graph), (ids,))
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+    _, content = ArtifactBuilder(state).file("ort", "float16")
+    (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
+    np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())

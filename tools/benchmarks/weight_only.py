@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgedl.compress.artifacts import WEIGHT_PRECISIONS, ArtifactBuilder
 from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
@@ -76,14 +77,23 @@ def _computing(state: ModelState) -> Callable[..., object]:
 
 
 def _sizes(state: ModelState) -> list[str]:
-    """Return the bytes of the smallest files of a state, for ONNX Runtime and for TFLite."""
+    """Return the bytes of the smallest files of a state, for ONNX Runtime and for TFLite.
+
+    A file that cannot be made is "refused".
+    """
     precision: Precision = "float32"
     if state.quantized is not None:
         precision = "int8"
     elif state.weights is not None:
         precision = WEIGHT_PRECISIONS[state.weights.bits]
     builder = ArtifactBuilder(state)
-    return [f"{len(builder.file(target, precision)[1]):,}" for target in ("ort", "tflite")]
+    sizes = []
+    for target in ("ort", "tflite"):
+        try:
+            sizes.append(f"{len(builder.file(target, precision)[1]):,}")
+        except ExportError:
+            sizes.append("refused")
+    return sizes
 
 
 @torch.no_grad()

@@ -50,10 +50,13 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
             "compared on noise, which saturates more than real data does: give some with --input",
             err=True,
         )
+    paths = {name: out / f"{file.stem}.{name}.onnx" for name in targets}
+    there = next((path for path in paths.values() if path.exists()), None)
+    if there is not None:
+        raise BadInputError(f"{there} is there already: remove it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    for name in targets:
+    for name, path in paths.items():
         made = requantize(network, name)
-        path = out / f"{file.stem}.{name}.onnx"
         for note in made.notes:
             click.echo(f"{name}: {note}", err=True)
         if name.startswith("tensorrt"):
