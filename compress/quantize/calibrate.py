@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -20,7 +21,7 @@ from edgedl.compress.graph.operators import (
     WEIGHTED,
     moves_values,
 )
-from edgedl.compress.quantize.affine import grid_of
+from edgedl.compress.quantize.affine import SMALLEST_WIDTH, grid_of, range_of
 from edgedl.compress.quantize.clipping import WeightObserver, least_error_amax
 from edgedl.compress.quantize.encodings import (
     WEIGHT_BITS,
@@ -145,7 +146,8 @@ def _constant_range(constant: fx.Node, values: Tensor) -> Range:
     """Return what the integers of a constant cover; TFLite wants tables without a zero point."""
     lo, hi = float(values.min()), float(values.max())
     if any(user.target is EMBEDDING for user in constant.users):
-        return Range(-max(-lo, hi), max(-lo, hi))
+        scale = np.float32(max(-lo, hi, SMALLEST_WIDTH) / 127)
+        return range_of(float(scale), 128)
     return Range(lo, hi)
 
 

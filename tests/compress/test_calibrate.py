@@ -194,3 +194,17 @@ def test_kernels_with_one_grid_get_it_whatever_was_seen(function, scale, zero_po
     for target, zero_point in zero_points.items():
         affine = affine_for(found, target)
         assert (affine.scale, affine.zero_point) == (scale, zero_point)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tables_of_embeddings_have_no_zero_point(seed: int) -> None:
+    torch.manual_seed(seed)
+    net = Net(lambda net, x: net.words(x.long()), words=nn.Embedding(9, 4))
+    with torch.no_grad():
+        net.words.weight *= 10.0 ** (seed - 10)
+    graph = trace(net.eval(), (torch.ones(2, 3),))
+    table = calibrate(graph, [(torch.ones(2, 3),)], "minmax")
+    (name,) = [n.name for n in graph.graph.nodes if n.op == "get_attr"]
+    grid = affine_for(table.activations[name], "tflite")
+    assert grid.zero_point == 0
+    assert grid.scale * 127 >= 0.999999 * float(net.words.weight.detach().abs().max())
