@@ -9,12 +9,12 @@ from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
 from edgedl.compress import artifacts
-from edgedl.compress.artifacts import INT8_TOLERANCE_LSB, ArtifactBuilder, BuiltArtifact, Refusal
+from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tensorrt import Verdict
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity.tolerance import output_steps, rounding_noise
+from edgedl.compress.parity.tolerance import INT8_TOLERANCE_LSB, output_steps, rounding_noise
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.static import QuantizeStatic
