@@ -50,8 +50,8 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     kept = _with_stages(recipe, keep)
     if kept == recipe:
         raise BadInputError(
-            f"there is nothing to keep '{layers[0]}' from: the recipe has no quantize_static or "
-            "quantize_weights stage"
+            f"there is nothing to keep '{layers[0]}' from: the recipe has no stage "
+            "quantize_static, quantize_fp8 or quantize_weights"
         )
     return kept
 

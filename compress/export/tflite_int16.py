@@ -3,6 +3,7 @@
 import numpy as np
 from torch import Tensor, fx
 
+from edgedl.compress.export.pack_tflite import pack_tflite
 from edgedl.compress.export.tflite import to_tflite
 from edgedl.compress.graph.edit import copy_graph, finish, insert_call
 from edgedl.compress.graph.operators import aten, has_int16_kernel, is_quantizable
@@ -58,7 +59,6 @@ def widen_biases(model: bytes) -> bytes:
     Source: TFLite 8-bit quantization specification, "16x8": biases are int64, and so is what the
     kernels add up in.
     """
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     loaded = schema.ModelT.InitFromPackedBuf(model, 0)
@@ -76,6 +76,4 @@ def widen_biases(model: bytes) -> bytes:
                 bias.buffer, bias.type = len(loaded.buffers), schema.TensorType.INT64
                 wide = narrow.astype(np.int64).view(np.uint8)
                 loaded.buffers.append(schema.BufferT(data=wide))
-    builder = flatbuffers.Builder(len(model))
-    builder.Finish(loaded.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return pack_tflite(loaded)

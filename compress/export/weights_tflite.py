@@ -5,21 +5,19 @@ channel or blockwise) it rounds the activations to int8 too, and without XNNPACK
 ones as if they had one scale.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.compress.export.pack_tflite import pack_tflite
 from edgedl.compress.export.tflite import INSTALL
 from edgedl.compress.export.weight_table import WeightTable, pack_int4
 from edgedl.compress.quantize.grouped import GroupedWeight
 from edgedl.runtime.errors import BackendUnavailableError
 
 Floats = npt.NDArray[np.float32]
-MAGIC = b"TFL3"
-# The runtime reads constants with vector instructions.
-ALIGNMENT = 16
 # Versions of DEQUANTIZE that read integers per channel, by their width.
 DEQUANTIZE_VERSION = {8: 5, 4: 6}
 
@@ -70,7 +68,7 @@ class _Rewriter:
         self._table.check_complete()
         self._graph.operators = [*self._before, *self._graph.operators]
         self._empty_unused_buffers()
-        return self._pack()
+        return pack_tflite(self._model)
 
     def _replace(self, index: int, axes: tuple[int, ...]) -> None:
         """Let a weight be computed from integers, if it is one of the table."""
@@ -197,27 +195,3 @@ class _Rewriter:
         for index, buffer in enumerate(self._model.buffers):
             if index not in used:
                 buffer.data = None
-
-    def _pack(self) -> bytes:
-        import flatbuffers
-
-        for buffer in self._model.buffers:
-            if buffer.data is not None:
-                buffer.Pack = _aligned(buffer, self._schema)
-        builder = flatbuffers.Builder()
-        builder.Finish(self._model.Pack(builder), MAGIC)
-        return bytes(builder.Output())
-
-
-def _aligned(buffer: Any, schema: Any) -> Callable[[Any], int]:
-    """Return a ``Pack`` that does what the schema asks for and its generated program forgets."""
-
-    def pack(builder: Any) -> int:
-        content = bytes(buffer.data)
-        builder.Prep(ALIGNMENT, len(content))
-        data = builder.CreateByteVector(content)
-        schema.BufferStart(builder)
-        schema.BufferAddData(builder, data)
-        return int(schema.BufferEnd(builder))
-
-    return pack

@@ -67,25 +67,6 @@ PASS_THROUGH: frozenset[Any] = frozenset(
     }
 )
 
-# Operators that compute in int8 and have an encoding of their own.
-ELEMENTWISE: frozenset[Any] = frozenset(
-    {
-        aten.add.Tensor,
-        aten.add_.Tensor,
-        aten.sub.Tensor,
-        aten.mul.Tensor,
-        aten.maximum.default,
-        aten.minimum.default,
-        aten.mean.dim,
-        aten.sum.dim_IntList,
-        aten.leaky_relu.default,
-        aten.leaky_relu_.default,
-        aten.hardswish.default,
-        aten.hardswish_.default,
-        aten.gelu.default,
-    }
-)
-
 # Arithmetic of two operands.
 ARITHMETIC: frozenset[Any] = frozenset(
     {
@@ -95,6 +76,20 @@ ARITHMETIC: frozenset[Any] = frozenset(
         aten.mul.Tensor,
         aten.maximum.default,
         aten.minimum.default,
+    }
+)
+
+# Operators that compute in int8 and have an encoding of their own.
+ELEMENTWISE: frozenset[Any] = frozenset(
+    {
+        *ARITHMETIC,
+        aten.mean.dim,
+        aten.sum.dim_IntList,
+        aten.leaky_relu.default,
+        aten.leaky_relu_.default,
+        aten.hardswish.default,
+        aten.hardswish_.default,
+        aten.gelu.default,
     }
 )
 
