@@ -52,9 +52,13 @@ class Refusal:
 class ArtifactBuilder:
     """Builds the files of one model state; graphs and files that artifacts share are made once."""
 
-    def __init__(self, state: ModelState) -> None:
-        """Take the example inputs from the calibration split."""
+    def __init__(self, state: ModelState, only: tuple[Precision, ...] | None = None) -> None:
+        """Take the example inputs from the calibration split.
+
+        ``only`` restricts the plan to some precisions, besides the reference.
+        """
         self._state = state
+        self._only = only
         self._inputs = state.subject.example_inputs()
 
     def build(
@@ -91,7 +95,7 @@ class ArtifactBuilder:
             (target, precision)
             for target in targets
             for precision in precisions
-            if _has(target, precision)
+            if _has(target, precision) and (self._only is None or precision in self._only)
         ]
         reference: tuple[Target, Precision] = ("ort", "float32")
         return [reference, *(pair for pair in wanted if pair != reference)]

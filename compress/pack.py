@@ -31,7 +31,7 @@ from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.manifest import Artifact, Manifest, TaskRecord, TensorSpec
+from edgedl.runtime.manifest import Artifact, Manifest, Precision, TaskRecord, TensorSpec
 from edgedl.runtime.runner import Runner
 
 ENCODINGS = "encodings.json"
@@ -68,6 +68,7 @@ def compress(
     report: Report = lambda text: None,
     float_layers: tuple[str, ...] = (),
     workspace: Path | None = None,
+    only: tuple[Precision, ...] | None = None,
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
 
@@ -80,6 +81,7 @@ def compress(
         float_layers: layers that stay float32, besides those that the recipe names.
         workspace: an existing folder for the checkpoints of stages that train; given again after
             an interruption, they go on where they stopped. Nothing in it belongs to the bundle.
+        only: precisions of the files to make, besides the reference; None for all that there are.
 
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
@@ -88,7 +90,7 @@ def compress(
     for stage in _stages(state.graph, recipe, targets, float_layers, report):
         report(type(stage).__name__)
         state = stage.apply(state)
-    built, refusals = _write_files(state, targets, folder, report)
+    built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, report)
     _write_companions(state, built, folder)
     manifest = _describe(state, [b.artifact for b in built], folder)
     write_manifest(folder, manifest)
@@ -131,11 +133,10 @@ def _stages(
 
 
 def _write_files(
-    state: ModelState, targets: tuple[Target, ...], folder: Path, report: Report
+    builder: ArtifactBuilder, targets: tuple[Target, ...], folder: Path, report: Report
 ) -> tuple[list[BuiltArtifact], list[Refusal]]:
     built: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
-    builder = ArtifactBuilder(state)
     for item in builder.build(targets, lambda name: report(f"export {name}")):
         if isinstance(item, Refusal):
             refusals.append(item)

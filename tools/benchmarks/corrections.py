@@ -18,6 +18,7 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.mix_precision import MixPrecision
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.smooth import Smooth
@@ -43,6 +44,14 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "bias corrected, empirical": (QuantizeStatic(), CorrectBias()),
     "bias corrected, analytic": (QuantizeStatic(), CorrectBias("analytic")),
     "learned rounding": (QuantizeStatic(), LearnRounding()),
+    "some layers in float": (QuantizeStatic(), MixPrecision()),
+    "rounded weights, some layers in float": (QuantizeStatic(), RoundWeights(), MixPrecision()),
+    "equalized, rounded weights, some layers in float": (
+        Equalize(),
+        QuantizeStatic(),
+        RoundWeights(),
+        MixPrecision(),
+    ),
 }
 
 

@@ -9,25 +9,21 @@ import itertools
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.float16 import to_bfloat16
-from edgedl.compress.export.tflite import describe_tflite
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.target import Target
 from edgedl.runtime.backend import Array
-from edgedl.runtime.backends.tflite import LiteRTBackend
-from edgedl.runtime.manifest import Artifact, Precision
-from edgedl.runtime.runner import Floats, decode, encode
+from edgedl.runtime.manifest import Precision
+from edgedl.runtime.runner import Floats
+from edgedl.tools.benchmarks.loaded_file import LoadedFile, build_and_load
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.subjects import find_subject
 
@@ -37,21 +33,6 @@ RECIPES: dict[Precision, str] = {
     "fp8": "static_fp8",
 }
 Samples = list[tuple[Array, ...]]
-
-
-@dataclass(frozen=True)
-class File:
-    """A TFLite file, loaded.
-
-    Attributes:
-        size_bytes: of the file.
-        run: maps one float32 sample [1, ...] to the first output.
-        timed: the runtime's own call on an encoded sample.
-    """
-
-    size_bytes: int
-    run: Callable[[tuple[Array, ...]], Floats]
-    timed: Callable[[], object]
 
 
 def main(reference: str, samples: int = 500, runs: int = 200) -> None:
@@ -64,8 +45,8 @@ def main(reference: str, samples: int = 500, runs: int = 200) -> None:
     inputs, labels = [x for x, _ in pairs], np.concatenate([y for _, y in pairs])
     states = {p: _apply(name, ModelState(subject, graph)) for p, name in RECIPES.items()}
     found = {"torch float32": [run_graph(graph, x)[0] for x in inputs]}
-    files = {"float32": _load(ModelState(subject, graph), "float32")}
-    files |= {p: _load(states[p], p) for p in ("int8", "int8_int16")}
+    files = {"float32": build_and_load(ModelState(subject, graph), "tflite", "float32")}
+    files |= {p: build_and_load(states[p], "tflite", p) for p in ("int8", "int8_int16")}
     for name, file in files.items():
         found[f"tflite {name}"] = [file.run(x) for x in inputs]
     found["tensorrt bfloat16, torch"] = _outputs(to_bfloat16(graph), inputs)
@@ -99,23 +80,6 @@ def _apply(recipe: str, state: ModelState) -> ModelState:
     return state
 
 
-def _load(state: ModelState, precision: Precision) -> File:
-    path, content = ArtifactBuilder(state).file("tflite", precision)
-    inputs, outputs = describe_tflite(content)
-    artifact = Artifact(path, "tflite", precision, path, inputs, outputs, 0.0)
-    session = LiteRTBackend().load(content, artifact, 1)
-
-    def feed(x: tuple[Array, ...]) -> list[Array]:
-        return [encode(a, spec) for a, spec in zip(x, inputs, strict=True)]
-
-    sample = feed(next(iter(state.subject.task.batches("test", 1))).inputs)
-    return File(
-        len(content),
-        lambda x: decode(session.run(feed(x))[0], outputs[0]),
-        lambda: session.run(sample),
-    )
-
-
 def _emitted(state: ModelState, target: Target, inputs: Samples) -> list[Floats]:
     if state.quantized is None:
         raise ValueError("the recipe quantized nothing")
@@ -126,7 +90,7 @@ def _outputs(graph: torch.fx.GraphModule, inputs: Samples) -> list[Floats]:
     return [run_graph(graph, x)[0] for x in inputs]
 
 
-def _interleaved(files: dict[str, File], runs: int) -> dict[str, float]:
+def _interleaved(files: dict[str, LoadedFile], runs: int) -> dict[str, float]:
     """Return the median thread-CPU seconds of every file, their runs taken in turns."""
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(runs):

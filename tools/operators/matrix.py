@@ -12,24 +12,46 @@ import torch
 from edgedl.compress.graph.trace import TraceError
 from edgedl.compress.pack import CompressedModel, compress
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe import Recipe
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import TARGETS
+from edgedl.compress.target import TARGETS, Target, describe_target
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import Artifact, Precision
 from edgedl.runtime.task import ArrayTask, Samples
 from edgedl.tools.operators.cases import OperatorCase
 from edgedl.tools.operators.float_operators import float_operators
 
 SAMPLES = 32
-# Every file that edgedl makes, in the order of a table's columns.
-ARTIFACTS = tuple(
-    f"{target}-{precision}"
+# Every file that edgedl makes for a target, in the order of its table's columns.
+COLUMNS: dict[Target, tuple[str, ...]] = {
+    target: tuple(f"{target}-{precision}" for precision in describe_target(target).precisions)
     for target in TARGETS
-    for precision in ("int8", "dynamic_int8", "float16", "float32")
+}
+ARTIFACTS = tuple(name for columns in COLUMNS.values() for name in columns)
+# By the precision that each is for.
+RECIPES: dict[Precision, Recipe] = {
+    "int8": Recipe("int8", (QuantizeStatic(SAMPLES, SAMPLES, "minmax"),)),
+    "dynamic_int8": Recipe("dynamic int8", (QuantizeDynamic(),)),
+    "int8_int16": Recipe(
+        "int16", (QuantizeStatic(SAMPLES, SAMPLES, "minmax", activation_bits=16),)
+    ),
+    "fp8": Recipe("fp8", (QuantizeFp8(SAMPLES, SAMPLES),)),
+    "int8_weights": Recipe("int8 weights", (QuantizeWeights(8, None),)),
+    "int4_weights": Recipe("int4 weights", (QuantizeWeights(4, 32),)),
+}
+# The other files, which are made of every network.
+FLOATS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
+# Precisions whose arithmetic is not in integers on purpose.
+FLOAT_ARITHMETIC: tuple[Precision, ...] = (
+    *FLOATS,
+    "fp8",
+    "int8_weights",
+    "int4_weights",
 )
-RECIPE = Recipe("every precision", (QuantizeStatic(SAMPLES, SAMPLES, "minmax"), QuantizeDynamic()))
 
 Outcome = Literal["runs", "partly", "refused"]
 
@@ -71,13 +93,20 @@ def support_matrix(cases: Sequence[OperatorCase], report: Callable[[str], None])
 
 
 def _cells(case: OperatorCase) -> dict[str, Cell]:
-    with tempfile.TemporaryDirectory() as folder:
-        subject = Subject(case.name, _module(case), _task(case))
-        try:
-            made = compress(subject, RECIPE, TARGETS, Path(folder))
-        except TraceError as error:
-            return dict.fromkeys(ARTIFACTS, Cell("refused", str(error)))
-        found = _read(made)
+    subject = Subject(case.name, _module(case), _task(case))
+    found: dict[str, Cell] = {}
+    for precision, recipe in RECIPES.items():
+        only = (precision, *FLOATS) if precision == "int8" else (precision,)
+        targets = tuple(t for t in TARGETS if set(only) & set(describe_target(t).precisions))
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found |= _read(compress(subject, recipe, targets, Path(folder), only=only))
+            except TraceError as error:
+                return dict.fromkeys(ARTIFACTS, Cell("refused", str(error)))
+            except BadInputError as error:
+                # There is nothing that the recipe could quantize.
+                refused = Cell("refused", str(error))
+                found |= {f"{target}-{precision}": refused for target in targets}
     return {name: found[name] for name in ARTIFACTS}
 
 
@@ -89,7 +118,7 @@ def _read(made: CompressedModel) -> dict[str, Cell]:
 
 
 def _cell(bundle: Bundle, artifact: Artifact) -> Cell:
-    if artifact.precision in ("float32", "float16") or artifact.backend == "tensorrt":
+    if artifact.precision in FLOAT_ARITHMETIC or artifact.backend == "tensorrt":
         return Cell("runs")
     found = float_operators(bundle.read(artifact.path), artifact.backend)
     return Cell("partly", ", ".join(found)) if found else Cell("runs")

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from edgedl.tools.operators.matrix import ARTIFACTS, Cell, Row
+from edgedl.compress.target import Target, describe_target
+from edgedl.tools.operators.matrix import ARTIFACTS, COLUMNS, Cell, Row
 from edgedl.tools.report.table import to_markdown
 
 INTRODUCTION = """# Operators
@@ -16,6 +17,8 @@ This page is written by `edgedl operators --out docs/operators.md`.
 - **yes**: the file is there, and right; an int8 file computes it in integers.
 - **float: X**: the file is there, and right, and computes X in float.
 - **no**: there is no such file; the number is the reason's, below the tables.
+
+What a precision is: [quantization](quantization.md); weights alone in integers compute in float.
 """
 
 
@@ -28,18 +31,23 @@ def render_page(rows: Sequence[Row], tensorrt: str) -> str:
     """
     reasons: list[str] = []
     parts = [INTRODUCTION.format(tensorrt=tensorrt), _counts(rows)]
-    for family in dict.fromkeys(row.family for row in rows):
+    for target, columns in COLUMNS.items():
+        precisions = [name.removeprefix(f"{target}-") for name in columns]
         lines = [
-            [row.operator, *(_text(row.cells[name], reasons) for name in ARTIFACTS)]
+            [row.family, row.operator, *(_text(row.cells[name], reasons) for name in columns)]
             for row in rows
-            if row.family == family
         ]
-        parts.append(
-            f"## {family.capitalize()}\n\n{to_markdown(['operator', *ARTIFACTS], lines)}\n"
-        )
+        table = to_markdown(["family", "operator", *precisions], lines)
+        parts.append(f"## {target}\n\n{_refused(target)}{table}\n")
     listed = "\n".join(f"{n}. {reason}" for n, reason in enumerate(reasons, start=1))
     parts.append(f"## Reasons\n\n{listed or 'Nothing was refused.'}\n")
     return "\n".join(parts)
+
+
+def _refused(target: Target) -> str:
+    """Return the precisions that a target has no files of."""
+    refused = describe_target(target).refused
+    return "".join(f"- no {precision}: {why}\n" for precision, why in refused.items()) + "\n"
 
 
 def _counts(rows: Sequence[Row]) -> str:
