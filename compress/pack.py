@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import safetensors.torch
 import torch
-from torch import fx
+from torch import fx, nn
 
 import edgedl
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
@@ -18,6 +19,7 @@ from edgedl.compress.export.errors import ExportError
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
@@ -35,6 +37,8 @@ from edgedl.runtime.manifest import Artifact, Manifest, Precision, TaskRecord, T
 from edgedl.runtime.runner import Runner
 
 ENCODINGS = "encodings.json"
+# Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
+NETWORK = "network.safetensors"
 REFERENCE = "ort-float32"
 TOOLCHAIN = (
     "torch",
@@ -53,11 +57,15 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A written bundle, what could not be put into it, and reasons to doubt its calibration."""
+    """A written bundle, what could not be put into it, and reasons to doubt its calibration.
+
+    ``parent`` is the network that the recipe cut or trained, None if it did neither.
+    """
 
     bundle: Bundle
     refusals: tuple[Refusal, ...]
     warnings: tuple[str, ...] = ()
+    parent: nn.Module | None = None
 
 
 def compress(
@@ -109,7 +117,8 @@ def compress(
     )
     write_manifest(folder, finished)
     warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
-    return CompressedModel(Bundle.open(folder), (*refusals, *refused), warnings)
+    refusals += refused
+    return CompressedModel(Bundle.open(folder), tuple(refusals), warnings, state.parent)
 
 
 def _traced(subject: Subject, report: Report) -> fx.GraphModule:
@@ -205,12 +214,14 @@ def _with_parity(
 
 
 def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Path) -> None:
-    """Write the golden vectors and the encodings table."""
+    """Write the golden vectors, the encodings table, and the weights of a changed network."""
     batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
     expected = {b.artifact.name: run_graph(b.graph, batch.inputs) for b in built}
     (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
     if state.quantized is not None:
         (folder / ENCODINGS).write_bytes(state.quantized.encodings.to_json())
+    if state.parent is not None and isinstance(state.subject.module, TracedNetwork):
+        (folder / NETWORK).write_bytes(safetensors.torch.save(state.subject.module.tensors()))
 
 
 def _write_layer_vectors(bundle: Bundle, checked: list[BuiltArtifact]) -> None:

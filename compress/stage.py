@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import fx
+from torch import fx, nn
 
+from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.quantize.encodings import QuantizedPrecision
 from edgedl.compress.quantize.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.network import QuantizedNetwork
@@ -28,6 +29,8 @@ class ModelState:
             None keeps nothing.
         weights: what the files of integer weights and float arithmetic are made of, once a stage
             has quantized the weights alone.
+        parent: the network before stages changed its sizes or trained it; None while they have
+            not. It teaches, and everything is measured against it.
     """
 
     subject: Subject
@@ -37,6 +40,7 @@ class ModelState:
     history: tuple[HistoryEntry, ...] = ()
     workspace: Path | None = None
     weights: WeightOnlyNetwork | None = None
+    parent: nn.Module | None = None
 
 
 class Stage(Protocol):
@@ -46,6 +50,9 @@ class Stage(Protocol):
         """Return the next state; the given one stays as it is."""
         ...
 
+
+# Stages that rewrite the canonical float graph.
+REWRITES = ("equalize", "smooth")
 
 INTEGERS: tuple[QuantizedPrecision, ...] = ("int8", "int8_int16")
 
@@ -89,3 +96,20 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
             "the recipe needs it before quantize_weights"
         )
     return state.graph
+
+
+def trainable_graph(state: ModelState, stage: str) -> fx.GraphModule:
+    """Return the float graph, batch norms and all, that a stage cuts or trains.
+
+    Raises:
+        BadInputError: the network is quantized already, or a stage has rewritten its weights in
+            the canonical graph, where they cannot be trained.
+    """
+    float_graph(state, stage)
+    rewritten = [entry.stage for entry in state.history if entry.stage in REWRITES]
+    if rewritten:
+        raise BadInputError(
+            f"the stage {stage} works on the network as it was trained: "
+            f"the recipe needs it before {rewritten[0]}"
+        )
+    return export_graph(state.subject.module, state.subject.example_inputs())

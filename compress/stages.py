@@ -4,6 +4,8 @@ from typing import get_args
 
 import msgspec
 
+from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.equalize import Equalize
@@ -19,7 +21,9 @@ from edgedl.compress.quantize.weight_only import QuantizeWeights
 
 # In the order in which a recipe would use them.
 AnyStage = (
-    Equalize
+    PruneChannels
+    | FineTune
+    | Equalize
     | Smooth
     | QuantizeStatic
     | QuantizeFp8

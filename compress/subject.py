@@ -1,5 +1,6 @@
 """What is being compressed: a module and the task it serves."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 # Values, and ids of words or categories.
 INPUT_TYPES = ("float32", "int64", "int32")
@@ -22,6 +25,8 @@ class Subject:
         task: data splits and score.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
+        augment: maps the first input [B, ...] of a training batch to a randomly changed one whose
+            labels are still true; None leaves training data as it is.
         licence: of the weights, for the manifest.
         data: provenance of the data, for the manifest.
     """
@@ -32,6 +37,7 @@ class Subject:
     licence: str = "not stated"
     data: str = "not stated"
     free_axes: tuple[int, ...] = (0,)
+    augment: Augment | None = None
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the first two calibration samples, one tensor [2, ...] per input.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from edgedl.compress.evaluate import as_tuple
+from edgedl.compress.subject import Augment
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
 
@@ -30,7 +31,13 @@ class TaskBatches:
     """
 
     def __init__(
-        self, task: Task, split: str, samples: int, batch_size: int, teacher: Teacher | None = None
+        self,
+        task: Task,
+        split: str,
+        samples: int,
+        batch_size: int,
+        teacher: Teacher | None = None,
+        augment: Augment | None = None,
     ) -> None:
         """Count the split.
 
@@ -40,11 +47,13 @@ class TaskBatches:
             samples: how many an epoch takes, at most; an incomplete last batch is dropped.
             batch_size: samples per batch, fewer only where the split has fewer.
             teacher: run without gradients on every batch, for ``Targets.teacher``.
+            augment: changes the first input of every batch, before the teacher sees it.
 
         Raises:
             BadInputError: the split is missing or empty.
         """
-        self._task, self._split, self._teacher = task, split, teacher
+        self._task, self._split = task, split
+        self._teacher, self._augment = teacher, augment
         self._count = sum(len(b.labels) for b in task.batches(split, READ_BATCH))
         if self._count == 0:
             raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
@@ -63,6 +72,8 @@ class TaskBatches:
         for step in range(len(self)):
             part = order[step * self._batch_size : (step + 1) * self._batch_size]
             batch = tuple(x[part] for x in inputs)
+            if self._augment is not None:
+                batch = (self._augment(batch[0], generator), *batch[1:])
             with torch.no_grad():
                 answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
             yield batch, Targets(labels[part], answers)

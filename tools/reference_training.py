@@ -16,7 +16,7 @@ from edgedl.compress.training import EpochRecord, TrainingBatches, TrainingSetti
 from edgedl.models.data.dataset import SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
 from edgedl.models.dbn import DeepBeliefNetwork, pretrain
-from edgedl.models.image_batches import ImageBatches
+from edgedl.models.image_batches import Augmentation, ImageBatches
 from edgedl.models.plan import TrainingPlan
 from edgedl.models.pretrained import TrainingRecord, build, load_pretrained
 from edgedl.models.published import PublishedWeights
@@ -191,7 +191,7 @@ def training_batches(model: ReferenceModel) -> TrainingBatches[Tensor]:
         recordings = load_recordings(dataset.name, "train")
         return RecordingBatches(recordings, dataset.cut, plan.batch_size, plan.rotation)
     pictures = load_split(dataset.name, "train")
-    return ImageBatches(pictures, plan.batch_size, plan.shift, plan.flip, plan.cutout)
+    return ImageBatches(pictures, plan.batch_size, Augmentation.of(plan))
 
 
 def storable(module: nn.Module) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from edgedl.runtime.task import Task
 from edgedl.tools.userfile import call_user_function
 
 if TYPE_CHECKING:
-    from edgedl.compress.subject import Subject
+    from edgedl.compress.subject import Augment, Subject
 
 
 def find_subject(reference: str, weights: Path | None = None) -> "Subject":
@@ -51,7 +51,17 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
         licence=licence,
         data=f"{trained_on}; calibration on training data, score on the whole test split",
         free_axes=free_axes(model),
+        augment=_augmentation(model),
     )
+
+
+def _augmentation(model: ReferenceModel) -> "Augment | None":
+    """Return what the training of a picture model changes at random."""
+    if model.plan is None or model.family == "recurrent":
+        return None
+    from edgedl.models.image_batches import Augmentation
+
+    return Augmentation.of(model.plan)
 
 
 def free_axes(model: ReferenceModel) -> tuple[int, ...]:

@@ -28,9 +28,7 @@ from edgedl.compress.graph.operators import WEIGHTED, aten
 def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
     """Apply every rewrite in place and return the module."""
     for node in list(module.graph.nodes):
-        if node.op == "call_module" and "_guards" in str(node.target):
-            module.graph.erase_node(node)
-        elif node.target in (aten.dropout.default, aten.detach_.default, aten.alias.default):
+        if node.target in (aten.dropout.default, aten.detach_.default, aten.alias.default):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
         elif node.target is aten.adaptive_avg_pool2d.default and _is_global_pool(node):

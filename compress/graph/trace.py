@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.export.errors import first_line
 from edgedl.compress.graph.canonicalize import canonicalize
-from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.subject import INPUT_TYPES
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.quiet import quiet
@@ -44,12 +45,33 @@ def trace(
             canonical graph differs from it by more than 1e-4 of its largest output, or does not
             compute another size of a free axis.
     """
+    was_training = module.training
+    doubled = _doubled(example_inputs)
+    graph = canonicalize(export_graph(module, example_inputs))
+    _check_interface(graph)
+    _check_equal(module, graph, doubled)
+    if any(free_axes):
+        _check_other_lengths(module, graph, shortened(doubled, free_axes))
+    module.train(was_training)
+    return graph
+
+
+def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
+    """Return the graph of a module in evaluation mode, as torch.export writes it.
+
+    It shares nothing with the module, which is left in evaluation mode. Its parameters have the
+    module's names.
+
+    Raises:
+        TraceError: torch.export refuses the module.
+    """
+    if isinstance(module, TracedNetwork):
+        return copy_graph(module.eval().graph)
     kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if not kinds <= {torch.float32}:
         raise TraceError(f"the module's parameters are {kinds.pop()}: call its .float() first")
-    doubled = tuple(torch.cat([x, x])[: max(2, len(x))] for x in example_inputs)
+    doubled = _doubled(example_inputs)
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
-    was_training = module.training
     try:
         with quiet():
             program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
@@ -64,13 +86,16 @@ def trace(
         graph = copy.deepcopy(program.module())
     if not isinstance(graph, fx.GraphModule):
         raise TraceError(f"torch.export gave {type(graph).__name__}, expected a graph")
-    graph = canonicalize(graph)
-    _check_interface(graph)
-    _check_equal(module, graph, doubled)
-    if any(free_axes):
-        _check_other_lengths(module, graph, shortened(doubled, free_axes))
-    module.train(was_training)
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module" and "_guards" in str(node.target):
+            graph.graph.erase_node(node)
+    graph.recompile()
     return graph
+
+
+def _doubled(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return inputs of at least two samples: a batch of one would be taken for a constant."""
+    return tuple(torch.cat([x, x])[: max(2, len(x))] for x in inputs)
 
 
 def _place(error: BaseException) -> str:

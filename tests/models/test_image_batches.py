@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.models.image_batches import ImageBatches
+from edgedl.models.image_batches import Augmentation, ImageBatches
 
 
 def epoch(batches, seed=0):
@@ -36,7 +36,7 @@ def variants(image, shift, flip):
 
 def test_without_augmentation_an_epoch_is_a_permutation(small_split):
     split = small_split(24)
-    images, labels = joined(ImageBatches(split, 6, shift=0, flip=False))
+    images, labels = joined(ImageBatches(split, 6, Augmentation(shift=0, flip=False)))
     originals = [x.tobytes() for x in split.images]
     places = [originals.index(x.tobytes()) for x in images]
     assert sorted(places) == list(range(24))
@@ -45,7 +45,7 @@ def test_without_augmentation_an_epoch_is_a_permutation(small_split):
 
 
 def test_values_types_and_shapes(small_split):
-    batches = ImageBatches(small_split(24), 6, shift=2, flip=True)
+    batches = ImageBatches(small_split(24), 6, Augmentation(shift=2, flip=True))
     drawn = epoch(batches)
     assert len(batches) == len(drawn) == 4
     for x, y in drawn:
@@ -57,7 +57,7 @@ def test_values_types_and_shapes(small_split):
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(24, 7, 3), (5, 6, 0), (6, 6, 1)])
 def test_last_incomplete_batch_is_dropped(small_split, count, size, expected):
-    batches = ImageBatches(small_split(count), size, shift=1, flip=True)
+    batches = ImageBatches(small_split(count), size, Augmentation(shift=1, flip=True))
     drawn = epoch(batches)
     assert len(batches) == len(drawn) == expected
     assert all(len(y) == size for _, y in drawn)
@@ -66,7 +66,7 @@ def test_last_incomplete_batch_is_dropped(small_split, count, size, expected):
 @pytest.mark.parametrize(("shift", "flip"), [(2, True), (2, False), (1, True), (0, True)])
 def test_every_picture_is_a_variant_of_its_original(small_split, shift, flip):
     split = small_split(400, (7, 6, 3))
-    images, labels = joined(ImageBatches(split, 100, shift, flip))
+    images, labels = joined(ImageBatches(split, 100, Augmentation(shift, flip)))
     known = {
         cut.tobytes(): (index, how)
         for index, image in enumerate(split.images)
@@ -84,7 +84,7 @@ def test_every_picture_is_a_variant_of_its_original(small_split, shift, flip):
 
 
 def test_generator_decides(small_split):
-    batches = ImageBatches(small_split(40), 10, shift=2, flip=True)
+    batches = ImageBatches(small_split(40), 10, Augmentation(shift=2, flip=True))
     (one, _), (again, _), (other, _) = (joined(batches, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
@@ -93,7 +93,7 @@ def test_generator_decides(small_split):
 def test_two_epochs_of_a_generator_differ_and_the_split_stays(small_split):
     split = small_split(40)
     before = split.digest()
-    batches = ImageBatches(split, 10, shift=1, flip=True)
+    batches = ImageBatches(split, 10, Augmentation(shift=1, flip=True))
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.cat([x for x, _ in batches.epoch(generator)]) for _ in range(2))
     assert not torch.equal(first, second)
@@ -105,8 +105,10 @@ def test_cutout_makes_one_square_grey_wherever_its_middle_is(small_split, side):
     split = small_split(24)
     seen = set()
     for seed in range(20):
-        (drawn,) = epoch(ImageBatches(split, 24, shift=0, flip=False, cutout=side), seed)
-        (plain,) = epoch(ImageBatches(split, 24, shift=0, flip=False), seed)
+        (drawn,) = epoch(
+            ImageBatches(split, 24, Augmentation(shift=0, flip=False, cutout=side)), seed
+        )
+        (plain,) = epoch(ImageBatches(split, 24, Augmentation(shift=0, flip=False)), seed)
         for erased, original in zip(drawn[0], plain[0], strict=True):
             changed = (erased != original).any(0)
             rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()

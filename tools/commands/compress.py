@@ -1,6 +1,6 @@
 """``edgedl compress``: the main job."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,10 @@ def command(
         )
 
 
+# Before the names of files of the network that stages have cut or trained.
+PARENT = "parent:"
+
+
 @dataclass(frozen=True)
 class _Made:
     """A bundle, and what there is to know about it.
@@ -103,6 +107,7 @@ class _Made:
         refused: files that could not be made, with reasons.
         warnings: reasons to doubt the calibration.
         ladder: how its recipe was chosen, if it was.
+        parent: float32 files of the network before stages cut or trained it, if they did.
     """
 
     subject: "Subject"
@@ -111,6 +116,7 @@ class _Made:
     refused: dict[str, str]
     warnings: tuple[str, ...]
     ladder: "Ladder | None" = None
+    parent: Bundle | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,13 @@ def _make_bundle(
     with steps("compress", 2 * files + stages + 1) as report:
         made = compress(subject, recipe, targets, folder, report, name.keep_float, workspace)
     refused = {r.name: r.reason for r in made.refusals}
-    return _Made(subject, subject.task, made.bundle, refused, made.warnings)
+    parent = None
+    if made.parent is not None:
+        before = folder.parent / "parent"
+        before.mkdir()
+        floats = load_recipe("float")
+        parent = compress(subject, floats, targets, before, only=("float32",)).bundle
+    return _Made(subject, subject.task, made.bundle, refused, made.warnings, parent=parent)
 
 
 def _climb(
@@ -175,11 +187,16 @@ def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
     from edgedl.tools.result import NotMeasured, write_result
 
     entries, missing = find_entries([made.bundle])
+    baseline = "ort-float32"
+    if made.parent is not None:
+        before, _ = find_entries([made.parent])
+        entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
+        baseline = f"{PARENT}{baseline}"
     missing += [NotMeasured(name, reason) for name, reason in made.refused.items()]
     with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
         outcome = bench(
             made.subject.name,
-            put_baseline_first(entries, "ort-float32"),
+            put_baseline_first(entries, baseline),
             made.task,
             settings,
             report,

@@ -1,0 +1,61 @@
+"""A traced graph as a module that can be trained: batch norm and dropout still tell the modes."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from torch import Tensor, fx, nn
+
+from edgedl.compress.graph.operators import RECURRENT, aten
+
+# Operators that behave otherwise in training -> which argument says so.
+_TRAINING_ARGUMENT: dict[Any, int] = {
+    aten.batch_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.dropout_.default: 2,
+    aten.feature_dropout.default: 2,
+    **dict.fromkeys(RECURRENT, 6),
+}
+
+
+class TracedNetwork(nn.Module):
+    """A network whose code is a graph of operators, so that it can be cut to other sizes.
+
+    Attributes:
+        graph: of aten operators, before canonicalization; its parameters and buffers have the
+            names of the module it was traced from.
+    """
+
+    graph: fx.GraphModule
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        """Take a graph of ``export_graph``; it is the network's own from now on."""
+        super().__init__()
+        self.graph = graph
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Return what the traced module returns."""
+        return self.graph(*inputs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return parameters and buffers by the names of the module it was traced from."""
+        named = [*self.graph.named_parameters(), *self.graph.named_buffers()]
+        return {name: tensor.detach().clone() for name, tensor in named}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what ``tensors`` gave.
+
+        Raises:
+            RuntimeError: names or shapes are others, as torch says.
+        """
+        self.graph.load_state_dict(dict(tensors))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch batch norm, dropout and recurrent layers to training or back."""
+        self.training = mode
+        for node in self.graph.graph.nodes:
+            position = _TRAINING_ARGUMENT.get(node.target)
+            if position is not None and len(node.args) > position:
+                node.args = (*node.args[:position], mode, *node.args[position + 1 :])
+        self.graph.recompile()
+        return self

@@ -1,0 +1,1 @@
+"""Structured pruning: smaller dense networks, cut along the axes that belong together."""

@@ -1,0 +1,121 @@
+"""How much a channel matters: the channels of a group that matter least go first."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import copy_graph, get_tensor
+from edgedl.compress.graph.operators import aten
+from edgedl.compress.prune.axes import channels_of
+from edgedl.compress.prune.channel_groups import ChannelGroup
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.runtime.errors import BadInputError
+
+Importance = Literal["l1", "l2", "batch_norm", "taylor", "lamp", "random"]
+
+# Path of a parameter -> what each of its values contributes, float32 of the same shape.
+Contributions = Mapping[str, Tensor]
+
+
+def magnitudes(graph: fx.GraphModule, power: int) -> Contributions:
+    """Return |w| or w^2 of every parameter.
+
+    Source: Li et al., "Pruning filters for efficient convnets", 2017, section 3.1.
+    """
+    return {path: p.detach().abs() ** power for path, p in graph.named_parameters()}
+
+
+def batch_norm_scales(graph: fx.GraphModule) -> Contributions:
+    """Return |scale| of every batch norm, and nothing of other parameters.
+
+    Source: Liu et al., "Learning efficient convolutional networks through network slimming", 2017,
+    section 3.
+
+    Raises:
+        BadInputError: the network has no batch norm.
+    """
+    norms = [n.args[1] for n in graph.graph.nodes if n.target is aten.batch_norm.default]
+    paths = [str(n.target) for n in norms if isinstance(n, fx.Node)]
+    if not paths:
+        raise BadInputError("importance 'batch_norm' needs batch norms, the network has none")
+    return {path: get_tensor(graph, path).abs() for path in paths}
+
+
+def taylor(
+    graph: fx.GraphModule,
+    batches: Iterable[tuple[tuple[Tensor, ...], Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> Contributions:
+    """Return gradient times value of every parameter, summed over batches.
+
+    The sum over a channel's values is squared by ``channel_scores``: what the loss would change
+    by, to first order, if the channel went.
+
+    Source: Molchanov et al., "Importance estimation for neural network pruning", 2019, section
+    3.1, equation 8.
+
+    Args:
+        graph: the network.
+        batches: (inputs, labels).
+        loss: maps the first output and labels to a scalar.
+    """
+    graph = copy_graph(graph).requires_grad_(True)
+    parameters = dict(graph.named_parameters())
+    total = {path: torch.zeros_like(p) for path, p in parameters.items()}
+    for inputs, labels in batches:
+        outputs = graph(*inputs)
+        first = outputs if isinstance(outputs, Tensor) else outputs[0]
+        gradients = torch.autograd.grad(
+            loss(first, labels), list(parameters.values()), allow_unused=True
+        )
+        for (path, p), gradient in zip(parameters.items(), gradients, strict=True):
+            if gradient is not None:
+                total[path] += gradient * p.detach()
+    return total
+
+
+def channel_scores(
+    axes: TensorAxes, group: ChannelGroup, contributions: Contributions, signed: bool = False
+) -> Tensor:
+    """Return the importance float32 [channels] of a group, 1 on average.
+
+    Every tensor that has the channels counts alike, whatever its size: its contributions are
+    summed over a channel and divided by their mean over channels.
+
+    Args:
+        axes: of the network.
+        group: whose channels.
+        contributions: of ``magnitudes``, ``batch_norm_scales`` or ``taylor``.
+        signed: square the sums, since contributions cancel.
+    """
+    parts = []
+    for path, index in group.places:
+        if path not in contributions:
+            continue
+        values = contributions[path].movedim(index, 0)
+        values = values.reshape(len(values), -1).sum(1)
+        channels = channels_of(axes.tensors[path][index], group.axis)
+        inside = channels >= 0
+        sums = torch.zeros(group.size).index_add_(0, channels[inside], values[inside])
+        sums = sums**2 if signed else sums
+        if sums.mean() > 0:
+            parts.append(sums / sums.mean())
+    return torch.stack(parts).mean(0) if parts else torch.ones(group.size)
+
+
+def lamp(scores: Tensor) -> Tensor:
+    """Return each score over the sum of those that are not smaller, itself included.
+
+    Source: Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", 2021, equation
+    2, on channels instead of weights.
+
+    >>> lamp(torch.tensor([1.0, 2.0, 1.0])).tolist()
+    [0.25, 1.0, 0.3333333432674408]
+    """
+    order = scores.argsort(stable=True)
+    left = scores[order].flip(0).cumsum(0).flip(0)
+    found = torch.empty_like(scores)
+    found[order] = scores[order] / left.clamp_min(torch.finfo(scores.dtype).tiny)
+    return found

@@ -1,0 +1,171 @@
+"""The stage that removes whole channels, heads and hidden units."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import Annotated, Literal
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from msgspec import Meta
+from torch import Tensor
+
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.losses import is_classification
+from edgedl.compress.prune.axes import Axis
+from edgedl.compress.prune.channel_groups import ChannelGroup, channel_groups
+from edgedl.compress.prune.cut import cut_channels
+from edgedl.compress.prune.importance import (
+    Importance,
+    batch_norm_scales,
+    channel_scores,
+    lamp,
+    magnitudes,
+    taylor,
+)
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.prune.widths import (
+    MacCounter,
+    most_important,
+    ranked_widths,
+    uniform_widths,
+)
+from edgedl.compress.stage import ModelState, trainable_graph
+from edgedl.compress.task_batches import TaskBatches
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.task import Task, training_split
+
+
+class PruneChannels(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="stage",
+    tag="prune_channels",
+):
+    """Structured pruning: the network that remains is dense and smaller.
+
+    Channels that only go together, over residual sums, concatenations, depthwise and grouped
+    convolutions, squeeze-and-excitation and attention heads, are removed together. The network
+    should be fine-tuned afterwards.
+
+    Attributes:
+        ratio: share to remove: of the channels of every group ("uniform"), or of the network's
+            multiply-accumulates ("global").
+        scope: every group alike, or the least important channels wherever they are.
+        importance: what says that a channel matters: "l1" and "l2" norms of all its weights,
+            "batch_norm" scales, "taylor" (first-order change of the loss), "lamp" (l2 scores
+            relative to what would remain), or "random", the control.
+        keep: groups that stay whole: paths of parameters, or wildcards.
+        multiple: the width of a group of more channels than this is a multiple of it; 8 float32
+            fill a register of AVX2, two of NEON.
+        samples: training samples of "taylor".
+        batch_size: samples per forward pass.
+        seed: of "random", and of the samples drawn.
+    """
+
+    ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    scope: Literal["uniform", "global"] = "uniform"
+    importance: Importance = "l2"
+    keep: tuple[str, ...] = ()
+    multiple: Annotated[int, Meta(ge=1)] = 8
+    samples: Annotated[int, Meta(ge=1)] = 512
+    batch_size: Annotated[int, Meta(ge=1)] = 64
+    seed: int = 0
+
+    def apply(self, state: ModelState) -> ModelState:
+        """Return the state of the smaller network; its history says what stays of each group.
+
+        Raises:
+            BadInputError: the network is quantized already, a name in ``keep`` matches nothing,
+                nothing can be pruned, or the data that the importance needs is not there.
+        """
+        subject = state.subject
+        axes = TensorAxes(trainable_graph(state, "prune_channels"))
+        groups = self._chosen(channel_groups(axes), axes)
+        scores = self._scores(axes, groups, subject.task)
+        counter = MacCounter(axes)
+        widths = (
+            uniform_widths(groups, self.ratio, self.multiple)
+            if self.scope == "uniform"
+            else ranked_widths(groups, scores, counter, self.ratio, self.multiple)
+        )
+        kept = {
+            g.axis: most_important(scores[g.axis], widths[g.axis])
+            for g in groups
+            if widths[g.axis] < g.size
+        }
+        if not kept:
+            raise BadInputError(
+                f"a ratio of {self.ratio} removes nothing in multiples of {self.multiple} "
+                "channels: raise it"
+            )
+        network = TracedNetwork(cut_channels(axes, kept))
+        smaller = replace(subject, module=network)
+        entry = HistoryEntry(
+            "prune_channels",
+            {
+                **msgspec.structs.asdict(self),
+                "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
+                "macs_before": counter.count({}),
+                "macs_after": counter.count(widths),
+            },
+        )
+        return replace(
+            state,
+            subject=smaller,
+            graph=trace(network, subject.example_inputs(), subject.free_axes),
+            parent=state.parent or subject.module,
+            history=(*state.history, entry),
+        )
+
+    def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
+        """Leave out what shall stay whole."""
+        for pattern in self.keep:
+            if not any(_has(group, pattern) for group in groups):
+                raise BadInputError(
+                    f"keep names '{pattern}', which is no parameter that could be pruned"
+                )
+        chosen = [g for g in groups if not any(_has(g, pattern) for pattern in self.keep)]
+        if not chosen:
+            reasons = "; ".join(dict.fromkeys(axes.unknown.values())) or "keep names all groups"
+            raise BadInputError(f"there is nothing to prune: {reasons}")
+        return chosen
+
+    def _scores(
+        self, axes: TensorAxes, groups: list[ChannelGroup], task: Task
+    ) -> dict[Axis, Tensor]:
+        if self.importance == "random":
+            generator = torch.Generator().manual_seed(self.seed)
+            return {g.axis: torch.rand(g.size, generator=generator) for g in groups}
+        if self.importance == "batch_norm":
+            contributions = batch_norm_scales(axes.graph)
+        elif self.importance == "taylor":
+            if not is_classification(task):
+                raise BadInputError(
+                    f"importance 'taylor' needs labels of classes, task '{task.name}' has none: "
+                    "use 'l2'"
+                )
+            contributions = taylor(axes.graph, self._labelled(task), F.cross_entropy)
+        else:
+            contributions = magnitudes(axes.graph, 1 if self.importance == "l1" else 2)
+        signed = self.importance == "taylor"
+        scores = {g.axis: channel_scores(axes, g, contributions, signed) for g in groups}
+        return {a: lamp(s) for a, s in scores.items()} if self.importance == "lamp" else scores
+
+    def _labelled(self, task: Task) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        batches = TaskBatches(task, training_split(task), self.samples, self.batch_size)
+        for inputs, targets in batches.epoch(torch.Generator().manual_seed(self.seed)):
+            yield inputs, targets.labels.long()
+
+
+def _has(group: ChannelGroup, pattern: str) -> bool:
+    return any(fnmatch(path, pattern) or path.startswith(f"{pattern}.") for path, _ in group.places)
+
+
+def write_kept(group: ChannelGroup, channels: Tensor) -> str:
+    """Return a group's name and the channels that stay, as the history keeps them."""
+    return f"{group.name}={','.join(str(c) for c in channels.tolist())}"

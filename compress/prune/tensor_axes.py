@@ -1,0 +1,118 @@
+"""The axes of every tensor of a graph, joined as its operators join them."""
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.layers import layer_name
+from edgedl.compress.prune.axes import Axis, unify
+from edgedl.compress.prune.axis_rules import RULES
+
+# Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
+BATCH = 4093
+
+
+class TensorAxes:
+    """Axes of values, parameters and buffers; those that are one axis have one root.
+
+    Attributes:
+        graph: whose tensors they are.
+        values: node -> its axes; a list of lists for an operator with several results.
+        tensors: path of a parameter or buffer -> its axes.
+        unknown: operators that have no rule, whose axes are frozen: node -> why.
+    """
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        """Join all axes of a graph of ``export_graph``, whose nodes know their shapes."""
+        self.graph = graph
+        self.values: dict[fx.Node, Any] = {}
+        self.tensors: dict[str, list[Axis]] = {}
+        self.unknown: dict[fx.Node, str] = {}
+        self._shared: dict[int, list[Axis]] = {}
+        for node in graph.graph.nodes:
+            self._add(node)
+        for node in input_nodes(graph):
+            self.freeze([self.values[node]], f"'{node.name}' is an input of the network")
+        for node in output_nodes(graph):
+            self.freeze([self.values[node]], f"'{node.name}' is an output of the network")
+
+    def of(self, argument: Any) -> list[Axis]:
+        """Return the axes of an operator's argument; a number has none."""
+        found = self.values.get(argument) if isinstance(argument, fx.Node) else None
+        return [] if found is None else list(found)
+
+    def results(self, argument: Any) -> list[list[Axis]]:
+        """Return the axes of each result of an operator that has several, or of its only one."""
+        found: Any = self.of(argument)
+        return found if found and isinstance(found[0], list) else [found]
+
+    def join(self, where: fx.Node, left: Sequence[Axis], right: Sequence[Axis]) -> None:
+        """Make axes the same, pair by pair."""
+        for a, b in zip(left, right, strict=True):
+            unify(a, b, f"'{layer_name(where)}'")
+
+    def join_broadcast(self, where: fx.Node, left: Sequence[Axis], right: Sequence[Axis]) -> None:
+        """Make axes the same from the last backwards, but for those that are repeated."""
+        for a, b in zip(reversed(left), reversed(right), strict=False):
+            if a.size == b.size:
+                unify(a, b, f"'{layer_name(where)}'")
+
+    def freeze(self, groups: Sequence[Any], reason: str) -> None:
+        """Keep every position of some axes, or of lists of axes."""
+        for item in groups:
+            if isinstance(item, Axis):
+                item.freeze(reason)
+            else:
+                self.freeze(item, reason)
+
+    def _stored(self, tensor: Tensor) -> list[Axis]:
+        """Return the axes of a stored tensor; one that two paths share has the same at both."""
+        if id(tensor) not in self._shared:
+            self._shared[id(tensor)] = [Axis(size) for size in tensor.shape]
+        return self._shared[id(tensor)]
+
+    def _add(self, node: fx.Node) -> None:
+        if node.op == "get_attr":
+            path = str(node.target)
+            if path not in self.tensors:
+                self.tensors[path] = self._stored(operator.attrgetter(path)(self.graph))
+            self.values[node] = self.tensors[path]
+            return
+        made = _new_axes(node.meta.get("val"))
+        if made is None:
+            return
+        self.values[node] = made
+        if node.op == "placeholder":
+            return
+        rule = RULES.get(node.target)
+        if rule is None:
+            self.unknown[node] = f"pruning does not know the operator {_operator(node)}"
+            reason = f"{self.unknown[node]} of '{layer_name(node)}'"
+            self.freeze([made, *(self.of(a) for a in node.all_input_nodes)], reason)
+        else:
+            rule(self, node)
+
+
+def size_of(dimension: Any) -> int:
+    """Return a size; a free one is computed from the batch of ``BATCH``."""
+    if isinstance(dimension, int):
+        return dimension
+    expression = dimension.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+
+
+def _new_axes(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return [
+            Axis(size_of(d), "" if isinstance(d, int) else "its size is free") for d in value.shape
+        ]
+    if isinstance(value, (list, tuple)):
+        return [_new_axes(item) for item in value]
+    return None
+
+
+def _operator(node: fx.Node) -> str:
+    return str(node.target).removesuffix(".default")

@@ -1,0 +1,143 @@
+"""Pruning as a stage: widths, what may not be pruned, and the way back from a manifest."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from safetensors.torch import load, save
+from tiny import make_subject
+
+from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.prune.rebuild import rebuild
+from edgedl.compress.prune.widths import aligned
+from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.stage import ModelState
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import HistoryEntry
+
+
+@pytest.fixture
+def state() -> ModelState:
+    subject = make_subject()
+    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+
+
+def macs(state: ModelState) -> tuple[int, int]:
+    settings = state.history[-1].settings
+    before, after = settings["macs_before"], settings["macs_after"]
+    assert isinstance(before, int)
+    assert isinstance(after, int)
+    return before, after
+
+
+def test_half_of_the_channels_is_a_quarter_of_the_weights(state: ModelState) -> None:
+    pruned = PruneChannels(0.5).apply(state)
+    assert isinstance(pruned.subject.module, TracedNetwork)
+    assert pruned.parent is state.subject.module
+    before, after = macs(pruned)
+    assert 0.2 * before < after < 0.5 * before
+    x = state.subject.example_inputs()
+    torch.testing.assert_close(pruned.subject.module(*x), pruned.graph(*x), rtol=1e-4, atol=1e-5)
+    assert state.graph(*x).shape == pruned.graph(*x).shape
+
+
+@pytest.mark.parametrize("importance", ["l1", "l2", "batch_norm", "taylor", "lamp", "random"])
+def test_every_importance_prunes_to_the_same_macs(state: ModelState, importance: str) -> None:
+    stage = msgspec.convert({"stage": "prune_channels", "importance": importance}, PruneChannels)
+    assert macs(stage.apply(state)) == macs(PruneChannels().apply(state))
+
+
+def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None:
+    before, after = macs(PruneChannels(0.5, "global", multiple=1).apply(state))
+    assert after <= 0.5 * before
+    assert after > 0.35 * before
+
+
+def test_widths_are_what_kernels_like() -> None:
+    assert [aligned(w, 64, 16) for w in (1, 23, 25, 64)] == [16, 16, 32, 64]
+    assert [aligned(w, 6, 16) for w in (0.2, 3)] == [1, 3]
+    pruned = PruneChannels(0.4, multiple=4).apply(_state())
+    lines = pruned.history[-1].settings["kept"]
+    assert isinstance(lines, tuple)
+    assert lines
+    widths = [len(line.split("=")[1].split(",")) for line in lines]
+    assert all(width % 4 == 0 or width < 4 for width in widths)
+
+
+def _state() -> ModelState:
+    subject = make_subject()
+    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+
+
+def test_what_is_named_stays_whole(state: ModelState) -> None:
+    lines = PruneChannels(0.5).apply(state).history[-1].settings["kept"]
+    assert isinstance(lines, tuple)
+    first = lines[0].split(":")[0]
+    left = PruneChannels(0.5, keep=(first,)).apply(state).history[-1].settings["kept"]
+    assert isinstance(left, tuple)
+    assert len(left) == len(lines) - 1
+
+
+def test_a_pruned_network_is_rebuilt_from_module_and_history(state: ModelState) -> None:
+    twice = PruneChannels(0.3, seed=1, importance="random").apply(PruneChannels(0.3).apply(state))
+    history = msgspec.json.decode(msgspec.json.encode(twice.history), type=tuple[HistoryEntry, ...])
+    x = state.subject.example_inputs()
+    assert isinstance(twice.subject.module, TracedNetwork)
+    weights = load(save(twice.subject.module.tensors()))
+    built = rebuild(make_subject().module, x, history, weights)
+    torch.testing.assert_close(built(*x), twice.subject.module(*x))
+
+
+def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState) -> None:
+    history = PruneChannels(0.5).apply(state).history
+    other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
+    with pytest.raises(BadInputError, match="is it another architecture"):
+        rebuild(other, (torch.zeros(2, 3, 8, 8),), history)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (PruneChannels(keep=("nothing",)), "keep names 'nothing'"),
+        (PruneChannels(keep=("*",)), "nothing to prune"),
+        (PruneChannels(0.01), "removes nothing"),
+    ],
+)
+def test_what_cannot_be_pruned(state: ModelState, stage: PruneChannels, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        stage.apply(state)
+
+
+def test_stages_in_an_impossible_order(state: ModelState) -> None:
+    for first in (QuantizeStatic(32, 32), Equalize()):
+        for then in (PruneChannels(), FineTune(1)):
+            with pytest.raises(BadInputError, match="the recipe needs it before"):
+                then.apply(first.apply(state))
+
+
+def test_fine_tuning_learns_and_resumes(state: ModelState, tmp_path: Path) -> None:
+    pruned = replace(PruneChannels(0.5).apply(state), workspace=tmp_path)
+    stage = FineTune(3, batch_size=16, learning_rate=0.02)
+    trained = stage.apply(pruned)
+    assert trained.parent is state.subject.module
+    (checkpoint,) = tmp_path.iterdir()
+    again = stage.apply(pruned)
+    x = state.subject.example_inputs()
+    torch.testing.assert_close(again.graph(*x), trained.graph(*x), rtol=0, atol=0)
+    assert checkpoint.name.startswith("fine_tune-")
+    standing = FineTune(1, batch_size=16, learning_rate=1e-9).apply(pruned)
+    losses = [s.history[-1].settings["last_loss"] for s in (trained, standing)]
+    assert losses == sorted(losses)  # type: ignore[type-var]
+
+
+def test_a_pruned_network_goes_on_to_int8(state: ModelState) -> None:
+    pruned = PruneChannels(0.5).apply(state)
+    quantized = QuantizeStatic(32, 32).apply(pruned)
+    assert quantized.quantized is not None
+    assert [entry.stage for entry in quantized.history] == ["prune_channels", "quantize_static"]
