@@ -5,9 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import Run
+from safetensors.torch import load
+from tiny import make_net, make_subject
 
+from edgedl.compress.prune.rebuild import rebuild
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.runner import Runner
 from edgedl.tools.result import read_result
 
 
@@ -54,6 +59,45 @@ def check_derived_numbers(out: Path) -> None:
                     speedup.ratio, np.exp(np.median(np.log(own) - np.log(base)))
                 )
                 assert speedup.ci95[0] <= speedup.ratio <= speedup.ci95[1]
+
+
+@pytest.mark.slow
+def test_a_pruned_network_is_measured_against_the_one_it_was(
+    edgedl: Run, subject_file: Path, tmp_path: Path
+) -> None:
+    recipe, out = tmp_path / "mine.yaml", tmp_path / "out"
+    recipe.write_text(
+        "description: mine\n"
+        "stages:\n"
+        "  - {stage: prune_channels, ratio: 0.5, multiple: 1}\n"
+        "  - {stage: fine_tune, epochs: 1, batch_size: 16}\n"
+        "  - {stage: quantize_static, samples: 32}\n"
+    )
+    arguments = ["--recipe", recipe, "--target", "ort", "--threads", "1", "--out", out]
+    done = edgedl("compress", f"{subject_file}:subject", *arguments)
+    assert done.returncode == 0, done.stderr
+    result = read_result(out)
+    assert result.baseline == "parent:ort-float32"
+    sizes = {c.name: c.size_bytes for c in result.candidates}
+    assert sizes["ort-float32"] < sizes["parent:ort-float32"]
+    bundle = Bundle.open(out / "bundle")
+    bundle.verify()
+    own = {artifact.name for artifact in bundle.manifest.artifacts}
+    assert own == {"ort-float32", "ort-float16", "ort-int8"}
+    assert {m.artifact for m in bundle.manifest.metrics} == own
+    advised = result.recommendation.name
+    assert bundle.manifest.recommended == (advised if advised in own else None)
+    verified = edgedl("verify", out / "bundle")
+    assert verified.returncode == 0, verified.stderr
+    module, history = make_net(), bundle.manifest.history
+    weights = load((out / "bundle" / "network.safetensors").read_bytes())
+    again = rebuild(module, make_subject().example_inputs(), history, weights)
+    batch = next(iter(make_subject().task.batches("test", 8)))
+    with Runner(bundle, bundle.artifact("ort-float32")) as runner:
+        (expected,) = runner(*batch.inputs)
+    with torch.no_grad():
+        found = again(torch.tensor(batch.inputs[0])).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:

@@ -212,16 +212,22 @@ def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
 
 
 def _with_metrics(bundle: Bundle, result: Result) -> Manifest:
-    """Return the manifest with what was measured, and the recommendation."""
+    """Return the manifest with what was measured of its files, and which of them to use."""
+    own = {artifact.name for artifact in bundle.manifest.artifacts}
     metrics = []
     for c in result.candidates:
+        if c.name not in own:
+            continue
         score, latency = c.score, c.latency[0]
         metrics.append(HostMetric(c.name, score.metric, score.value, score.ci95))
         metrics.append(
             HostMetric(c.name, f"median_ms_{latency.threads}t", latency.median_ms, latency.ci95)
         )
+    advised = result.recommendation.name
     return msgspec.structs.replace(
-        bundle.manifest, metrics=tuple(metrics), recommended=result.recommendation.name
+        bundle.manifest,
+        metrics=tuple(metrics),
+        recommended=advised if advised in own else None,
     )
 
 
