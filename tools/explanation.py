@@ -10,9 +10,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.tools.progress import steps
 
 if TYPE_CHECKING:
-    from edgedl.compress.quantize.layer_cost import Runtime, Timings
     from edgedl.compress.quantize.sensitivity import LayerSensitivity, Sensitivity
     from edgedl.compress.stage import ModelState
+    from edgedl.compress.timing import Runtime, Timings
 
 BATCH = 32
 # Tracing, and the stages that most recipes have.

@@ -25,6 +25,7 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
+from edgedl.compress.prune.speed import NetworkTimer, Speed, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import (
     MacCounter,
@@ -34,9 +35,12 @@ from edgedl.compress.prune.widths import (
 )
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.task_batches import TaskBatches
+from edgedl.compress.timing import Runtime
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import Task, training_split
+
+Setting = str | int | float | bool | tuple[str, ...] | None
 
 
 class PruneChannels(
@@ -55,6 +59,10 @@ class PruneChannels(
     Attributes:
         ratio: share to remove: of the channels of every group ("uniform"), or of the network's
             multiply-accumulates ("global").
+        speedup: latency now over latency afterwards, measured on the runtime; in place of ``ratio``
+            and ``scope``: channels go in the order of importance per millisecond.
+        runtime: that the speed-up is measured on.
+        precision: of the file that is timed.
         scope: every group alike, or the least important channels wherever they are.
         importance: what says that a channel matters: "l1" and "l2" norms of all its weights,
             "batch_norm" scales, "taylor" (first-order change of the loss), "lamp" (l2 scores
@@ -68,6 +76,9 @@ class PruneChannels(
     """
 
     ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    speedup: Annotated[float, Meta(gt=1)] | None = None
+    runtime: Runtime = "ort"
+    precision: Literal["float32", "int8"] = "float32"
     scope: Literal["uniform", "global"] = "uniform"
     importance: Importance = "l2"
     keep: tuple[str, ...] = ()
@@ -88,11 +99,7 @@ class PruneChannels(
         groups = self._chosen(channel_groups(axes), axes)
         scores = self._scores(axes, groups, subject.task)
         counter = MacCounter(axes)
-        widths = (
-            uniform_widths(groups, self.ratio, self.multiple)
-            if self.scope == "uniform"
-            else ranked_widths(groups, scores, counter, self.ratio, self.multiple)
-        )
+        widths, measured = self._widths(state, axes, groups, scores, counter)
         kept = {
             g.axis: most_important(scores[g.axis], widths[g.axis])
             for g in groups
@@ -112,6 +119,7 @@ class PruneChannels(
                 "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
                 "macs_before": counter.count({}),
                 "macs_after": counter.count(widths),
+                **measured,
             },
         )
         return replace(
@@ -121,6 +129,29 @@ class PruneChannels(
             parent=state.parent or subject.module,
             history=(*state.history, entry),
         )
+
+    def _widths(
+        self,
+        state: ModelState,
+        axes: TensorAxes,
+        groups: list[ChannelGroup],
+        scores: dict[Axis, Tensor],
+        counter: MacCounter,
+    ) -> tuple[dict[Axis, int], dict[str, Setting]]:
+        """Return the widths of the groups, and what was measured to find them."""
+        if self.speedup is not None:
+            speed = Speed(self.speedup, self.runtime, self.precision)
+            timer = NetworkTimer(state, axes, speed)
+            found = find_widths(groups, scores, timer, self.speedup, self.multiple)
+            latency = found.latency
+            return found.widths, {
+                "latency_ratio": latency.value,
+                "latency_ratio_ci95": (f"{latency.lo:.4f}", f"{latency.hi:.4f}"),
+                "price_of_a_channel": tuple(f"{n}={p:.5f}" for n, p in found.savings.items()),
+            }
+        if self.scope == "uniform":
+            return uniform_widths(groups, self.ratio, self.multiple), {}
+        return ranked_widths(groups, scores, counter, self.ratio, self.multiple), {}
 
     def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""

@@ -1,6 +1,6 @@
 """How many channels each group keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ from edgedl.compress.graph.operators import WEIGHTED, aten
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup
 from edgedl.compress.prune.tensor_axes import TensorAxes, size_of
+
+# Share of its channels that every group keeps.
+FLOOR = 0.1
 
 # Leaf -> channels that stay.
 Counts = Mapping[Axis, int]
@@ -30,9 +33,53 @@ def _step(size: int, multiple: int) -> int:
     return multiple if size > multiple else 1
 
 
+def narrower(width: int, size: int, multiple: int, floor: float = FLOOR) -> int | None:
+    """Return the next smaller width of a group, None if it would fall below its floor.
+
+    >>> narrower(16, 32, 8), narrower(8, 32, 8), narrower(3, 6, 8)
+    (8, None, 2)
+    """
+    step = _step(size, multiple)
+    smaller = (width - 1) // step * step
+    return smaller if smaller >= aligned(size * floor, size, multiple) else None
+
+
 def uniform_widths(groups: Sequence[ChannelGroup], ratio: float, multiple: int) -> dict[Axis, int]:
     """Return the widths if every group loses the same share of its channels."""
     return {g.axis: aligned(g.size * (1 - ratio), g.size, multiple) for g in groups}
+
+
+def narrowing_path(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[Axis, Tensor],
+    prices: Mapping[Axis, float],
+    multiple: int,
+) -> Iterator[dict[Axis, int]]:
+    """Yield ever narrower widths of a network, its own first.
+
+    Each differs from the one before by a block of ``multiple`` channels: the one of least mean
+    score per price. Blocks that cost nothing stay.
+
+    Args:
+        groups: that can be pruned.
+        scores: leaf -> importance float32 [channels], comparable between groups.
+        prices: leaf -> what one of its channels costs.
+        multiple: of channels that kernels like.
+    """
+    widths = {g.axis: g.size for g in groups}
+    ranked = {axis: s.sort().values for axis, s in scores.items()}
+    while True:
+        yield dict(widths)
+        blocks: list[tuple[float, int, Axis, int]] = []
+        for index, (axis, width) in enumerate(widths.items()):
+            smaller = narrower(width, axis.size, multiple)
+            if prices[axis] > 0 and smaller is not None:
+                gone = ranked[axis][axis.size - width : axis.size - smaller]
+                blocks.append((float(gone.mean()) / prices[axis], index, axis, smaller))
+        if not blocks:
+            return
+        _, _, axis, smaller = min(blocks)
+        widths[axis] = smaller
 
 
 def ranked_widths(
@@ -41,38 +88,18 @@ def ranked_widths(
     macs: "MacCounter",
     ratio: float,
     multiple: int,
-    floor: float = 0.1,
 ) -> dict[Axis, int]:
     """Return the widths if the least important channels of the whole network go.
 
-    Blocks of ``multiple`` channels go in the order of their mean score until the network has lost
-    ``ratio`` of its multiply-accumulates; a group keeps at least ``floor`` of its channels.
-
-    Args:
-        groups: that can be pruned.
-        scores: leaf -> importance float32 [channels], comparable between groups.
-        macs: of the network.
-        ratio: share of the multiply-accumulates to remove.
-        multiple: of channels that kernels like.
-        floor: share of its channels that every group keeps.
+    They go until the network has lost ``ratio`` of its multiply-accumulates, or nothing is left
+    that may go.
     """
-    widths = {g.axis: g.size for g in groups}
-    ranked = {axis: s.sort().values for axis, s in scores.items()}
-    whole = macs.count({})
-    least = {g.axis: aligned(g.size * floor, g.size, multiple) for g in groups}
-    while macs.count(widths) > (1 - ratio) * whole:
-        blocks = []
-        for axis, width in widths.items():
-            smaller = aligned(
-                width - 1 if axis.size <= multiple else width - multiple, axis.size, multiple
-            )
-            if smaller < width and smaller >= least[axis]:
-                gone = ranked[axis][axis.size - width : axis.size - smaller]
-                blocks.append((float(gone.mean()), axis, smaller))
-        if not blocks:
+    most = (1 - ratio) * macs.count({})
+    widths: dict[Axis, int] = {}
+    prices = {g.axis: 1.0 for g in groups}
+    for widths in narrowing_path(groups, scores, prices, multiple):
+        if macs.count(widths) <= most:
             break
-        _, axis, smaller = min(blocks, key=lambda block: block[0])
-        widths[axis] = smaller
     return widths
 
 

@@ -1,0 +1,100 @@
+"""Widths by latency: prices and bisection against a network whose latency is known exactly."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from prunable_networks import make
+from tiny import make_subject
+
+from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.prune.axes import Axis
+from edgedl.compress.prune.channel_groups import channel_groups
+from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.prune.speed import Found, NetworkTimer, Speed, find_widths
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.prune.widths import narrowing_path
+from edgedl.compress.stage import ModelState
+from edgedl.compress.timing import Runtime
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure import Protocol
+from edgedl.runtime.statistics import Estimate
+
+
+class KnownTimer(NetworkTimer):
+    """A network whose every channel takes a known share of the time, and nothing else does."""
+
+    def __init__(self, shares: Mapping[Axis, float]) -> None:
+        self.shares = shares
+        self.measured = 0
+
+    def ratios(self, candidates: Mapping[str, Mapping[Axis, int]]) -> dict[str, Estimate]:
+        self.measured += 1
+        found = {}
+        for name, widths in candidates.items():
+            saved = sum(s * (a.size - widths.get(a, a.size)) for a, s in self.shares.items())
+            found[name] = Estimate(1 - saved, 1 - saved, 1 - saved)
+        return found
+
+
+def search(speedup: float, shares: list[float]) -> tuple[Found, dict[str, int]]:
+    axes = TensorAxes(export_graph(*make("residual")))
+    groups = channel_groups(axes)
+    timer = KnownTimer({g.axis: s for g, s in zip(groups, shares, strict=True)})
+    scores = {g.axis: torch.arange(1.0, g.size + 1) for g in groups}
+    found = find_widths(groups, scores, timer, speedup, multiple=1)
+    return found, {g.name: found.widths[g.axis] for g in groups}
+
+
+def test_prices_are_the_shares_of_the_time() -> None:
+    found, _ = search(1.3, [0.07, 0.03])
+    assert list(found.savings.values()) == pytest.approx([0.07, 0.03])
+
+
+def test_the_widest_network_that_is_fast_enough_is_found() -> None:
+    shares = [0.07, 0.03]
+    found, widths = search(1.5, shares)
+    assert found.latency.value <= 1 / 1.5
+    axes = TensorAxes(export_graph(*make("residual")))
+    groups = channel_groups(axes)
+    scores = {g.axis: torch.arange(1.0, g.size + 1) for g in groups}
+    prices = {g.axis: s for g, s in zip(groups, shares, strict=True)}
+    wider = [
+        w
+        for w in narrowing_path(groups, scores, prices, 1)
+        if sum(w.values()) > sum(widths.values())
+    ]
+    slow = [1 - sum(prices[a] * (a.size - n) for a, n in w.items()) for w in wider]
+    assert min(slow) > 1 / 1.5
+
+
+def test_channels_that_cost_nothing_stay() -> None:
+    _, widths = search(1.5, [0.08, 0.0])
+    assert list(widths.values())[1] == 6
+
+
+def test_a_speedup_out_of_reach_says_what_is_in_reach() -> None:
+    with pytest.raises(BadInputError, match=r"1\.43 times faster at its narrowest, wanted is 9"):
+        search(9, [0.0, 0.06])
+
+
+@pytest.mark.slow
+def test_a_network_is_timed_on_the_runtime() -> None:
+    subject = make_subject()
+    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    settings = PruneChannels(speedup=1.02, multiple=1).apply(state).history[-1].settings
+    assert isinstance(settings["latency_ratio"], float)
+    assert settings["latency_ratio"] <= 1 / 1.02
+    assert isinstance(settings["price_of_a_channel"], tuple)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["ort", "tflite"])
+def test_int8_files_are_timed_too(runtime: Runtime) -> None:
+    subject = make_subject()
+    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
+    timer = NetworkTimer(state, axes, Speed(2.0, runtime, "int8"), Protocol(blocks=5))
+    (group, *_) = channel_groups(axes)
+    found = timer.ratios({"half": {group.axis: 4}, "same": {}})
+    assert found["half"].value < 1.5 * found["same"].value
