@@ -27,7 +27,7 @@ from edgedl.runtime.statistics import (
     samples_to_decide,
 )
 from edgedl.runtime.task import Scores, Task
-from edgedl.tools.entries import Entry
+from edgedl.tools.entries import Entry, fewer_macs, float32_of
 from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
 from edgedl.tools.result import (
     Candidate,
@@ -184,6 +184,7 @@ def _candidate(
         speedup=tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items()),
         cold_start=_cold_start(entry, settings),
         parity=entry.artifact.parity,
+        theoretical_speedup=fewer_macs(entry),
     )
 
 
@@ -236,11 +237,8 @@ def _speedup(
 ) -> Speedup:
     own = arms[entry.name].latency_ns.astype(np.float64)
     ratio = paired_ratio(arms[entries[0].name].latency_ns.astype(np.float64), own)
-    same = None
-    for other in entries:
-        same_runtime = other.artifact.backend == entry.artifact.backend
-        if other.bundle == entry.bundle and same_runtime and other.artifact.precision == "float32":
-            same = paired_ratio(arms[other.name].latency_ns.astype(np.float64), own)
+    float32 = float32_of(entry, entries)
+    same = paired_ratio(arms[float32.name].latency_ns.astype(np.float64), own) if float32 else None
     return Speedup(
         ratio=ratio.value,
         ci95=interval(ratio),

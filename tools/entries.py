@@ -9,6 +9,9 @@ from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
 from edgedl.tools.result import NotMeasured
 
+# Before the names of files of the network that stages have cut or trained.
+PARENT = "parent:"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -51,6 +54,28 @@ def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
         names = ", ".join(e.name for e in entries) or "none"
         raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
     return sorted(entries, key=lambda e: e.name != name)
+
+
+def float32_of(entry: Entry, entries: Sequence[Entry]) -> Entry | None:
+    """Return the float32 file of the same runtime: the parent's where there is one."""
+    floats = [
+        other
+        for other in entries
+        if other.artifact.backend == entry.artifact.backend
+        and other.artifact.precision == "float32"
+        and (other.bundle == entry.bundle or other.name.startswith(PARENT))
+    ]
+    return min(floats, key=lambda other: not other.name.startswith(PARENT), default=None)
+
+
+def fewer_macs(entry: Entry) -> float | None:
+    """Return how many times fewer multiply-accumulates pruning has left; None without pruning."""
+    factor, pruned = 1.0, False
+    for stage in entry.bundle.manifest.history:
+        before, after = stage.settings.get("macs_before"), stage.settings.get("macs_after")
+        if isinstance(before, int) and isinstance(after, int):
+            factor, pruned = factor * before / after, True
+    return factor if pruned else None
 
 
 def _known_of(artifact: Artifact) -> list[str]:

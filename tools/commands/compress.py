@@ -92,10 +92,6 @@ def command(
         )
 
 
-# Before the names of files of the network that stages have cut or trained.
-PARENT = "parent:"
-
-
 @dataclass(frozen=True)
 class _Made:
     """A bundle, and what there is to know about it.
@@ -182,7 +178,7 @@ def _climb(
 
 def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
     from edgedl.tools.bench import bench
-    from edgedl.tools.entries import find_entries, put_baseline_first
+    from edgedl.tools.entries import PARENT, find_entries, put_baseline_first
     from edgedl.tools.report.page import render
     from edgedl.tools.result import NotMeasured, write_result
 
