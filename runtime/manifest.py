@@ -193,11 +193,14 @@ class Artifact(_Record, frozen=True):
     check: str | None = None
 
 
+Setting = str | int | float | bool | tuple[str, ...] | None
+
+
 class HistoryEntry(_Record, frozen=True):
-    """A stage that was applied, with all its settings."""
+    """A stage that was applied, with all its settings and what it measured."""
 
     stage: str
-    settings: dict[str, str | int | float | bool | tuple[str, ...] | None]
+    settings: dict[str, Setting]
 
 
 class HostMetric(_Record, frozen=True):

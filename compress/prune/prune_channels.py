@@ -37,10 +37,8 @@ from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.timing import Runtime
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.task import Task, training_split
-
-Setting = str | int | float | bool | tuple[str, ...] | None
 
 
 class PruneChannels(
@@ -107,8 +105,8 @@ class PruneChannels(
         }
         if not kept:
             raise BadInputError(
-                f"a ratio of {self.ratio} removes nothing in multiples of {self.multiple} "
-                "channels: raise it"
+                f"nothing would be removed in multiples of {self.multiple} channels: raise ratio "
+                "or speedup, or lower multiple"
             )
         network = TracedNetwork(cut_channels(axes, kept))
         smaller = replace(subject, module=network)

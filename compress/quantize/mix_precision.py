@@ -13,7 +13,7 @@ from edgedl.compress.quantize.layer_cost import FileTimer
 from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.stage import ModelState, quantized_by
 from edgedl.compress.timing import Runtime
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.manifest import HistoryEntry, Setting
 
 
 class MixPrecision(
@@ -77,9 +77,6 @@ class MixPrecision(
             "mix_precision", {**msgspec.structs.asdict(self), **_describe(finding, names)}
         )
         return replace(state, quantized=finding.network, history=(*state.history, entry))
-
-
-Setting = str | int | float | bool | tuple[str, ...] | None
 
 
 def _describe(finding: Finding, names: dict[str, str]) -> dict[str, Setting]:

@@ -106,7 +106,7 @@ def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState)
     [
         (PruneChannels(keep=("nothing",)), "keep names 'nothing'"),
         (PruneChannels(keep=("*",)), "nothing to prune"),
-        (PruneChannels(0.01), "removes nothing"),
+        (PruneChannels(0.01), "nothing would be removed"),
     ],
 )
 def test_what_cannot_be_pruned(state: ModelState, stage: PruneChannels, message: str) -> None:
