@@ -62,9 +62,10 @@ class PruneChannels(
         runtime: that the speed-up is measured on.
         precision: of the file that is timed.
         scope: every group alike, or the least important channels wherever they are.
-        importance: what says that a channel matters: "l1" and "l2" norms of all its weights,
-            "batch_norm" scales, "taylor" (first-order change of the loss), "lamp" (l2 scores
-            relative to what would remain), or "random", the control.
+        importance: what says that a channel matters: "l1" and "l2" norms of all its weights, "lamp"
+            (the l2 norm over that of the channels that would remain: a group that has lost many
+            is spared), "batch_norm" scales, "taylor" (first-order change of the loss), or
+            "random", the control.
         keep: groups that stay whole: paths of parameters, or wildcards.
         multiple: the width of a group of more channels than this is a multiple of it; 8 float32
             fill a register of AVX2, two of NEON.
@@ -78,7 +79,7 @@ class PruneChannels(
     runtime: Runtime = "ort"
     precision: Literal["float32", "int8"] = "float32"
     scope: Literal["uniform", "global"] = "uniform"
-    importance: Importance = "l2"
+    importance: Importance = "lamp"
     keep: tuple[str, ...] = ()
     multiple: Annotated[int, Meta(ge=1)] = 8
     samples: Annotated[int, Meta(ge=1)] = 512
