@@ -32,7 +32,7 @@ demo: $(DEMO)/result.json
 	@echo "report: $(DEMO)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --durations=25
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
