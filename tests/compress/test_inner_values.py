@@ -6,9 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import Net, noise, trained
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from edgedl.compress.distill.inner_values import with_inner_values
+from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.runtime.errors import BadInputError
@@ -46,6 +47,21 @@ def network() -> Net:
     ).eval()
 
 
+@pytest.fixture(scope="module")
+def module() -> Net:
+    return network()
+
+
+@pytest.fixture
+def traced(graph: fx.GraphModule) -> TracedNetwork:
+    return TracedNetwork(copy_graph(graph))
+
+
+@pytest.fixture(scope="module")
+def graph(module: Net) -> fx.GraphModule:
+    return export_graph(module, (X,))
+
+
 def hooked(module: nn.Module, path: str) -> Tensor:
     """Return what a submodule gave in its last call."""
     values: list[Tensor] = []
@@ -63,9 +79,10 @@ def hooked(module: nn.Module, path: str) -> Tensor:
 @pytest.mark.parametrize(
     "paths", [("stem",), ("stem.conv", "blocks.0", "blocks.1.norm"), ("shared", "lstm"), ("head",)]
 )
-def test_values_are_those_of_the_module(paths: tuple[str, ...]) -> None:
-    module = network()
-    read = with_inner_values(TracedNetwork(export_graph(module, (X,))), paths)
+def test_values_are_those_of_the_module(
+    module: Net, traced: TracedNetwork, paths: tuple[str, ...]
+) -> None:
+    read = with_inner_values(traced, paths)
     with torch.no_grad():
         output, *values = read(X)
         torch.testing.assert_close(output, module(X))
@@ -73,8 +90,7 @@ def test_values_are_those_of_the_module(paths: tuple[str, ...]) -> None:
         torch.testing.assert_close(value, hooked(module, path))
 
 
-def test_training_the_reader_trains_the_network() -> None:
-    traced = TracedNetwork(export_graph(network(), (X,)))
+def test_training_the_reader_trains_the_network(traced: TracedNetwork) -> None:
     read = with_inner_values(traced, ("stem",)).train()
     before = traced.tensors()
     optimizer = torch.optim.SGD(read.parameters(), 0.1)
@@ -87,13 +103,11 @@ def test_training_the_reader_trains_the_network() -> None:
 
 
 @pytest.mark.parametrize("path", ["stem.con", "block", "stm", "", "nothing at all"])
-def test_names_that_match_nothing(path: str) -> None:
-    traced = TracedNetwork(export_graph(network(), (X,)))
+def test_names_that_match_nothing(traced: TracedNetwork, path: str) -> None:
     with pytest.raises(BadInputError, match="the teacher computes no module"):
         with_inner_values(traced, (path,), "teacher")
 
 
-def test_a_name_that_is_almost_right_is_told() -> None:
-    traced = TracedNetwork(export_graph(network(), (X,)))
+def test_a_name_that_is_almost_right_is_told(traced: TracedNetwork) -> None:
     with pytest.raises(BadInputError, match=r"'stem\.con': the nearest names are stem\.conv"):
         with_inner_values(traced, ("stem.con",))
