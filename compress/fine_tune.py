@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-from torch import Tensor, nn
+from torch import nn
 
+from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
 from edgedl.compress.distill.teachers import Ensemble, one_teacher
 from edgedl.compress.evaluate import as_tuple
@@ -17,7 +18,7 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.losses import fine_tuning_loss, is_classification
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.subject import Subject
-from edgedl.compress.task_batches import Targets, TaskBatches
+from edgedl.compress.task_batches import TaskBatches, Teacher
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
@@ -56,6 +57,9 @@ class FineTune(
             teacher has more channels or fewer; "attention" where maps are large; "relational"
             how the samples of a batch lie towards each other. "none" without ``features``.
         feature_weight: of that loss, summed over ``features``, beside the others.
+        answer_cache_bytes: how much of what the teacher says is kept in the workspace, so that it
+            is asked about every sample once; 0 keeps nothing. Not possible for a subject that
+            augments: changed at random, no sample comes twice.
     """
 
     epochs: Annotated[int, Meta(ge=1)] = 10
@@ -71,6 +75,7 @@ class FineTune(
     features: tuple[str, ...] = ()
     feature_loss: FeatureLoss = "none"
     feature_weight: Annotated[float, Meta(gt=0)] = 1.0
+    answer_cache_bytes: Annotated[int, Meta(ge=0)] = 0
 
     def __post_init__(self) -> None:
         """Refuse features without a loss, and a loss without features."""
@@ -100,13 +105,12 @@ class FineTune(
             matching = match_features(network, teacher, inputs, self.features, kind, self.seed)
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
-
-        def loss(outputs: Tensor | tuple[Tensor, ...], targets: Targets) -> Tensor:
-            return distance(as_tuple(outputs), targets)
-
         split = training_split(task)
-        batches = TaskBatches(task, split, self.samples, self.batch_size, teacher, subject.augment)
-        records = train(student, batches, loss, self._training(), checkpoint)
+        answers = self._answers(state, teacher)
+        batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)
+        records = train(
+            student, batches, lambda y, t: distance(as_tuple(y), t), self._training(), checkpoint
+        )
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,
@@ -138,6 +142,23 @@ class FineTune(
             )
         return teacher
 
+    def _answers(self, state: ModelState, teacher: nn.Module | None) -> Teacher | None:
+        """Return who answers: the teacher, or what it said before."""
+        if self.answer_cache_bytes == 0 or teacher is None:
+            return teacher
+        if state.subject.augment is not None:
+            raise BadInputError(
+                "answers to samples that are changed at random cannot be kept: "
+                "set answer_cache_bytes to 0, or the subject's augment to None"
+            )
+        if state.workspace is None:
+            return teacher
+        # An ensemble's answers depend on the temperature.
+        settings = msgspec.json.encode((self.features, self.temperature))
+        path = state.workspace / f"answers-{_digest(settings, teacher)}.bin"
+        examples = state.subject.example_inputs()
+        return RememberingTeacher(teacher, examples, path, self.answer_cache_bytes)
+
     def _training(self) -> TrainingSettings:
         return TrainingSettings(
             epochs=self.epochs,
@@ -155,8 +176,13 @@ class FineTune(
         """Return where the run is kept; another network, teacher or loss has another file."""
         if workspace is None:
             return None
-        digest = hashlib.sha256(msgspec.json.encode(self))
-        for module in (network, teacher) if teacher is not None else (network,):
-            for name, tensor in module.state_dict().items():
-                digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
-        return workspace / f"fine_tune-{digest.hexdigest()[:12]}.pt"
+        modules = (network,) if teacher is None else (network, teacher)
+        return workspace / f"fine_tune-{_digest(msgspec.json.encode(self), *modules)}.pt"
+
+
+def _digest(settings: bytes, *modules: nn.Module) -> str:
+    digest = hashlib.sha256(settings)
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

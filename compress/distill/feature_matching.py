@@ -138,12 +138,9 @@ def match_features(
     generator = torch.Generator().manual_seed(seed)
     projections: list[nn.Module] = []
     for path, (given, aim) in zip(paths, shapes, strict=True):
-        _check_comparable(path, given, aim, kind)
-        if kind == "projection" and given != aim:
-            axis = _channel_axis(path, given, aim)
-            projections.append(ChannelProjection(axis, given[axis], aim[axis], generator))
-        else:
-            projections.append(nn.Identity())
+        _check_comparable(path, given, aim, kind, len(inputs[0]))
+        wider = kind == "projection" and given != aim
+        projections.append(_projection(path, given, aim, generator) if wider else nn.Identity())
     return FeatureMatching(Student(own, projections), wanted, len(paths), _DISTANCES[kind])
 
 
@@ -155,9 +152,14 @@ def _last(
 
 
 def _check_comparable(
-    path: str, given: tuple[int, ...], aim: tuple[int, ...], kind: FeatureLoss
+    path: str, given: tuple[int, ...], aim: tuple[int, ...], kind: FeatureLoss, batch: int
 ) -> None:
     """Refuse maps of other sizes, and values that are no maps where attention needs them."""
+    if given[:1] != (batch,) or aim[:1] != (batch,):
+        raise BadInputError(
+            f"the values of '{path}' are {list(given)} for {batch} samples: their first axis must "
+            "be the samples; name another module"
+        )
     if kind != "attention":
         return
     if len(given) != 4 or len(aim) != 4:
@@ -169,8 +171,10 @@ def _check_comparable(
         raise BadInputError(_sizes_differ(path, given, aim))
 
 
-def _channel_axis(path: str, given: tuple[int, ...], aim: tuple[int, ...]) -> int:
-    """Return the one axis whose sizes differ: 1, or the last of values [B, L, C].
+def _projection(
+    path: str, given: tuple[int, ...], aim: tuple[int, ...], generator: torch.Generator
+) -> ChannelProjection:
+    """Project the one axis whose sizes differ: 1, or the last of values [B, L, C].
 
     Raises:
         BadInputError: another axis differs, or several.
@@ -178,7 +182,8 @@ def _channel_axis(path: str, given: tuple[int, ...], aim: tuple[int, ...]) -> in
     if len(given) == len(aim):
         differ = [a for a in range(1, len(given)) if given[a] != aim[a]]
         if differ == [1] or (differ == [2] and len(given) == 3):
-            return differ[0]
+            (axis,) = differ
+            return ChannelProjection(axis, given[axis], aim[axis], generator)
     raise BadInputError(_sizes_differ(path, given, aim))
 
 

@@ -77,7 +77,8 @@ def test_relations_against_loops(count: int, width: int, other: int, seed: int) 
 
 
 def test_relations_are_of_many_values_as_of_few() -> None:
-    own, wanted = noise(6, 16, 10, 10), 0.1 * noise(6, 24, 10, 10, seed=1) + 2
+    # Far from zero, as features after a ReLU are.
+    own, wanted = noise(6, 16, 10, 10) + 30, 0.1 * noise(6, 24, 10, 10, seed=1) + 9
     assert float(distance_wise(own, wanted)) == pytest.approx(
         mean_distance_wise(own, wanted), rel=1e-3
     )

@@ -216,6 +216,16 @@ def test_vectors_have_no_attention_map() -> None:
         match_features(traced(convolutions(5)), convolutions(5), (X,), ("fc",), "attention", 0)
 
 
+def test_values_whose_first_axis_is_not_the_samples() -> None:
+    module = Net(
+        lambda m, x: m.fc(m.turned(x.flatten(2).transpose(0, 1)).mean(0)),
+        turned=nn.Linear(64, 5),
+        fc=nn.Linear(5, 4),
+    ).eval()
+    with pytest.raises(BadInputError, match=r"'turned' are \[3, 4, 5\] for 4 samples"):
+        match_features(traced(module), module, (X,), ("turned",), "relational", 0)
+
+
 @pytest.mark.parametrize(("path", "who"), [("fc", "teacher"), ("last", "network")])
 def test_a_name_that_only_one_of_them_has(path: str, who: str) -> None:
     other = Net(lambda m, x: m.last(m.stack(x).mean((2, 3))), stack=nn.Conv2d(3, 5, 3))
