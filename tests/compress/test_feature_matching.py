@@ -21,6 +21,7 @@ from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.recipe import parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.task_batches import Targets, TaskBatches
 from edgedl.compress.training import TrainingSettings, train
@@ -194,6 +195,19 @@ def test_features_without_a_loss_and_a_loss_without_features() -> None:
         FineTune(features=PATHS)
     with pytest.raises(BadInputError, match="go together"):
         FineTune(feature_loss="attention")
+
+
+def test_a_recipe_names_features() -> None:
+    text = """description: x
+stages:
+  - stage: fine_tune
+    features: [stack2, stack3.conv]
+    feature_loss: relational
+"""
+    (stage,) = parse_recipe(text, "mine.yaml").stages
+    assert stage == FineTune(features=("stack2", "stack3.conv"), feature_loss="relational")
+    with pytest.raises(BadInputError, match=r"mine\.yaml, line 3: features and feature_loss go"):
+        parse_recipe(text.replace("relational", "none"), "mine.yaml")
 
 
 @pytest.mark.parametrize("kind", ["projection", "attention"])
