@@ -1,7 +1,6 @@
 """What a teacher said about samples that do not change, kept on disk from round to round."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -36,10 +35,9 @@ class AnswerFile:
         self._path, self._limit = path, limit_bytes
         self._record_bytes = _KEY_BYTES + 4 * values + _CHECKSUM_BYTES
         path.touch()
+        # A process that was killed may have left half a record: it will be written over.
         whole = path.stat().st_size // self._record_bytes
         self._end = whole * self._record_bytes
-        # A process that was killed may have left half a record.
-        os.truncate(path, self._end)
         self._places: dict[bytes, int] = {}
         with path.open("rb") as file:
             for place in range(0, self._end, self._record_bytes):

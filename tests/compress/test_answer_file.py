@@ -92,6 +92,16 @@ def test_a_file_cut_while_it_is_used(tmp_path: Path) -> None:
     assert_right(remembers, [2, 1, 0])
 
 
+def test_records_that_another_process_wrote_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    _, remembers = remembering(path)
+    assert_right(remembers, [0, 1, 2])
+    content = path.read_bytes()
+    size = len(content) // 3
+    path.write_bytes(content[size:] + content[:size])
+    assert_right(remembers, [0, 1, 2])
+
+
 def test_the_bound_holds_and_the_rest_is_computed(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     remembering(path)[1](*(x[:1] for x in BOTH))
