@@ -133,18 +133,23 @@ def test_a_file_is_a_dictionary_with_a_bound(tmp_path: Path, steps: list[dict[in
         assert path.stat().st_size == RECORD * len(kept)
 
 
+@pytest.fixture(scope="module")
+def pruned(float_state: ModelState) -> ModelState:
+    return PruneChannels(0.5).apply(float_state)
+
+
 @pytest.mark.parametrize("features", [(), ("pointwise",)])
 def test_fine_tuning_with_kept_answers(
-    float_state: ModelState, tmp_path: Path, features: tuple[str, ...]
+    pruned: ModelState, tmp_path: Path, features: tuple[str, ...]
 ) -> None:
     stage = FineTune(
         2,
-        batch_size=16,
+        samples=64,
+        batch_size=32,
         learning_rate=0.02,
         features=features,
         feature_loss="projection" if features else "none",
     )
-    pruned = PruneChannels(0.5).apply(float_state)
     keeping = msgspec.structs.replace(stage, answer_cache_bytes=10**6)
     asked = stage.apply(replace(pruned, workspace=tmp_path))
     kept = keeping.apply(replace(pruned, workspace=tmp_path))
