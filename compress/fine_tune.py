@@ -7,15 +7,20 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-from torch import Tensor
+from torch import nn
 
+from edgedl.compress.distill.answer_file import RememberingTeacher
+from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
+from edgedl.compress.distill.teachers import Ensemble, one_teacher
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.losses import fine_tuning_loss
+from edgedl.compress.losses import fine_tuning_loss, is_classification
 from edgedl.compress.stage import ModelState, trainable_graph
-from edgedl.compress.task_batches import Targets, TaskBatches
+from edgedl.compress.subject import Subject
+from edgedl.compress.task_batches import TaskBatches, Teacher
 from edgedl.compress.training import TrainingSettings, train
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import training_split
 
@@ -27,12 +32,13 @@ class FineTune(
     tag_field="stage",
     tag="fine_tune",
 ):
-    """Train the float network, with the network that the recipe began with as its teacher.
+    """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
     On the split "train" of the task, or on "calibration" where the task has no other, changed at
     random as the subject's ``augment`` does. The test split is never read.
 
-    Source: Hinton et al., "Distilling the knowledge in a neural network", 2015.
+    Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
+    losses in ``compress/distill/losses.py``.
 
     Attributes:
         epochs: rounds; after each, a checkpoint is written where there is a workspace.
@@ -44,7 +50,16 @@ class FineTune(
         learning_rate: peak of a one-cycle schedule.
         weight_decay: as the optimizer takes it.
         mixed_precision: compute in bfloat16 where that is safe.
-        seed: fixes the order of the samples and their changes.
+        seed: fixes the order of the samples and their changes, and the projections' beginning.
+        features: modules, such as "stack2", whose values are to follow the teacher's; both
+            networks have them by these names.
+        feature_loss: "projection" compares values, through a learned linear map where the
+            teacher has more channels or fewer; "attention" where maps are large; "relational"
+            how the samples of a batch lie towards each other. "none" without ``features``.
+        feature_weight: of that loss, summed over ``features``, beside the others.
+        answer_cache_bytes: how much of what the teacher says is kept in the workspace, so that it
+            is asked about every sample once; 0 keeps nothing. Not possible for a subject that
+            augments: changed at random, no sample comes twice.
     """
 
     epochs: Annotated[int, Meta(ge=1)] = 10
@@ -57,31 +72,49 @@ class FineTune(
     weight_decay: Annotated[float, Meta(ge=0)] = 5e-4
     mixed_precision: bool = False
     seed: int = 0
+    features: tuple[str, ...] = ()
+    feature_loss: FeatureLoss = "none"
+    feature_weight: Annotated[float, Meta(gt=0)] = 1.0
+    answer_cache_bytes: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse features without a loss, and a loss without features."""
+        if bool(self.features) != (self.feature_loss != "none"):
+            raise BadInputError(
+                "features and feature_loss go together: name modules in features, and set "
+                "feature_loss to 'projection', 'attention' or 'relational'"
+            )
 
     def apply(self, state: ModelState) -> ModelState:
         """Train a copy of the network.
 
         Raises:
             BadInputError: the network is quantized already, there is no data, the labels have no
-                known loss, or a checkpoint is damaged.
+                known loss, a teacher or its features do not fit, or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
         network = TracedNetwork(trainable_graph(state, "fine_tune"))
         subject, task = state.subject, state.subject.task
         parent = state.parent or subject.module
+        teacher = self._teacher(subject, parent, network)
+        student: nn.Module = network
         distance = fine_tuning_loss(task, self.distil, self.temperature)
-
-        def loss(outputs: Tensor | tuple[Tensor, ...], targets: Targets) -> Tensor:
-            return distance(as_tuple(outputs), targets)
-
+        checkpoint = self._checkpoint(state.workspace, network, teacher)
+        if self.feature_loss != "none" and teacher is not None:
+            inputs, kind = subject.example_inputs(), self.feature_loss
+            matching = match_features(network, teacher, inputs, self.features, kind, self.seed)
+            student, teacher = matching.student, matching.teacher
+            distance = matching.added_to(distance, self.feature_weight)
         split = training_split(task)
-        teacher = parent.eval() if self.distil > 0 else None
-        batches = TaskBatches(task, split, self.samples, self.batch_size, teacher, subject.augment)
-        checkpoint = self._checkpoint(state.workspace, network)
-        records = train(network, batches, loss, self._training(), checkpoint)
+        answers = self._answers(state, teacher)
+        batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)
+        records = train(
+            student, batches, lambda y, t: distance(as_tuple(y), t), self._training(), checkpoint
+        )
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,
+            "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
         }
         return replace(
@@ -91,6 +124,40 @@ class FineTune(
             parent=parent,
             history=(*state.history, HistoryEntry("fine_tune", settings)),
         )
+
+    def _teacher(
+        self, subject: Subject, parent: nn.Module, network: TracedNetwork
+    ) -> nn.Module | None:
+        """Return who teaches: None where only labels count."""
+        if self.distil == 0 and not self.features:
+            return None
+        if not subject.teachers:
+            return parent.eval()
+        temperature = self.temperature if is_classification(subject.task) else None
+        teacher = one_teacher(subject.teachers, network, subject.example_inputs(), temperature)
+        if self.features and isinstance(teacher, Ensemble):
+            raise BadInputError(
+                f"the features of {len(subject.teachers)} teachers have no mean: "
+                "leave features out, or give the subject one teacher"
+            )
+        return teacher
+
+    def _answers(self, state: ModelState, teacher: nn.Module | None) -> Teacher | None:
+        """Return who answers: the teacher, or what it said before."""
+        if self.answer_cache_bytes == 0 or teacher is None:
+            return teacher
+        if state.subject.augment is not None:
+            raise BadInputError(
+                "answers to samples that are changed at random cannot be kept: "
+                "set answer_cache_bytes to 0, or the subject's augment to None"
+            )
+        if state.workspace is None:
+            return teacher
+        # An ensemble's answers depend on the temperature.
+        settings = msgspec.json.encode((self.features, self.temperature))
+        path = state.workspace / f"answers-{_digest(settings, teacher)}.bin"
+        examples = state.subject.example_inputs()
+        return RememberingTeacher(teacher, examples, path, self.answer_cache_bytes)
 
     def _training(self) -> TrainingSettings:
         return TrainingSettings(
@@ -103,11 +170,19 @@ class FineTune(
             mixed_precision=self.mixed_precision,
         )
 
-    def _checkpoint(self, workspace: Path | None, network: TracedNetwork) -> Path | None:
-        """Return where the run is kept; another network or loss has another file."""
+    def _checkpoint(
+        self, workspace: Path | None, network: TracedNetwork, teacher: nn.Module | None
+    ) -> Path | None:
+        """Return where the run is kept; another network, teacher or loss has another file."""
         if workspace is None:
             return None
-        digest = hashlib.sha256(msgspec.json.encode(self))
-        for name, tensor in network.state_dict().items():
+        modules = (network,) if teacher is None else (network, teacher)
+        return workspace / f"fine_tune-{_digest(msgspec.json.encode(self), *modules)}.pt"
+
+
+def _digest(settings: bytes, *modules: nn.Module) -> str:
+    digest = hashlib.sha256(settings)
+    for module in modules:
+        for name, tensor in module.state_dict().items():
             digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
-        return workspace / f"fine_tune-{digest.hexdigest()[:12]}.pt"
+    return digest.hexdigest()[:12]

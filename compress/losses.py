@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgedl.compress.distill.losses import softened_divergence, squared_difference
 from edgedl.compress.task_batches import Targets
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
@@ -56,15 +57,3 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
 def is_classification(task: Task) -> bool:
     """Say whether labels are class numbers and the first output is a logit per class."""
     return bool(task.classes) or task.metric == "top1"
-
-
-def softened_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the mean divergence KL(teacher || student) of logits [B, K], times T squared."""
-    own = F.log_softmax(logits / temperature, 1)
-    wanted = F.log_softmax(teacher / temperature, 1)
-    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
-
-
-def squared_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
-    """Return the mean squared difference of each output, summed over outputs."""
-    return torch.stack([F.mse_loss(y, t) for y, t in zip(outputs, teacher, strict=True)]).sum()

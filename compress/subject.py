@@ -29,6 +29,8 @@ class Subject:
             labels are still true; None leaves training data as it is.
         licence: of the weights, for the manifest.
         data: provenance of the data, for the manifest.
+        teachers: what fine_tune distils in place of the network itself: modules of the same inputs
+            and outputs, usually larger; of several the mean.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Subject:
     data: str = "not stated"
     free_axes: tuple[int, ...] = (0,)
     augment: Augment | None = None
+    teachers: tuple[nn.Module, ...] = ()
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the first two calibration samples, one tensor [2, ...] per input.
