@@ -1,6 +1,7 @@
 """The stage that trains the float network: after pruning, from labels, its teacher, or both."""
 
 import hashlib
+import operator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.losses import fine_tuning_loss
+from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.task_batches import Targets, TaskBatches
 from edgedl.compress.training import TrainingSettings, train
@@ -30,7 +32,8 @@ class FineTune(
     """Train the float network, with the network that the recipe began with as its teacher.
 
     On the split "train" of the task, or on "calibration" where the task has no other, changed at
-    random as the subject's ``augment`` does. The test split is never read.
+    random as the subject's ``augment`` does. The test split is never read. Weights that a stage has
+    set to zero stay zero.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015.
 
@@ -78,7 +81,9 @@ class FineTune(
         teacher = parent.eval() if self.distil > 0 else None
         batches = TaskBatches(task, split, self.samples, self.batch_size, teacher, subject.augment)
         checkpoint = self._checkpoint(state.workspace, network)
-        records = train(network, batches, loss, self._training(), checkpoint)
+        sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
+        zeros = hold_zeros(sparse)
+        records = train(network, batches, loss, self._training(), checkpoint, zeros)
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,

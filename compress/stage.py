@@ -98,6 +98,18 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
     return state.graph
 
 
+def refuse_after(state: ModelState, stage: str, earlier: str, reason: str) -> None:
+    """Refuse a stage that would undo what another has done.
+
+    Raises:
+        BadInputError: the other stage was applied already; ``reason`` says what it did.
+    """
+    if any(entry.stage == earlier for entry in state.history):
+        raise BadInputError(
+            f"the stage {stage} would undo {reason}: the recipe needs it before {earlier}"
+        )
+
+
 def trainable_graph(state: ModelState, stage: str) -> fx.GraphModule:
     """Return the float graph, batch norms and all, that a stage cuts or trains.
 

@@ -18,10 +18,12 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.quantize.weight_only import QuantizeWeights
+from edgedl.compress.sparsify.sparsify import Sparsify
 
 # In the order in which a recipe would use them.
 AnyStage = (
     PruneChannels
+    | Sparsify
     | FineTune
     | Equalize
     | Smooth
