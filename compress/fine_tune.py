@@ -82,8 +82,8 @@ class FineTune(
         batches = TaskBatches(task, split, self.samples, self.batch_size, teacher, subject.augment)
         checkpoint = self._checkpoint(state.workspace, network)
         sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
-        zeros = hold_zeros(sparse)
-        records = train(network, batches, loss, self._training(), checkpoint, zeros)
+        held = hold_zeros(sparse)
+        records = train(network, batches, loss, self._training(), checkpoint, on_step=held)
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,

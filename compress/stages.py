@@ -4,6 +4,7 @@ from typing import get_args
 
 import msgspec
 
+from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.correct_bias import CorrectBias
@@ -23,6 +24,7 @@ from edgedl.compress.sparsify.sparsify import Sparsify
 # In the order in which a recipe would use them.
 AnyStage = (
     PruneChannels
+    | Factorize
     | Sparsify
     | FineTune
     | Equalize

@@ -91,7 +91,7 @@ def round_with_feedback(
     A weight of 0 stays 0: what it would make up for is left to those after it.
 
     Source: for the zeros, Frantar, Alistarh, "SparseGPT: massive language models can be accurately
-    pruned in one-shot", 2023, section 3.3 (pruning and rounding in one pass).
+    pruned in one-shot", 2023, "Joint sparsification and quantization".
 
     Args:
         weight: float64 [groups, C_out, K].

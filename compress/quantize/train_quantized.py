@@ -76,7 +76,7 @@ class TrainQuantized(
         checkpoint = _checkpoint(state.workspace, start)
         # Only weights: a bias that happens to be zero may move.
         sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
-        train(network, batches, loss, self._training(), checkpoint, hold_zeros(sparse))
+        train(network, batches, loss, self._training(), checkpoint, on_step=hold_zeros(sparse))
         entry = HistoryEntry("train_quantized", {**msgspec.structs.asdict(self), "split": split})
         return replace(state, quantized=network.quantized(), history=(*state.history, entry))
 

@@ -68,8 +68,9 @@ def sparsity_of(weights: Sequence[Tensor]) -> float:
 
 
 def _in_groups(weight: Tensor) -> Tensor:
-    """Return the view [C_out, ..., C_in / 4, 4] of a weight [C_out, C_in, ...]."""
-    return weight.movedim(1, -1).unflatten(-1, (-1, GROUP))
+    """Return the values [C_out, ..., C_in / 4, 4] of a weight [C_out, C_in, ...]."""
+    last = weight.movedim(1, -1)
+    return last.reshape(*last.shape[:-1], -1, GROUP)
 
 
 def _largest(values: Tensor, sparsity: float) -> Tensor:

@@ -191,9 +191,9 @@ LATER = {
     "equalized": [Equalize(samples=32), INT8],
     "smooth": [Smooth(samples=32), INT8],
     "rounded": [INT8, RoundWeights(samples=32)],
-    "learned_rounding": [INT8, LearnRounding(samples=32, iterations=30)],
+    "learned_rounding": [INT8, LearnRounding(32, 16, iterations=100, learning_rate=0.1)],
     "matched": [INT8, MatchStatistics(samples=32)],
-    "trained": [INT8, TrainQuantized(1, samples=64, batch_size=16, learning_rate=1e-3)],
+    "trained": [INT8, TrainQuantized(1, samples=64, batch_size=16, learning_rate=0.01)],
 }
 
 
