@@ -83,7 +83,7 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
     """Return the float graph that a stage rewrites before anything is quantized.
 
     Raises:
-        BadInputError: the network is quantized already.
+        BadInputError: the network is quantized already, or its weights are shared.
     """
     if state.quantized is not None:
         raise BadInputError(
@@ -95,6 +95,7 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
             f"the stage {stage} rewrites the float network, whose weights are quantized already: "
             "the recipe needs it before quantize_weights"
         )
+    refuse_after(state, stage, "cluster_weights", "the sharing of weights")
     return state.graph
 
 

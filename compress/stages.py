@@ -4,6 +4,7 @@ from typing import get_args
 
 import msgspec
 
+from edgedl.compress.cluster import ClusterWeights
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.prune.prune_channels import PruneChannels
@@ -27,6 +28,7 @@ AnyStage = (
     | Factorize
     | Sparsify
     | FineTune
+    | ClusterWeights
     | Equalize
     | Smooth
     | QuantizeStatic
