@@ -23,7 +23,7 @@ class SharedValues:
 
     def weights(self) -> Tensor:
         """Return the values float32 [n]."""
-        return self.codebook[self.indices]
+        return self.codebook.index_select(0, self.indices)
 
     def entropy_bits(self) -> float:
         """Return the mean bits of an index that no code for single indices can undercut.
@@ -87,4 +87,4 @@ def _means(values: Tensor, count: int) -> Tensor:
 
 def _edges(centroids: Tensor) -> Tensor:
     """Return the points [k - 1] half-way between neighbours."""
-    return (centroids[1:] + centroids[:-1]) / 2
+    return torch.lerp(centroids[:-1], centroids[1:], 0.5)

@@ -64,7 +64,8 @@ class TwoFactors:
         first = (root[:, None] * self.inputs[:rank]).reshape(rank, *self.shape[1:])
         second = self.outputs[:, :rank] * root
         ones = (1,) * (len(self.shape) - 2)
-        return first.float(), second.reshape(self.shape[0], rank, *ones).float()
+        second = second.reshape(self.shape[0], rank, *ones)
+        return first.float().contiguous(), second.float().contiguous()
 
 
 def largest_saving_rank(shape: torch.Size) -> int:

@@ -41,13 +41,13 @@ def stored_weights(graph: fx.GraphModule, keep: Sequence[str] = ()) -> list[Stor
     readers: dict[int, list[fx.Node]] = {}
     others: dict[int, list[fx.Node]] = {}
     first: dict[int, tuple[str, Tensor]] = {}
-    for constant in graph.graph.nodes:
-        if constant.op != "get_attr":
-            continue
-        path = str(constant.target)
-        tensor = operator.attrgetter(path)(graph)
-        first.setdefault(id(tensor), (path, tensor))
-        for node in constant.users:
+    for node in graph.graph.nodes:
+        for constant in node.all_input_nodes:
+            if constant.op != "get_attr":
+                continue
+            path = str(constant.target)
+            tensor = operator.attrgetter(path)(graph)
+            first.setdefault(id(tensor), (path, tensor))
             side = readers if _is_weight_of(constant, node) else others
             side.setdefault(id(tensor), []).append(node)
     kept = find_layers([n for nodes in readers.values() for n in nodes], keep)

@@ -212,16 +212,22 @@ def test_a_split_network_is_trained_pruned_and_quantized(state: ModelState) -> N
     assert not any("fc" in path and "_first" in path for path in table)
 
 
+def rebuilt(state: ModelState) -> TracedNetwork:
+    """Build a state's network again from what a bundle keeps of it."""
+    history = msgspec.json.decode(msgspec.json.encode(state.history), type=tuple[HistoryEntry, ...])
+    assert isinstance(state.subject.module, TracedNetwork)
+    weights = load(save(state.subject.module.tensors()))
+    return rebuild(make_subject().module, state.subject.example_inputs(), history, weights)
+
+
 def test_a_split_network_is_rebuilt_from_module_and_history(state: ModelState) -> None:
-    first = PruneChannels(0.3, multiple=1).apply(state)
-    split = Factorize(energy=0.7, multiple=1).apply(first)
-    last = PruneChannels(0.3, multiple=1).apply(split)
-    history = msgspec.json.decode(msgspec.json.encode(last.history), type=tuple[HistoryEntry, ...])
-    assert isinstance(last.subject.module, TracedNetwork)
-    weights = load(save(last.subject.module.tensors()))
     x = state.subject.example_inputs()
-    built = rebuild(make_subject().module, x, history, weights)
-    torch.testing.assert_close(built(*x), last.subject.module(*x))
+    split = Factorize(energy=0.7, multiple=1).apply(state)
+    torch.testing.assert_close(rebuilt(split)(*x), split.subject.module(*x))
+    first = PruneChannels(0.3, multiple=1).apply(state)
+    both = Factorize(energy=0.7, multiple=1).apply(first)
+    last = PruneChannels(0.3, multiple=1).apply(both)
+    torch.testing.assert_close(rebuilt(last)(*x), last.subject.module(*x))
 
 
 def test_another_architecture_is_not_taken_for_the_split_one() -> None:
