@@ -66,7 +66,7 @@ def _means(values: Tensor, count: int) -> Tensor:
     In one dimension the values of a cluster are a run of the sorted ones, so that a round costs
     no more than looking up where the runs end.
     """
-    distinct = values.double().unique(sorted=True)
+    distinct: Tensor = values.double().unique(sorted=True)
     if len(distinct) <= count:
         return distinct
     ordered = values.double().sort().values

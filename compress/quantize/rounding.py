@@ -88,10 +88,8 @@ def round_with_feedback(
 ) -> Tensor:
     """Round [groups, C_out, K] to multiples of ``step``, later inputs making up for earlier ones.
 
-    A weight of 0 stays 0: what it would make up for is left to those after it.
-
-    Source: for the zeros, Frantar, Alistarh, "SparseGPT: massive language models can be accurately
-    pruned in one-shot", 2023, "Joint sparsification and quantization".
+    A weight of 0 stays 0: what it would make up for is left to those after it (Frantar, Alistarh,
+    "SparseGPT", 2023, "Joint sparsification and quantization").
 
     Args:
         weight: float64 [groups, C_out, K].
@@ -116,7 +114,7 @@ def round_with_feedback(
         for k in range(start, end):
             column = work[:, :, k : k + 1]
             nearest = round_to_nearest(column, steps[:, :, k : k + 1], qmax)
-            nearest = nearest.masked_fill(zero[:, :, k : k + 1], 0.0)
+            nearest[zero[:, :, k : k + 1]] = 0
             error = (column - nearest) / inverse[:, k, k, None, None]
             work[:, :, k + 1 : end] -= error * inverse[:, k : k + 1, k + 1 : end]
             result[:, :, k : k + 1] = nearest
