@@ -264,3 +264,24 @@ def test_an_energy_and_a_ratio_are_two_wishes() -> None:
 def test_the_zeros_of_a_sparse_network_are_not_lost(state: ModelState) -> None:
     with pytest.raises(BadInputError, match="the recipe needs it before sparsify"):
         Factorize().apply(Sparsify().apply(state))
+
+
+def test_one_dimension_is_split_and_a_table_of_words_is_not() -> None:
+    def forward(m: Net, ids: Tensor) -> Tensor:
+        words = m.words(ids)
+        y = m.inner(words.transpose(1, 2)).relu().transpose(1, 2)
+        return nn.functional.linear(m.outer(y), m.words.weight)
+
+    layers = {"words": nn.Embedding(9, 8), "inner": nn.Conv1d(8, 6, 3, 2), "outer": nn.Linear(6, 8)}
+    net = Net(forward, **layers).eval()
+    ids = torch.arange(14).view(2, 7) % 9
+    graph = export_graph(net, (ids,))
+    assert [(w.path, can_split(w)) for w in stored_weights(graph)] == [
+        ("inner.weight", True),
+        ("outer.weight", True),
+        ("words.weight", False),
+    ]
+    split_layers(graph, {"inner.weight": 6, "outer.weight": 6})
+    torch.testing.assert_close(graph(ids), net(ids), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadInputError, match="no such layer"):
+        split_layers(graph, {"words.weight": 2})
