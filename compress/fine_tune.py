@@ -1,6 +1,7 @@
 """The stage that trains the float network: after pruning, from labels, its teacher, or both."""
 
 import hashlib
+import operator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +17,7 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.losses import fine_tuning_loss, is_classification
+from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.subject import Subject
 from edgedl.compress.task_batches import TaskBatches, Teacher
@@ -35,7 +37,8 @@ class FineTune(
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
     On the split "train" of the task, or on "calibration" where the task has no other, changed at
-    random as the subject's ``augment`` does. The test split is never read.
+    random as the subject's ``augment`` does. The test split is never read. Weights that a stage has
+    set to zero stay zero.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
     losses in ``compress/distill/losses.py``.
@@ -108,8 +111,14 @@ class FineTune(
         split = training_split(task)
         answers = self._answers(state, teacher)
         batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)
+        sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
         records = train(
-            student, batches, lambda y, t: distance(as_tuple(y), t), self._training(), checkpoint
+            student,
+            batches,
+            lambda y, t: distance(as_tuple(y), t),
+            self._training(),
+            checkpoint,
+            on_step=hold_zeros(sparse),
         )
         settings = {
             **msgspec.structs.asdict(self),

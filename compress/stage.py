@@ -83,7 +83,7 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
     """Return the float graph that a stage rewrites before anything is quantized.
 
     Raises:
-        BadInputError: the network is quantized already.
+        BadInputError: the network is quantized already, or its weights are shared.
     """
     if state.quantized is not None:
         raise BadInputError(
@@ -95,7 +95,20 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
             f"the stage {stage} rewrites the float network, whose weights are quantized already: "
             "the recipe needs it before quantize_weights"
         )
+    refuse_after(state, stage, "cluster_weights", "the sharing of weights")
     return state.graph
+
+
+def refuse_after(state: ModelState, stage: str, earlier: str, reason: str) -> None:
+    """Refuse a stage that would undo what another has done.
+
+    Raises:
+        BadInputError: the other stage was applied already; ``reason`` says what it did.
+    """
+    if any(entry.stage == earlier for entry in state.history):
+        raise BadInputError(
+            f"the stage {stage} would undo {reason}: the recipe needs it before {earlier}"
+        )
 
 
 def trainable_graph(state: ModelState, stage: str) -> fx.GraphModule:

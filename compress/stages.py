@@ -4,6 +4,8 @@ from typing import get_args
 
 import msgspec
 
+from edgedl.compress.cluster import ClusterWeights
+from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.correct_bias import CorrectBias
@@ -18,11 +20,15 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.quantize.weight_only import QuantizeWeights
+from edgedl.compress.sparsify.sparsify import Sparsify
 
 # In the order in which a recipe would use them.
 AnyStage = (
     PruneChannels
+    | Factorize
+    | Sparsify
     | FineTune
+    | ClusterWeights
     | Equalize
     | Smooth
     | QuantizeStatic

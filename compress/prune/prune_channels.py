@@ -33,7 +33,7 @@ from edgedl.compress.prune.widths import (
     ranked_widths,
     uniform_widths,
 )
-from edgedl.compress.stage import ModelState, trainable_graph
+from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.timing import Runtime
 from edgedl.runtime.errors import BadInputError
@@ -94,6 +94,7 @@ class PruneChannels(
                 nothing can be pruned, or the data that the importance needs is not there.
         """
         subject = state.subject
+        refuse_after(state, "prune_channels", "sparsify", "the pattern of the zeros")
         axes = TensorAxes(trainable_graph(state, "prune_channels"))
         groups = self._chosen(channel_groups(axes), axes)
         scores = self._scores(axes, groups, subject.task)

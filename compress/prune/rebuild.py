@@ -1,10 +1,11 @@
-"""Build a pruned network again, from the module it was made of and a bundle's history."""
+"""Build a pruned or split network again, from the module it was made of and a bundle's history."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.factorize.split_layers import split_layers
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.axes import Axis
@@ -21,10 +22,10 @@ def rebuild(
     history: Iterable[HistoryEntry],
     weights: Mapping[str, Tensor] | None = None,
 ) -> TracedNetwork:
-    """Return a module with the channels that a history left.
+    """Return a module with the channels and the layers that a history left.
 
     Args:
-        module: the architecture that was pruned, with any weights.
+        module: the architecture that was pruned or split, with any weights.
         example_inputs: one tensor [N, ...] per argument.
         history: of the bundle's manifest; stages that change no sizes are passed over.
         weights: of the bundle's network.safetensors; None leaves those of the module.
@@ -42,6 +43,8 @@ def rebuild(
             by_name = {group.name: group.axis for group in channel_groups(axes)}
             kept = dict(_read(line, by_name) for line in lines)
             graph = cut_channels(axes, kept)
+        elif entry.stage == "factorize":
+            split_layers(graph, _read_ranks(entry))
     network = TracedNetwork(graph)
     if weights is not None:
         try:
@@ -49,6 +52,13 @@ def rebuild(
         except RuntimeError as error:
             raise BadInputError(f"the weights do not fit the history: {error}") from error
     return network
+
+
+def _read_ranks(entry: HistoryEntry) -> dict[str, int]:
+    """Return the rank of each weight that a stage has split."""
+    written = entry.settings["ranks"]
+    lines = written if isinstance(written, tuple) else ()
+    return {path: int(rank) for path, _, rank in (line.partition("=") for line in lines)}
 
 
 def _read(line: str, groups: dict[str, Axis]) -> tuple[Axis, Tensor]:

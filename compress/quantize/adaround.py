@@ -91,7 +91,7 @@ def activation_of(layer: Layer) -> Activation:
 def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: int) -> Tensor:
     """Return a rounded weight, each value up or down, as learned; float32 as the problem's.
 
-    An output that the nearest weights serve better keeps those.
+    An output that the nearest weights serve better keeps those. A weight of 0 stays 0.
 
     Source: section 3.2 and 3.3, equations 21 to 25: the asymmetric reconstruction with the
     activation, on the inputs that the quantized layers before compute.
@@ -99,19 +99,21 @@ def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: 
     generator = torch.Generator().manual_seed(seed)
     whole = problem.weight / problem.step
     down = whole.floor()
+    movable = whole != 0
     logits = initial_logits(whole - down).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=learning_rate)
     columns = problem.inputs.shape[2]
     with torch.enable_grad():
         for iteration in range(iterations):
             picked = torch.randint(columns, (min(MINIBATCH, columns),), generator=generator)
-            share = rectified_sigmoid(logits)
+            share = rectified_sigmoid(logits) * movable
             weight = problem.weight_of(down + share)
             loss = problem.error(weight, picked).sum() + _penalty(share, iteration / iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    learned = problem.weight_of(down + (rectified_sigmoid(logits.detach()) >= 0.5))
+    up = (rectified_sigmoid(logits.detach()) >= 0.5) & movable
+    learned = problem.weight_of(down + up)
     nearest = problem.weight_of(whole.round())
     better = problem.error(learned) < problem.error(nearest)
     return torch.where(better[:, :, None], learned, nearest)

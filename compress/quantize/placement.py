@@ -9,6 +9,7 @@ from torch import fx
 from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators import (
     ACTIVATION_PRODUCERS,
+    CONVOLUTIONS,
     FUSED_ACTIVATIONS,
     MATRIX_PRODUCTS,
     WEIGHTED,
@@ -86,7 +87,8 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
         elif node not in chosen or gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
-            users = set() if _fuses(node, chosen, encodings, target) else set(node.users)
+            fused = _fuses(node, chosen, encodings, target) or _pads_convolutions(node, chosen)
+            users = set() if fused else set(node.users)
         if users:
             placement[node] = users
     return placement
@@ -131,6 +133,21 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     # ONNX Runtime's own tolerance in this comparison.
     slack = float(np.finfo(np.float32).eps)
     return bool(lo <= ends[0] + slack and ends[1] <= hi + slack)
+
+
+def _pads_convolutions(node: fx.Node, chosen: set[fx.Node]) -> bool:
+    """Say whether a node pads pictures that convolutions alone read: then it is part of them.
+
+    The runtimes take such a padding into the convolution, unless something stands between the two.
+    That of a network's input stays by itself in TFLite, and needs its own pair.
+    """
+    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+        return False
+    source, widths = node.args[0], node.args[1]
+    inner = isinstance(source, fx.Node) and source.op == "call_function"
+    spatial = isinstance(widths, (list, tuple)) and len(widths) <= 4
+    read = all(user in chosen and user.target in CONVOLUTIONS for user in node.users)
+    return inner and spatial and read and node.meta["val"].ndim == 4
 
 
 def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:

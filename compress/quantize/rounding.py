@@ -88,6 +88,9 @@ def round_with_feedback(
 ) -> Tensor:
     """Round [groups, C_out, K] to multiples of ``step``, later inputs making up for earlier ones.
 
+    A weight of 0 stays 0: what it would make up for is left to those after it (Frantar, Alistarh,
+    "SparseGPT", 2023, "Joint sparsification and quantization").
+
     Args:
         weight: float64 [groups, C_out, K].
         hessian: second moments of the inputs, float64 [groups, K, K], positive definite.
@@ -102,6 +105,7 @@ def round_with_feedback(
     inverse = torch.linalg.cholesky(torch.linalg.inv(sorted_hessian), upper=True)
     places = order[:, None, :].expand_as(weight)
     work = weight.gather(2, places).clone()
+    zero = work == 0
     steps = step.expand_as(weight).gather(2, places)
     result = torch.empty_like(work)
     for start in range(0, size, BLOCK):
@@ -110,6 +114,7 @@ def round_with_feedback(
         for k in range(start, end):
             column = work[:, :, k : k + 1]
             nearest = round_to_nearest(column, steps[:, :, k : k + 1], qmax)
+            nearest[zero[:, :, k : k + 1]] = 0
             error = (column - nearest) / inverse[:, k, k, None, None]
             work[:, :, k + 1 : end] -= error * inverse[:, k : k + 1, k + 1 : end]
             result[:, :, k : k + 1] = nearest

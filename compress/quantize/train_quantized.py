@@ -12,6 +12,7 @@ from edgedl.compress.losses import fine_tuning_loss
 from edgedl.compress.quantize.learned_ranges import Learn
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.trainable import TrainableNetwork
+from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, quantized_by
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.training import TrainingSettings, train
@@ -73,7 +74,9 @@ class TrainQuantized(
         teacher = state.graph if self.distil > 0 else None
         batches = TaskBatches(task, split, self.samples, self.batch_size, teacher)
         checkpoint = _checkpoint(state.workspace, start)
-        train(network, batches, loss, self._training(), checkpoint)
+        # Only weights: a bias that happens to be zero may move.
+        sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
+        train(network, batches, loss, self._training(), checkpoint, on_step=hold_zeros(sparse))
         entry = HistoryEntry("train_quantized", {**msgspec.structs.asdict(self), "split": split})
         return replace(state, quantized=network.quantized(), history=(*state.history, entry))
 

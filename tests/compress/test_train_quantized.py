@@ -114,7 +114,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
             raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_quantized, "train", lambda *a: train(*a, on_step=stop))
+        patch.setattr(train_quantized, "train", lambda *a, on_step: train(*a, on_step=stop))
         with pytest.raises(StoppedError):
             stage.apply(state)
     (checkpoint,) = tmp_path.iterdir()

@@ -1,0 +1,1 @@
+"""Low rank: a layer becomes two thinner ones where that saves arithmetic."""

@@ -1,0 +1,287 @@
+"""Low rank: two layers that compute what the truncated one does, and all that works on them."""
+
+import operator
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prunable_networks import NETWORKS, make
+from safetensors.torch import load, save
+from small_networks import Net, noise
+from tiny import make_subject
+from torch import Tensor, nn
+
+from edgedl.compress.evaluate import count_macs
+from edgedl.compress.factorize.factorize import Factorize
+from edgedl.compress.factorize.split_layers import can_split, split_layers
+from edgedl.compress.factorize.two_factors import TwoFactors, largest_saving_rank
+from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.graph.layers import layer_name
+from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.stored_weights import stored_weights
+from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.prune.channel_groups import channel_groups
+from edgedl.compress.prune.cut import cut_channels
+from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.prune.rebuild import rebuild
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.prune.widths import MacCounter
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.sparsify.sparsify import Sparsify
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import HistoryEntry
+
+
+@pytest.fixture
+def state(float_state: ModelState) -> ModelState:
+    return float_state
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([(6, 4), (4, 9), (5, 3, 3, 3), (8, 2, 5)]),
+    st.floats(0.05, 1),
+    st.integers(0, 99),
+)
+def test_the_error_of_a_rank_is_the_energy_left_out(shape, energy: float, seed: int) -> None:
+    weight = noise(*shape, seed=seed)
+    matrix = weight.flatten(1).numpy().astype(np.float64)
+    squares = np.linalg.svd(matrix, compute_uv=False) ** 2
+    found = TwoFactors.of(weight)
+    rank = found.rank(energy)
+    first, second = found.factors(rank)
+    product = second.flatten(1).numpy().astype(np.float64) @ first.flatten(1).numpy()
+    error = ((product - matrix) ** 2).sum()
+    assert error == pytest.approx(squares[rank:].sum(), abs=1e-4 * squares.sum())
+    assert squares[:rank].sum() >= energy * squares.sum() * (1 - 1e-9)
+    assert rank == 1 or squares[: rank - 1].sum() < energy * squares.sum()
+    assert found.energy(rank) == pytest.approx(squares[:rank].sum() / squares.sum())
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_the_largest_saving_rank_is_the_last_that_saves(outputs: int, inputs: int) -> None:
+    saving = [r for r in range(40) if r * (outputs + inputs) < outputs * inputs]
+    assert largest_saving_rank(torch.Size([outputs, inputs])) == max(saving)
+
+
+def all_ranks(graph, share: float) -> dict[str, int]:
+    """Return for every weight that can be split a share of its full rank."""
+    weights = [w for w in stored_weights(graph) if can_split(w)]
+    full = {w.path: min(len(w.value), w.value[0].numel()) for w in weights}
+    return {path: max(1, round(share * rank)) for path, rank in full.items()}
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_full_rank_computes_the_same(name: str) -> None:
+    module, inputs = make(name)
+    graph = export_graph(module, inputs)
+    split_layers(graph, all_ranks(graph, 1))
+    torch.testing.assert_close(graph(*inputs), module(*inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual", "tied", "upsampled", "attention"])
+def test_half_rank_computes_what_truncated_weights_compute(name: str) -> None:
+    module, inputs = make(name)
+    graph, truncated = (export_graph(module, inputs) for _ in range(2))
+    ranks = all_ranks(graph, 0.5)
+    assert ranks
+    split_layers(graph, ranks)
+    for path, rank in ranks.items():
+        weight = operator.attrgetter(path)(truncated).detach()
+        u, s, v = np.linalg.svd(weight.flatten(1).numpy(), full_matrices=False)
+        weight.copy_(torch.tensor((u[:, :rank] * s[:rank]) @ v[:rank]).reshape(weight.shape))
+    torch.testing.assert_close(graph(*inputs), truncated(*inputs), rtol=1e-3, atol=1e-4)
+    assert (graph(*inputs) - module(*inputs)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["residual", "tied", "own_attention"])
+def test_a_split_network_can_be_traced_trained_and_cut(name: str) -> None:
+    module, inputs = make(name)
+    graph = export_graph(module, inputs)
+    split_layers(graph, all_ranks(graph, 0.5))
+    network = TracedNetwork(graph)
+    traced = trace(network, inputs)
+    layers = [layer_name(n) for n in traced.graph.nodes if n.target in WEIGHTED]
+    assert max(layers.count(layer) for layer in layers) >= 2
+    network.train()
+    network(*inputs).square().sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    axes = TensorAxes(export_graph(network.eval(), inputs))
+    if "attention" not in name:
+        assert MacCounter(axes).count({}) == count_macs(graph, tuple(x[:1] for x in inputs))
+    for node in axes.graph.graph.nodes:
+        if node.op == "call_function":
+            assert node.meta["val"].ndim == len(axes.of(node))
+    groups = channel_groups(axes)
+    kept = {g.axis: torch.arange(g.size // 2) for g in groups}
+    assert any("_first" in place for g in groups for place, _ in g.places)
+    cut = cut_channels(axes, kept)
+    assert cut(*inputs).shape == module(*inputs).shape
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_strings_and_strides_of_a_convolution_go_to_the_first(padding: str | int) -> None:
+    stride = 1 if padding == "same" else 2
+    convolution = nn.Conv2d(4, 6, 3, stride, padding, dilation=2)
+    net = Net(lambda m, x: m.inner(x).relu(), inner=convolution).eval()
+    x = noise(2, 4, 9, 9)
+    graph = export_graph(net, (x,))
+    split_layers(graph, {"inner.weight": 6})
+    torch.testing.assert_close(graph(x), net(x), rtol=1e-4, atol=1e-5)
+    shapes = [tuple(p.shape) for name, p in graph.named_parameters() if "weight" in name]
+    assert sorted(shapes) == [(6, 4, 3, 3), (6, 6, 1, 1)]
+
+
+class LowRank(nn.Module):
+    """Two layers of rank 3, one of full rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 20)
+        self.last = nn.Linear(20, 4, bias=False)
+        with torch.no_grad():
+            self.stem.weight.copy_((noise(16, 3) @ noise(3, 27, seed=1)).view(16, 3, 3, 3))
+            self.head.weight.copy_(noise(20, 3) @ noise(3, 16, seed=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x))).mean((2, 3))
+        return self.last(torch.relu(self.head(x)))
+
+
+def low_rank_state() -> ModelState:
+    net = LowRank().eval()
+    subject = Subject("low", net, make_subject().task)
+    return ModelState(subject, trace(net, subject.example_inputs()))
+
+
+def test_all_energy_splits_what_has_a_low_rank_and_changes_nothing() -> None:
+    state = low_rank_state()
+    split = Factorize(energy=1.0, multiple=1).apply(state)
+    found = split.history[-1].settings
+    assert found["ranks"] == ("stem.weight=3", "head.weight=3")
+    assert found["kept_energy"] == ("stem.weight=1", "head.weight=1")
+    x = state.subject.example_inputs()
+    torch.testing.assert_close(split.graph(*x), state.graph(*x), rtol=1e-4, atol=1e-5)
+    # By hand: 144 places of a 27 -> 16 convolution, then 16 -> 20 and 20 -> 4.
+    assert found["macs_before"] == 144 * 27 * 16 + 16 * 20 + 20 * 4
+    assert found["macs_after"] == 144 * 3 * (27 + 16) + 3 * (16 + 20) + 20 * 4
+    assert found["macs_after"] == count_macs(split.graph, (x[0][:1],))
+    assert split.parent is state.subject.module
+
+
+def test_a_ratio_is_reached_with_the_most_energy(state: ModelState) -> None:
+    energies = []
+    for ratio in (0.1, 0.3):
+        found = Factorize(ratio=ratio, multiple=1).apply(state).history[-1].settings
+        before, after = found["macs_before"], found["macs_after"]
+        assert isinstance(before, int)
+        assert isinstance(after, int)
+        assert after <= (1 - ratio) * before
+        kept = found["kept_energy"]
+        assert isinstance(kept, tuple)
+        energies.append(min(float(line.split("=")[1]) for line in kept))
+        # Any more energy would save too little.
+        more = Factorize(energy=min(1.0, energies[-1] + 2e-3), multiple=1)
+        assert more.apply(state).history[-1].settings["macs_after"] > (1 - ratio) * before
+    assert energies == sorted(energies, reverse=True)
+
+
+def test_ranks_are_what_kernels_like() -> None:
+    found = Factorize(energy=0.5, multiple=4).apply(low_rank_state()).history[-1].settings
+    assert found["ranks"] == ("stem.weight=4", "head.weight=4")
+
+
+def test_a_split_network_is_trained_pruned_and_quantized(state: ModelState) -> None:
+    split = Factorize(energy=0.8, multiple=1, keep=("fc",)).apply(state)
+    x = state.subject.example_inputs()
+    tuned = FineTune(1, batch_size=16, learning_rate=0.01).apply(split)
+    assert not torch.equal(tuned.graph(*x), split.graph(*x))
+    pruned = PruneChannels(0.5).apply(tuned)
+    quantized = QuantizeStatic(32, 32).apply(pruned)
+    assert quantized.quantized is not None
+    table = quantized.quantized.encodings.weights
+    assert sum("_first" in path for path in table) == sum("_second" in path for path in table) > 0
+    assert not any("fc" in path and "_first" in path for path in table)
+
+
+def rebuilt(state: ModelState) -> TracedNetwork:
+    """Build a state's network again from what a bundle keeps of it."""
+    history = msgspec.json.decode(msgspec.json.encode(state.history), type=tuple[HistoryEntry, ...])
+    assert isinstance(state.subject.module, TracedNetwork)
+    weights = load(save(state.subject.module.tensors()))
+    return rebuild(make_subject().module, state.subject.example_inputs(), history, weights)
+
+
+def test_a_split_network_is_rebuilt_from_module_and_history(state: ModelState) -> None:
+    x = state.subject.example_inputs()
+    split = Factorize(energy=0.7, multiple=1).apply(state)
+    torch.testing.assert_close(rebuilt(split)(*x), split.subject.module(*x))
+    first = PruneChannels(0.3, multiple=1).apply(state)
+    both = Factorize(energy=0.7, multiple=1).apply(first)
+    last = PruneChannels(0.3, multiple=1).apply(both)
+    torch.testing.assert_close(rebuilt(last)(*x), last.subject.module(*x))
+
+
+def test_another_architecture_is_not_taken_for_the_split_one() -> None:
+    history = Factorize(energy=1.0, multiple=1).apply(low_rank_state()).history
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    with pytest.raises(BadInputError, match="is it another architecture"):
+        rebuild(other, (torch.zeros(2, 3, 8, 8),), history)
+    narrow = LowRank()
+    narrow.stem = nn.Conv2d(3, 2, 3, padding=1)
+    narrow.norm, narrow.head = nn.BatchNorm2d(2), nn.Linear(2, 20)
+    with pytest.raises(BadInputError, match="is it of another width"):
+        rebuild(narrow, (torch.zeros(2, 3, 8, 8),), history)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (Factorize(keep=("nothing",)), "no layer is called 'nothing'"),
+        (Factorize(energy=1.0, multiple=1), "no layer can be split"),
+        (Factorize(ratio=0.99, multiple=1), "at most 0"),
+        (Factorize(keep=("*",)), "no layer can be split"),
+    ],
+)
+def test_what_cannot_be_split(state: ModelState, stage: Factorize, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        stage.apply(state)
+
+
+def test_an_energy_and_a_ratio_are_two_wishes() -> None:
+    with pytest.raises(BadInputError, match="leave one out"):
+        Factorize(energy=0.9, ratio=0.5)
+
+
+def test_the_zeros_of_a_sparse_network_are_not_lost(state: ModelState) -> None:
+    with pytest.raises(BadInputError, match="the recipe needs it before sparsify"):
+        Factorize().apply(Sparsify().apply(state))
+
+
+def test_one_dimension_is_split_and_a_table_of_words_is_not() -> None:
+    def forward(m: Net, ids: Tensor) -> Tensor:
+        words = m.words(ids)
+        y = m.inner(words.transpose(1, 2)).relu().transpose(1, 2)
+        return nn.functional.linear(m.outer(y), m.words.weight)
+
+    layers = {"words": nn.Embedding(9, 8), "inner": nn.Conv1d(8, 6, 3, 2), "outer": nn.Linear(6, 8)}
+    net = Net(forward, **layers).eval()
+    ids = torch.arange(14).view(2, 7) % 9
+    graph = export_graph(net, (ids,))
+    assert [(w.path, can_split(w)) for w in stored_weights(graph)] == [
+        ("inner.weight", True),
+        ("outer.weight", True),
+        ("words.weight", False),
+    ]
+    split_layers(graph, {"inner.weight": 6, "outer.weight": 6})
+    torch.testing.assert_close(graph(ids), net(ids), rtol=1e-4, atol=1e-5)
+    with pytest.raises(BadInputError, match="no such layer"):
+        split_layers(graph, {"words.weight": 2})
