@@ -32,6 +32,8 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
             operand of a residual add.
         folds_activations: whether an activation is folded into the operator before it "always",
             or only where the integers are "within_bounds" of it anyhow.
+        folds_padding: whether a padding is taken into the convolution behind it if no pair stands
+            between the two.
         integer_biases: whether biases are rounded to the int32 grid of the accumulator.
         float_results: whether integer kernels of linear layers and matrix products can give
             floats; where they cannot, every result is rounded.
@@ -46,6 +48,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     symmetric: bool
     pairs: Literal["every_tensor", "layer_inputs"]
     folds_activations: Literal["always", "within_bounds"]
+    folds_padding: bool
     integer_biases: bool
     float_results: bool
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.tflite_padding import absorb_padding
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import TensorSpec
 from edgedl.runtime.quiet import quiet
@@ -51,7 +52,7 @@ def to_tflite(
             config = _static_config() if quantized else None
             path = Path(folder) / "model.tflite"
             litert_torch.convert(graph, single, quant_config=config).export(str(path))
-            return path.read_bytes()
+            return absorb_padding(path.read_bytes())
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
         with quiet():

@@ -87,7 +87,9 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
         elif node not in chosen or gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
-            fused = _fuses(node, chosen, encodings, target) or _pads_convolutions(node, chosen)
+            fused = _fuses(node, chosen, encodings, target) or _joins_convolutions(
+                node, chosen, target
+            )
             users = set() if fused else set(node.users)
         if users:
             placement[node] = users
@@ -135,19 +137,15 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     return bool(lo <= ends[0] + slack and ends[1] <= hi + slack)
 
 
-def _pads_convolutions(node: fx.Node, chosen: set[fx.Node]) -> bool:
-    """Say whether a node pads pictures that convolutions alone read: then it is part of them.
-
-    The runtimes take such a padding into the convolution, unless something stands between the two.
-    That of a network's input stays by itself in TFLite, and needs its own pair.
-    """
-    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+def _joins_convolutions(node: fx.Node, chosen: set[fx.Node], target: Target) -> bool:
+    """Say whether a node pads pictures that convolutions alone read, and becomes part of them."""
+    paddings = (aten.pad.default, aten.constant_pad_nd.default)
+    if node.target not in paddings or not describe_target(target).folds_padding:
         return False
-    source, widths = node.args[0], node.args[1]
-    inner = isinstance(source, fx.Node) and source.op == "call_function"
+    widths = node.args[1]
     spatial = isinstance(widths, (list, tuple)) and len(widths) <= 4
     read = all(user in chosen and user.target in CONVOLUTIONS for user in node.users)
-    return inner and spatial and read and node.meta["val"].ndim == 4
+    return spatial and read and node.meta["val"].ndim == 4
 
 
 def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
