@@ -54,7 +54,7 @@ def test_every_importance_prunes_to_the_same_macs(state: ModelState, importance:
 
 
 def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None:
-    before, after = macs(PruneChannels(0.5, "global", multiple=1).apply(state))
+    before, after = macs(PruneChannels(0.5, scope="global", multiple=1).apply(state))
     assert after <= 0.5 * before
     assert after > 0.35 * before
 

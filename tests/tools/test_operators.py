@@ -39,7 +39,9 @@ def test_what_runs_in_integers_and_what_does_not() -> None:
     assert {c.outcome for n, c in linear.cells.items() if not n.endswith("dynamic_int8")} == {
         "runs"
     }
-    assert {c.outcome for c in norm.cells.values()} == {"runs", "partly"}
+    # The converter folds a norm's scale into the weight behind it, whose integers are then lost.
+    refused = {name for name, cell in norm.cells.items() if cell.outcome == "refused"}
+    assert refused <= {"tflite-int8_weights", "tflite-int4_weights"}
     assert norm.cells["ort-int8"].outcome == "partly"
     assert "LayerNormalization" in norm.cells["ort-int8"].detail
     assert "RSQRT" in norm.cells["tflite-int8"].detail
