@@ -25,7 +25,7 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
-from edgedl.compress.prune.speed import NetworkTimer, Speed, find_widths
+from edgedl.compress.prune.speed import NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import (
     MacCounter,
@@ -140,8 +140,7 @@ class PruneChannels(
     ) -> tuple[dict[Axis, int], dict[str, Setting]]:
         """Return the widths of the groups, and what was measured to find them."""
         if self.speedup is not None:
-            speed = Speed(self.speedup, self.runtime, self.precision)
-            timer = NetworkTimer(state, axes, speed)
+            timer = NetworkTimer(state, axes, self.runtime, self.precision)
             found = find_widths(groups, scores, timer, self.speedup, self.multiple)
             latency = found.latency
             return found.widths, {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 from edgedl.compress.timing import Runtime, load_arm, time_arms
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import Precision
 from edgedl.runtime.measure import Arm, Protocol
 from edgedl.runtime.statistics import Estimate
 
@@ -26,29 +26,20 @@ SAMPLES = 32
 WHOLE = "whole"
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What is to become faster.
-
-    Attributes:
-        speedup: latency now over latency afterwards.
-        runtime: that runs the file.
-        precision: of the file, "float32" or "int8"; the network at full width has it too.
-    """
-
-    speedup: float
-    runtime: Runtime
-    precision: Precision
-
-
 class NetworkTimer:
     """Times one network at other widths: exported, loaded, one thread, batch 1."""
 
     def __init__(
-        self, state: ModelState, axes: TensorAxes, speed: Speed, protocol: Protocol | None = None
+        self,
+        state: ModelState,
+        axes: TensorAxes,
+        runtime: Runtime,
+        precision: Literal["float32", "int8"],
+        protocol: Protocol | None = None,
     ) -> None:
-        """Remember the network; nothing is exported yet."""
-        self._state, self._axes, self._speed = state, axes, speed
+        """Export the network at full width, which the others are compared with."""
+        self._state, self._axes = state, axes
+        self._runtime, self._precision = runtime, precision
         self._protocol = protocol or Protocol()
         self._whole = self._load({})
 
@@ -72,9 +63,9 @@ class NetworkTimer:
         network = TracedNetwork(cut_channels(self._axes, kept))
         graph = trace(network, subject.example_inputs(), subject.free_axes)
         state = ModelState(replace(subject, module=network), graph)
-        if self._speed.precision == "int8":
+        if self._precision == "int8":
             state = QuantizeStatic(SAMPLES, SAMPLES, "minmax").apply(state)
-        return load_arm(state, self._speed.runtime, self._speed.precision)
+        return load_arm(state, self._runtime, self._precision)
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ def find_widths(
     speedup: float,
     multiple: int,
 ) -> Found:
-    """Return the widest network that is measured to be fast enough.
+    """Return the widest network that is fast enough by the upper end of the measured interval.
 
     Every group is halved by itself and the file timed, which prices its channels. Blocks of
     ``multiple`` channels then go in the order of importance per millisecond; how many, is found by
@@ -120,7 +111,7 @@ def find_widths(
 
     last = len(path) - 1
     narrowest = measured(last) if last else Estimate(1.0, 1.0, 1.0)
-    if narrowest.value > wanted:
+    if narrowest.hi > wanted:
         raise BadInputError(
             f"the network is {1 / narrowest.value:.2f} times faster at its narrowest, wanted is "
             f"{speedup}: lower speedup"
@@ -129,7 +120,7 @@ def find_widths(
     while high - low > 1:
         middle = (low + high) // 2
         latency = measured(middle)
-        if latency.value <= wanted:
+        if latency.hi <= wanted:
             high, found = middle, latency
         else:
             low = middle

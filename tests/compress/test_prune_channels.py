@@ -59,20 +59,15 @@ def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None
     assert after > 0.35 * before
 
 
-def test_widths_are_what_kernels_like() -> None:
+def test_widths_are_what_kernels_like(state: ModelState) -> None:
     assert [aligned(w, 64, 16) for w in (1, 23, 25, 64)] == [16, 16, 32, 64]
     assert [aligned(w, 6, 16) for w in (0.2, 3)] == [1, 3]
-    pruned = PruneChannels(0.4, multiple=4).apply(_state())
+    pruned = PruneChannels(0.4, multiple=4).apply(state)
     lines = pruned.history[-1].settings["kept"]
     assert isinstance(lines, tuple)
     assert lines
     widths = [len(line.split("=")[1].split(",")) for line in lines]
     assert all(width % 4 == 0 or width < 4 for width in widths)
-
-
-def _state() -> ModelState:
-    subject = make_subject()
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
 
 
 def test_what_is_named_stays_whole(state: ModelState) -> None:

@@ -11,7 +11,7 @@ from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.prune.speed import Found, NetworkTimer, Speed, find_widths
+from edgedl.compress.prune.speed import Found, NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import narrowing_path
 from edgedl.compress.stage import ModelState
@@ -94,7 +94,7 @@ def test_int8_files_are_timed_too(runtime: Runtime) -> None:
     subject = make_subject()
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
     axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
-    timer = NetworkTimer(state, axes, Speed(2.0, runtime, "int8"), Protocol(blocks=5))
+    timer = NetworkTimer(state, axes, runtime, "int8", Protocol(blocks=5))
     (group, *_) = channel_groups(axes)
     found = timer.ratios({"half": {group.axis: 4}, "same": {}})
     assert found["half"].value < 1.5 * found["same"].value
