@@ -12,8 +12,7 @@ from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.compress.shared_values import VALUE_BYTES, SharedValues, share_values
-from edgedl.compress.stage import ModelState, float_graph
-from edgedl.runtime.errors import BadInputError
+from edgedl.compress.stage import ModelState, NothingRemovedError, float_graph
 from edgedl.runtime.manifest import HistoryEntry
 
 
@@ -58,7 +57,7 @@ class ClusterWeights(
         found = [share_values(w.value.detach().flatten(), 2**self.bits) for w in every]
         shared = [pair for pair in zip(every, found, strict=True) if _is_smaller(pair[1])]
         if not shared:
-            raise BadInputError(
+            raise NothingRemovedError(
                 f"no layer gets smaller with {2**self.bits} different weights: lower bits, or "
                 "leave the stage out"
             )

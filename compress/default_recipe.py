@@ -1,8 +1,13 @@
-"""Which shipped recipe suits a network: what ``--recipe default`` stands for."""
+"""Which shipped recipe suits a network, ``--recipe default``, and what it is on the targets."""
+
+from collections.abc import Callable
 
 from torch import fx
 
 from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
+from edgedl.compress.recipe import Recipe, check_order, fit_channels, fit_weights, keep_float
+from edgedl.compress.recipe_file import load_recipe
+from edgedl.compress.target import Target
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
@@ -19,3 +24,30 @@ def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
     if targets & WEIGHTED.keys():
         return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
     return "float", "the network has no layer that int8 could speed up"
+
+
+def fitting_recipe(
+    graph: fx.GraphModule,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    float_layers: tuple[str, ...],
+    report: Callable[[str], None],
+) -> Recipe:
+    """Return a recipe, or the one that suits the network, fit to the targets.
+
+    Args:
+        graph: canonical graph of the network.
+        recipe: what to do; None takes the default, and ``report`` hears which and why.
+        targets: whose kernels limit widths and bits.
+        float_layers: to keep float.
+        report: hears a line.
+
+    Raises:
+        BadInputError: the order of the stages is impossible, or nothing could be kept float.
+    """
+    if recipe is None:
+        name, reason = default_recipe(graph)
+        report(f"recipe {name}: {reason}")
+        recipe = load_recipe(name)
+    check_order(recipe)
+    return fit_channels(fit_weights(keep_float(recipe, float_layers), targets), targets)

@@ -17,6 +17,7 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.losses import fine_tuning_loss, is_classification
+from edgedl.compress.precision import InBfloat16
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.subject import Subject
@@ -50,9 +51,9 @@ class FineTune(
         distil: weight of the teacher's answers in the loss, 0 to 1; labels have the rest.
         temperature: softens the answers.
         optimizer: "sgd" with Nesterov momentum, or "adamw".
-        learning_rate: peak of a one-cycle schedule.
+        learning_rate: peak of the schedule.
         weight_decay: as the optimizer takes it.
-        mixed_precision: compute in bfloat16 where that is safe.
+        mixed_precision: compute in bfloat16 where that is safe, teachers included.
         seed: fixes the order of the samples and their changes, and the projections' beginning.
         features: modules, such as "stack2", whose values are to follow the teacher's; both
             networks have them by these names.
@@ -63,6 +64,12 @@ class FineTune(
         answer_cache_bytes: how much of what the teacher says is kept in the workspace, so that it
             is asked about every sample once; 0 keeps nothing. Not possible for a subject that
             augments: changed at random, no sample comes twice.
+        schedule: "one_cycle" reaches the peak after 30 % of the steps; "cosine" starts there.
+        accumulate: batches per step of the optimizer, for batches larger than memory allows.
+        ema_decay: end with averaged weights, reaching back 1 / (1 - ema_decay) steps; 0.99 is a
+            beginning for short runs. null keeps the last weights.
+        patience: stop after so many epochs without a smaller mean training loss, and end with
+            the best epoch's weights. null trains all epochs and ends with the last one's.
     """
 
     epochs: Annotated[int, Meta(ge=1)] = 10
@@ -79,6 +86,10 @@ class FineTune(
     feature_loss: FeatureLoss = "none"
     feature_weight: Annotated[float, Meta(gt=0)] = 1.0
     answer_cache_bytes: Annotated[int, Meta(ge=0)] = 0
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    accumulate: Annotated[int, Meta(ge=1)] = 1
+    ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    patience: Annotated[int, Meta(ge=1)] | None = None
 
     def __post_init__(self) -> None:
         """Refuse features without a loss, and a loss without features."""
@@ -109,6 +120,8 @@ class FineTune(
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
         split = training_split(task)
+        if self.mixed_precision and teacher is not None:
+            teacher = InBfloat16(teacher)
         answers = self._answers(state, teacher)
         batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)
         sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
@@ -119,12 +132,14 @@ class FineTune(
             self._training(),
             checkpoint,
             on_step=hold_zeros(sparse),
+            say=lambda text: state.say(f"fine_tune, {text}"),
         )
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
+            "trained_epochs": len(records),
         }
         return replace(
             state,
@@ -177,6 +192,10 @@ class FineTune(
             seed=self.seed,
             optimizer=self.optimizer,
             mixed_precision=self.mixed_precision,
+            schedule=self.schedule,
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
+            patience=self.patience,
         )
 
     def _checkpoint(

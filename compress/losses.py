@@ -27,7 +27,8 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
         temperature: softens both sides of the divergence.
 
     Raises:
-        BadInputError: the task's labels have no known loss, and they count.
+        BadInputError: the task's labels have no known loss, and they count. The loss raises it
+            where a label is no class of the network.
 
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.
     """
@@ -48,10 +49,21 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
             )
             total = total + distil * apart
         if distil < 1:
-            total = total + (1 - distil) * F.cross_entropy(outputs[0], targets.labels.long())
+            labels = targets.labels.long()
+            _check_labels(labels, outputs[0].shape[1])
+            total = total + (1 - distil) * F.cross_entropy(outputs[0], labels)
         return total
 
     return loss
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= classes:
+        raise BadInputError(
+            f"labels go from {lowest} to {highest}, the network has {classes} classes, from 0: is "
+            "it made for other labels?"
+        )
 
 
 def is_classification(task: Task) -> bool:

@@ -1,31 +1,30 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import safetensors.torch
-import torch
 from torch import fx, nn
 
-import edgedl
+from edgedl.compress.apply_recipe import Applied, StageRunner, apply_recipe
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
-from edgedl.compress.default_recipe import default_recipe
+from edgedl.compress.default_recipe import fitting_recipe
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.errors import ExportError
-from edgedl.compress.graph.edit import input_nodes, output_nodes
-from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.judge import Judge
+from edgedl.compress.manifest_record import describe, toolchain
 from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.quantize.check_calibration import calibration_warnings
-from edgedl.compress.recipe import Recipe, fit_weights, keep_float, load_recipe
-from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.recipe import Recipe
+from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_store.ingredients import Provenance
+from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import Target
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
@@ -33,24 +32,14 @@ from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.manifest import Artifact, Manifest, Precision, TaskRecord, TensorSpec
+from edgedl.runtime.manifest import Artifact, Precision
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.task import Task
 
 ENCODINGS = "encodings.json"
 # Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
 NETWORK = "network.safetensors"
 REFERENCE = "ort-float32"
-TOOLCHAIN = (
-    "torch",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "litert-torch",
-    "litert-quantizer",
-    "ai-edge-litert",
-    "tensorrt-rtx",
-    "numpy",
-)
 
 Report = Callable[[str], None]
 
@@ -59,13 +48,15 @@ Report = Callable[[str], None]
 class CompressedModel:
     """A written bundle, what could not be put into it, and reasons to doubt its calibration.
 
-    ``parent`` is the network that the recipe cut or trained, None if it did neither.
+    ``parent`` is the network that the recipe cut or trained, None if it did neither; ``missed`` the
+    budget of a stage that could not be met: the bundle is then of the stages before.
     """
 
     bundle: Bundle
     refusals: tuple[Refusal, ...]
     warnings: tuple[str, ...] = ()
     parent: nn.Module | None = None
+    missed: str | None = None
 
 
 def compress(
@@ -75,8 +66,10 @@ def compress(
     folder: Path,
     report: Report = lambda text: None,
     float_layers: tuple[str, ...] = (),
-    workspace: Path | None = None,
+    store: StageStore | None = None,
+    selection: Task | None = None,
     only: tuple[Precision, ...] | None = None,
+    detail: Report = lambda text: None,
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
 
@@ -87,20 +80,23 @@ def compress(
         folder: must exist and be empty.
         report: hears one line before every step.
         float_layers: layers that stay float32, besides those that the recipe names.
-        workspace: an existing folder for the checkpoints of stages that train; given again after
-            an interruption, they go on where they stopped. Nothing in it belongs to the bundle.
+        store: where results of stages are kept and found again, and checkpoints of those that
+            were cut off; None applies every stage anew.
+        selection: task whose split "test" says whether the budgets of stages are met; its samples
+            should not be those of the final score.
         only: precisions of the files to make, besides the reference; None for all that there are.
+        detail: hears how a step gets on: what is reused, epochs, what budgets came to.
 
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
     """
-    state = ModelState(subject, _traced(subject, report), workspace=workspace)
-    for stage in _stages(state.graph, recipe, targets, float_layers, report):
-        report(type(stage).__name__)
-        state = stage.apply(state)
+    begin = ModelState(subject, _traced(subject, report), say=detail)
+    recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, report)
+    applied = _apply(begin, recipe, store, selection, report)
+    state = applied.state
     built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, report)
     _write_companions(state, built, folder)
-    manifest = _describe(state, [b.artifact for b in built], folder)
+    manifest = describe(state, [b.artifact for b in built], folder)
     write_manifest(folder, manifest)
     outputs = GraphOutputs(subject.task)
     bundle = Bundle.open(folder)
@@ -118,7 +114,13 @@ def compress(
     write_manifest(folder, finished)
     warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
     refusals += refused
-    return CompressedModel(Bundle.open(folder), tuple(refusals), warnings, state.parent)
+    return CompressedModel(
+        Bundle.open(folder),
+        tuple(refusals),
+        (*applied.notes, *warnings),
+        state.parent,
+        applied.missed,
+    )
 
 
 def _traced(subject: Subject, report: Report) -> fx.GraphModule:
@@ -126,19 +128,23 @@ def _traced(subject: Subject, report: Report) -> fx.GraphModule:
     return trace(subject.module, subject.example_inputs(), subject.free_axes)
 
 
-def _stages(
-    graph: fx.GraphModule,
-    recipe: Recipe | None,
-    targets: tuple[Target, ...],
-    float_layers: tuple[str, ...],
+def _apply(
+    begin: ModelState,
+    recipe: Recipe,
+    store: StageStore | None,
+    selection: Task | None,
     report: Report,
-) -> Sequence[Stage]:
-    """Return the stages of a recipe, or of the one that suits the network, fit to the targets."""
-    if recipe is None:
-        name, reason = default_recipe(graph)
-        report(f"recipe {name}: {reason}")
-        recipe = load_recipe(name)
-    return fit_weights(keep_float(recipe, float_layers), targets).stages
+) -> Applied:
+    def judge() -> Judge:
+        if selection is None:
+            raise BadInputError(
+                "a stage of the recipe has a budget: give compress() the selection, a task whose "
+                "split 'test' it is checked on"
+            )
+        return Judge(begin, selection)
+
+    known = None if store is None else Provenance(begin, toolchain())
+    return apply_recipe(begin, recipe, StageRunner(store, known, report), judge)
 
 
 def _write_files(
@@ -229,42 +235,3 @@ def _write_layer_vectors(bundle: Bundle, checked: list[BuiltArtifact]) -> None:
     content = layer_vectors(bundle, checked, size_bytes)
     if content is not None:
         (bundle.folder / LAYER_VECTORS).write_bytes(content)
-
-
-def _describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:
-    subject = state.subject
-    free_outputs = free_output_axes(state.graph, subject.example_inputs(), subject.free_axes)
-    return Manifest(
-        name=subject.name,
-        task=TaskRecord(subject.task.name, subject.task.metric, tuple(subject.task.classes)),
-        inputs=tuple(_logical(n, subject.free_axes) for n in input_nodes(state.graph)),
-        outputs=tuple(
-            _logical(n, axes)
-            for n, axes in zip(output_nodes(state.graph), free_outputs, strict=True)
-        ),
-        preprocessing=subject.task.preprocessing,
-        artifacts=tuple(artifacts),
-        files=record_files(folder),
-        history=state.history,
-        toolchain=toolchain(),
-        licence=subject.licence,
-        data=subject.data,
-    )
-
-
-def _logical(node: fx.Node, free_axes: tuple[int, ...]) -> TensorSpec:
-    """Describe an input or output of the graph, None where its size is free."""
-    value = node.meta["val"]
-    shape = tuple(None if i in free_axes else int(d) for i, d in enumerate(value.shape))
-    return TensorSpec.of(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))
-
-
-def toolchain() -> dict[str, str]:
-    """Return the versions of everything that has a hand in the files."""
-    versions = {"edgedl": edgedl.__version__, "torch_threads": str(torch.get_num_threads())}
-    for package in TOOLCHAIN:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions

@@ -6,6 +6,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.evaluate import as_tuple
+
+
+class InBfloat16(nn.Module):
+    """A network that computes in bfloat16 where that is safe, and answers in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Take a network whose weights stay as they are."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return every output as float32, for float32 inputs."""
+        with torch.autocast(inputs[0].device.type, torch.bfloat16):
+            outputs = as_tuple(self.network(*inputs))
+        return tuple(y.float() for y in outputs)
+
 
 @contextmanager
 def float32_where_bfloat16_is_slow(module: nn.Module) -> Iterator[None]:

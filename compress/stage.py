@@ -1,5 +1,6 @@
 """A stage turns one model state into the next."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,10 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
+
+
+def _say_nothing(text: str) -> None:
+    """Hear a line and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class ModelState:
             None keeps nothing.
         weights: what the files of integer weights and float arithmetic are made of, once a stage
             has quantized the weights alone.
+        say: hears how a long stage gets on.
         parent: the network before stages changed its sizes or trained it; None while they have
             not. It teaches, and everything is measured against it.
     """
@@ -41,6 +47,11 @@ class ModelState:
     workspace: Path | None = None
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
+    say: Callable[[str], None] = _say_nothing
+
+
+class NothingRemovedError(BadInputError):
+    """By its settings, a stage that takes something away would take nothing."""
 
 
 class Stage(Protocol):

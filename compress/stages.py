@@ -7,6 +7,7 @@ import msgspec
 from edgedl.compress.cluster import ClusterWeights
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
@@ -25,6 +26,7 @@ from edgedl.compress.sparsify.sparsify import Sparsify
 # In the order in which a recipe would use them.
 AnyStage = (
     PruneChannels
+    | PruneBlocks
     | Factorize
     | Sparsify
     | FineTune

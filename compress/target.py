@@ -38,6 +38,8 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         float_results: whether integer kernels of linear layers and matrix products can give
             floats; where they cannot, every result is rounded.
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
+        channel_multiple: widths of convolutions that the kernels compute without waste are
+            multiples of it; measured with ``edgedl.tools.benchmarks.channel_widths``.
         precisions: of the files to make.
         refused: why there are no files of other precisions that a recipe asks for.
     """
@@ -52,6 +54,7 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     integer_biases: bool
     float_results: bool
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
+    channel_multiple: Annotated[int, Meta(ge=1)]
     precisions: tuple[Precision, ...]
     refused: dict[Precision, str] = {}
 

@@ -76,15 +76,22 @@ class _Rewriter:
         values = self._values(tensor)
         if values is None or values.ndim != len(axes):
             return
-        found = self._table.find(values.transpose(axes))
+        found = self._table.find_folded(values.transpose(axes))
         if found is None:
             return
-        path, weight = found
+        path, weight = found.path, found.weight
         tensor.buffer = 0
+        result = index
+        if found.columns is not None:
+            result = self._tensor(f"{path}_unscaled", values.shape, tensor.type)
         if weight.per_channel:
-            self._dequantize_channels(path, weight, values.shape, axes, index)
+            self._dequantize_channels(path, weight, values.shape, axes, result)
         else:
-            self._dequantize_groups(path, weight, values.shape, index)
+            self._dequantize_groups(path, weight, values.shape, result)
+        if found.columns is not None:
+            content = found.columns.tobytes()
+            columns = self._tensor(f"{path}_columns", found.columns.shape, tensor.type, content)
+            self._multiply(result, columns, index)
 
     def _dequantize_channels(
         self,
@@ -113,8 +120,7 @@ class _Rewriter:
         content = np.array(shape, np.int32).tobytes()
         sizes = self._tensor(f"{path}_shape", (len(shape),), self._schema.TensorType.INT32, content)
         self._operator("DEQUANTIZE", DEQUANTIZE_VERSION[weight.bits], [source], wide)
-        options = self._schema.BuiltinOptions.MulOptions
-        self._operator("MUL", 1, [wide, factors], scaled, options, self._schema.MulOptionsT())
+        self._multiply(wide, factors, scaled)
         self._operator("RESHAPE", 1, [scaled, sizes], result)
 
     def _values(self, tensor: Any) -> Floats | None:
@@ -143,6 +149,10 @@ class _Rewriter:
         grid.quantizedDimension = axis
         self._graph.tensors[index].quantization = grid
         return index
+
+    def _multiply(self, a: int, b: int, result: int) -> None:
+        options = self._schema.BuiltinOptions.MulOptions
+        self._operator("MUL", 1, [a, b], result, options, self._schema.MulOptionsT())
 
     def _operator(
         self,

@@ -14,14 +14,22 @@ from edgedl.compress.factorize.ranks import (
     ranks_at_energy,
     ranks_for_ratio,
 )
+from edgedl.compress.factorize.ranks_by_latency import FastRanks, ranks_for_speedup
 from edgedl.compress.factorize.split_layers import split_layers
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import MacCounter
-from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
+from edgedl.compress.stage import (
+    ModelState,
+    NothingRemovedError,
+    refuse_after,
+    trainable_graph,
+)
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.manifest import HistoryEntry, Setting
 
 ENERGY = 0.9
 
@@ -41,9 +49,13 @@ class Factorize(
 
     Attributes:
         energy: share of the sum of squared singular values that every split layer keeps; null is
-            0.9, unless ``ratio`` is given.
+            0.9, unless ``ratio`` or ``speedup`` is given.
         ratio: share of the network's multiply-accumulates to remove; every layer then keeps the
             same energy, the most that reaches it.
+        speedup: latency now over latency afterwards, measured on the runtime: layers that are
+            faster as two are split, at the same energy, the most that reaches it.
+        runtime: that the speed-up is measured on.
+        precision: of the file that is timed.
         keep: layers that stay whole: module paths, with all that is inside, or wildcards.
         multiple: a rank is the next multiple of this, as far as it saves arithmetic; 8 float32
             fill a register of AVX2, two of NEON.
@@ -51,6 +63,9 @@ class Factorize(
 
     energy: Annotated[float, Meta(gt=0, le=1)] | None = None
     ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    speedup: Annotated[float, Meta(gt=1)] | None = None
+    runtime: Runtime = "ort"
+    precision: TimedPrecision = "float32"
     keep: tuple[str, ...] = ()
     multiple: Annotated[int, Meta(ge=1)] = 8
 
@@ -58,24 +73,34 @@ class Factorize(
         """Refuse two wishes at once.
 
         Raises:
-            BadInputError: there are both an energy and a ratio.
+            BadInputError: there are two of energy, ratio and speedup.
         """
-        if self.energy is not None and self.ratio is not None:
-            raise BadInputError("factorize takes an energy or a ratio, not both: leave one out")
+        given = [n for n in ("energy", "ratio", "speedup") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise BadInputError(
+                f"factorize takes one of energy, ratio and speedup, not {' and '.join(given)}: "
+                "leave all but one out"
+            )
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the split network; its history says the rank of each layer.
 
         Raises:
             BadInputError: the network is quantized or sparse already, a name in ``keep`` matches no
-                layer, no layer is worth splitting, or the ratio cannot be reached.
+                layer, no layer is worth splitting, or the ratio or speed-up cannot be reached.
         """
         subject = state.subject
         refuse_after(state, "factorize", "sparsify", "the pattern of the zeros")
         graph = trainable_graph(state, "factorize")
         before = MacCounter(TensorAxes(graph)).count({})
         candidates = find_candidates(graph, self.keep)
-        ranks = self._ranks(candidates, before)
+        measured: dict[str, Setting] = {}
+        if self.speedup is None:
+            ranks = self._ranks(candidates, before)
+        else:
+            timer = FileTimer(state, graph, self.runtime, self.precision)
+            fast = ranks_for_speedup(graph, candidates, timer, self.speedup, self.multiple)
+            ranks, measured = fast.ranks, _measured(fast)
         split_layers(graph, ranks)
         network = TracedNetwork(graph)
         settings = {
@@ -88,6 +113,7 @@ class Factorize(
             ),
             "macs_before": before,
             "macs_after": MacCounter(TensorAxes(graph)).count({}),
+            **measured,
         }
         return replace(
             state,
@@ -103,8 +129,19 @@ class Factorize(
         energy = ENERGY if self.energy is None else self.energy
         ranks = ranks_at_energy(candidates, energy, self.multiple)
         if not ranks:
-            raise BadInputError(
+            raise NothingRemovedError(
                 f"no layer can be split in two that multiply less at an energy of {energy} and "
                 f"ranks in multiples of {self.multiple}: lower either"
             )
         return ranks
+
+
+def _measured(fast: FastRanks) -> dict[str, Setting]:
+    latency = fast.latency
+    return {
+        "latency_ratio": latency.value,
+        "latency_ratio_ci95": (f"{latency.lo:.4f}", f"{latency.hi:.4f}"),
+        "latency_ratio_of_each": tuple(f"{p}={e.value:.4f}" for p, e in fast.prices.items()),
+        "prices_cached": fast.cached,
+        "latency_ratio_narrowest": fast.fastest.value,
+    }

@@ -9,8 +9,8 @@ from torch import fx
 from edgedl.compress.factorize.split_layers import can_split
 from edgedl.compress.factorize.two_factors import TwoFactors, largest_saving_rank
 from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.graph.stored_weights import stored_weights
-from edgedl.compress.prune.tensor_axes import size_of
 from edgedl.runtime.errors import BadInputError
 
 # Path of a weight -> the rank it is split at.
@@ -70,6 +70,11 @@ def ranks_at_energy(candidates: Sequence[Candidate], energy: float, multiple: in
     return ranks
 
 
+def energy_levels(candidates: Sequence[Candidate]) -> list[float]:
+    """Return the energies at which some rank changes, ascending; a higher one never saves more."""
+    return sorted({c.factors.energy(r) for c in candidates for r in range(1, c.largest + 1)})
+
+
 def ranks_for_ratio(
     candidates: Sequence[Candidate], ratio: float, macs: int, multiple: int
 ) -> Ranks:
@@ -88,8 +93,7 @@ def ranks_for_ratio(
     def saved(ranks: Ranks) -> int:
         return sum(c.saved(ranks[c.path]) for c in candidates if c.path in ranks)
 
-    # The energies at which some rank changes; a higher one never saves more.
-    levels = sorted({c.factors.energy(r) for c in candidates for r in range(1, c.largest + 1)})
+    levels = energy_levels(candidates)
     low, high = 0, len(levels)
     while low < high:
         middle = (low + high) // 2

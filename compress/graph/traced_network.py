@@ -43,12 +43,17 @@ class TracedNetwork(nn.Module):
         return {name: tensor.detach().clone() for name, tensor in named}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what ``tensors`` gave.
+        """Take what ``tensors`` gave; a tied parameter is there by its first name.
 
         Raises:
             RuntimeError: names or shapes are others, as torch says.
         """
-        self.graph.load_state_dict(dict(tensors))
+        every = dict(tensors)
+        first = {id(p): name for name, p in self.graph.named_parameters()}
+        for name, parameter in self.graph.named_parameters(remove_duplicate=False):
+            if name not in every and first[id(parameter)] in every:
+                every[name] = every[first[id(parameter)]]
+        self.graph.load_state_dict(every)
 
     def train(self, mode: bool = True) -> Self:
         """Switch batch norm, dropout and recurrent layers to training or back."""

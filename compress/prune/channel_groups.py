@@ -1,8 +1,9 @@
 """The sets of channels that can only be removed together, and where each of them is stored."""
 
+import math
 from dataclasses import dataclass, field
 
-from edgedl.compress.prune.axes import Axis
+from edgedl.compress.prune.axes import Axis, channels_of
 from edgedl.compress.prune.tensor_axes import TensorAxes
 
 
@@ -15,16 +16,26 @@ class ChannelGroup:
             axis where there is one: it finds the group again in the same network.
         axis: the leaf.
         places: (path, axis) of each stored tensor that has it.
+        unit: positions of a tensor that one channel stands for: 1, or the width of a head.
     """
 
     name: str
     axis: Axis
     places: list[tuple[str, int]] = field(default_factory=list)
+    unit: int = 0
 
     @property
     def size(self) -> int:
         """Channels."""
         return self.axis.size
+
+    def step(self, multiple: int) -> int:
+        """Return how many channels go at a time, so that all widths are of a multiple.
+
+        >>> ChannelGroup("heads", Axis(12), unit=4).step(16)
+        4
+        """
+        return multiple // math.gcd(multiple, self.unit or 1)
 
 
 def channel_groups(axes: TensorAxes) -> list[ChannelGroup]:
@@ -40,4 +51,6 @@ def channel_groups(axes: TensorAxes) -> list[ChannelGroup]:
                 group = groups.setdefault(leaf, ChannelGroup(name, leaf))
                 if (path, index) not in group.places:
                     group.places.append((path, index))
+                    here = int((channels_of(axis, leaf) == 0).sum())
+                    group.unit = math.gcd(group.unit, here)
     return [group for group in groups.values() if len(group.places) > 1]

@@ -1,6 +1,6 @@
 """How much a channel matters: the channels of a group that matter least go first."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -47,11 +47,12 @@ def taylor(
     graph: fx.GraphModule,
     batches: Iterable[tuple[tuple[Tensor, ...], Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
-) -> Contributions:
-    """Return gradient times value of every parameter, summed over batches.
+) -> Iterator[Contributions]:
+    """Yield gradient times value of every parameter, batch by batch.
 
-    The sum over a channel's values is squared by ``channel_scores``: what the loss would change
-    by, to first order, if the channel went.
+    Their sum over a channel's values is what the loss would change by, to first order, if the
+    channel went. Over many batches of a trained network it nears zero, so ``loss_changes`` takes
+    the mean of the squares.
 
     Source: Molchanov et al., "Importance estimation for neural network pruning", 2019, section
     3.1, equation 8.
@@ -63,34 +64,53 @@ def taylor(
     """
     graph = copy_graph(graph).requires_grad_(True)
     parameters = dict(graph.named_parameters())
-    total = {path: torch.zeros_like(p) for path, p in parameters.items()}
     for inputs, labels in batches:
         outputs = graph(*inputs)
         first = outputs if isinstance(outputs, Tensor) else outputs[0]
         gradients = torch.autograd.grad(
             loss(first, labels), list(parameters.values()), allow_unused=True
         )
-        for (path, p), gradient in zip(parameters.items(), gradients, strict=True):
-            if gradient is not None:
-                total[path] += gradient * p.detach()
-    return total
+        yield {
+            path: gradient * p.detach()
+            for (path, p), gradient in zip(parameters.items(), gradients, strict=True)
+            if gradient is not None
+        }
 
 
-def channel_scores(
-    axes: TensorAxes, group: ChannelGroup, contributions: Contributions, signed: bool = False
-) -> Tensor:
-    """Return the importance float32 [channels] of a group, 1 on average.
+def channel_scores(axes: TensorAxes, group: ChannelGroup, contributions: Contributions) -> Tensor:
+    """Return the importance float32 [channels] of a group, on average the layers that have them.
 
     Every tensor that has the channels counts alike, whatever its size: its contributions are
-    summed over a channel and divided by their mean over channels.
+    summed over a channel and divided by their mean over channels. A channel of a residual sum,
+    which many layers write and read, matters as much to each of them as one between two layers.
 
     Args:
         axes: of the network.
         group: whose channels.
-        contributions: of ``magnitudes``, ``batch_norm_scales`` or ``taylor``.
-        signed: square the sums, since contributions cancel.
+        contributions: of ``magnitudes`` or ``batch_norm_scales``.
     """
-    parts = []
+    parts = [sums / sums.mean() for sums in _sums(axes, group, contributions) if sums.any()]
+    layers = sum(len(axes.tensors[path]) > 1 for path, _ in group.places)
+    return torch.stack(parts).mean(0) * layers if parts else torch.ones(group.size)
+
+
+def loss_changes(
+    axes: TensorAxes, group: ChannelGroup, contributions: Sequence[Contributions]
+) -> Tensor:
+    """Return by how much the loss would change, squared, without each channel [channels] alone.
+
+    Args:
+        axes: of the network.
+        group: whose channels.
+        contributions: of ``taylor``, one for each batch.
+    """
+    batches = [torch.stack(_sums(axes, group, c)) ** 2 for c in contributions]
+    return torch.stack(batches).mean(0).sum(0)
+
+
+def _sums(axes: TensorAxes, group: ChannelGroup, contributions: Contributions) -> list[Tensor]:
+    """Return the contributions float32 [channels] of a group's channels in each of its tensors."""
+    found = []
     for path, index in group.places:
         if path not in contributions:
             continue
@@ -98,24 +118,23 @@ def channel_scores(
         values = values.reshape(len(values), -1).sum(1)
         channels = channels_of(axes.tensors[path][index], group.axis)
         inside = channels >= 0
-        sums = torch.zeros(group.size).index_add_(0, channels[inside], values[inside])
-        sums = sums**2 if signed else sums
-        if sums.mean() > 0:
-            parts.append(sums / sums.mean())
-    return torch.stack(parts).mean(0) if parts else torch.ones(group.size)
+        found.append(torch.zeros(group.size).index_add_(0, channels[inside], values[inside]))
+    return found
 
 
 def lamp(scores: Tensor) -> Tensor:
     """Return each score over the sum of those that are not smaller, itself included.
 
+    The last channel has what a group of ``channel_scores`` has on average.
+
     Source: Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", 2021, equation
     2, on channels instead of weights.
 
-    >>> lamp(torch.tensor([1.0, 2.0, 1.0])).tolist()
-    [0.25, 1.0, 0.3333333432674408]
+    >>> lamp(torch.tensor([1.0, 2.0, 1.0]))
+    tensor([0.3333, 1.3333, 0.4444])
     """
     order = scores.argsort(stable=True)
     left = scores[order].flip(0).cumsum(0).flip(0)
     found = torch.empty_like(scores)
     found[order] = scores[order] / left.clamp_min(torch.finfo(scores.dtype).tiny)
-    return found
+    return found * scores.mean()

@@ -1,6 +1,6 @@
 """The stage that removes whole channels, heads and hidden units."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Annotated, Literal
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.losses import is_classification
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup, channel_groups
@@ -22,6 +23,7 @@ from edgedl.compress.prune.importance import (
     batch_norm_scales,
     channel_scores,
     lamp,
+    loss_changes,
     magnitudes,
     taylor,
 )
@@ -33,9 +35,14 @@ from edgedl.compress.prune.widths import (
     ranked_widths,
     uniform_widths,
 )
-from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
+from edgedl.compress.stage import (
+    ModelState,
+    NothingRemovedError,
+    refuse_after,
+    trainable_graph,
+)
+from edgedl.compress.target import describe_target
 from edgedl.compress.task_batches import TaskBatches
-from edgedl.compress.timing import Runtime
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.task import Task, training_split
@@ -67,8 +74,8 @@ class PruneChannels(
             is spared), "batch_norm" scales, "taylor" (first-order change of the loss), or
             "random", the control.
         keep: groups that stay whole: paths of parameters, or wildcards.
-        multiple: the width of a group of more channels than this is a multiple of it; 8 float32
-            fill a register of AVX2, two of NEON.
+        multiple: widths that change are multiples of it, and groups that are not wider stay
+            whole; None takes what the kernels of the targets like, ``channel_multiple``.
         samples: training samples of "taylor".
         batch_size: samples per forward pass.
         seed: of "random", and of the samples drawn.
@@ -81,10 +88,17 @@ class PruneChannels(
     scope: Literal["uniform", "global"] = "uniform"
     importance: Importance = "lamp"
     keep: tuple[str, ...] = ()
-    multiple: Annotated[int, Meta(ge=1)] = 8
+    multiple: Annotated[int, Meta(ge=1)] | None = None
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 64
     seed: int = 0
+
+    @property
+    def _multiple(self) -> int:
+        """Return the number that widths are multiples of; by itself, a stage has one target."""
+        if self.multiple is not None:
+            return self.multiple
+        return describe_target(self.runtime).channel_multiple
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the smaller network; its history says what stays of each group.
@@ -106,28 +120,26 @@ class PruneChannels(
             if widths[g.axis] < g.size
         }
         if not kept:
-            raise BadInputError(
-                f"nothing would be removed in multiples of {self.multiple} channels: raise ratio "
+            raise NothingRemovedError(
+                f"nothing would be removed in multiples of {self._multiple} channels: raise ratio "
                 "or speedup, or lower multiple"
             )
         network = TracedNetwork(cut_channels(axes, kept))
-        smaller = replace(subject, module=network)
-        entry = HistoryEntry(
-            "prune_channels",
-            {
-                **msgspec.structs.asdict(self),
-                "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
-                "macs_before": counter.count({}),
-                "macs_after": counter.count(widths),
-                **measured,
-            },
-        )
+        settings = {
+            **msgspec.structs.asdict(self),
+            "multiple": self._multiple,
+            "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
+            "macs_before": counter.count({}),
+            "macs_after": counter.count(widths),
+            **in_blocks(groups, widths, counter, self.runtime),
+            **measured,
+        }
         return replace(
             state,
-            subject=smaller,
+            subject=replace(subject, module=network),
             graph=trace(network, subject.example_inputs(), subject.free_axes),
             parent=state.parent or subject.module,
-            history=(*state.history, entry),
+            history=(*state.history, HistoryEntry("prune_channels", settings)),
         )
 
     def _widths(
@@ -141,16 +153,18 @@ class PruneChannels(
         """Return the widths of the groups, and what was measured to find them."""
         if self.speedup is not None:
             timer = NetworkTimer(state, axes, self.runtime, self.precision)
-            found = find_widths(groups, scores, timer, self.speedup, self.multiple)
+            found = find_widths(groups, scores, timer, self.speedup, self._multiple)
             latency = found.latency
             return found.widths, {
                 "latency_ratio": latency.value,
                 "latency_ratio_ci95": (f"{latency.lo:.4f}", f"{latency.hi:.4f}"),
                 "price_of_a_channel": tuple(f"{n}={p:.5f}" for n, p in found.savings.items()),
+                "prices_cached": found.cached,
+                "latency_ratio_narrowest": found.narrowest.value,
             }
         if self.scope == "uniform":
-            return uniform_widths(groups, self.ratio, self.multiple), {}
-        return ranked_widths(groups, scores, counter, self.ratio, self.multiple), {}
+            return uniform_widths(groups, self.ratio, self._multiple), {}
+        return ranked_widths(groups, scores, counter, self.ratio, self._multiple), {}
 
     def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""
@@ -179,11 +193,11 @@ class PruneChannels(
                     f"importance 'taylor' needs labels of classes, task '{task.name}' has none: "
                     "use 'l2'"
                 )
-            contributions = taylor(axes.graph, self._labelled(task), F.cross_entropy)
+            batches = list(taylor(axes.graph, self._labelled(task), F.cross_entropy))
+            return {g.axis: loss_changes(axes, g, batches) for g in groups}
         else:
             contributions = magnitudes(axes.graph, 1 if self.importance == "l1" else 2)
-        signed = self.importance == "taylor"
-        scores = {g.axis: channel_scores(axes, g, contributions, signed) for g in groups}
+        scores = {g.axis: channel_scores(axes, g, contributions) for g in groups}
         return {a: lamp(s) for a, s in scores.items()} if self.importance == "lamp" else scores
 
     def _labelled(self, task: Task) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
@@ -194,6 +208,35 @@ class PruneChannels(
 
 def _has(group: ChannelGroup, pattern: str) -> bool:
     return any(fnmatch(path, pattern) or path.startswith(f"{pattern}.") for path, _ in group.places)
+
+
+def in_blocks(
+    groups: Sequence[ChannelGroup],
+    widths: Mapping[Axis, int],
+    counter: MacCounter,
+    runtime: Runtime,
+) -> dict[str, Setting]:
+    """Return what kernels compute that fill blocks of channels up: why fewer may not be faster.
+
+    Args:
+        groups: that could be pruned.
+        widths: leaf -> channels that stay.
+        counter: of the network.
+        runtime: whose blocks.
+    """
+    multiple = describe_target(runtime).channel_multiple
+
+    def filled(group: ChannelGroup, width: int) -> int:
+        step = group.step(multiple)
+        return -(-width // step) * step
+
+    changed = [g for g in groups if widths[g.axis] < g.size]
+    return {
+        "channel_multiple": multiple,
+        "widths": tuple(f"{g.name}={widths[g.axis] * g.unit}" for g in changed),
+        "macs_in_blocks_before": counter.count({g.axis: filled(g, g.size) for g in groups}),
+        "macs_in_blocks_after": counter.count({g.axis: filled(g, widths[g.axis]) for g in groups}),
+    }
 
 
 def write_kept(group: ChannelGroup, channels: Tensor) -> str:

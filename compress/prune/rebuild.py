@@ -11,6 +11,7 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.cut import cut_channels
+from edgedl.compress.prune.find_blocks import remove_blocks
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
@@ -22,7 +23,7 @@ def rebuild(
     history: Iterable[HistoryEntry],
     weights: Mapping[str, Tensor] | None = None,
 ) -> TracedNetwork:
-    """Return a module with the channels and the layers that a history left.
+    """Return a module with the channels, blocks and layers that a history left.
 
     Args:
         module: the architecture that was pruned or split, with any weights.
@@ -37,12 +38,12 @@ def rebuild(
     graph = export_graph(module, example_inputs)
     for entry in history:
         if entry.stage == "prune_channels":
-            written = entry.settings["kept"]
-            lines = written if isinstance(written, tuple) else ()
             axes = TensorAxes(graph)
             by_name = {group.name: group.axis for group in channel_groups(axes)}
-            kept = dict(_read(line, by_name) for line in lines)
+            kept = dict(_read(line, by_name) for line in _lines(entry, "kept"))
             graph = cut_channels(axes, kept)
+        elif entry.stage == "prune_blocks":
+            graph = remove_blocks(graph, _lines(entry, "removed"))
         elif entry.stage == "factorize":
             split_layers(graph, _read_ranks(entry))
     network = TracedNetwork(graph)
@@ -56,9 +57,13 @@ def rebuild(
 
 def _read_ranks(entry: HistoryEntry) -> dict[str, int]:
     """Return the rank of each weight that a stage has split."""
-    written = entry.settings["ranks"]
-    lines = written if isinstance(written, tuple) else ()
-    return {path: int(rank) for path, _, rank in (line.partition("=") for line in lines)}
+    lines = (line.partition("=") for line in _lines(entry, "ranks"))
+    return {path: int(rank) for path, _, rank in lines}
+
+
+def _lines(entry: HistoryEntry, key: str) -> tuple[str, ...]:
+    written = entry.settings[key]
+    return written if isinstance(written, tuple) else ()
 
 
 def _read(line: str, groups: dict[str, Axis]) -> tuple[Axis, Tensor]:

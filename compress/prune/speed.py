@@ -1,47 +1,37 @@
 """Widths by latency: what a channel costs on the runtime, and how many must go for a speed-up."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
-from edgedl.compress.graph.trace import trace
-from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.latency.file_timer import FileTimer, Prices, TimedPrecision, first_fast_enough
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup
 from edgedl.compress.prune.cut import cut_channels
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import aligned, narrowing_path
-from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
-from edgedl.compress.timing import Runtime, load_arm, time_arms
-from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure import Arm, Protocol
+from edgedl.runtime.measure import Protocol
 from edgedl.runtime.statistics import Estimate
-
-# Calibration samples of the int8 files that are timed: ranges do not change their speed.
-SAMPLES = 32
-WHOLE = "whole"
 
 
 class NetworkTimer:
-    """Times one network at other widths: exported, loaded, one thread, batch 1."""
+    """Times one network at other widths."""
 
     def __init__(
         self,
         state: ModelState,
         axes: TensorAxes,
         runtime: Runtime,
-        precision: Literal["float32", "int8"],
+        precision: TimedPrecision,
         protocol: Protocol | None = None,
     ) -> None:
         """Export the network at full width, which the others are compared with."""
-        self._state, self._axes = state, axes
-        self._runtime, self._precision = runtime, precision
-        self._protocol = protocol or Protocol()
-        self._whole = self._load({})
+        self._axes = axes
+        self._files = FileTimer(state, axes.graph, runtime, precision, protocol)
 
     def ratios(self, candidates: Mapping[str, Mapping[Axis, int]]) -> dict[str, Estimate]:
         """Return latency over that of the whole network, by name of the widths.
@@ -51,21 +41,20 @@ class NetworkTimer:
             BadInputError: the runtime refuses a file, or there is no calibration data.
             InvalidMeasurementError: the clock is too coarse.
         """
-        arms = {WHOLE: self._whole}
-        arms |= {name: self._load(widths) for name, widths in candidates.items()}
-        found = time_arms(arms, self._protocol)
-        return {name: found.ratio(WHOLE, name) for name in candidates}
+        return self._files.ratios({n: self._cut(widths) for n, widths in candidates.items()})
 
-    def _load(self, widths: Mapping[Axis, int]) -> Arm:
-        """Export a network of other widths; which channels stay does not matter for time."""
-        subject = self._state.subject
+    def prices(self, candidates: Mapping[str, Mapping[Axis, int]]) -> Prices:
+        """Return the ratios, those measured before on this machine from its cache.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        return self._files.prices({n: self._cut(widths) for n, widths in candidates.items()})
+
+    def _cut(self, widths: Mapping[Axis, int]) -> fx.GraphModule:
+        """Return a network of other widths; which channels stay does not matter for time."""
         kept = {axis: torch.arange(width) for axis, width in widths.items()}
-        network = TracedNetwork(cut_channels(self._axes, kept))
-        graph = trace(network, subject.example_inputs(), subject.free_axes)
-        state = ModelState(replace(subject, module=network), graph)
-        if self._precision == "int8":
-            state = QuantizeStatic(SAMPLES, SAMPLES, "minmax").apply(state)
-        return load_arm(state, self._runtime, self._precision)
+        return cut_channels(self._axes, kept)
 
 
 @dataclass(frozen=True)
@@ -76,11 +65,15 @@ class Found:
         widths: leaf -> channels that stay.
         latency: over that of the whole network, measured on the whole file.
         savings: name of a group -> share of the latency that one of its channels costs.
+        cached: how many of those were measured before.
+        narrowest: latency of the narrowest network there is: what no width takes away.
     """
 
     widths: dict[Axis, int]
     latency: Estimate
     savings: dict[str, float]
+    cached: int
+    narrowest: Estimate
 
 
 def find_widths(
@@ -102,41 +95,32 @@ def find_widths(
     Raises:
         BadInputError: the narrowest network is not fast enough.
     """
-    savings = _savings(groups, timer, multiple)
+    savings, cached = _savings(groups, timer, multiple)
     path = list(narrowing_path(groups, scores, savings, multiple))
-    wanted = 1 / speedup
 
     def measured(step: int) -> Estimate:
         return timer.ratios({"narrow": path[step]})["narrow"]
 
-    last = len(path) - 1
-    narrowest = measured(last) if last else Estimate(1.0, 1.0, 1.0)
-    if narrowest.hi > wanted:
-        raise BadInputError(
-            f"the network is {1 / narrowest.value:.2f} times faster at its narrowest, wanted is "
-            f"{speedup}: lower speedup"
-        )
-    low, high, found = 0, last, narrowest
-    while high - low > 1:
-        middle = (low + high) // 2
-        latency = measured(middle)
-        if latency.hi <= wanted:
-            high, found = middle, latency
-        else:
-            low = middle
-    return Found(path[high], found, {g.name: savings[g.axis] for g in groups})
+    step, latency, narrowest = first_fast_enough(len(path) - 1, measured, speedup)
+    prices = {g.name: savings[g.axis] for g in groups}
+    return Found(path[step], latency, prices, cached, narrowest)
 
 
 def _savings(
     groups: Sequence[ChannelGroup], timer: NetworkTimer, multiple: int
-) -> dict[Axis, float]:
-    """Return the share of the latency that one channel of each group costs; never below 0."""
-    halves = {g.axis: aligned(g.size / 2, g.size, multiple) for g in groups}
+) -> tuple[dict[Axis, float], int]:
+    """Return the share of the latency that one channel of each group costs; never below 0.
+
+    And how many of these were measured before.
+    """
+    halves = {g.axis: aligned(g.size / 2, g.size, g.step(multiple)) for g in groups}
     wanted = {g.name: {g.axis: halves[g.axis]} for g in groups if halves[g.axis] < g.size}
-    ratios = timer.ratios(wanted)
-    return {
+    prices = timer.prices(wanted)
+    ratios = prices.ratios
+    savings = {
         g.axis: max(0.0, 1 - ratios[g.name].value) / (g.size - halves[g.axis])
         if g.name in ratios
         else 0.0
         for g in groups
     }
+    return savings, prices.cached

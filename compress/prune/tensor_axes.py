@@ -8,11 +8,9 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.layers import layer_name
+from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.prune.axes import Axis, unify
 from edgedl.compress.prune.axis_rules import RULES
-
-# Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
-BATCH = 4093
 
 
 class TensorAxes:
@@ -94,14 +92,6 @@ class TensorAxes:
             self.freeze([made, *(self.of(a) for a in node.all_input_nodes)], reason)
         else:
             rule(self, node)
-
-
-def size_of(dimension: Any) -> int:
-    """Return a size; a free one is computed from the batch of ``BATCH``."""
-    if isinstance(dimension, int):
-        return dimension
-    expression = dimension.node.expr
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
 
 
 def _new_axes(value: Any) -> Any:

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from edgedl.compress.graph.operators import WEIGHTED, aten
+from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup
-from edgedl.compress.prune.tensor_axes import TensorAxes, size_of
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.runtime.errors import BadInputError
 
 # Share of its channels that every group keeps.
 FLOOR = 0.1
@@ -17,36 +19,31 @@ FLOOR = 0.1
 Counts = Mapping[Axis, int]
 
 
-def aligned(wanted: float, size: int, multiple: int) -> int:
+def aligned(wanted: float, size: int, step: int) -> int:
     """Return the nearest number of channels that kernels like, at least one step of them.
 
-    A group that is not larger than one step, or no multiple of it, shrinks to the nearest number.
+    A group that is not larger than one step stays whole: kernels pad what is narrower, so that
+    less of it is not faster, and often slower.
 
     >>> aligned(11.2, 16, 8), aligned(12.1, 16, 8), aligned(1, 64, 8), aligned(3, 6, 8)
-    (8, 16, 8, 3)
+    (8, 16, 8, 6)
     """
-    step = _step(size, multiple)
     return min(size, max(step, round(wanted / step) * step))
 
 
-def _step(size: int, multiple: int) -> int:
-    return multiple if size > multiple else 1
-
-
-def narrower(width: int, size: int, multiple: int, floor: float = FLOOR) -> int | None:
+def narrower(width: int, size: int, step: int, floor: float = FLOOR) -> int | None:
     """Return the next smaller width of a group, None if it would fall below its floor.
 
     >>> narrower(16, 32, 8), narrower(8, 32, 8), narrower(3, 6, 8)
-    (8, None, 2)
+    (8, None, None)
     """
-    step = _step(size, multiple)
     smaller = (width - 1) // step * step
-    return smaller if smaller >= aligned(size * floor, size, multiple) else None
+    return smaller if smaller >= aligned(size * floor, size, step) else None
 
 
 def uniform_widths(groups: Sequence[ChannelGroup], ratio: float, multiple: int) -> dict[Axis, int]:
     """Return the widths if every group loses the same share of its channels."""
-    return {g.axis: aligned(g.size * (1 - ratio), g.size, multiple) for g in groups}
+    return {g.axis: aligned(g.size * (1 - ratio), g.size, g.step(multiple)) for g in groups}
 
 
 def narrowing_path(
@@ -57,8 +54,8 @@ def narrowing_path(
 ) -> Iterator[dict[Axis, int]]:
     """Yield ever narrower widths of a network, its own first.
 
-    Each differs from the one before by a block of ``multiple`` channels: the one of least mean
-    score per price. Blocks that cost nothing stay.
+    Each differs from the one before by a block of channels, one step of its group: the block of
+    least mean score per price. Blocks that cost nothing stay.
 
     Args:
         groups: that can be pruned.
@@ -67,12 +64,13 @@ def narrowing_path(
         multiple: of channels that kernels like.
     """
     widths = {g.axis: g.size for g in groups}
+    steps = {g.axis: g.step(multiple) for g in groups}
     ranked = {axis: s.sort().values for axis, s in scores.items()}
     while True:
         yield dict(widths)
         blocks: list[tuple[float, int, Axis, int]] = []
         for index, (axis, width) in enumerate(widths.items()):
-            smaller = narrower(width, axis.size, multiple)
+            smaller = narrower(width, axis.size, steps[axis])
             if prices[axis] > 0 and smaller is not None:
                 gone = ranked[axis][axis.size - width : axis.size - smaller]
                 blocks.append((float(gone.mean()) / prices[axis], index, axis, smaller))
@@ -91,16 +89,22 @@ def ranked_widths(
 ) -> dict[Axis, int]:
     """Return the widths if the least important channels of the whole network go.
 
-    They go until the network has lost ``ratio`` of its multiply-accumulates, or nothing is left
-    that may go.
+    They go until the network has lost ``ratio`` of its multiply-accumulates.
+
+    Raises:
+        BadInputError: it cannot lose as many.
     """
-    most = (1 - ratio) * macs.count({})
+    whole = macs.count({})
+    most = (1 - ratio) * whole
     widths: dict[Axis, int] = {}
     prices = {g.axis: 1.0 for g in groups}
     for widths in narrowing_path(groups, scores, prices, multiple):
         if macs.count(widths) <= most:
-            break
-    return widths
+            return widths
+    raise BadInputError(
+        f"at most {1 - macs.count(widths) / whole:.3f} of the multiply-accumulates can go in "
+        f"multiples of {multiple} channels, the ratio is {ratio}: lower either"
+    )
 
 
 class MacCounter:

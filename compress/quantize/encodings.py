@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 import torch
@@ -60,6 +60,23 @@ class Encodings:
         """Return the bits of every quantized activation."""
         return 16 if self.precision == "int8_int16" else 8
 
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """Read what ``to_json`` wrote, to the last bit.
+
+        Raises:
+            msgspec.MsgspecError: it is not JSON, or not such a table.
+        """
+        table = msgspec.json.decode(content, type=_Written)
+        return cls(
+            {name: Range(**ends) for name, ends in table.activations.items()},
+            {path: torch.tensor(amax) for path, amax in table.weights.items()},
+            table.float_nodes,
+            table.float_results,
+            table.weight_bits,
+            table.precision,
+        )
+
     def to_json(self) -> bytes:
         """Return the table as indented JSON, for the bundle."""
         table = {
@@ -71,6 +88,17 @@ class Encodings:
             "precision": self.precision,
         }
         return msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n"
+
+
+class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table as JSON has it."""
+
+    activations: dict[str, dict[str, float]]
+    weights: dict[str, list[float]]
+    float_nodes: frozenset[str] = msgspec.field(name="float")
+    float_results: frozenset[str]
+    weight_bits: int
+    precision: QuantizedPrecision
 
 
 def weight_scales(amax: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:

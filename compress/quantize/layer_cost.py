@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from edgedl.compress.latency.timing import Runtime, Timings, load_arm, time_arms
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.timing import Runtime, Timings, load_arm, time_arms
 from edgedl.runtime.backend import open_backend
 from edgedl.runtime.manifest import Precision
 from edgedl.runtime.measure import Arm, Protocol

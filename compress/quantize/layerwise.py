@@ -4,7 +4,7 @@ A layer is corrected on the inputs it will really get: those that the quantized 
 already corrected, compute.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,9 @@ from edgedl.compress.graph.edit import copy_graph, finish, insert_constant
 from edgedl.compress.quantize.encodings import WEIGHT_QMAX, Encodings
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.simulate import Simulation, fake_quantize, last_users
+
+# Paths of corrected parameters end so, behind the name of the layer that reads them.
+WEIGHT, BIAS = "_corrected_weight", "_corrected_bias"
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,34 @@ def replace_parameters(
         found: layer -> its weight, and its bias if it has one.
         ranges: layer -> largest magnitude of each channel of that weight, float32 [C_out].
     """
+    corrected = with_parameters(graph, {node.name: pair for node, pair in found.items()})
+    new = {f"{node.name}{WEIGHT}": amax for node, amax in ranges.items()}
+    used = {str(n.target) for n in corrected.graph.nodes if n.op == "get_attr"}
+    weights = {p: amax for p, amax in {**encodings.weights, **new}.items() if p in used}
+    return QuantizedNetwork(corrected, replace(encodings, weights=weights))
+
+
+def with_parameters(
+    graph: fx.GraphModule, found: Mapping[str, tuple[Tensor, Tensor | None]]
+) -> fx.GraphModule:
+    """Return a copy of a graph in which some layers, by name, read other weights and biases."""
     corrected = copy_graph(graph)
-    weights = dict(encodings.weights)
     nodes = {node.name: node for node in corrected.graph.nodes}
-    for original, (weight, bias) in found.items():
-        node = nodes[original.name]
-        path = f"{node.name}_corrected_weight"
-        weights[path] = ranges[original]
-        node.update_arg(1, insert_constant(corrected, node, path, weight))
+    for name, (weight, bias) in found.items():
+        node = nodes[name]
+        node.update_arg(1, insert_constant(corrected, node, f"{name}{WEIGHT}", weight))
         if bias is not None:
-            constant = insert_constant(corrected, node, f"{node.name}_corrected_bias", bias)
+            constant = insert_constant(corrected, node, f"{name}{BIAS}", bias)
             node.args = (*node.args[:2], constant, *node.args[3:])
-    finished = finish(corrected)
-    used = {str(n.target) for n in finished.graph.nodes if n.op == "get_attr"}
-    kept = {path: amax for path, amax in weights.items() if path in used}
-    return QuantizedNetwork(finished, replace(encodings, weights=kept))
+    return finish(corrected)
+
+
+def corrected_parameters(
+    tensors: Mapping[str, Tensor],
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Return what :func:`with_parameters` was given, from the tensors of the graph it returned."""
+    names = [path.removesuffix(WEIGHT) for path in tensors if path.endswith(WEIGHT)]
+    return {name: (tensors[f"{name}{WEIGHT}"], tensors.get(f"{name}{BIAS}")) for name in names}
 
 
 @torch.no_grad()

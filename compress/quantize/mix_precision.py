@@ -7,12 +7,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.quantize.damage_budget import DamageBudget
 from edgedl.compress.quantize.float_search import Constraints, Finding, FloatSearch
 from edgedl.compress.quantize.layer_cost import FileTimer
 from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.timing import Runtime
 from edgedl.runtime.manifest import HistoryEntry, Setting
 
 

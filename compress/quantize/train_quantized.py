@@ -46,6 +46,11 @@ class TrainQuantized(
         learning_rate: of weights and biases, at the start.
         scale_learning_rate: of the logarithms of steps and of offsets, at the start.
         seed: fixes the order of the samples.
+        accumulate: batches per step of the optimizer, for batches larger than memory allows.
+        ema_decay: end with weights and steps averaged over the last 1 / (1 - ema_decay) steps of
+            the optimizer; null keeps the last ones.
+        patience: stop after so many epochs without a smaller mean training loss, and end with
+            the best epoch's weights. null trains all epochs and ends with the last one's.
     """
 
     epochs: Annotated[int, Meta(ge=1)] = 3
@@ -57,6 +62,9 @@ class TrainQuantized(
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-5
     scale_learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
     seed: int = 0
+    accumulate: Annotated[int, Meta(ge=1)] = 1
+    ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    patience: Annotated[int, Meta(ge=1)] | None = None
 
     def apply(self, state: ModelState) -> ModelState:
         """Train a copy of the quantized network; the float one, the teacher, stays.
@@ -76,8 +84,19 @@ class TrainQuantized(
         checkpoint = _checkpoint(state.workspace, start)
         # Only weights: a bias that happens to be zero may move.
         sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
-        train(network, batches, loss, self._training(), checkpoint, on_step=hold_zeros(sparse))
-        entry = HistoryEntry("train_quantized", {**msgspec.structs.asdict(self), "split": split})
+        hook = hold_zeros(sparse)
+        records = train(
+            network,
+            batches,
+            loss,
+            self._training(),
+            checkpoint,
+            on_step=hook,
+            say=lambda text: state.say(f"train_quantized, {text}"),
+        )
+        settings = msgspec.structs.asdict(self)
+        learned = {**settings, "split": split, "trained_epochs": len(records)}
+        entry = HistoryEntry("train_quantized", learned)
         return replace(state, quantized=network.quantized(), history=(*state.history, entry))
 
     def _training(self) -> TrainingSettings:
@@ -90,6 +109,9 @@ class TrainQuantized(
             optimizer="adamw",
             schedule="cosine",
             other_peaks={"ranges": self.scale_learning_rate},
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
+            patience=self.patience,
         )
 
 

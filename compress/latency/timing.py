@@ -7,14 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.compress.artifacts import ArtifactBuilder
-from edgedl.compress.export.onnx import describe_onnx
-from edgedl.compress.export.tflite import describe_tflite
+from edgedl.compress.loaded_file import build_and_load
 from edgedl.compress.stage import ModelState
-from edgedl.runtime.backend import open_backend
-from edgedl.runtime.manifest import Artifact, Precision
+from edgedl.runtime.manifest import Precision
 from edgedl.runtime.measure import Arm, Protocol, measure
-from edgedl.runtime.runner import encode
 from edgedl.runtime.statistics import Estimate, block_median, paired_ratio
 
 Runtime = Literal["ort", "tflite"]
@@ -58,11 +54,4 @@ def load_arm(state: ModelState, runtime: Runtime, precision: Precision) -> Arm:
         BadInputError: the runtime refuses it.
         BackendUnavailableError: the runtime is not installed.
     """
-    path, content = ArtifactBuilder(state).file(runtime, precision)
-    describe = describe_tflite if runtime == "tflite" else describe_onnx
-    inputs, outputs = describe(content)
-    artifact = Artifact("timed", runtime, precision, path, inputs, outputs, 0.0)
-    session = open_backend(runtime).load(content, artifact, threads=1)
-    samples = state.subject.example_inputs()
-    feed = [encode(x[:1].numpy(), s) for x, s in zip(samples, inputs, strict=True)]
-    return lambda: session.run(feed)
+    return build_and_load(state, runtime, precision).timed

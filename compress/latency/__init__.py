@@ -1,0 +1,1 @@
+"""Files timed on their runtime while a stage decides."""

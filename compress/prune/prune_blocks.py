@@ -1,0 +1,184 @@
+"""The stage that removes whole residual blocks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from torch import fx
+
+from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, first_fast_enough
+from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.losses import is_classification
+from edgedl.compress.prune.block_importance import (
+    BlockImportance,
+    BlockJudge,
+    calibration_batches,
+    removal_order,
+)
+from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.prune.widths import MacCounter
+from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.manifest import HistoryEntry, Setting
+from edgedl.runtime.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Blocks that go, and what was measured to choose them."""
+
+    removed: list[Block]
+    measured: dict[str, Setting] = field(default_factory=dict)
+
+
+class PruneBlocks(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="stage",
+    tag="prune_blocks",
+):
+    """Depth pruning: residual sums x + f(x) become x where f matters least.
+
+    Blocks are those of residual networks and inverted residuals whose shortcut is no layer, and
+    the attention and feed-forward halves of transformer layers. No width changes, so every kernel
+    that is left runs as before; the network should be fine-tuned afterwards.
+
+    Source: Veit, Wilber, Belongie, "Residual networks behave like ensembles of relatively shallow
+    networks", 2016, section 4; Men et al., "ShortGPT", 2024, section 3.
+
+    Attributes:
+        blocks: how many go.
+        speedup: latency now over latency afterwards, measured on the runtime; in place of
+            ``blocks``: they go in the order of importance per millisecond.
+        runtime: that the speed-up is measured on.
+        precision: of the file that is timed.
+        importance: what says that a block matters: "outputs", how far those of the network move
+            without it and the ones that went before; "influence", how far it turns its input; or
+            "random", the control.
+        keep: blocks that stay: paths of modules, or wildcards.
+        samples: calibration samples of "outputs" and "influence".
+        batch_size: samples per forward pass.
+        seed: of "random".
+    """
+
+    blocks: Annotated[int, Meta(ge=1)] = 1
+    speedup: Annotated[float, Meta(gt=1)] | None = None
+    runtime: Runtime = "ort"
+    precision: TimedPrecision = "float32"
+    importance: BlockImportance = "outputs"
+    keep: tuple[str, ...] = ()
+    samples: Annotated[int, Meta(ge=1)] = 128
+    batch_size: Annotated[int, Meta(ge=1)] = 64
+    seed: int = 0
+
+    def apply(self, state: ModelState) -> ModelState:
+        """Return the state of the shallower network; its history says which blocks went.
+
+        Raises:
+            BadInputError: the network is quantized or sparse already, it has no blocks or fewer
+                than shall go, a name in ``keep`` matches none, or the speed-up is out of reach.
+        """
+        subject = state.subject
+        refuse_after(state, "prune_blocks", "sparsify", "the pattern of the zeros")
+        graph = trainable_graph(state, "prune_blocks")
+        blocks = self._chosen(find_blocks(graph))
+        choice = self._choose(state, graph, blocks)
+        names = tuple(block.name for block in choice.removed)
+        smaller = remove_blocks(graph, names)
+        if not any(node.target in WEIGHTED for node in smaller.graph.nodes):
+            raise BadInputError(f"no layer would be left without {', '.join(names)}: lower blocks")
+        entry = HistoryEntry(
+            "prune_blocks",
+            {
+                **msgspec.structs.asdict(self),
+                "removed": names,
+                "macs_before": MacCounter(TensorAxes(graph)).count({}),
+                "macs_after": MacCounter(TensorAxes(smaller)).count({}),
+                **choice.measured,
+            },
+        )
+        network = TracedNetwork(smaller)
+        return replace(
+            state,
+            subject=replace(subject, module=network),
+            graph=trace(network, subject.example_inputs(), subject.free_axes),
+            parent=state.parent or subject.module,
+            history=(*state.history, entry),
+        )
+
+    def _chosen(self, blocks: list[Block]) -> list[Block]:
+        """Leave out what shall stay."""
+        if not blocks:
+            raise BadInputError(
+                "the network has no residual block that can be removed: none adds its input x to "
+                "f(x) of the same shape, read by nothing else"
+            )
+        for pattern in self.keep:
+            if not any(_matches(block, pattern) for block in blocks):
+                raise BadInputError(
+                    f"keep names '{pattern}', which is no block: there are "
+                    f"{', '.join(b.name for b in blocks)}"
+                )
+        chosen = [b for b in blocks if not any(_matches(b, p) for p in self.keep)]
+        if not chosen:
+            raise BadInputError("there is no block to remove: keep names all of them")
+        return chosen
+
+    def _choose(self, state: ModelState, graph: fx.GraphModule, blocks: Sequence[Block]) -> _Choice:
+        task = state.subject.task
+        batches = calibration_batches(task, self.samples, self.batch_size)
+        judge = BlockJudge(graph, blocks, batches, is_classification(task))
+        if self.speedup is not None:
+            return self._fast_enough(state, graph, blocks, judge, self.speedup)
+        alike = dict.fromkeys(blocks, 1.0)
+        order = removal_order(blocks, self.importance, judge, alike, self.seed, self.blocks)
+        if len(order) < self.blocks:
+            raise BadInputError(
+                f"{self.blocks} blocks shall go, {len(order)} can: lower blocks, or keep fewer"
+            )
+        return _Choice(order, {"damage": judge.damage(order)})
+
+    def _fast_enough(
+        self,
+        state: ModelState,
+        graph: fx.GraphModule,
+        blocks: Sequence[Block],
+        judge: BlockJudge,
+        speedup: float,
+    ) -> _Choice:
+        """Return the fewest blocks without which the network is fast enough."""
+        timer = FileTimer(state, graph, self.runtime, self.precision)
+        alone = timer.prices({b.name: remove_blocks(graph, [b.name]) for b in blocks})
+        prices = {b: max(0.0, 1 - alone.ratios[b.name].value) for b in blocks}
+        order = removal_order(blocks, self.importance, judge, prices, self.seed, len(blocks))
+
+        def measured(step: int) -> Estimate:
+            smaller = remove_blocks(graph, [b.name for b in order[:step]])
+            return timer.ratios({"shallow": smaller})["shallow"]
+
+        step, latency, _ = first_fast_enough(len(order), measured, speedup)
+        return _Choice(
+            order[:step],
+            {
+                "damage": judge.damage(order[:step]),
+                "latency_ratio": latency.value,
+                "latency_ratio_ci95": (f"{latency.lo:.4f}", f"{latency.hi:.4f}"),
+                "price_of_a_block": tuple(f"{b.name}={p:.5f}" for b, p in prices.items()),
+                "prices_cached": alone.cached,
+            },
+        )
+
+
+def _matches(block: Block, pattern: str) -> bool:
+    """Say whether a pattern names a block, or a module that it is in."""
+    steps = block.name.split(".")
+    paths = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
+    return any(fnmatchcase(path, pattern) for path in paths)

@@ -1,0 +1,176 @@
+"""What the result of a stage depends on. Where all of it is the same, so is the result."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.factorize.factorize import Factorize
+from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.prune.prune_blocks import PruneBlocks
+from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.quantize.mix_precision import MixPrecision
+from edgedl.compress.quantize.train_quantized import TrainQuantized
+from edgedl.compress.sparsify.zeros import sparse_paths
+from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_store.describe import describe
+from edgedl.compress.stages import AnyStage, stage_name
+from edgedl.runtime.device import run_context
+from edgedl.runtime.task import Task, training_split
+
+KEY_DIGITS = 20
+READ_BATCH = 250
+CODE = ("edgedl.compress", "edgedl.models", "edgedl.runtime")
+TIMES_ON_THIS_MACHINE = (MixPrecision,)
+
+
+class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What goes into a stage's result.
+
+    Attributes:
+        stage: its name.
+        settings: its settings, as JSON.
+        before: digest of the network that it is applied to.
+        beginning: digest of what the recipe begins with: the network, its teachers, how its data
+            changes at random.
+        data: split -> digest of the samples and labels that the stage may read.
+        code: digest of the sources that stages are made of.
+        toolchain: package -> version.
+        machine: processor, instruction sets and runtimes, for a stage that decides by latency.
+    """
+
+    stage: str
+    settings: str
+    before: str
+    beginning: str
+    data: dict[str, str]
+    code: str
+    toolchain: dict[str, str]
+    machine: str | None
+
+    def key(self) -> str:
+        """Return the name of the result."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:KEY_DIGITS]
+
+
+class Provenance:
+    """Digests of what the stages of one recipe have in common, each taken once."""
+
+    def __init__(self, begin: ModelState, toolchain: dict[str, str]) -> None:
+        """Take the state that the recipe begins with.
+
+        Args:
+            begin: with its data, which is read where a stage may read it.
+            toolchain: package -> version.
+        """
+        subject = begin.subject
+        self._task, self._toolchain = subject.task, toolchain
+        parts = [
+            state_digest(begin),
+            describe((subject.free_axes, subject.teachers, subject.augment)),
+            # Dropout draws from torch's own generator.
+            str(torch.initial_seed()),
+        ]
+        self._beginning = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        self._data: dict[str, str] = {}
+
+    def ingredients(self, stage: AnyStage, state: ModelState) -> Ingredients:
+        """Return what a stage's result depends on, where it is applied to a state."""
+        splits = {"calibration"}
+        if _reads_training_data(stage):
+            splits.add(training_split(self._task))
+        return Ingredients(
+            stage_name(type(stage)),
+            msgspec.json.encode(stage, order="sorted").decode(),
+            state_digest(state),
+            self._beginning,
+            {split: self._data_digest(split) for split in sorted(splits)},
+            code_digest(),
+            self._toolchain,
+            _machine() if _is_timed(stage) else None,
+        )
+
+    def _data_digest(self, split: str) -> str:
+        if split not in self._data:
+            self._data[split] = data_digest(self._task, split)
+        return self._data[split]
+
+
+def data_digest(task: Task, split: str) -> str:
+    """Return a digest of a split's inputs and labels, and of what they mean; reads all of it."""
+    digest = hashlib.sha256(f"{task.name} {split} {task.metric} {task.classes}".encode())
+    for batch in task.batches(split, READ_BATCH):
+        for values in (*batch.inputs, batch.labels):
+            array = np.ascontiguousarray(values)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of named tensors, in whatever order they come."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def state_digest(state: ModelState) -> str:
+    """Return a digest of a network on its way: its structure, its numbers, and what is sparse."""
+    parts = [
+        *_of_graph(state.graph),
+        tensors_digest(state.subject.module.state_dict()),
+        str(sparse_paths(state.history)),
+        str(state.dynamic),
+    ]
+    if state.quantized is not None:
+        parts += [*_of_graph(state.quantized.graph), state.quantized.encodings.to_json().decode()]
+    if state.weights is not None:
+        parts += [*_of_graph(state.weights.graph), str(state.weights.bits)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _of_graph(graph: fx.GraphModule) -> tuple[str, str]:
+    return str(graph.graph), tensors_digest(graph.state_dict())
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of edgedl's own code and tables: another version, other results."""
+    digest = hashlib.sha256()
+    for package in CODE:
+        _add_sources(files(package), digest)
+    return digest.hexdigest()
+
+
+def _add_sources(folder: Traversable, digest: "hashlib._Hash") -> None:
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.is_dir():
+            _add_sources(entry, digest)
+        elif entry.name.endswith((".py", ".yaml")):
+            digest.update(entry.name.encode() + entry.read_bytes())
+
+
+def _reads_training_data(stage: AnyStage) -> bool:
+    if isinstance(stage, PruneChannels):
+        return stage.importance == "taylor"
+    return isinstance(stage, FineTune | TrainQuantized)
+
+
+def _is_timed(stage: AnyStage) -> bool:
+    by_speed = (
+        isinstance(stage, PruneChannels | PruneBlocks | Factorize) and stage.speedup is not None
+    )
+    return by_speed or isinstance(stage, TIMES_ON_THIS_MACHINE)
+
+
+def _machine() -> str:
+    context = run_context()
+    return f"{context.cpu}; {' '.join(context.isa)}; {context.packages}"

@@ -1,0 +1,62 @@
+"""The optimizer of a run and the schedule of its learning rate, as its settings say."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgedl.compress.training.settings import TrainingSettings
+from edgedl.runtime.errors import BadInputError
+
+
+def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer of all parameters that require a gradient.
+
+    Raises:
+        BadInputError: another peak is meant for a submodule that is not there.
+    """
+    groups = _parameter_groups(module, settings)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(
+            groups, settings.max_learning_rate, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        groups,
+        lr=settings.max_learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+    )
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule over ``steps`` steps of the optimizer."""
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=steps,
+        cycle_momentum=settings.optimizer == "sgd",
+    )
+
+
+def _parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Return the parameters that are trained, by their peak learning rate; empty groups left out.
+
+    Raises:
+        BadInputError: another peak is meant for a submodule that is not there.
+    """
+    groups: dict[str, list[Tensor]] = {"": [], **{name: [] for name in settings.other_peaks}}
+    known = dict(module.named_modules())
+    for name in settings.other_peaks:
+        if name not in known:
+            raise BadInputError(f"other_peaks names '{name}': the network has no such submodule")
+    for path, parameter in module.named_parameters():
+        owners = [name for name in settings.other_peaks if path.startswith(f"{name}.")]
+        if parameter.requires_grad:
+            groups[max(owners, key=len, default="")].append(parameter)
+    peaks = {"": settings.max_learning_rate, **settings.other_peaks}
+    return [{"params": own, "lr": peaks[name]} for name, own in groups.items() if own]
