@@ -13,6 +13,7 @@ from edgedl.runtime.backend import open_backend
 from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.golden import golden_inputs
+from edgedl.runtime.manifest import Precision
 from edgedl.runtime.measure import Arm, Measurement, Protocol, measure
 from edgedl.runtime.runner import Runner, encode
 from edgedl.runtime.statistics import (
@@ -27,8 +28,9 @@ from edgedl.runtime.statistics import (
     samples_to_decide,
 )
 from edgedl.runtime.task import Scores, Task
-from edgedl.tools.entries import Entry, fewer_macs, float32_of
+from edgedl.tools.entries import PARENT, Entry, float32_of
 from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
+from edgedl.tools.repeated_weights import repetition_of, zipped_bytes
 from edgedl.tools.result import (
     Candidate,
     ColdStart,
@@ -41,6 +43,7 @@ from edgedl.tools.result import (
     Speedup,
     interval,
 )
+from edgedl.tools.saving import explain_saving, saving_of
 
 SCORE_BATCH = 100
 COLD_STARTS = 3
@@ -115,7 +118,7 @@ def bench(
         baseline=entries[0].name,
         candidates=tuple(candidates),
         noise_floor=tuple(_noise_floor(threads, entries[0], timings) for threads in timings),
-        recommendation=recommend(candidates, settings.max_drop_pp),
+        recommendation=recommend(candidates, settings.max_drop_pp, _made(entries)),
         not_measured=(*missing, *(AMX if "amx_int8" in context.isa else ()), *UNMEASURED),
         max_drop_pp=settings.max_drop_pp,
         history=tuple(h.stage for h in entries[0].bundle.manifest.history),
@@ -150,6 +153,12 @@ def time_entries(
     return measure(arms, protocol)
 
 
+def _made(entries: Sequence[Entry]) -> set[Precision]:
+    """Return the precisions of all files that were made, those that cannot run here included."""
+    own = [e.bundle for e in entries if not e.name.startswith(PARENT)]
+    return {artifact.precision for bundle in own for artifact in bundle.manifest.artifacts}
+
+
 def _arm(runner: Runner) -> Arm:
     """Return a call that runs one golden sample, already in the file's own types."""
     samples = golden_inputs(runner.bundle)
@@ -167,12 +176,19 @@ def _candidate(
     settings: BenchSettings,
 ) -> Candidate:
     score = mean_score(scores[entry.name])
+    size_bytes = entry.bundle.manifest.files[entry.artifact.path].size_bytes
+    history = entry.bundle.manifest.history
+    repeated = repetition_of(history, entry.artifact.precision)
+    speedup = tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items())
+    saving = saving_of(history)
+    # Other precisions have other kernels than the parent's file.
+    ratio = speedup[0].same_runtime_ratio if entry.artifact.precision == "float32" else None
     return Candidate(
         name=entry.name,
         backend=entry.artifact.backend,
         precision=entry.artifact.precision,
         runtime=open_backend(entry.artifact.backend).available().detail,
-        size_bytes=entry.bundle.manifest.files[entry.artifact.path].size_bytes,
+        size_bytes=size_bytes,
         score=Score(task.metric, score.value, len(scores[entry.name]), interval(score)),
         drop=drop_record(
             scores[entries[0].name],
@@ -181,10 +197,13 @@ def _candidate(
             settings.confidence,
         ),
         latency=tuple(_latency(t, arms[entry.name]) for t, arms in timings.items()),
-        speedup=tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items()),
+        speedup=speedup,
         cold_start=_cold_start(entry, settings),
         parity=entry.artifact.parity,
-        theoretical_speedup=fewer_macs(entry),
+        theoretical_speedup=saving.fewer if saving else None,
+        saving_lost=explain_saving(saving, ratio, size_bytes) if saving and ratio else "",
+        repeated_weights=repeated,
+        zipped_bytes=zipped_bytes(entry.bundle.folder / entry.artifact.path) if repeated else None,
     )
 
 

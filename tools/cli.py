@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("run", "Run a bundle on pictures or arrays."),
     "bench": ("bench", "Measure latency and accuracy of bundles, interleaved and paired."),
     "report": ("report", "Draw the accuracy-vs-latency report of measured results."),
+    "cache": ("cache", "List, explain and prune the kept results of stages."),
     "train": ("train", "Train a reference model."),
     "models": ("models", "List the reference models, or show one."),
     "data": ("data", "List, fetch and import data sets."),

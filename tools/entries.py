@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgedl.runtime.backend import open_backend
 from edgedl.runtime.bundle import Bundle
@@ -25,12 +26,14 @@ class Entry:
 def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasured]]:
     """Return the artifacts that can run here, and those that cannot with the reason.
 
-    Artifacts are named as in their bundle, with the bundle's folder before it if there are
-    several.
+    Artifacts are named as in their bundle, with the bundle's name before it if there are several.
+
+    Raises:
+        BadInputError: the folders of the bundles do not tell them apart.
     """
     entries, missing = [], []
-    for bundle in bundles:
-        prefix = f"{bundle.folder.resolve().name}:" if len(bundles) > 1 else ""
+    for bundle, name in zip(bundles, bundle_names([b.folder for b in bundles]), strict=True):
+        prefix = f"{name}:" if name else ""
         for artifact in bundle.manifest.artifacts:
             name = prefix + artifact.name
             try:
@@ -42,6 +45,29 @@ def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasur
             else:
                 entries.append(Entry(name, bundle, artifact))
     return entries, missing
+
+
+def bundle_names(folders: Sequence[Path]) -> list[str]:
+    """Return what tells bundles apart: their folders' names, or of a folder further up.
+
+    A single bundle needs no name.
+
+    >>> bundle_names([Path("small/bundle"), Path("smaller/bundle")])
+    ['small', 'smaller']
+
+    Raises:
+        BadInputError: there is no place in the paths where all differ.
+    """
+    if len(folders) == 1:
+        return [""]
+    paths = [folder.resolve().parts[::-1] for folder in folders]
+    for names in zip(*paths, strict=False):
+        if len(set(names)) == len(names):
+            return list(names)
+    raise BadInputError(
+        "the bundles' folders need names that differ, they are the names of the rows: "
+        + ", ".join(str(folder) for folder in folders)
+    )
 
 
 def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
@@ -57,25 +83,16 @@ def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
 
 
 def float32_of(entry: Entry, entries: Sequence[Entry]) -> Entry | None:
-    """Return the float32 file of the same runtime: the parent's where there is one."""
+    """Return another float32 file of the same runtime: the parent's, or else the bundle's own."""
     floats = [
         other
         for other in entries
-        if other.artifact.backend == entry.artifact.backend
+        if other != entry
+        and other.artifact.backend == entry.artifact.backend
         and other.artifact.precision == "float32"
         and (other.bundle == entry.bundle or other.name.startswith(PARENT))
     ]
     return min(floats, key=lambda other: not other.name.startswith(PARENT), default=None)
-
-
-def fewer_macs(entry: Entry) -> float | None:
-    """Return how many times fewer multiply-accumulates pruning has left; None without pruning."""
-    factor, pruned = 1.0, False
-    for stage in entry.bundle.manifest.history:
-        before, after = stage.settings.get("macs_before"), stage.settings.get("macs_after")
-        if isinstance(before, int) and isinstance(after, int):
-            factor, pruned = factor * before / after, True
-    return factor if pruned else None
 
 
 def _known_of(artifact: Artifact) -> list[str]:

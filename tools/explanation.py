@@ -10,9 +10,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.tools.progress import steps
 
 if TYPE_CHECKING:
+    from edgedl.compress.latency.timing import Runtime, Timings
     from edgedl.compress.quantize.sensitivity import LayerSensitivity, Sensitivity
     from edgedl.compress.stage import ModelState
-    from edgedl.compress.timing import Runtime, Timings
 
 BATCH = 32
 # Tracing, and the stages that most recipes have.
@@ -128,7 +128,8 @@ def _quantize(
     """Return the quantized state, and the name of the recipe that was taken."""
     from edgedl.compress.default_recipe import default_recipe
     from edgedl.compress.graph.trace import trace
-    from edgedl.compress.recipe import DEFAULT, load_recipe
+    from edgedl.compress.recipe import DEFAULT
+    from edgedl.compress.recipe_file import load_recipe
     from edgedl.compress.stage import ModelState
     from edgedl.tools.subjects import find_subject
 

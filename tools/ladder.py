@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.compress.pack import CompressedModel, compress
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
+from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import Target
 from edgedl.runtime.bundle import Bundle
@@ -86,7 +87,7 @@ def climb(
     settings: BenchSettings,
     folder: Path,
     report: Callable[[str], None],
-    workspace: Path | None = None,
+    store: StageStore | None = None,
 ) -> Climb:
     """Try the recipes, cheapest first, until one fits; its bundle becomes ``folder``.
 
@@ -101,7 +102,10 @@ def climb(
         settings: budget, confidence, and how to time.
         folder: of the bundle; must not exist. Others stand beside it meanwhile.
         report: hears a line before every recipe.
-        workspace: an existing folder for the checkpoints of recipes that train.
+        store: where results of stages are kept; None keeps nothing.
+
+    Raises:
+        EdgedlError: not even the float files can be made.
     """
     rungs: list[Rung] = []
     kept: dict[str, CompressedModel] = {}
@@ -113,8 +117,10 @@ def climb(
             continue
         report(f"try {name}")
         try:
-            kept[name] = _make(subject, name, targets, folder, workspace)
+            kept[name] = _make(subject, name, targets, folder, store)
         except EdgedlError as error:
+            if name == RUNGS[0][0]:
+                raise
             rungs.append(_without_file(name, str(error)))
             continue
         found[name] = _try(kept[name], precision, task, settings)
@@ -133,13 +139,13 @@ def _make(
     recipe: str,
     targets: tuple[Target, ...],
     folder: Path,
-    workspace: Path | None,
+    store: StageStore | None,
 ) -> CompressedModel:
     """Compress into a folder beside the one that is wanted in the end."""
     place = folder.with_name(f"{folder.name}-{recipe}")
     place.mkdir()
     try:
-        return compress(subject, load_recipe(recipe), targets, place, workspace=workspace)
+        return compress(subject, load_recipe(recipe), targets, place, store=store)
     except BaseException:
         shutil.rmtree(place)
         raise

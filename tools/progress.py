@@ -4,21 +4,41 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Hears what a long command is at.
+
+    Attributes:
+        step: called with a step's name before each.
+        detail: hears how a step gets on.
+    """
+
+    step: Callable[[str], None]
+    detail: Callable[[str], None]
+
+    def __call__(self, text: str) -> None:
+        """Hear the name of a step."""
+        self.step(text)
+
+
 @contextmanager
-def steps(label: str, count: int) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call with a step's name before each of ``count`` steps.
+def steps(label: str, count: int) -> Iterator[Progress]:
+    """Yield what to call with a step's name before each of ``count`` steps.
 
     A terminal shows a bar with the time left; a log gets one line per step. Both go to stderr.
     """
     if not sys.stderr.isatty():
         start = time.monotonic()
-        yield lambda text: click.echo(
-            f"{label}: {text} ({time.monotonic() - start:.0f} s)", err=True
-        )
+
+        def line(text: str) -> None:
+            click.echo(f"{label}: {text} ({time.monotonic() - start:.0f} s)", err=True)
+
+        yield Progress(line, line)
         return
     with click.progressbar(
         length=count, label=label, file=sys.stderr, item_show_func=lambda text: text
@@ -30,5 +50,5 @@ def steps(label: str, count: int) -> Iterator[Callable[[str], None]]:
             bar.update(1 if started else 0, text)
             started = True
 
-        yield step
+        yield Progress(step, lambda text: bar.update(0, text))
         bar.update(max(0, count - bar.pos))

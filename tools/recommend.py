@@ -1,18 +1,22 @@
 """Decide which artifact to use, from measured intervals only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from edgedl.runtime.manifest import Precision
+from edgedl.tools.entries import PARENT
 from edgedl.tools.result import Candidate, Drop, DropVerdict, Recommendation, SpeedVerdict
 
 DEFAULT_MAX_DROP_PP = 1.0
 # Precisions by how much they take off a network, the most first.
 STRONGEST = (
     "int8",
+    "fp8",
     "int8_int16",
     "dynamic_int8",
     "int4_weights",
     "int8_weights",
     "float16",
+    "bfloat16",
     "float32",
 )
 # Ratios closer to 1 than this are no difference to anybody.
@@ -45,7 +49,11 @@ def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict
     return "gain" if hi < 0 else "no drop shown"
 
 
-def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Recommendation:
+def recommend(
+    candidates: Sequence[Candidate],
+    max_drop_pp: float | None,
+    made: Collection[Precision] = (),
+) -> Recommendation:
     """Return the fastest artifact whose drop is certainly within the budget.
 
     Between artifacts whose speed cannot be told apart the smaller one wins. The first thread
@@ -54,19 +62,24 @@ def recommend(candidates: Sequence[Candidate], max_drop_pp: float | None) -> Rec
     Args:
         candidates: measured artifacts, the baseline first.
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
+        made: precisions of all files, those that do not run here included.
     """
     limit = DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
-    allowed = [c for c in candidates if _within(c.drop, max_drop_pp)]
-    fastest = min(allowed, key=lambda c: c.speedup[0].ratio)
-    rivals = [c for c in allowed if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
-    chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
-    if speed_verdict(*chosen.speedup[0].ci95) != "faster":
-        chosen = candidates[0]
+    chosen = candidates[0]
+    faster = [
+        c
+        for c in candidates
+        if _within(c.drop, max_drop_pp) and speed_verdict(*c.speedup[0].ci95) == "faster"
+    ]
+    if faster:
+        fastest = min(faster, key=lambda c: c.speedup[0].ratio)
+        rivals = [c for c in faster if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
+        chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
     return Recommendation(
         name=chosen.name,
         reason=_reason(chosen, candidates[0], limit),
         notes=_notes(candidates),
-        budget_met=None if max_drop_pp is None else _budget_met(candidates),
+        budget_met=None if max_drop_pp is None else _budget_met(candidates, made),
     )
 
 
@@ -77,11 +90,12 @@ def _within(drop: Drop, max_drop_pp: float | None) -> bool:
     return drop.verdict == "within budget"
 
 
-def _budget_met(candidates: Sequence[Candidate]) -> bool:
+def _budget_met(candidates: Sequence[Candidate], made: Collection[Precision]) -> bool:
     """Say whether a file of the strongest precision made is certainly within the budget."""
-    made = {c.precision for c in candidates}
-    strongest = next(p for p in STRONGEST if p in made)
-    return any(c.precision == strongest and c.drop.verdict == "within budget" for c in candidates)
+    own = [c for c in candidates if not c.name.startswith(PARENT)]
+    every = {c.precision for c in own}.union(made)
+    strongest = next(p for p in STRONGEST if p in every)
+    return any(c.precision == strongest and c.drop.verdict == "within budget" for c in own)
 
 
 def _reason(chosen: Candidate, baseline: Candidate, limit: float) -> str:
@@ -122,19 +136,24 @@ def describe_drop(drop: Drop) -> str:
 def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Say of every reduced file that is not faster than its own runtime's float32.
 
-    Of a pruned network's float32 file it says how much of the saving in arithmetic time shows.
+    Of a pruned network's float32 file it says how much of the saving in arithmetic time shows; of
+    one with weights that repeat, its size once compressed, and its time.
     """
     notes = []
     for candidate in candidates:
         speed = candidate.speedup[0]
+        if candidate.zipped_bytes is not None:
+            notes.append(_on_repetition(candidate))
         fewer = candidate.theoretical_speedup
         if speed.same_runtime_ci95 is None or speed.same_runtime_ratio is None:
             continue
         if candidate.precision == "float32":
             if fewer is not None:
+                why = f"; {candidate.saving_lost}" if candidate.saving_lost else ""
                 notes.append(
                     f"{candidate.name} has {fewer:.2f}x fewer multiply-accumulates and is "
                     f"{describe_speed(speed.same_runtime_ratio)} its parent on the same runtime"
+                    + why
                 )
             continue
         if speed_verdict(*speed.same_runtime_ci95) != "faster":
@@ -144,3 +163,19 @@ def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
                 f"[{lo:.2f}, {hi:.2f}] of float32 on the same runtime"
             )
     return tuple(notes)
+
+
+def _on_repetition(candidate: Candidate) -> str:
+    size, zipped = candidate.size_bytes, candidate.zipped_bytes or 0
+    gain = (
+        f"{candidate.name}: {candidate.repeated_weights}, which saves space once it is compressed "
+        f"(zip: {zipped / 1000:.1f} KB of {size / 1000:.1f})"
+    )
+    interval = candidate.speedup[0].same_runtime_ci95
+    if candidate.precision != "float32" or interval is None:
+        return gain
+    lo, hi = interval
+    timed = f"[{lo:.2f}, {hi:.2f}] of its parent's on the same runtime"
+    if speed_verdict(lo, hi) == "faster":
+        return f"{gain}, and time: {timed}"
+    return f"{gain}, not time: {timed}"

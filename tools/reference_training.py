@@ -12,7 +12,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgedl.compress.evaluate import count_macs, count_parameters, score_module
-from edgedl.compress.training import EpochRecord, TrainingBatches, TrainingSettings, train
+from edgedl.compress.training import (
+    EpochRecord,
+    Processes,
+    TrainingBatches,
+    TrainingSettings,
+    train,
+)
 from edgedl.models.data.dataset import SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
 from edgedl.models.dbn import DeepBeliefNetwork, pretrain
@@ -37,16 +43,29 @@ Progress = Callable[[int, int, int, float], None]
 class ReferenceTraining:
     """One training run of a reference model in a folder of its own."""
 
-    def __init__(self, model: ReferenceModel, folder: Path, seed: int, threads: int) -> None:
-        """Build the network with fresh weights and load the training split."""
+    def __init__(
+        self,
+        model: ReferenceModel,
+        folder: Path,
+        seed: int,
+        threads: int,
+        processes: Processes,
+    ) -> None:
+        """Build the network with fresh weights and load the training split.
+
+        Of several processes each has a training of its own; ``threads`` are those of one.
+        """
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         self._model, self._folder, self._seed = model, folder, seed
         self._module = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._processes = processes
         self.batches = training_batches(model)
 
-    def run(self, progress: Progress, say: Callable[[str], None]) -> TrainingRecord:
+    def run(self, progress: Progress, say: Callable[[str], None]) -> TrainingRecord | None:
         """Train, or go on where the folder's checkpoint ends; write the results to the folder.
+
+        Of several processes one writes, and returns what it wrote.
 
         Args:
             progress: called after every step.
@@ -78,8 +97,12 @@ class ReferenceTraining:
         def on_step(epoch: int, step: int, value: float) -> None:
             progress(epoch, step, len(self.batches), value)
 
-        records = train(self._module, self.batches, loss, settings, checkpoint, on_step)
-        return self._save(records)
+        processes = self._processes
+        records = train(
+            self._module, self.batches, loss, settings, checkpoint, on_step, processes=processes
+        )
+        processes.end()
+        return self._save(records) if processes.writes else None
 
     def _pretrain(self, say: Callable[[str], None]) -> None:
         if isinstance(self._module, DeepBeliefNetwork):
@@ -99,11 +122,13 @@ class ReferenceTraining:
         module.load_state_dict(storable(module))
         weights = save({k: v.contiguous() for k, v in storable(module).items()})
         size = find_dataset(model.dataset).sizes["train"]
+        count = self._processes.count
+        edgedl = f"torchrun --nproc-per-node {count} -m edgedl" if count > 1 else "edgedl"
         record = make_record(
             model,
             module,
             trained_on=f"{model.dataset} train, {size} samples",
-            command=f"edgedl train {model.name} --seed {self._seed}",
+            command=f"{edgedl} train {model.name} --seed {self._seed}",
             seed=self._seed,
             epochs=plan_of(model).epochs,
             weights_sha256=hashlib.sha256(weights).hexdigest(),

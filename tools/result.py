@@ -86,7 +86,7 @@ class Speedup(_Record, frozen=True):
     Attributes:
         ratio: this latency over the baseline's. ci95: its paired interval.
         threads: of both. verdict: "faster" or "slower" only if the interval excludes 0.98..1.02.
-        same_runtime_ratio: over the float32 file of the same runtime; None if it is not there.
+        same_runtime_ratio: over another float32 file of the same runtime, if there is one.
         same_runtime_ci95: its interval.
     """
 
@@ -107,7 +107,12 @@ class ColdStart(_Record, frozen=True):
 
 
 class Candidate(_Record, frozen=True):
-    """One artifact with everything measured of it."""
+    """One artifact with everything measured of it.
+
+    ``saving_lost`` says why less of the theoretical speed-up shows; it is empty where it shows.
+    ``repeated_weights`` says which values stages have made repeat, and ``zipped_bytes`` what size
+    the file then has in an archive.
+    """
 
     name: str
     backend: str
@@ -121,6 +126,9 @@ class Candidate(_Record, frozen=True):
     cold_start: ColdStart | None
     parity: Parity | None
     theoretical_speedup: float | None = None
+    saving_lost: str = ""
+    repeated_weights: str = ""
+    zipped_bytes: int | None = None
 
 
 class NotMeasured(_Record, frozen=True):

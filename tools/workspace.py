@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all, and what a cut-off run needs to go on."""
+"""Output folders that appear whole or not at all."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         BadInputError: ``path`` is a file, is not empty, or its parent cannot be written.
     """
-    target = path.resolve()
+    target = _target(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInputError(f"{path} exists and is not an empty folder: choose another --out")
     staging = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
@@ -36,18 +36,37 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def checkpoints_of(path: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside ``path`` for the checkpoints of stages that train.
+def only_run(path: Path) -> Iterator[None]:
+    """Keep other runs from the same output folder, for as long as the block takes.
 
-    It is removed when the block succeeds. Otherwise it stays if anything is in it, so that the
-    same command goes on from there.
+    The system frees the lock of a run that was killed.
+
+    Raises:
+        BadInputError: another run has it, or the parent folder cannot be written.
     """
-    target = path.resolve()
-    folder = target.with_name(f".{target.name}.checkpoints")
-    folder.mkdir(parents=True, exist_ok=True)
+    from filelock import FileLock, Timeout
+
+    target = _target(path)
+    place = target.with_name(f".{target.name}.lock")
+    lock = FileLock(place, timeout=0)
     try:
-        yield folder
-        shutil.rmtree(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BadInputError(
+            f"another run is writing {path}: wait for it, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be written ({error.strerror})") from error
+    try:
+        yield
     finally:
-        if folder.exists() and not any(folder.iterdir()):
-            folder.rmdir()
+        place.unlink(missing_ok=True)
+        lock.release()
+
+
+def _target(path: Path) -> Path:
+    target = path.resolve()
+    if not target.name:
+        raise BadInputError(f"{path} cannot be a new folder: choose another --out")
+    return target

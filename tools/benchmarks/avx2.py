@@ -17,7 +17,8 @@ from edgedl.compress.graph.operators import aten, groups_of
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.affine import Affine
 from edgedl.compress.quantize.simulate import Simulation
-from edgedl.compress.recipe import fit_weights, load_recipe
+from edgedl.compress.recipe import fit_weights
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.subjects import find_subject

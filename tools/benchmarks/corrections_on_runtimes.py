@@ -18,6 +18,7 @@ import torch
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.loaded_file import LoadedFile, build_and_load, load_file
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, Stage
 from edgedl.runtime.amx import refuse_amx
@@ -26,7 +27,6 @@ from edgedl.runtime.measure import Protocol, measure
 from edgedl.runtime.quiet import quiet
 from edgedl.runtime.statistics import paired_ratio
 from edgedl.tools.benchmarks.corrections import VARIANTS
-from edgedl.tools.benchmarks.loaded_file import LoadedFile, build_and_load, load_file
 from edgedl.tools.benchmarks.peers import CALIBRATION_SAMPLES, quantize_onnx, quantize_tflite
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.subjects import find_subject
@@ -48,7 +48,7 @@ def main(reference: str, samples: int = 500, names: Sequence[str] = ()) -> None:
     nanoseconds = {name: m.latency_ns.astype(np.float64) for name, m in times.items()}
     lines = []
     for name, file in files.items():
-        y, own = np.concatenate([file.run(x) for x in inputs]), nanoseconds[name]
+        y, own = np.concatenate([file.run(x)[0] for x in inputs]), nanoseconds[name]
         bases = (nanoseconds["ort float32"], nanoseconds[f"{name.split()[0]} float32"])
         ratios = [paired_ratio(base, own) for base in bases]
         lines.append(

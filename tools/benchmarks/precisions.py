@@ -16,14 +16,14 @@ import torch
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.float16 import to_bfloat16
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.loaded_file import LoadedFile, build_and_load
 from edgedl.compress.quantize.emit import emit
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.manifest import Precision
 from edgedl.runtime.runner import Floats
-from edgedl.tools.benchmarks.loaded_file import LoadedFile, build_and_load
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.subjects import find_subject
 
@@ -48,7 +48,7 @@ def main(reference: str, samples: int = 500, runs: int = 200) -> None:
     files = {"float32": build_and_load(ModelState(subject, graph), "tflite", "float32")}
     files |= {p: build_and_load(states[p], "tflite", p) for p in ("int8", "int8_int16")}
     for name, file in files.items():
-        found[f"tflite {name}"] = [file.run(x) for x in inputs]
+        found[f"tflite {name}"] = [file.run(x)[0] for x in inputs]
     found["tensorrt bfloat16, torch"] = _outputs(to_bfloat16(graph), inputs)
     for precision in ("int8", "fp8"):
         found[f"tensorrt {precision}, torch"] = _emitted(states[precision], "tensorrt", inputs)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgedl.compress.pack import compress
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.subject import Subject
 from edgedl.models.resnet import ResNet
 from edgedl.runtime.task import ArrayTask, Samples

@@ -13,6 +13,7 @@ from typing import cast
 import torch
 
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.quantize.float_layers import keep_float, measure_damage, restore_weights
 from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, FileTimer
 from edgedl.compress.quantize.noise_terms import Roundings, measure_noise_terms
@@ -20,7 +21,6 @@ from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.sensitivity import Sensitivity, measure_sensitivity
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState, Stage, quantized_by
-from edgedl.compress.timing import Runtime
 from edgedl.tools.report.table import to_markdown, with_interval
 from edgedl.tools.subjects import find_subject
 

@@ -6,11 +6,11 @@ import click
 import msgspec
 
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
+from edgedl.runtime.errors import BackendUnavailableError, BudgetMissedError
 from edgedl.runtime.measure import Protocol
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.budget import missed, parse_budget
-from edgedl.tools.entries import find_entries, put_baseline_first
+from edgedl.tools.entries import bundle_names, find_entries, put_baseline_first
 from edgedl.tools.options import parse_threads
 from edgedl.tools.progress import steps
 from edgedl.tools.report.table import result_markdown, to_csv
@@ -53,13 +53,13 @@ def command(
     limits = parse_budget(budget) if budget else ()
     folders = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
     opened = [Bundle.open(folder) for folder in folders]
-    if len({b.folder.resolve().name for b in opened}) < len(opened):
-        raise BadInputError("the bundles' folders need different names, they are the rows' names")
     entries, missing = find_entries(opened)
     if not entries:
         raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
-    prefix = f"{opened[0].folder.resolve().name}:" if len(opened) > 1 else ""
-    ordered = put_baseline_first(entries, prefix + baseline_artifact)
+    name = bundle_names(folders)[0]
+    ordered = put_baseline_first(
+        entries, f"{name}:{baseline_artifact}" if name else baseline_artifact
+    )
     settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
     found = find_task(opened[0].manifest.task.name, task)
     with new_folder(out) as folder:

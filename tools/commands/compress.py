@@ -1,25 +1,14 @@
 """``edgedl compress``: the main job."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from edgedl.runtime.bundle import Bundle, write_manifest
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
-from edgedl.runtime.manifest import HostMetric, Manifest
 from edgedl.tools.options import parse_targets, parse_threads, recipe_option, weights_option
-from edgedl.tools.progress import steps
-from edgedl.tools.result import Ladder, Result
-from edgedl.tools.workspace import checkpoints_of, new_folder
-
-if TYPE_CHECKING:
-    from edgedl.compress.subject import Subject
-    from edgedl.compress.target import Target
-    from edgedl.runtime.task import Task
-    from edgedl.tools.bench import BenchSettings
+from edgedl.tools.result import Result
+from edgedl.tools.workspace import new_folder, only_run
 
 
 @click.command()
@@ -34,6 +23,14 @@ if TYPE_CHECKING:
     help="Layer that stays float32: a module's path or with wildcards; can be given again.",
 )
 @click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="SUBJECT",
+    help="Who teaches where a stage distils, instead of the network itself: a subject or a "
+    "bundle's folder; of several the mean.",
+)
+@click.option(
     "--max-drop",
     type=float,
     metavar="PP",
@@ -46,9 +43,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of the interval of the drop that must be within --max-drop.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="New folder.")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
 @click.option("--seed", default=0, show_default=True)
+@click.option("--fresh", is_flag=True, help="Apply every stage, reuse no result of earlier runs.")
+@click.option("--dry-run", is_flag=True, help="Show the stages and how long they take; no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
 def command(
     subject: str,
@@ -56,20 +55,27 @@ def command(
     weights: Path | None,
     target: str,
     keep_float: tuple[str, ...],
+    teachers: tuple[str, ...],
     max_drop: float | None,
     confidence: float,
-    out: Path,
+    out: Path | None,
     threads: str,
     seed: int,
+    fresh: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Compress SUBJECT, measure it, and write DIR/bundle, DIR/result.json and DIR/report.html.
 
     SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
-    function of yours that returns a Subject.
+    function of yours that returns a Subject. A RECIPE can be several, joined by "+".
+
+    Results of stages are kept: a run that was cut off goes on where it was ('edgedl cache').
     """
+    from edgedl.compress.stage_store.store import user_store
     from edgedl.runtime.measure import Protocol
     from edgedl.tools.bench import BenchSettings
+    from edgedl.tools.main_job import Wish, climb_ladder, make_bundle, measure_made
 
     targets, counts = parse_targets(target), parse_threads(threads)
     if max_drop is not None and not 0 <= max_drop <= 100:
@@ -77,154 +83,37 @@ def command(
     if not 0.5 <= confidence < 1:
         raise BadInputError(f"--confidence is a share, 0.5 to below 1, got {confidence}")
     settings = BenchSettings(counts, Protocol(seed=seed), max_drop, confidence)
+    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed)
+    store = None if fresh else user_store()
     walks = max_drop is not None and recipe == "default" and not keep_float
-    with new_folder(out) as folder, checkpoints_of(out) as workspace:
+    if dry_run:
+        from edgedl.tools.plan import plan, total
+
         if walks:
-            made = _climb(subject, weights, targets, settings, folder / "bundle", workspace)
+            raise BadInputError(
+                "the ladder of --max-drop without a recipe has no plan, what it tries depends on "
+                "what it measures: name a --recipe"
+            )
+        lines = plan(wish, store, lambda text: click.echo(text, err=True))
+        text = "\n".join([*map(str, lines), total(lines)])
+        click.echo(msgspec.json.encode(lines) if as_json else text)
+        return
+    if out is None:
+        raise click.UsageError("Missing option '--out'.")
+    with only_run(out), new_folder(out) as folder:
+        if walks:
+            made = climb_ladder(wish, settings, folder / "bundle", store)
         else:
-            name = _Name(subject, weights, recipe, keep_float)
-            made = _make_bundle(name, targets, seed, folder / "bundle", workspace)
-        result = _measure(made, settings, folder)
+            made = make_bundle(wish, folder / "bundle", store)
+        result = measure_made(made, settings, folder)
     _print(result, out, as_json)
+    if made.compressed.missed is not None:
+        raise BudgetMissedError(f"{made.compressed.missed}; what was reached is in {out}")
     if result.recommendation.budget_met is False:
         raise BudgetMissedError(
-            f"the budget of {max_drop} points is missed; what was measured is in {out}"
+            f"the budget of {max_drop} points is not shown to be met by any file of the strongest "
+            f"precision; what was measured is in {out}"
         )
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A bundle, and what there is to know about it.
-
-    Attributes:
-        subject: what it was made of.
-        task: whose test split the final score is of.
-        bundle: the files.
-        refused: files that could not be made, with reasons.
-        warnings: reasons to doubt the calibration.
-        ladder: how its recipe was chosen, if it was.
-        parent: float32 files of the network before stages cut or trained it, if they did.
-    """
-
-    subject: "Subject"
-    task: "Task"
-    bundle: Bundle
-    refused: dict[str, str]
-    warnings: tuple[str, ...]
-    ladder: "Ladder | None" = None
-    parent: Bundle | None = None
-
-
-@dataclass(frozen=True)
-class _Name:
-    """What the user wants compressed, and how, as the command line says it."""
-
-    subject: str
-    weights: Path | None
-    recipe: str
-    keep_float: tuple[str, ...]
-
-
-def _make_bundle(
-    name: _Name, targets: "tuple[Target, ...]", seed: int, folder: Path, workspace: Path
-) -> _Made:
-    import torch
-
-    from edgedl.compress.pack import compress
-    from edgedl.compress.recipe import DEFAULT, load_recipe
-    from edgedl.tools.subjects import find_subject
-
-    torch.manual_seed(seed)
-    recipe = None if name.recipe == DEFAULT else load_recipe(name.recipe)
-    subject = find_subject(name.subject, name.weights)
-    folder.mkdir()
-    files = 3 * len(targets)
-    stages = 3 if recipe is None else len(recipe.stages)
-    with steps("compress", 2 * files + stages + 1) as report:
-        made = compress(subject, recipe, targets, folder, report, name.keep_float, workspace)
-    refused = {r.name: r.reason for r in made.refusals}
-    parent = None
-    if made.parent is not None:
-        before = folder.parent / "parent"
-        before.mkdir()
-        floats = load_recipe("float")
-        parent = compress(subject, floats, targets, before, only=("float32",)).bundle
-    return _Made(subject, subject.task, made.bundle, refused, made.warnings, parent=parent)
-
-
-def _climb(
-    reference: str,
-    weights: Path | None,
-    targets: "tuple[Target, ...]",
-    settings: "BenchSettings",
-    folder: Path,
-    workspace: Path,
-) -> _Made:
-    import torch
-
-    from edgedl.tools.ladder import RUNGS, climb
-    from edgedl.tools.selection import divide
-    from edgedl.tools.subjects import find_subject
-
-    torch.manual_seed(settings.protocol.seed)
-    subject = find_subject(reference, weights)
-    selection, final = divide(subject.task)
-    with steps("compress", len(RUNGS)) as report:
-        found = climb(subject, selection, targets, settings, folder, report, workspace)
-    refused = {r.name: r.reason for r in found.made.refusals}
-    warnings = found.made.warnings
-    return _Made(subject, final, found.made.bundle, refused, warnings, found.ladder)
-
-
-def _measure(made: _Made, settings: "BenchSettings", folder: Path) -> Result:
-    from edgedl.tools.bench import bench
-    from edgedl.tools.entries import PARENT, find_entries, put_baseline_first
-    from edgedl.tools.report.page import render
-    from edgedl.tools.result import NotMeasured, write_result
-
-    entries, missing = find_entries([made.bundle])
-    baseline = "ort-float32"
-    if made.parent is not None:
-        before, _ = find_entries([made.parent])
-        entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
-        baseline = f"{PARENT}{baseline}"
-    missing += [NotMeasured(name, reason) for name, reason in made.refused.items()]
-    with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
-        outcome = bench(
-            made.subject.name,
-            put_baseline_first(entries, baseline),
-            made.task,
-            settings,
-            report,
-            missing,
-        )
-    advice = outcome.result.recommendation
-    advice = msgspec.structs.replace(advice, notes=(*made.warnings, *advice.notes))
-    result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
-    write_result(folder, result, outcome.samples)
-    (folder / "report.html").write_text(render(made.subject.name, [result]))
-    write_manifest(made.bundle.folder, _with_metrics(made.bundle, result))
-    return result
-
-
-def _with_metrics(bundle: Bundle, result: Result) -> Manifest:
-    """Return the manifest with what was measured of its files, and which of them to use."""
-    own = {artifact.name for artifact in bundle.manifest.artifacts}
-    metrics = []
-    for c in result.candidates:
-        if c.name not in own:
-            continue
-        score, latency = c.score, c.latency[0]
-        metrics.append(HostMetric(c.name, score.metric, score.value, score.ci95))
-        metrics.append(
-            HostMetric(c.name, f"median_ms_{latency.threads}t", latency.median_ms, latency.ci95)
-        )
-    advised = result.recommendation.name
-    return msgspec.structs.replace(
-        bundle.manifest,
-        metrics=tuple(metrics),
-        recommended=advised if advised in own else None,
-    )
 
 
 def _print(result: Result, out: Path, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.tools.options import recipe_option, weights_option
 
 if TYPE_CHECKING:
-    from edgedl.compress.timing import Runtime
+    from edgedl.compress.latency.timing import Runtime
     from edgedl.tools.explanation import ExplainedLayer, Explanation
 
 

@@ -20,8 +20,12 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
     Writes NAME.safetensors, NAME.json and learning_curve.png to the run folder. A run that was
     cut off goes on from its last whole epoch when the same command is given again; with other
     settings it stops and says so.
+
+    Several processes train together, each with its share of every batch, when torchrun starts
+    them: torchrun --nproc-per-node 2 -m edgedl train NAME --threads 1. --threads is for each.
     """
     model = find_model(name)
+    from edgedl.compress.training import torchrun_processes
     from edgedl.tools.reference_training import (
         ReferenceTraining,
         plan_of,
@@ -38,7 +42,11 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
         return
     model = with_epochs(model, epochs)
     total = plan_of(model).epochs
-    training = ReferenceTraining(model, folder, seed, threads)
+    processes = torchrun_processes()
+    training = ReferenceTraining(model, folder, seed, threads, processes)
+    if not processes.writes:
+        training.run(lambda epoch, step, steps, value: None, lambda line: None)
+        return
     with click.progressbar(
         length=total * len(training.batches),
         label=f"train {name}",
@@ -52,7 +60,8 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
                 click.echo(text, err=True)
 
         record = training.run(progress, lambda line: click.echo(line, err=True))
-    click.echo(
-        f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} test "
-        f"samples, {record.parameters} parameters, {record.macs} MACs; weights in {folder}"
-    )
+    if record is not None:
+        click.echo(
+            f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} "
+            f"test samples, {record.parameters} parameters, {record.macs} MACs; weights in {folder}"
+        )

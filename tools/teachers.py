@@ -1,0 +1,53 @@
+"""Find who teaches: another subject, or the files of a bundle."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from edgedl.compress.pack import REFERENCE
+from edgedl.runtime.bundle import MANIFEST, Bundle
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.runner import Runner
+from edgedl.tools.subjects import find_subject
+
+
+class BundleTeacher(nn.Module):
+    """A bundle's float32 file, run by ONNX Runtime; it cannot be trained."""
+
+    digest: Tensor
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Load the file.
+
+        Raises:
+            BadInputError: the bundle has no such file.
+            BackendUnavailableError: its runtime is not installed.
+        """
+        super().__init__()
+        files = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
+        if REFERENCE not in files:
+            raise BadInputError(f"{bundle.folder} has no {REFERENCE} that could teach")
+        self._runner = Runner(bundle, files[REFERENCE])
+        content = (bundle.folder / MANIFEST).read_bytes()
+        digest = torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8)
+        # Tells one teacher from another, as weights do.
+        self.register_buffer("digest", digest)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs float32 [B, ...] of inputs [B, ...]."""
+        outputs = self._runner(*(x.contiguous().numpy() for x in inputs))
+        return tuple(torch.from_numpy(y) for y in outputs)
+
+
+def find_teacher(reference: str) -> nn.Module:
+    """Return the network of a subject, or the file of a bundle's folder.
+
+    Raises:
+        BadInputError: there is no such model, file, function or bundle.
+        IntegrityError: the bundle is damaged.
+    """
+    if Path(reference).is_dir():
+        return BundleTeacher(Bundle.open(Path(reference)))
+    return find_subject(reference).module.eval()
