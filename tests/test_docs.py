@@ -1,4 +1,4 @@
-"""Links resolve, shell lines name real commands and options, Python blocks run."""
+"""Links resolve, shell lines name real commands and options, Python blocks and examples work."""
 
 import re
 import shlex
@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.tools.cli import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,22 +42,27 @@ def test_shell_blocks_name_real_commands_and_options(page: Path) -> None:
 def check_command(words: list[str], line: str) -> None:
     context = click.Context(cli)
     command: click.Command = cli
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        found = command.get_command(context, words[0])
-        if found is None:
-            break
-        command, words = found, words[1:]
-    known = {o for p in command.params for o in p.opts} | {"--help", "-h", "--version", "--debug"}
+    known = options_of(cli)
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in known, f"{line}: no option {word}"
+        elif isinstance(command, click.Group):
+            found = command.get_command(context, word)
+            assert found, f"{line}: no command {word}"
+            command, known = found, options_of(found)
+
+
+def options_of(command: click.Command) -> set[str]:
+    own = {option for parameter in command.params for option in parameter.opts}
+    return own | {"--help", "-h", "--version", "--debug"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    names = {"__name__": "docs"}
     for block in blocks(page, "python"):
-        exec(compile(block, str(page), "exec"), {"__name__": "docs"})
+        exec(compile(block, str(page), "exec"), names)
 
 
 def test_every_command_has_its_help() -> None:
@@ -64,3 +70,10 @@ def test_every_command_has_its_help() -> None:
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
         assert command.help
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_examples_of_recipes_can_be_read(path: Path) -> None:
+    assert load_recipe(str(path)).stages

@@ -135,7 +135,7 @@ def test_a_file_is_a_dictionary_with_a_bound(tmp_path: Path, steps: list[dict[in
 
 @pytest.fixture(scope="module")
 def pruned(float_state: ModelState) -> ModelState:
-    return PruneChannels(0.5).apply(float_state)
+    return PruneChannels(0.5, multiple=1).apply(float_state)
 
 
 @pytest.mark.parametrize("features", [(), ("pointwise",)])

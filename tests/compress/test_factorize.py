@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prunable_networks import NETWORKS, make
 from safetensors.torch import load, save
-from small_networks import Net, noise
+from small_networks import Net, noise, noise_task
 from tiny import make_subject
 from torch import Tensor, nn
 
@@ -125,6 +125,31 @@ def test_a_split_network_can_be_traced_trained_and_cut(name: str) -> None:
     assert cut(*inputs).shape == module(*inputs).shape
 
 
+@pytest.mark.slow
+def test_only_what_is_faster_as_two_is_split_for_a_speedup() -> None:
+    torch.manual_seed(0)
+    wide, narrow = nn.Linear(1024, 1024), nn.Linear(16, 16)
+    net = Net(
+        lambda m, x: m.last(m.narrow(m.first(x)[:, :16]).relu()),
+        first=wide,
+        narrow=narrow,
+        last=nn.Linear(16, 4),
+    )
+    subject = Subject("wide", net.eval(), noise_task((1024,)))
+    start = ModelState(subject, trace(net, subject.example_inputs()))
+    settings = Factorize(speedup=2.0, multiple=4).apply(start).history[-1].settings
+    lo, hi = map(float, settings["latency_ratio_ci95"])
+    assert lo <= settings["latency_ratio"] <= hi <= 0.5
+    assert settings["latency_ratio_narrowest"] < 0.5
+    ((path, rank),) = [line.split("=") for line in settings["ranks"]]
+    assert path == "first.weight"
+    assert 4 <= int(rank) < 512
+    with pytest.raises(BadInputError, match=r"times faster at its smallest, wanted is 1000"):
+        Factorize(speedup=1000.0, multiple=4).apply(start)
+    with pytest.raises(BadInputError, match=r"none of 1 layers .* is shown to be faster as two"):
+        Factorize(speedup=1.1, multiple=4, keep=("first",)).apply(start)
+
+
 @pytest.mark.parametrize("padding", ["same", "valid", 1])
 def test_strings_and_strides_of_a_convolution_go_to_the_first(padding: str | int) -> None:
     stride = 1 if padding == "same" else 2
@@ -204,7 +229,7 @@ def test_a_split_network_is_trained_pruned_and_quantized(state: ModelState) -> N
     x = state.subject.example_inputs()
     tuned = FineTune(1, batch_size=16, learning_rate=0.01).apply(split)
     assert not torch.equal(tuned.graph(*x), split.graph(*x))
-    pruned = PruneChannels(0.5).apply(tuned)
+    pruned = PruneChannels(0.5, multiple=1).apply(tuned)
     quantized = QuantizeStatic(32, 32).apply(pruned)
     assert quantized.quantized is not None
     table = quantized.quantized.encodings.weights
@@ -257,7 +282,7 @@ def test_what_cannot_be_split(state: ModelState, stage: Factorize, message: str)
 
 
 def test_an_energy_and_a_ratio_are_two_wishes() -> None:
-    with pytest.raises(BadInputError, match="leave one out"):
+    with pytest.raises(BadInputError, match="not energy and ratio: leave all but one out"):
         Factorize(energy=0.9, ratio=0.5)
 
 

@@ -21,7 +21,7 @@ from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.recipe import parse_recipe
+from edgedl.compress.recipe_file import parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.task_batches import Targets, TaskBatches
 from edgedl.compress.training import TrainingSettings, train
@@ -34,7 +34,7 @@ X = noise(4, 3, 8, 8)
 @pytest.fixture(scope="module")
 def pruned(float_state: ModelState) -> ModelState:
     """The tiny network with half of its channels."""
-    return PruneChannels(0.5).apply(float_state)
+    return PruneChannels(0.5, multiple=1).apply(float_state)
 
 
 def convolutions(width: int, stride: int = 1) -> Net:

@@ -23,7 +23,8 @@ from edgedl.compress.quantize.float8 import (
 )
 from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8, first_layers
 from edgedl.compress.quantize.round_weights import RoundWeights
-from edgedl.compress.recipe import keep_float, load_recipe
+from edgedl.compress.recipe import keep_float
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.errors import BadInputError
 

@@ -13,6 +13,7 @@ from edgedl.compress.prune.importance import (
     batch_norm_scales,
     channel_scores,
     lamp,
+    loss_changes,
     magnitudes,
     taylor,
 )
@@ -41,14 +42,14 @@ def test_magnitudes_are_summed_over_a_channel_in_every_tensor(axes: TensorAxes, 
         module.first_norm.bias.abs() ** power,
         (module.second.weight.abs() ** power).sum((0, 2, 3)),
     ]
-    expected = torch.stack([s / s.mean() for s in sums]).mean(0)
+    expected = 2 * torch.stack([s / s.mean() for s in sums]).mean(0)  # two layers
     torch.testing.assert_close(found, expected.detach())
 
 
 def test_scales_of_batch_norm_alone_count(axes: TensorAxes) -> None:
     found = channel_scores(axes, inner_group(axes), batch_norm_scales(axes.graph))
     scales = make("residual")[0].first_norm.weight.detach().abs()
-    torch.testing.assert_close(found, scales / scales.mean())
+    torch.testing.assert_close(found, 2 * scales / scales.mean())
 
 
 def test_a_network_without_batch_norm_has_no_scales() -> None:
@@ -64,14 +65,15 @@ def test_taylor_is_the_gradient_of_a_gate_on_the_channel() -> None:
     x, labels = torch.randn(32, 5), torch.randint(0, 3, (32,))
     axes = TensorAxes(export_graph(net, (x,)))
     (group,) = channel_groups(axes)
-    found = channel_scores(
-        axes, group, taylor(axes.graph, [((x,), labels)], F.cross_entropy), signed=True
-    )
-    gate = torch.ones(6, requires_grad=True)
-    F.cross_entropy(net.head(net.first(x) * gate), labels).backward()
-    assert gate.grad is not None
-    expected = gate.grad**2
-    torch.testing.assert_close(found, expected / expected.mean())
+    batches = [((x[:16],), labels[:16]), ((x[16:],), labels[16:])]
+    found = loss_changes(axes, group, list(taylor(axes.graph, batches, F.cross_entropy)))
+    expected = torch.zeros(6)
+    for (part,), those in batches:
+        gate = torch.ones(6, requires_grad=True)
+        F.cross_entropy(net.head(net.first(part) * gate), those).backward()
+        assert gate.grad is not None
+        expected += gate.grad**2 / len(batches)
+    torch.testing.assert_close(found, 2 * expected)  # seen from the layer before and behind
 
 
 def test_a_channel_without_weights_matters_least(axes: TensorAxes) -> None:
@@ -86,4 +88,4 @@ def test_a_channel_without_weights_matters_least(axes: TensorAxes) -> None:
 
 def test_lamp_is_largest_for_the_last_that_stays() -> None:
     scores = torch.tensor([3.0, 1.0, 2.0])
-    torch.testing.assert_close(lamp(scores), torch.tensor([1.0, 1 / 6, 2 / 5]))
+    torch.testing.assert_close(lamp(scores), 2 * torch.tensor([1.0, 1 / 6, 2 / 5]))

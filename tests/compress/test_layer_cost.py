@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgedl.compress.latency.timing import Timings
 from edgedl.compress.quantize.encodings import Encodings
 from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, FileTimer
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.stage import ModelState
-from edgedl.compress.timing import Timings
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure import Protocol
 

@@ -53,3 +53,11 @@ def test_other_tasks_are_held_against_all_of_the_teachers_outputs() -> None:
 def test_labels_without_a_known_loss_are_refused(distil: float) -> None:
     with pytest.raises(BadInputError, match="set distil to 1"):
         fine_tuning_loss(REGRESSION, distil, 1.0)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_are_named(label: int) -> None:
+    loss = fine_tuning_loss(CLASSIFIER, 0.5, 1.0)
+    labels = torch.tensor([0, 1, label])
+    with pytest.raises(BadInputError, match=f"{label}, the network has 3|from {label} to"):
+        loss((noise(3, 3),), Targets(labels, (noise(3, 3),)))

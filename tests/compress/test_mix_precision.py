@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgedl.compress.latency.timing import Timings
 from edgedl.compress.quantize.damage_budget import DamageBudget
 from edgedl.compress.quantize.float_layers import keep_float, measure_damage, restore_weights
 from edgedl.compress.quantize.float_search import Constraints, Finding, FloatSearch
@@ -17,7 +18,6 @@ from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
-from edgedl.compress.timing import Timings
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,11 @@ from torch import Tensor, nn
 from edgedl.compress import pack
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
-from edgedl.compress.pack import ENCODINGS, CompressedModel, compress, toolchain
+from edgedl.compress.manifest_record import toolchain
+from edgedl.compress.pack import ENCODINGS, CompressedModel, compress
 from edgedl.compress.quantize.emit import emit
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe import Recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.runtime.bundle import Bundle
@@ -151,7 +152,7 @@ def test_each_step_is_announced_in_order(packed: Packed) -> None:
     names = ["ort-float32", "ort-float16", "ort-int8"]
     assert packed.heard == [
         "trace",
-        "QuantizeStatic",
+        "quantize_static",
         *(f"export {name}" for name in names),
         *(f"check {name}" for name in names),
     ]
@@ -218,7 +219,7 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
     class Second(First):
         number = 2
 
-    recipe = SimpleNamespace(stages=(First(), Second(), First()))
+    recipe = Recipe("mine", (First(), Second(), First()))
     heard: list[str] = []
     monkeypatch.setattr(pack, "measure_parity", _unavailable)
     made = compress(make_subject(), recipe, ("ort",), tmp_path, heard.append)
@@ -230,24 +231,6 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
         (1, 2),
     ]
     assert ENCODINGS not in made.bundle.manifest.files
-
-
-def test_stages_know_the_workspace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
-) -> None:
-    class Careful:
-        def apply(self, state: ModelState) -> ModelState:
-            (state.workspace / "checkpoint").touch()
-            return state
-
-    folder, workspace = tmp_path / "bundle", tmp_path / "work"
-    folder.mkdir()
-    workspace.mkdir()
-    monkeypatch.setattr(pack, "measure_parity", _unavailable)
-    recipe = SimpleNamespace(stages=(Careful(),))
-    made = compress(make_subject(), recipe, ("ort",), folder, workspace=workspace)
-    assert [p.name for p in workspace.iterdir()] == ["checkpoint"]
-    assert "checkpoint" not in made.bundle.manifest.files
 
 
 def _unavailable(*_: object) -> None:

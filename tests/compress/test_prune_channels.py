@@ -6,15 +6,18 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from prunable_networks import make
 from safetensors.torch import load, save
 from tiny import make_subject
 
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.prune.rebuild import rebuild
-from edgedl.compress.prune.widths import aligned
+from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.prune.widths import aligned, uniform_widths
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
@@ -37,7 +40,7 @@ def macs(state: ModelState) -> tuple[int, int]:
 
 
 def test_half_of_the_channels_is_a_quarter_of_the_weights(state: ModelState) -> None:
-    pruned = PruneChannels(0.5).apply(state)
+    pruned = PruneChannels(0.5, multiple=1).apply(state)
     assert isinstance(pruned.subject.module, TracedNetwork)
     assert pruned.parent is state.subject.module
     before, after = macs(pruned)
@@ -49,8 +52,10 @@ def test_half_of_the_channels_is_a_quarter_of_the_weights(state: ModelState) -> 
 
 @pytest.mark.parametrize("importance", ["l1", "l2", "batch_norm", "taylor", "lamp", "random"])
 def test_every_importance_prunes_to_the_same_macs(state: ModelState, importance: str) -> None:
-    stage = msgspec.convert({"stage": "prune_channels", "importance": importance}, PruneChannels)
-    assert macs(stage.apply(state)) == macs(PruneChannels().apply(state))
+    stage = msgspec.convert(
+        {"stage": "prune_channels", "multiple": 1, "importance": importance}, PruneChannels
+    )
+    assert macs(stage.apply(state)) == macs(PruneChannels(multiple=1).apply(state))
 
 
 def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None:
@@ -61,26 +66,48 @@ def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None
 
 def test_widths_are_what_kernels_like(state: ModelState) -> None:
     assert [aligned(w, 64, 16) for w in (1, 23, 25, 64)] == [16, 16, 32, 64]
-    assert [aligned(w, 6, 16) for w in (0.2, 3)] == [1, 3]
+    assert [aligned(w, 6, 16) for w in (0.2, 3)] == [6, 6]
     pruned = PruneChannels(0.4, multiple=4).apply(state)
     lines = pruned.history[-1].settings["kept"]
     assert isinstance(lines, tuple)
     assert lines
     widths = [len(line.split("=")[1].split(",")) for line in lines]
-    assert all(width % 4 == 0 or width < 4 for width in widths)
+    assert all(width % 4 == 0 for width in widths)
+    # All groups of the tiny network are as wide as one step of ONNX Runtime's kernels, or less.
+    with pytest.raises(BadInputError, match="nothing would be removed in multiples of 16"):
+        PruneChannels(0.5).apply(state)
+
+
+def test_a_head_counts_as_its_width() -> None:
+    module, inputs = make("attention")
+    groups = {g.size: g for g in channel_groups(TensorAxes(export_graph(module, inputs)))}
+    # 4 heads of 6: two of them are 12 columns. 16 channels of the residual sum, 32 hidden units.
+    assert {size: group.unit for size, group in groups.items()} == {16: 1, 4: 6, 32: 1}
+    assert [groups[4].step(m) for m in (1, 2, 4, 12, 16)] == [1, 1, 2, 2, 8]
+    widths = uniform_widths(list(groups.values()), 0.5, 4)
+    assert [widths[groups[size].axis] for size in (16, 4, 32)] == [8, 2, 16]
+
+
+def test_flattened_channels_are_counted_where_they_are_computed() -> None:
+    """A channel is 16 columns of the linear layer, and one filter of each convolution."""
+    module, inputs = make("concatenated")
+    units = [g.unit for g in channel_groups(TensorAxes(export_graph(module, inputs)))]
+    assert units == [1, 1]
 
 
 def test_what_is_named_stays_whole(state: ModelState) -> None:
-    lines = PruneChannels(0.5).apply(state).history[-1].settings["kept"]
+    lines = PruneChannels(0.5, multiple=1).apply(state).history[-1].settings["kept"]
     assert isinstance(lines, tuple)
     first = lines[0].split(":")[0]
-    left = PruneChannels(0.5, keep=(first,)).apply(state).history[-1].settings["kept"]
+    left = PruneChannels(0.5, multiple=1, keep=(first,)).apply(state).history[-1].settings["kept"]
     assert isinstance(left, tuple)
     assert len(left) == len(lines) - 1
 
 
 def test_a_pruned_network_is_rebuilt_from_module_and_history(state: ModelState) -> None:
-    twice = PruneChannels(0.3, seed=1, importance="random").apply(PruneChannels(0.3).apply(state))
+    twice = PruneChannels(0.3, multiple=1, seed=1, importance="random").apply(
+        PruneChannels(0.3, multiple=1).apply(state)
+    )
     history = msgspec.json.decode(msgspec.json.encode(twice.history), type=tuple[HistoryEntry, ...])
     x = state.subject.example_inputs()
     assert isinstance(twice.subject.module, TracedNetwork)
@@ -90,7 +117,7 @@ def test_a_pruned_network_is_rebuilt_from_module_and_history(state: ModelState) 
 
 
 def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState) -> None:
-    history = PruneChannels(0.5).apply(state).history
+    history = PruneChannels(0.5, multiple=1).apply(state).history
     other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64, 5))
     with pytest.raises(BadInputError, match="is it another architecture"):
         rebuild(other, (torch.zeros(2, 3, 8, 8),), history)
@@ -101,7 +128,7 @@ def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState)
     [
         (PruneChannels(keep=("nothing",)), "keep names 'nothing'"),
         (PruneChannels(keep=("*",)), "nothing to prune"),
-        (PruneChannels(0.01), "nothing would be removed"),
+        (PruneChannels(0.01, multiple=1), "nothing would be removed"),
     ],
 )
 def test_what_cannot_be_pruned(state: ModelState, stage: PruneChannels, message: str) -> None:
@@ -117,7 +144,7 @@ def test_stages_in_an_impossible_order(state: ModelState) -> None:
 
 
 def test_fine_tuning_learns_and_resumes(state: ModelState, tmp_path: Path) -> None:
-    pruned = replace(PruneChannels(0.5).apply(state), workspace=tmp_path)
+    pruned = replace(PruneChannels(0.5, multiple=1).apply(state), workspace=tmp_path)
     stage = FineTune(3, batch_size=16, learning_rate=0.02)
     trained = stage.apply(pruned)
     assert trained.parent is state.subject.module
@@ -132,7 +159,12 @@ def test_fine_tuning_learns_and_resumes(state: ModelState, tmp_path: Path) -> No
 
 
 def test_a_pruned_network_goes_on_to_int8(state: ModelState) -> None:
-    pruned = PruneChannels(0.5).apply(state)
+    pruned = PruneChannels(0.5, multiple=1).apply(state)
     quantized = QuantizeStatic(32, 32).apply(pruned)
     assert quantized.quantized is not None
     assert [entry.stage for entry in quantized.history] == ["prune_channels", "quantize_static"]
+
+
+def test_a_share_of_the_work_that_cannot_go_is_refused(state: ModelState) -> None:
+    with pytest.raises(BadInputError, match=r"at most 0\.\d+ of the multiply-accumulates can go"):
+        PruneChannels(0.999, scope="global", multiple=1).apply(state)

@@ -7,7 +7,8 @@ import pytest
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
-from edgedl.compress.recipe import keep_float, load_recipe, parse_recipe, shipped_recipes
+from edgedl.compress.recipe import keep_float
+from edgedl.compress.recipe_file import load_recipe, parse_recipe, shipped_recipes
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
 

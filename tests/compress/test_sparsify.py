@@ -28,7 +28,7 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.recipe import parse_recipe
+from edgedl.compress.recipe_file import parse_recipe
 from edgedl.compress.sparsify.patterns import (
     is_two_of_four,
     largest_of_all,
@@ -290,7 +290,7 @@ def test_the_pattern_has_no_other_sparsity() -> None:
 
 def test_stages_in_an_impossible_order(state: ModelState, sparse: ModelState) -> None:
     with pytest.raises(BadInputError, match=r"prune_channels .* before sparsify"):
-        PruneChannels(0.5).apply(sparse)
+        PruneChannels(0.5, multiple=1).apply(sparse)
     for first in (INT8, Equalize()):
         with pytest.raises(BadInputError, match="the recipe needs it before"):
             SPARSE.apply(first.apply(state))

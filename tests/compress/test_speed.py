@@ -1,6 +1,7 @@
 """Widths by latency: prices and bisection against a network whose latency is known exactly."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from prunable_networks import make
 from tiny import make_subject
 
 from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.latency.file_timer import Prices
+from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.prune_channels import PruneChannels
@@ -15,7 +18,6 @@ from edgedl.compress.prune.speed import Found, NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import narrowing_path
 from edgedl.compress.stage import ModelState
-from edgedl.compress.timing import Runtime
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure import Protocol
 from edgedl.runtime.statistics import Estimate
@@ -35,6 +37,9 @@ class KnownTimer(NetworkTimer):
             saved = sum(s * (a.size - widths.get(a, a.size)) for a, s in self.shares.items())
             found[name] = Estimate(1 - saved, 1 - saved, 1 - saved)
         return found
+
+    def prices(self, candidates: Mapping[str, Mapping[Axis, int]]) -> Prices:
+        return Prices(self.ratios(candidates), 0)
 
 
 def search(speedup: float, shares: list[float]) -> tuple[Found, dict[str, int]]:
@@ -74,15 +79,17 @@ def test_channels_that_cost_nothing_stay() -> None:
 
 
 def test_a_speedup_out_of_reach_says_what_is_in_reach() -> None:
-    with pytest.raises(BadInputError, match=r"1\.43 times faster at its narrowest, wanted is 9"):
+    with pytest.raises(BadInputError, match=r"1\.43 times faster at its smallest, wanted is 9"):
         search(9, [0.0, 0.06])
 
 
 @pytest.mark.slow
-def test_a_network_is_timed_on_the_runtime() -> None:
+def test_a_network_is_timed_on_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     subject = make_subject()
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
     settings = PruneChannels(speedup=1.02, multiple=1).apply(state).history[-1].settings
+    assert settings["prices_cached"] == 0
     assert isinstance(settings["latency_ratio"], float)
     assert settings["latency_ratio"] <= 1 / 1.02
     assert isinstance(settings["price_of_a_channel"], tuple)

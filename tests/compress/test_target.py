@@ -10,11 +10,13 @@ from small_networks import network, noise_task
 
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.recipe import fit_weights, load_recipe
+from edgedl.compress.recipe import Recipe, fit_channels, fit_weights
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import TARGETS, describe_target, target_names
@@ -88,9 +90,20 @@ def test_the_narrowest_target_decides_for_all() -> None:
     assert fitted.stages[1:] == recipe.stages[1:]
 
 
+def test_widths_suit_the_kernels_of_every_target() -> None:
+    recipe = load_recipe("prune_ch50")
+    likes = {name: describe_target(name).channel_multiple for name in target_names()}
+    for targets in (("ort_avx2",), ("tflite", "ort_avx2"), ("ort", "tflite", "tensorrt")):
+        fitted = fit_channels(recipe, targets)
+        assert fitted.stages[0] == PruneChannels(multiple=max(likes[t] for t in targets))
+        assert fitted.stages[1:] == recipe.stages[1:]
+    own = Recipe("x", (PruneChannels(multiple=5), PruneChannels(speedup=2.0, runtime="tflite")))
+    assert fit_channels(own, ("ort",)) == own
+
+
 @pytest.mark.parametrize("bits", [0, 1, 33])
 def test_other_numbers_of_bits_are_refused(bits: int) -> None:
-    from edgedl.compress.recipe import parse_recipe
+    from edgedl.compress.recipe_file import parse_recipe
 
     text = f"description: x\nstages:\n  - stage: quantize_static\n    weight_bits: {bits}\n"
     with pytest.raises(BadInputError, match=r"line 4: Expected `int` .= [28]"):

@@ -26,7 +26,7 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.placement import place
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
-from edgedl.compress.recipe import parse_recipe
+from edgedl.compress.recipe_file import parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.compress.task_batches import TaskBatches
@@ -114,7 +114,9 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
             raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_quantized, "train", lambda *a, on_step: train(*a, on_step=stop))
+        patch.setattr(
+            train_quantized, "train", lambda *a, **named: train(*a, **{**named, "on_step": stop})
+        )
         with pytest.raises(StoppedError):
             stage.apply(state)
     (checkpoint,) = tmp_path.iterdir()

@@ -15,7 +15,7 @@ from edgedl.compress.export.onnx import to_onnx
 from edgedl.compress.graph.operators import aten
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.pack import compress
-from edgedl.compress.recipe import load_recipe
+from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.runtime.golden import check_golden

@@ -15,7 +15,8 @@ from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.grouped import GroupedWeight
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.recipe import keep_float, load_recipe, parse_recipe
+from edgedl.compress.recipe import keep_float
+from edgedl.compress.recipe_file import load_recipe, parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import TARGETS

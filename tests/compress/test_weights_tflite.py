@@ -4,12 +4,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ai_edge_litert import schema_py_generated as schema
 from file_readers import TFLiteFile
 from weight_networks import weights
 
+from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.weights_tflite import weights_for_tflite
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.weight_only import QuantizeWeights
+from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
+from edgedl.models.bert import SentenceEncoder
+from edgedl.runtime.task import ArrayTask, Samples
 
 FILES = ["tokens_w4g32", "tokens_w8c", "pictures_w8c"]
 INTEGERS = {schema.TensorType.INT4: 4, schema.TensorType.INT8: 8}
@@ -121,3 +129,37 @@ def test_a_weight_that_is_not_in_the_file_is_refused_by_name() -> None:
     net, other = weights("tokens_w8c"), weights("tokens_w4g32")
     with pytest.raises(ExportError, match=r"rewrote the weight '.*_dequantized'.*keep_float"):
         weights_for_tflite(net.file("tflite"), other.network.weights)
+
+
+@pytest.mark.parametrize("xnnpack", [True, False])
+@pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 32)])
+def test_what_the_converter_folds_into_weights_is_undone(
+    bits: int, group: int | None, xnnpack: bool
+) -> None:
+    torch.manual_seed(0)
+    net = SentenceEncoder(width=96, layers=1, feed_forward=128).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.ndim == 1:
+                parameter.normal_(1.0, 0.2)
+    ids = np.random.default_rng(0).integers(1, 1000, (4, 16))
+    samples = Samples((ids, np.ones_like(ids)), np.zeros(4))
+    task = ArrayTask(
+        name="ids",
+        splits=dict.fromkeys(("calibration", "test"), lambda: samples),
+        metric="nothing",
+        score_samples=lambda outputs, labels: np.zeros(len(labels)),
+    )
+    subject = Subject("sentences", net, task)
+    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = QuantizeWeights(bits, group).apply(state)
+    assert state.weights is not None
+    _, content = ArtifactBuilder(state).file("tflite", f"int{bits}_weights")  # type: ignore[arg-type]
+    assert len(Read(content).weights()) == len(state.weights.weights)
+    names = [bytes(t.name).decode() for t in Read(content).graph.tensors]
+    assert any(name.endswith("_columns") for name in names)
+    file = TFLiteFile(content, xnnpack)
+    one = tuple(x[:1].astype(i["dtype"]) for x, i in zip(samples.inputs, file.inputs, strict=True))
+    (found,) = file.run(one)
+    (expected,) = state.weights.graph(*(torch.from_numpy(x[:1]) for x in samples.inputs))
+    np.testing.assert_allclose(found, expected.detach().numpy()[None], atol=1e-6)

@@ -1,11 +1,20 @@
 """Fixtures of the command-line tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command import Done, Run
 
 from edgedl.tools.cli import main
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_results_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep results of stages apart from those of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

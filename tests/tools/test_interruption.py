@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.files import atomic_write
-from edgedl.tools.workspace import checkpoints_of, new_folder
+from edgedl.tools.workspace import new_folder, only_run
 
 
 def test_ctrl_c_removes_the_staging_folder(subject_file: Path, tmp_path: Path) -> None:
@@ -86,18 +87,13 @@ def test_atomic_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("wrote", [False, True])
-def test_checkpoints_stay_only_for_a_run_that_was_cut_off(wrote: bool, tmp_path: Path) -> None:
-    def run(fails: bool) -> Path:
-        with checkpoints_of(tmp_path / "out") as folder:
-            if wrote:
-                (folder / "checkpoint.pt").write_bytes(b"so far")
-            if fails:
-                raise KeyboardInterrupt
-        return folder
-
-    with pytest.raises(KeyboardInterrupt):
-        run(fails=True)
-    assert [p.name for p in tmp_path.iterdir()] == ([".out.checkpoints"] if wrote else [])
-    run(fails=False)
-    assert list(tmp_path.iterdir()) == []
+def test_two_runs_do_not_write_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with only_run(out):
+        with pytest.raises(BadInputError, match="another run is writing"), only_run(out):
+            pass
+        with only_run(tmp_path / "deep" / "other"):
+            pass
+    with only_run(out):
+        pass
+    assert list(out.parent.iterdir()) == []

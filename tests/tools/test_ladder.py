@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from tiny import make_task
 
+from edgedl.compress.selection import SHARE, divide
 from edgedl.runtime.statistics import Estimate
 from edgedl.runtime.task import ArrayTask, Samples
 from edgedl.tools.bench import drop_record
 from edgedl.tools.ladder import AS_FAST_AS, RUNGS, _Tried
-from edgedl.tools.selection import SHARE, divide
 
 FASTER, SLOWER = Estimate(0.5, 0.45, 0.55), Estimate(1.5, 1.4, 1.6)
 

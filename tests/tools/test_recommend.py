@@ -19,6 +19,15 @@ BASELINE = candidate("ort-float32", (1.0, 1.0), size=400)
         # Slower than float32, or not certainly faster: keep float32.
         ([candidate("ort-int8", (1.2, 1.3))], None, "ort-float32"),
         ([candidate("ort-int8", (0.9, 1.1))], None, "ort-float32"),
+        # A smaller one that is not certainly faster does not hide one that is.
+        (
+            [
+                candidate("tflite-float32", (0.91, 0.96), size=600),
+                candidate("ort-float16", (0.95, 1.0), size=30),
+            ],
+            None,
+            "tflite-float32",
+        ),
         # Speeds that cannot be told apart: the smaller file.
         (
             [
@@ -51,6 +60,14 @@ def test_budget_is_about_the_strongest_precision() -> None:
     assert recommend([BASELINE, poor], None).budget_met is None
     weights = candidate("ort-int4_weights", (0.9, 1.0), (1.0, 2.0))
     assert recommend(judged([BASELINE, half, weights], 0.5), 0.5).budget_met is False
+
+
+def test_a_budget_is_not_met_by_the_parent_or_by_files_that_do_not_run() -> None:
+    parent = candidate("parent:ort-float32", (1.0, 1.0))
+    pruned = candidate("ort-float32", (0.3, 0.4), (70.0, 71.0))
+    assert recommend(judged([parent, pruned], 0.5), 0.5).budget_met is False
+    assert recommend(judged([BASELINE], 0.5), 0.5, {"float32", "int8"}).budget_met is False
+    assert recommend(judged([BASELINE], 0.5), 0.5, {"float32"}).budget_met is True
 
 
 def test_notes_name_what_is_smaller_but_not_faster() -> None:

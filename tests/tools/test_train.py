@@ -1,5 +1,8 @@
 """``edgedl train``: weights, record and curve; a second call goes on; what diverges says so."""
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +69,32 @@ def test_same_seed_same_weights_and_other_settings_are_refused(
     other = edgedl("train", "gru-watch", "--out", tmp_path / "one", "--epochs", 3, "--threads", 1)
     assert other.returncode == 2
     assert "other settings" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun wants gloo and a shell")
+def test_two_processes_of_torchrun_train_and_one_writes(
+    edgedl: Run, watch: None, tmp_path: Path
+) -> None:
+    pytest.importorskip("accelerate")
+    train(edgedl, tmp_path / "one")
+    two = tmp_path / "two"
+    arguments = ["train", "gru-watch", "--out", two, "--threads", 1, "--epochs", 2]
+    started = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "edgedl"]
+    command = [sys.executable, "-m", *started, *arguments]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("% top1 on 28 test samples") == 1
+    assert done.stderr.count("epoch 2/2") == 1
+    assert sorted(p.name for p in two.iterdir()) == sorted(
+        p.name for p in (tmp_path / "one").iterdir()
+    )
+    # Its batch norm and dropout see shares, so that the weights are only much like those of one
+    # process; networks without are compared in tests/compress/test_data_parallel.py.
+    content = (two / "gru-watch.safetensors").read_bytes()
+    load_weights(build(REFERENCE_MODELS["gru-watch"]), content, "trained")
+    record = json.loads((two / "gru-watch.json").read_text())
+    assert record["command"].startswith("torchrun --nproc-per-node 2 -m edgedl train gru-watch")
 
 
 def test_divergence_stops_and_says_so(

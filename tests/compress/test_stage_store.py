@@ -1,0 +1,331 @@
+"""Results of stages: found again to the bit, only where everything they depend on is the same."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load
+from tiny import make_net, make_subject, make_task
+from torch import nn
+
+from edgedl.compress.apply_recipe import StageRunner
+from edgedl.compress.cluster import ClusterWeights
+from edgedl.compress.factorize.factorize import Factorize
+from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.quantize.correct_bias import CorrectBias
+from edgedl.compress.quantize.equalize import Equalize
+from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.match_statistics import MatchStatistics
+from edgedl.compress.quantize.round_weights import RoundWeights
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.quantize.train_quantized import TrainQuantized
+from edgedl.compress.quantize.weight_only import QuantizeWeights
+from edgedl.compress.sparsify.sparsify import Sparsify
+from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_store.ingredients import Provenance, data_digest
+from edgedl.compress.stage_store.store import StageStore
+from edgedl.compress.stages import AnyStage
+from edgedl.compress.subject import Subject
+from edgedl.runtime.task import Samples
+
+PRUNE = PruneChannels(ratio=0.5, multiple=2)
+TUNE = FineTune(epochs=2, samples=32, batch_size=16)
+STATIC = QuantizeStatic(samples=16, observer="minmax")
+TRAIN = TrainQuantized(epochs=1, samples=32, batch_size=16)
+
+
+def begin(subject: Subject | None = None) -> ModelState:
+    subject = subject or make_subject()
+    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+
+
+def provenance(state: ModelState) -> Provenance:
+    return Provenance(state, {"torch": "1"})
+
+
+class Heard(list[str]):
+    """What is said, but of epochs."""
+
+    def __call__(self, text: str) -> None:
+        if ", epoch " not in text:
+            self.append(text)
+
+
+def run(stages: tuple[AnyStage, ...], state: ModelState, folder: Path, heard: Heard) -> ModelState:
+    known, store = provenance(state), StageStore(folder)
+    state = replace(state, say=heard)
+    for stage in stages:
+        state = store.apply(stage, state, known.ingredients(stage, state))
+    return state
+
+
+def same(found: ModelState, expected: ModelState) -> None:
+    assert found.history == expected.history
+    pairs = [(found.graph, expected.graph)]
+    if expected.quantized is not None:
+        assert found.quantized is not None
+        pairs.append((found.quantized.graph, expected.quantized.graph))
+        assert found.quantized.encodings.to_json() == expected.quantized.encodings.to_json()
+    for a, b in pairs:
+        assert str(a.graph) == str(b.graph)
+        first, second = a.state_dict(), b.state_dict()
+        assert first.keys() == second.keys()
+        for name in first:
+            assert torch.equal(first[name], second[name]), name
+    x = torch.randn(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(found.subject.module(x), expected.subject.module(x))
+    assert (found.parent is None) == (expected.parent is None)
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        (PRUNE, TUNE, STATIC, TRAIN),
+        (Factorize(energy=0.5, multiple=1), Sparsify(), STATIC),
+        (STATIC, RoundWeights(samples=16), CorrectBias(samples=16), TRAIN),
+        (STATIC, LearnRounding(samples=16, iterations=10), MatchStatistics(samples=16)),
+    ],
+)
+def test_a_second_run_finds_every_stage_to_the_bit(
+    stages: tuple[AnyStage, ...], tmp_path: Path
+) -> None:
+    expected = begin()
+    for stage in stages:
+        expected = stage.apply(expected)
+    first, second = Heard(), Heard()
+    same(run(stages, begin(), tmp_path, first), expected)
+    same(run(stages, begin(), tmp_path, second), expected)
+    assert first == []
+    assert [line.partition(": reused")[0] for line in second] == [
+        entry.stage for entry in expected.history
+    ]
+
+
+class Uncertain(nn.Module):
+    """Draws from torch's generator while it trains; its two last layers share a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.first = nn.Linear(3 * 12 * 12, 8)
+        self.second, self.third = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.third.weight = self.second.weight
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout(self.first(x.flatten(1)).relu(), 0.3, self.training)
+        return self.last(self.third(self.second(x).relu()).relu())
+
+
+def test_a_result_that_is_missing_is_made_as_it_was(tmp_path: Path) -> None:
+    subject = replace(make_subject(), module=Uncertain().eval())
+    again = msgspec.structs.replace(TUNE, seed=1)
+    stages = (TUNE, again, STATIC)
+
+    def go() -> tuple[ModelState, list[str]]:
+        heard = Heard()
+        state = replace(begin(subject), say=heard)
+        known = provenance(state)
+        return StageRunner(StageStore(tmp_path), known, lambda text: None).run(stages, state), heard
+
+    first, _ = go()
+    (path,) = [
+        tmp_path / f"{kept.key}.safetensors"
+        for kept in StageStore(tmp_path).contents()
+        if kept.record is not None and '"seed":1' in kept.record.ingredients.settings
+    ]
+    content = path.read_bytes()
+    path.unlink()
+    second, heard = go()
+    same(second, first)
+    assert [line.partition(":")[0] for line in heard] == ["fine_tune", "quantize_static"]
+    assert load(path.read_bytes()).keys() == load(content).keys()
+
+
+@pytest.mark.parametrize("stage", [Equalize(8), ClusterWeights(), QuantizeWeights(8)])
+def test_what_a_file_cannot_give_again_is_applied_again(stage: AnyStage, tmp_path: Path) -> None:
+    heard = Heard()
+    first, second = (run((stage,), begin(), tmp_path, heard) for _ in range(2))
+    same(second, first)
+    assert heard == []
+    assert StageStore(tmp_path).contents() == []
+
+
+def key_of(state: ModelState, stage: AnyStage, toolchain: dict[str, str]) -> str:
+    return Provenance(state, toolchain).ingredients(stage, state).key()
+
+
+def with_other_weights(subject: Subject) -> Subject:
+    net = make_net()
+    with torch.no_grad():
+        net.fc.bias[0] += 1e-6
+    return replace(subject, module=net)
+
+
+def with_other_data(subject: Subject) -> Subject:
+    def changed() -> Samples:
+        whole = make_task().splits["calibration"]()
+        whole.inputs[0][-1, 0, 0, 0] ^= 1
+        return whole
+
+    task = make_task()
+    return replace(subject, task=replace(task, splits={**task.splits, "calibration": changed}))
+
+
+def darker(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x * 0.5
+
+
+def with_other_metric(subject: Subject) -> Subject:
+    return replace(subject, task=replace(make_task(), classes=("a", "b", "c", "d")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_other_weights,
+        with_other_data,
+        with_other_metric,
+        lambda s: replace(s, teachers=(make_net(),)),
+        lambda s: replace(s, augment=darker),
+    ],
+)
+def test_another_network_or_data_has_another_key(change: Callable[[Subject], Subject]) -> None:
+    tools = {"torch": "1"}
+    usual = key_of(begin(), TUNE, tools)
+    assert key_of(begin(), TUNE, tools) == usual
+    assert key_of(begin(change(make_subject())), TUNE, tools) != usual
+
+
+def test_settings_tools_and_machine_are_in_the_key() -> None:
+    state, tools = begin(), {"torch": "1"}
+    usual = key_of(state, TUNE, tools)
+    assert key_of(state, msgspec.structs.replace(TUNE, seed=1), tools) != usual
+    assert key_of(state, TUNE, {"torch": "2"}) != usual
+    known = provenance(state)
+    assert known.ingredients(TUNE, state).machine is None
+    assert known.ingredients(PRUNE, state).machine is None
+    timed = known.ingredients(PruneChannels(speedup=1.5), state).machine
+    assert timed is not None
+    assert "onnxruntime" in timed
+
+
+def test_a_digest_of_data_reads_every_sample() -> None:
+    task = make_task()
+    whole = data_digest(task, "calibration")
+    (images,), labels = task.splits["calibration"]()
+    for other in (Samples((images[:-1],), labels[:-1]), Samples((images,), np.roll(labels, 1))):
+        changed = replace(task, splits={"calibration": lambda other=other: other})
+        assert data_digest(changed, "calibration") != whole
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + b"?", lambda b: b""]
+)
+def test_a_damaged_result_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    heard = Heard()
+    expected = run((PRUNE,), begin(), tmp_path, heard)
+    (path,) = tmp_path.glob("*.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    same(run((PRUNE,), begin(), tmp_path, heard), expected)
+    assert len(heard) == 1
+    assert "is damaged" in heard[0]
+    assert StageStore(tmp_path).has(path.stem)
+
+
+def train_for_long(folder: Path) -> None:
+    run((PRUNE, msgspec.structs.replace(TUNE, epochs=10_000)), begin(), folder, Heard())
+
+
+def prune_slowly(folder: Path) -> None:
+    class Slow:
+        def apply(self, state: ModelState) -> ModelState:
+            time.sleep(1.0)
+            return PRUNE.apply(state)
+
+    state = begin()
+    StageStore(folder).apply(Slow(), state, provenance(state).ingredients(PRUNE, state))
+
+
+def in_another_process(function: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start a function of this file."""
+    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    code = (
+        f"import sys; sys.path[:0] = {paths}; from pathlib import Path\n"
+        f"import test_stage_store; test_stage_store.{function}(Path({str(folder)!r}))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+def wait_for(folder: Path, pattern: str) -> Path:
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline, f"there is no {pattern}"
+        time.sleep(0.02)
+    return next(folder.glob(pattern))
+
+
+def test_kill_leaves_the_epochs_that_are_done_and_the_stages_before(tmp_path: Path) -> None:
+    process = in_another_process("train_for_long", tmp_path)
+    checkpoint = wait_for(tmp_path, "*.unfinished/*.pt")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(torch.load(checkpoint, weights_only=True)["records"]) >= 1
+    heard = Heard()
+    run((PRUNE,), begin(), tmp_path, heard)
+    assert heard[0].startswith("prune_channels: reused")
+    records = [kept.record for kept in StageStore(tmp_path).contents()]
+    assert {r.entry.stage if r else None for r in records} == {"prune_channels", None}
+
+
+def test_of_two_runs_at_one_stage_the_second_waits(tmp_path: Path) -> None:
+    state, heard = begin(), Heard()
+    process = in_another_process("prune_slowly", tmp_path)
+    wait_for(tmp_path, "*.unfinished")
+    store = StageStore(tmp_path)
+    ingredients = provenance(state).ingredients(PRUNE, state)
+    assert store.in_use(ingredients.key())
+    store.apply(PRUNE, replace(state, say=heard), ingredients)
+    assert not store.in_use(ingredients.key())
+    assert process.wait() == 0
+    assert heard[0] == "waiting for another run at prune_channels"
+    assert heard[1].startswith("prune_channels: reused")
+
+
+def test_a_stage_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    run((PRUNE,), begin(), tmp_path, Heard())
+
+    class Broken:
+        def apply(self, state: ModelState) -> ModelState:
+            assert state.workspace is not None
+            raise ZeroDivisionError
+
+    state = begin()
+    ingredients = provenance(state).ingredients(TUNE, state)
+    with pytest.raises(ZeroDivisionError):
+        StageStore(tmp_path).apply(Broken(), state, ingredients)
+    assert len(StageStore(tmp_path).contents()) == 1
+
+
+def test_removing(tmp_path: Path) -> None:
+    run((PRUNE, STATIC), begin(), tmp_path, Heard())
+    store = StageStore(tmp_path)
+    first, second = store.contents()
+    assert first.record is not None
+    assert first.record.subject == "tiny"
+    assert first.size_bytes == (tmp_path / f"{first.key}.safetensors").stat().st_size
+    assert store.remove(first)
+    assert [kept.key for kept in store.contents()] == [second.key]

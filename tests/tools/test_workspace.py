@@ -1,0 +1,25 @@
+"""Output folders."""
+
+from pathlib import Path
+
+import pytest
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.tools.workspace import new_folder, only_run
+
+
+@pytest.mark.parametrize("hold", [new_folder, only_run])
+def test_the_root_is_no_new_folder(hold: object) -> None:
+    with (
+        pytest.raises(BadInputError, match="/ cannot be a new folder"),
+        hold(Path("/")),  # type: ignore[operator]
+    ):
+        pass
+
+
+def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with only_run(out), pytest.raises(BadInputError, match="another run is writing"), only_run(out):
+        pass
+    with only_run(out):
+        assert not out.exists()
