@@ -17,7 +17,7 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.losses import fine_tuning_loss, is_classification
-from edgedl.compress.precision import InBfloat16
+from edgedl.compress.precision import InBfloat16, has_bfloat16
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.subject import Subject
@@ -53,7 +53,8 @@ class FineTune(
         optimizer: "sgd" with Nesterov momentum, or "adamw".
         learning_rate: peak of the schedule.
         weight_decay: as the optimizer takes it.
-        mixed_precision: compute in bfloat16 where that is safe, teachers included.
+        mixed_precision: compute in bfloat16 where that is safe and the processor has it, teachers
+            included.
         seed: fixes the order of the samples and their changes, and the projections' beginning.
         features: modules, such as "stack2", whose values are to follow the teacher's; both
             networks have them by these names.
@@ -120,7 +121,7 @@ class FineTune(
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
         split = training_split(task)
-        if self.mixed_precision and teacher is not None:
+        if self.mixed_precision and has_bfloat16() and teacher is not None:
             teacher = InBfloat16(teacher)
         answers = self._answers(state, teacher)
         batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)

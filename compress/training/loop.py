@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.duration import about
 from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.precision import float32_where_bfloat16_is_slow
+from edgedl.compress.precision import float32_where_bfloat16_is_slow, has_bfloat16
 from edgedl.compress.training.processes import OneProcess, Processes
 from edgedl.compress.training.run import Run, Score
 from edgedl.compress.training.settings import (
@@ -55,7 +55,8 @@ def train(
         processes: who trains; this process alone if nothing is said. Of several, each is called
             with the same module, batches and settings, and needs a loss that is a mean over the
             samples; one writes the checkpoint, and its score counts.
-        say: hears a line after every epoch, with the time left.
+        say: hears a line after every epoch, with the time left, and where mixed precision is
+            not used.
 
     Returns:
         One record per epoch, those before a resumption included; fewer than ``settings.epochs``
@@ -70,10 +71,13 @@ def train(
     run = Run(module, settings, len(batches), processes)
     if checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint, scored=score is not None)
-    with float32_where_bfloat16_is_slow(module) if settings.mixed_precision else nullcontext():
+    mixed = settings.mixed_precision and has_bfloat16()
+    if settings.mixed_precision and not mixed:
+        say("this processor has no bfloat16, where mixed precision would be slower: in float32")
+    with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
         while not run.is_over:
             module.train()
-            run.end_epoch(_train_epoch(run, batches, loss, on_step), score)
+            run.end_epoch(_train_epoch(run, batches, loss, on_step, mixed), score)
             if checkpoint is not None and processes.writes:
                 run.save(checkpoint)
             say(_progress(run.records, settings.epochs))
@@ -82,14 +86,18 @@ def train(
 
 
 def _train_epoch(
-    run: Run, batches: TrainingBatches[Targets], loss: Loss[Targets], on_step: StepHook
+    run: Run,
+    batches: TrainingBatches[Targets],
+    loss: Loss[Targets],
+    on_step: StepHook,
+    mixed: bool,
 ) -> EpochRecord:
     epoch, count, size = len(run.records) + 1, len(batches), run.settings.accumulate
     total = rate = 0.0
     start = time.perf_counter()
     for step, batch in enumerate(batches.epoch(run.generator), start=1):
         inputs, targets = run.processes.share(batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.settings.mixed_precision):
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             outputs = run.forward(*as_tuple(inputs))
         value = run.processes.weigh(loss(_float32(outputs), targets), inputs, batch[0])
         number = run.processes.mean(value)

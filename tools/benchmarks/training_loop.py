@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgedl.compress.precision import has_bfloat16
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.models.data.dataset import ImageDataset
 from edgedl.models.data.datasets import find_dataset, load_split
@@ -43,7 +44,7 @@ def main(name: str = "resnet8-cifar10") -> None:
     torch.set_num_threads(1)
     model = find_model(name)
     batches = _batches(model)
-    for mixed in (False, True):
+    for mixed in (False, True) if has_bfloat16() else (False,):
         found = _time(model, batches, mixed)
         bare = found["bare"]
         lines = []
