@@ -212,6 +212,7 @@ def _with_parity(
                 raise ExportError(
                     f"{item.artifact.name} differs from the torch graph by "
                     f"{golden.max_abs_error:.3g} on its runtime, allowed is {golden.tolerance:.3g}"
+                    + golden.hint
                 )
     except BackendUnavailableError as error:
         said = [item.artifact.check] if item.artifact.check else []

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.device import run_context, saturates
 from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.runner import Floats, Runner
 
 GOLDEN = "golden.npz"
@@ -20,11 +22,18 @@ GOLDEN_SAMPLES = 5
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """Result for one artifact: largest difference found, and the largest allowed."""
+    """Result for one artifact.
+
+    Attributes:
+        artifact: its name. max_abs_error: largest difference found. tolerance: largest allowed.
+        hint: what this processor does to a file that failed, and what to do; after "; ", or
+            nothing.
+    """
 
     artifact: str
     max_abs_error: float
     tolerance: float
+    hint: str = ""
 
     @property
     def passed(self) -> bool:
@@ -65,7 +74,18 @@ def check_golden(runner: Runner) -> GoldenCheck:
     outputs = runner(*golden_inputs(runner.bundle))
     errors = [_largest_error(y, _take(arrays, f"{name}/{i}")) for i, y in enumerate(outputs)]
     worst = max(e if np.isfinite(e) else np.inf for e in errors)
-    return GoldenCheck(name, worst, runner.artifact.golden_tolerance)
+    tolerance = runner.artifact.golden_tolerance
+    hint = "" if worst <= tolerance else _hint(runner.artifact)
+    return GoldenCheck(name, worst, tolerance, hint)
+
+
+def _hint(artifact: Artifact) -> str:
+    if artifact.name != "ort-int8" or not saturates(run_context().isa):
+        return ""
+    return (
+        "; this processor has no VNNI, so ONNX Runtime adds products in 16 bits, which saturate: "
+        "for devices like it, compress with --target ort_avx2"
+    )
 
 
 def _largest_error(found: Floats, expected: npt.NDArray[np.generic]) -> float:

@@ -113,7 +113,8 @@ def climb(
     for name, precision in RUNGS:
         alike = AS_FAST_AS.get(name, "")
         if alike in found and not any(file.faster for file in found[alike]):
-            rungs.append(_without_file(name, f"not tried: no faster than {alike}"))
+            why = f"no faster than {alike}" if found[alike] else f"no file of {alike} runs here"
+            rungs.append(_without_file(name, f"not tried: {why}"))
             continue
         report(f"try {name}")
         try:

@@ -2,6 +2,7 @@
 
 import io
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,6 +10,7 @@ import pytest
 from tiny import pictures
 
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.golden import GoldenCheck, check_golden, encode_golden, golden_inputs
 from edgedl.runtime.runner import Runner
@@ -135,3 +137,26 @@ def test_encoded_vectors_read_back():
 @pytest.mark.parametrize(("error", "passed"), [(0.0, True), (0.5, True), (0.50001, False)])
 def test_verdict(error, passed):
     assert GoldenCheck("a", error, 0.5).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("name", "isa", "hinted"),
+    [
+        ("ort-int8", ("avx2", "avx512f"), True),
+        ("ort-int8", ("avx2", "avx512_vnni"), False),
+        ("ort-int8", ("asimddp",), False),
+        (NAME, ("avx2",), False),
+    ],
+)
+def test_a_processor_without_vnni_is_named_as_the_reason(
+    bundle_copy, change_golden, manifest, monkeypatch, name, isa, hinted
+):
+    here = msgspec.structs.replace(run_context(), isa=isa)
+    monkeypatch.setattr("edgedl.runtime.golden.run_context", lambda: here)
+    with np.load(bundle_copy / "golden.npz") as archive:
+        expected = archive[f"{name}/0"]
+    change_golden(f"{name}/0", expected + 1000)
+    with Runner.open(bundle_copy, name) as runner:
+        check = check_golden(runner)
+    assert not check.passed
+    assert ("--target ort_avx2" in check.hint) is hinted

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backend import BACKENDS, open_backend
-from edgedl.runtime.device import run_context
+from edgedl.runtime.device import run_context, saturates
 from edgedl.runtime.errors import BackendUnavailableError
 
 # import name -> (distribution, what it is for, extra that brings it)
@@ -26,7 +26,8 @@ def command() -> None:
     """Say what this machine can run, compress and measure, and what is missing for the rest."""
     context = run_context()
     click.echo(f"machine: {context.cpu}, {context.cores} cores, Python {context.python}")
-    click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}")
+    advice = " (no VNNI: --target ort_avx2)" if saturates(context.isa) else ""
+    click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
     for name in BACKENDS:
         try:
             availability = open_backend(name).available()

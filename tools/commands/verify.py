@@ -33,7 +33,7 @@ def command(bundle: Path, parity: bool) -> None:
         verdict = "ok" if check.passed else "FAILED"
         click.echo(
             f"{entry.name}: {verdict}, golden outputs differ by {check.max_abs_error:.3g} "
-            f"(allowed {check.tolerance:.3g})"
+            f"(allowed {check.tolerance:.3g}){check.hint}"
         )
         layers_passed = not parity or _check_layers(entry)
         if not (check.passed and layers_passed):
