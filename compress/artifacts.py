@@ -26,7 +26,7 @@ from edgedl.compress.parity.tolerance import allowed_difference
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands
 from edgedl.compress.stage import ModelState
-from edgedl.compress.target import Target, describe_target
+from edgedl.compress.target import MAX_WEIGHT_BITS, Target, describe_target
 from edgedl.runtime.manifest import Artifact, Precision
 
 WEIGHT_PRECISIONS: dict[int, Precision] = {4: "int4_weights", 8: "int8_weights"}
@@ -87,7 +87,7 @@ class ArtifactBuilder:
         precisions: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
         if self._state.quantized is not None:
             precisions = (*precisions, self._state.quantized.encodings.precision)
-        if self._state.dynamic:
+        if self._state.dynamic_bits is not None:
             precisions = (*precisions, "dynamic_int8")
         if self._state.weights is not None:
             precisions = (*precisions, WEIGHT_PRECISIONS[self._state.weights.bits])
@@ -145,7 +145,8 @@ class ArtifactBuilder:
         if precision == "dynamic_int8":
             if on_tflite:
                 return "dynamic_int8.tflite", dynamic_tflite(self._tflite_float32)
-            return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32)
+            bits = self._state.dynamic_bits or MAX_WEIGHT_BITS
+            return "dynamic_int8.onnx", dynamic_onnx(self._onnx_float32, bits)
         if self._state.quantized and precision == self._state.quantized.encodings.precision:
             return self._quantized_file(target, precision, graph)
         if precision in WEIGHT_PRECISIONS.values():

@@ -83,7 +83,7 @@ def _precision(state: ModelState) -> Precision:
         BadInputError: ONNX Runtime cannot run it.
     """
     precision = ArtifactBuilder(state).plan(("ort",))[-1][1]
-    quantized = state.quantized is not None or state.weights is not None or state.dynamic
+    quantized = state.quantized is not None or state.weights is not None or state.dynamic_bits
     if not quantized:
         return "float32"
     if precision in ("float32", "float16"):

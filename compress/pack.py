@@ -26,7 +26,7 @@ from edgedl.compress.stage import ModelState
 from edgedl.compress.stage_store.ingredients import Provenance
 from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import Target
+from edgedl.compress.target import Target, saturates_here
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -40,6 +40,9 @@ ENCODINGS = "encodings.json"
 # Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
 NETWORK = "network.safetensors"
 REFERENCE = "ort-float32"
+SMALL_WEIGHTS = (
+    "this processor has no VNNI: int8 weights have 7 bits, so that ONNX Runtime does not saturate"
+)
 
 Report = Callable[[str], None]
 
@@ -113,6 +116,8 @@ def compress(
     )
     write_manifest(folder, finished)
     warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
+    if saturates_here(targets) and (state.quantized or state.dynamic_bits):
+        warnings = (*warnings, SMALL_WEIGHTS)
     refusals += refused
     return CompressedModel(
         Bundle.open(folder),

@@ -15,7 +15,7 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stages import STAGES, AnyStage, stage_name
-from edgedl.compress.target import Target, describe_target
+from edgedl.compress.target import Target, describe_target, weight_bits
 from edgedl.runtime.errors import BadInputError
 
 DEFAULT = "default"
@@ -144,10 +144,10 @@ def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
 
     The table is one for all targets, so the narrowest decides.
     """
-    bits = min(describe_target(target).weight_bits for target in targets)
+    bits = weight_bits(targets)
 
     def fit(stage: AnyStage) -> AnyStage:
-        if isinstance(stage, QuantizeStatic):
+        if isinstance(stage, QuantizeStatic | QuantizeDynamic):
             return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
         return stage
 

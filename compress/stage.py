@@ -28,7 +28,7 @@ class ModelState:
         subject: what is being compressed, with its data.
         graph: canonical float graph; the float files are made of it.
         quantized: what the int8 files are made of, once a stage has quantized the network.
-        dynamic: whether the runtimes shall quantize it while it runs.
+        dynamic_bits: of the weights, where the runtimes shall quantize activations while it runs.
         history: the stages applied so far.
         workspace: folder where long stages keep what they need to go on after an interruption;
             None keeps nothing.
@@ -42,7 +42,7 @@ class ModelState:
     subject: Subject
     graph: fx.GraphModule
     quantized: QuantizedNetwork | None = None
-    dynamic: bool = False
+    dynamic_bits: int | None = None
     history: tuple[HistoryEntry, ...] = ()
     workspace: Path | None = None
     weights: WeightOnlyNetwork | None = None

@@ -1,6 +1,7 @@
 """What files are made for: each target is a YAML file in ``edgedl.compress.targets``."""
 
 import difflib
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from edgedl.runtime.device import run_context, saturates
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import BackendName, Precision
 
@@ -17,6 +19,8 @@ Target = str
 # What files are made for when nothing is said.
 TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
 MAX_WEIGHT_BITS = 8
+# Twice 255 times 63 fits into 16 bits.
+SATURATING_BITS = 7
 
 
 class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +61,22 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     channel_multiple: Annotated[int, Meta(ge=1)]
     precisions: tuple[Precision, ...]
     refused: dict[Precision, str] = {}
+
+
+def weight_bits(targets: Collection[Target]) -> int:
+    """Return how many bits int8 weights may have in one bundle for several targets.
+
+    Files are checked and measured on this machine, so if its processor saturates, those for ONNX
+    Runtime get weights as small as for the target ``ort_avx2``.
+    """
+    bits = [describe_target(target).weight_bits for target in targets]
+    return min([*bits, SATURATING_BITS] if saturates_here(targets) else bits)
+
+
+def saturates_here(targets: Collection[Target]) -> bool:
+    """Return whether kernels of the targets would saturate with 8-bit weights on this machine."""
+    runtimes = {describe_target(target).runtime for target in targets}
+    return "ort" in runtimes and saturates(run_context().isa)
 
 
 @cache

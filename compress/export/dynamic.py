@@ -8,6 +8,7 @@ import onnx
 from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.export.onnx import strip
 from edgedl.compress.export.tflite import INSTALL
+from edgedl.compress.target import MAX_WEIGHT_BITS
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.quiet import quiet
 
@@ -17,8 +18,8 @@ _QUANTIZED = ["LSTM", "MatMul", "Gemm", "Gather"]
 _WITHOUT_KERNEL = {"GRU", "RNN"}
 
 
-def dynamic_onnx(model: bytes) -> bytes:
-    """Return a float32 ONNX model with int8 weights in its linear and LSTM layers.
+def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
+    """Return a float32 ONNX model with int8 weights of 7 or 8 bits in linear and LSTM layers.
 
     Raises:
         ExportError: the layers that matter stay in float, because the runtime has no kernel.
@@ -41,6 +42,7 @@ def dynamic_onnx(model: bytes) -> bytes:
             op_types_to_quantize=_QUANTIZED,
             per_channel=True,
             weight_type=QuantType.QInt8,
+            reduce_range=weight_bits < MAX_WEIGHT_BITS,
         )
         quantized = onnx.load(str(target))
     if not any(t.data_type == onnx.TensorProto.INT8 for t in quantized.graph.initializer):

@@ -128,7 +128,7 @@ def state_digest(state: ModelState) -> str:
         *_of_graph(state.graph),
         tensors_digest(state.subject.module.state_dict()),
         str(sparse_paths(state.history)),
-        str(state.dynamic),
+        str(state.dynamic_bits),
     ]
     if state.quantized is not None:
         parts += [*_of_graph(state.quantized.graph), state.quantized.encodings.to_json().decode()]

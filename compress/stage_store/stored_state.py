@@ -107,7 +107,7 @@ def read_record(content: bytes) -> StageRecord:
 def _changed(before: ModelState, after: ModelState) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Return the ways in which the state may have changed, and its tensors by name."""
     module = after.subject.module
-    if after.dynamic != before.dynamic or after.weights is not before.weights:
+    if after.dynamic_bits != before.dynamic_bits or after.weights is not before.weights:
         return (), {}
     if after.quantized is not before.quantized and after.quantized is not None:
         tensors = _tensors(after.quantized.graph)

@@ -15,6 +15,7 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
+from edgedl.compress.target import weight_bits
 
 
 @pytest.fixture(autouse=True)
@@ -45,4 +46,5 @@ def float_state() -> ModelState:
 @pytest.fixture(scope="session")
 def int8_state(float_state: ModelState) -> ModelState:
     """The tiny network quantized as in the ``compressed`` bundle."""
-    return RoundWeights().apply(QuantizeStatic().apply(float_state))
+    quantize = QuantizeStatic(weight_bits=weight_bits(("ort",)))
+    return RoundWeights().apply(quantize.apply(float_state))

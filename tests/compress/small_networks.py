@@ -19,7 +19,7 @@ from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.observers import Observer
 from edgedl.compress.quantize.placement import float_islands
-from edgedl.compress.target import Target
+from edgedl.compress.target import Target, weight_bits
 from edgedl.runtime.task import ArrayTask, Samples
 
 
@@ -67,7 +67,9 @@ class Quantized:
     ) -> None:
         self.module, self.inputs = module.eval(), inputs
         self.graph = trace(module, inputs)
-        self.encodings = calibrate(self.graph, [inputs], observer)
+        # As small as the kernels of this processor need.
+        bits = weight_bits(("ort",))
+        self.encodings = calibrate(self.graph, [inputs], observer, weight_bits=bits)
 
     def emitted(self, target: Target) -> fx.GraphModule:
         return emit(self.graph, self.encodings, target)

@@ -28,6 +28,7 @@ from edgedl.compress.recipe import Budget, Recipe, check_order, joined
 from edgedl.compress.recipe_file import load_recipe, parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import weight_bits
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.statistics import paired_drop
 from edgedl.runtime.task import ArrayTask, Samples
@@ -182,7 +183,7 @@ def test_a_budget_of_no_stage_is_refused(number: int) -> None:
 
 def test_every_stage_since_the_last_budget_begins_anew(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.97, multiple=1, importance="l2")
-    stages = (hard, QuantizeStatic(samples=64))
+    stages = (hard, QuantizeStatic(samples=64, weight_bits=weight_bits(("ort",))))
     state, notes, missed = apply(start, Recipe("", stages, {1: Budget(3.0)}))
     assert (len(notes), missed) == (1, None)
     assert [e.stage for e in state.history] == ["prune_channels", "quantize_static"]

@@ -85,9 +85,11 @@ def test_scales_in_the_file_are_the_tables(name: str, target: str) -> None:
     net = network(name)
     grids, weights = onnx_grids(net.onnx if target == "ort" else net.tensorrt)
     placed = place(net.graph.graph, net.encodings, target)
-    table = [affine_for(net.encodings.activations[node.name], target) for node in placed]
-    assert grids == {(grid.scale, grid.zero_point) for grid in table}
-    assert bits(weights) == bits(weight_scales(a).numpy() for a in net.encodings.weights.values())
+    known = [affine_for(net.encodings.activations[node.name], target) for node in placed]
+    assert grids == {(grid.scale, grid.zero_point) for grid in known}
+    table = net.encodings
+    scales = [weight_scales(a, table.weight_qmax).numpy() for a in table.weights.values()]
+    assert bits(weights) == bits(scales)
 
 
 def bits(vectors: object) -> set[bytes]:
@@ -105,7 +107,8 @@ def test_scales_in_the_bundle_are_those_of_its_table(
     known = {(g.scale, g.zero_point) for g in (affine_for(r, target) for r in ranges)}
     assert grids
     assert grids <= known
-    assert bits(weights) == bits(np.float32(w) / np.float32(127) for w in table["weights"].values())
+    qmax = np.float32(2 ** (table["weight_bits"] - 1) - 1)
+    assert bits(weights) == bits(np.float32(w) / qmax for w in table["weights"].values())
 
 
 def test_weights_are_stored_as_int8_and_nothing_is_stored_twice() -> None:

@@ -93,7 +93,8 @@ def test_scales_are_those_of_the_bundles_table(compressed: CompressedModel) -> N
     assert grids(file) <= {(a.scale, a.zero_point) for a in known.values()}
     for name in ("x", "relu6", "relu", "relu_1", "cat", "mean_dim", "linear"):
         assert (known[name].scale, known[name].zero_point) in grids(file)
-    expected = {(np.float32(w) / np.float32(127)).tobytes() for w in table["weights"].values()}
+    qmax = np.float32(2 ** (table["weight_bits"] - 1) - 1)
+    expected = {(np.float32(w) / qmax).tobytes() for w in table["weights"].values()}
     assert channel_scales(file) == expected
 
 

@@ -20,6 +20,7 @@ from edgedl.compress.quantize.placement import quantized_nodes
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import weight_bits
 from edgedl.runtime.task import ArrayTask, Samples
 
 _ops = torch.ops.quantized_decomposed
@@ -61,7 +62,8 @@ def quantized(additive: bool, scope: str) -> ModelState:
     task = ArrayTask("ids", {"calibration": lambda: samples, "test": lambda: samples})
     subject = Subject("encoder", Encoder(additive).eval(), task)
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
-    return QuantizeStatic(samples=64, observer="minmax", scope=scope).apply(state)
+    bits = weight_bits(("ort",))
+    return QuantizeStatic(64, observer="minmax", scope=scope, weight_bits=bits).apply(state)
 
 
 def ids_of(state: ModelState) -> np.ndarray:

@@ -24,6 +24,7 @@ from edgedl.compress.recipe import Recipe
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import weight_bits
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
 from edgedl.runtime.golden import GOLDEN, check_golden
@@ -60,7 +61,7 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         "keep_float": (),
         "percentile": 99.99,
         "weight_observer": "minmax",
-        "weight_bits": 8,
+        "weight_bits": weight_bits(("ort",)),
         "scope": "every_operator",
         "activation_bits": 8,
     }

@@ -14,6 +14,7 @@ from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.onnx import describe_onnx, to_onnx
 from edgedl.compress.graph.lengths import free_output_axes, shortened
 from edgedl.compress.graph.trace import TraceError, trace
+from edgedl.compress.target import weight_bits
 
 SEQUENCE = (0, 1)
 
@@ -107,7 +108,7 @@ def test_free_output_axes_follow_the_inputs():
 def test_lstm_is_quantized_and_close():
     net = make(nn.LSTM)
     graph, x = traced(net)
-    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE))
+    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
     operators = {n.op_type for n in onnx.load_from_string(content).graph.node}
     assert "DynamicQuantizeLSTM" in operators
     assert "LSTM" not in operators
@@ -123,13 +124,13 @@ def test_lstm_is_quantized_and_close():
 def test_what_onnx_runtime_cannot_quantize_is_named(kind, name):
     graph, x = traced(make(kind))
     with pytest.raises(ExportError, match=f"no int8 kernel for the operator {name}"):
-        dynamic_onnx(to_onnx(graph, (x,), SEQUENCE))
+        dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
 
 
 def test_nothing_to_quantize_is_said():
     graph = trace(nn.ReLU().eval(), (torch.randn(2, 3),))
     with pytest.raises(ExportError, match="no linear or LSTM layer"):
-        dynamic_onnx(to_onnx(graph, (torch.randn(2, 3),)))
+        dynamic_onnx(to_onnx(graph, (torch.randn(2, 3),)), 8)
 
 
 @pytest.mark.parametrize(

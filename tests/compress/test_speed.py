@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from prunable_networks import make
+from small_networks import noise_task
 from tiny import make_subject
+from torch import nn
 
 from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.latency.file_timer import Prices
@@ -18,6 +20,7 @@ from edgedl.compress.prune.speed import Found, NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import narrowing_path
 from edgedl.compress.stage import ModelState
+from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure import Protocol
 from edgedl.runtime.statistics import Estimate
@@ -86,12 +89,15 @@ def test_a_speedup_out_of_reach_says_what_is_in_reach() -> None:
 @pytest.mark.slow
 def test_a_network_is_timed_on_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    subject = make_subject()
+    # Large enough for its convolutions to take more time than the call does.
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(),
+                        nn.Conv2d(32, 8, 3), nn.Flatten(), nn.Linear(8 * 26 * 26, 4))  # fmt: skip
+    subject = Subject("wide", net.eval(), noise_task((3, 32, 32)))
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
-    settings = PruneChannels(speedup=1.02, multiple=1).apply(state).history[-1].settings
+    settings = PruneChannels(speedup=1.3, multiple=1).apply(state).history[-1].settings
     assert settings["prices_cached"] == 0
     assert isinstance(settings["latency_ratio"], float)
-    assert settings["latency_ratio"] <= 1 / 1.02
+    assert settings["latency_ratio"] <= 1 / 1.3
     assert isinstance(settings["price_of_a_channel"], tuple)
 
 

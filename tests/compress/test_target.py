@@ -1,5 +1,8 @@
 """Targets are data: what the files say, and that seven bits do not saturate without VNNI."""
 
+from collections.abc import Callable
+
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from small_networks import network, noise_task
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
@@ -19,7 +23,8 @@ from edgedl.compress.recipe import Recipe, fit_channels, fit_weights
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import TARGETS, describe_target, target_names
+from edgedl.compress.target import TARGETS, describe_target, saturates_here, target_names
+from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
 
 
@@ -82,12 +87,36 @@ def test_no_weight_leaves_its_bits(name: str, stages: tuple[RoundWeights, ...]) 
         np.testing.assert_array_equal(simulation(*net.inputs)[0], files[0].graph(*net.inputs))
 
 
-def test_the_narrowest_target_decides_for_all() -> None:
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Say what instruction sets this machine has."""
+
+    def has(*isa: str) -> None:
+        context = msgspec.structs.replace(run_context(), isa=isa)
+        monkeypatch.setattr("edgedl.compress.target.run_context", lambda: context)
+
+    return has
+
+
+def test_the_narrowest_target_decides_for_all(processor: Callable[..., None]) -> None:
+    processor("avx2", "avx512_vnni")
     recipe = load_recipe("static_w8c_a8_rounded")
     assert fit_weights(recipe, ("ort", "tflite")) == recipe
     fitted = fit_weights(recipe, ("tflite", "ort_avx2"))
     assert fitted.stages[0] == QuantizeStatic(weight_bits=7)
     assert fitted.stages[1:] == recipe.stages[1:]
+
+
+def test_this_processor_must_compute_what_it_checks(processor: Callable[..., None]) -> None:
+    processor("avx2")
+    static, dynamic = load_recipe("static_w8c_a8"), load_recipe("dynamic_w8_afp32")
+    assert fit_weights(static, ("ort", "tflite")).stages == (QuantizeStatic(weight_bits=7),)
+    assert fit_weights(dynamic, ("ort",)).stages == (QuantizeDynamic(weight_bits=7),)
+    assert fit_weights(static, ("tflite", "tensorrt")) == static
+    assert saturates_here(("ort",))
+    assert not saturates_here(("tflite",))
+    processor("asimddp")
+    assert fit_weights(dynamic, ("ort", "tflite")) == dynamic
 
 
 def test_widths_suit_the_kernels_of_every_target() -> None:
