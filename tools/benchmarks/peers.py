@@ -2,8 +2,9 @@
 
 Run as ``python -m edgedl.tools.benchmarks.peers SUBJECT [--without-amx]``. The peers get the
 float32 files of the same bundle and the same calibration samples, at their best settings:
-onnxruntime.quantization with unsigned activations and per-channel weights, litert-quantizer with
-its static recipe and true minimum and maximum.
+onnxruntime.quantization with unsigned activations and per-channel weights (of 7 bits where this
+processor has no VNNI, as its documentation advises), litert-quantizer with its static recipe and
+true minimum and maximum.
 """
 
 import sys
@@ -19,6 +20,7 @@ from edgedl.compress.pack import compress
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import saturates_here
 from edgedl.runtime.amx import refuse_amx
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.manifest import Artifact
@@ -105,6 +107,7 @@ def quantize_onnx(source: Path, samples: list["np.ndarray"]) -> bytes:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            reduce_range=saturates_here(("ort",)),
         )
         return strip(onnx.load(str(target)))
 
