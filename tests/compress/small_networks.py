@@ -63,12 +63,14 @@ class Quantized:
     """A network with its table, and the files made from it (each made once)."""
 
     def __init__(
-        self, module: nn.Module, inputs: tuple[Tensor, ...], observer: Observer = "minmax"
+        self,
+        module: nn.Module,
+        inputs: tuple[Tensor, ...],
+        observer: Observer = "minmax",
+        bits: int = 8,
     ) -> None:
         self.module, self.inputs = module.eval(), inputs
         self.graph = trace(module, inputs)
-        # As small as the kernels of this processor need.
-        bits = weight_bits(("ort",))
         self.encodings = calibrate(self.graph, [inputs], observer, weight_bits=bits)
 
     def emitted(self, target: Target) -> fx.GraphModule:
@@ -214,10 +216,14 @@ NETWORKS = tuple(_MAKERS)
 
 @cache
 def network(name: str) -> Quantized:
-    """Return one of ``NETWORKS``, calibrated on what it is then tested with."""
+    """Return one of ``NETWORKS``, calibrated on what it is then tested with.
+
+    Its weights are as small as ONNX Runtime's kernels on this processor need.
+    """
     make, shapes = _MAKERS[name]
     torch.manual_seed(1)
-    return Quantized(make(), tuple(noise(SAMPLES, *s, seed=i) for i, s in enumerate(shapes)))
+    inputs = tuple(noise(SAMPLES, *s, seed=i) for i, s in enumerate(shapes))
+    return Quantized(make(), inputs, bits=weight_bits(("ort",)))
 
 
 def noise_task(

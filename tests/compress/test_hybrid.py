@@ -13,7 +13,7 @@ from edgedl.compress.quantize.simulate import Simulation
 def with_float(name: str, *kept: str) -> Quantized:
     """Return one of the small networks with some operators kept in float."""
     whole = network(name)
-    net = Quantized(whole.module, whole.inputs)
+    net = Quantized(whole.module, whole.inputs, bits=whole.encodings.weight_bits)
     net.encodings = replace(net.encodings, float_nodes=frozenset(kept))
     return net
 
