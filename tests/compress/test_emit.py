@@ -197,7 +197,7 @@ def test_layers_that_share_a_weight_share_its_integers(target: str) -> None:
     (constant,) = [n for n in net.graph.graph.nodes if n.target == path]
     assert len(constant.users) == 2
     integers = [get_tensor(emitted, f"{n.name}_weight_int8") for n in constant.users]
-    scales = weight_scales(net.encodings.weights[path]).view(-1, 1, 1, 1)
+    scales = weight_scales(net.encodings.weights[path], net.encodings.weight_qmax).view(-1, 1, 1, 1)
     expected = torch.round(get_tensor(net.graph, path) / scales)
     assert integers[0].dtype == torch.int8
     assert torch.equal(integers[0], integers[1])
