@@ -136,7 +136,8 @@ def test_a_layer_too_large_for_its_moments_is_rounded_to_nearest(monkeypatch):
 
 
 def test_a_whole_network_comes_closer_to_its_float_self():
-    net = network("operators")
+    whole = network("operators")
+    net = Quantized(whole.module, whole.inputs)
     before = Simulation(net.graph, net.encodings)
     corrected = correct_layers(net.graph, net.encodings, [net.inputs], round_layer)
     after = Simulation(corrected.graph, corrected.encodings)

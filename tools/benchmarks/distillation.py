@@ -21,7 +21,9 @@ from edgedl.runtime.statistics import paired_drop
 from edgedl.runtime.task import Scores
 from edgedl.tools.subjects import find_subject
 
-SEEDS = (0, 1, 2)
+# Seed 0 chose the temperature among 1, 2 and 4.
+SEEDS = (1, 2, 3)
+TEMPERATURE = 2.0
 MULTIPLE = 8
 
 
@@ -35,9 +37,10 @@ def main() -> None:
     state = ModelState(subject, trace(subject.module, subject.example_inputs()))
     pruned = PruneChannels(ratio=0.5, multiple=MULTIPLE).apply(state)
     plain = FineTune(
-        epochs=int(given.get(2, 5)),
-        samples=int(given.get(3, 20_000)),
+        epochs=int(given.get(2, 10)),
+        samples=int(given.get(3, 25_000)),
         distil=0.0,
+        temperature=TEMPERATURE,
         mixed_precision=True,
     )
     print(f"{subject.name}: {_percent(score_module(subject.module.eval(), subject.task))}")
