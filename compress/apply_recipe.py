@@ -12,7 +12,7 @@ from edgedl.compress.recipe import Budget, Recipe
 from edgedl.compress.stage import ModelState, NothingRemovedError
 from edgedl.compress.stage_store.ingredients import Provenance, state_digest
 from edgedl.compress.stage_store.store import StageStore
-from edgedl.compress.stages import AnyStage, stage_name
+from edgedl.compress.stages import AnyStage, is_shipped, stage_name
 
 Report = Callable[[str], None]
 
@@ -48,8 +48,11 @@ class StageRunner:
             # What a stage draws does not depend on which stages before it were reused.
             torch.manual_seed(torch.initial_seed())
             # Of a user's own stage, when its result would be another one cannot be known.
-            described = isinstance(stage, msgspec.Struct)
-            if self._store is None or self._provenance is None or not described:
+            if self._store is None or self._provenance is None or not is_shipped(stage):
+                state = stage.apply(state)
+            elif self._provenance.unknown:
+                what = ", ".join(self._provenance.unknown)
+                state.say(f"nothing is kept: teachers or augment hold what has no digest ({what})")
                 state = stage.apply(state)
             else:
                 ingredients = self._provenance.ingredients(stage, state)

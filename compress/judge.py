@@ -8,6 +8,7 @@ from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.loaded_file import build_and_load
 from edgedl.compress.recipe import Budget
 from edgedl.compress.stage import ModelState
+from edgedl.compress.target import describe_target
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import Precision
 from edgedl.runtime.statistics import Estimate, paired_drop, samples_to_decide
@@ -86,7 +87,7 @@ def _precision(state: ModelState) -> Precision:
     quantized = state.quantized is not None or state.weights is not None or state.dynamic_bits
     if not quantized:
         return "float32"
-    if precision in ("float32", "float16"):
+    if precision in ("float32", "float16", *describe_target("ort").refused):
         raise BadInputError(
             "a budget is checked on ONNX Runtime's CPU, which cannot run this precision: "
             "leave the stage's budget out and use --max-drop"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from edgedl.compress.cluster import ClusterWeights
-from edgedl.compress.factorize.factorize import Factorize
+from edgedl.compress.factorize.factorize import ENERGY, Factorize
 from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.weight_only import QuantizeWeights
@@ -15,7 +15,6 @@ from edgedl.compress.stages import AnyStage
 # Share of what a stage takes away that is still taken away in the next attempt.
 STEP = 0.7
 MOST_BITS = 8
-FACTORIZE_ENERGY = 0.9
 
 
 def milder(stages: Sequence[AnyStage]) -> tuple[AnyStage, ...] | None:
@@ -42,7 +41,7 @@ def _milder(stage: AnyStage) -> AnyStage | None:
     if isinstance(stage, Factorize):
         if stage.ratio is not None:
             return replace(stage, ratio=round(stage.ratio * STEP, 4))
-        lost = 1 - (stage.energy or FACTORIZE_ENERGY)
+        lost = 1 - (stage.energy or ENERGY)
         return replace(stage, energy=round(1 - lost * STEP, 6))
     if isinstance(stage, ClusterWeights) and stage.bits < MOST_BITS:
         return replace(stage, bits=stage.bits + 1)
@@ -59,6 +58,8 @@ def difference(before: Sequence[AnyStage], after: Sequence[AnyStage]) -> str:
     """
     changed = []
     for old, new in zip(before, after, strict=True):
+        if new is old:
+            continue
         was = msgspec.structs.asdict(old)
         settings = msgspec.structs.asdict(new).items()
         changed += [f"{name} {value}" for name, value in settings if was[name] != value]

@@ -15,7 +15,7 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stages import STAGES, AnyStage, stage_name
-from edgedl.compress.target import Target, describe_target, weight_bits
+from edgedl.compress.target import MAX_WEIGHT_BITS, Target, describe_target, weight_bits
 from edgedl.runtime.errors import BadInputError
 
 DEFAULT = "default"
@@ -147,6 +147,9 @@ def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
     bits = weight_bits(targets)
 
     def fit(stage: AnyStage) -> AnyStage:
+        if getattr(stage, "activation_bits", MAX_WEIGHT_BITS) > MAX_WEIGHT_BITS:
+            # Sums of 16-bit activations have more room, where there are kernels for them at all.
+            return stage
         if isinstance(stage, QuantizeStatic | QuantizeDynamic):
             return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
         return stage

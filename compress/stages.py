@@ -56,4 +56,9 @@ def stage_name(stage: type[AnyStage]) -> str:
     return str(info.tag) if isinstance(info, msgspec.inspect.StructType) else stage.__name__
 
 
+def is_shipped(stage: object) -> bool:
+    """Say whether a stage is one of edgedl's own, whose code has a digest; a user's has none."""
+    return type(stage) in get_args(AnyStage)
+
+
 STAGES: dict[str, type[AnyStage]] = {stage_name(stage): stage for stage in get_args(AnyStage)}

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.device import run_context, saturates
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.manifest import Artifact, Manifest
 from edgedl.runtime.runner import Floats, Runner
 
 GOLDEN = "golden.npz"
 GOLDEN_SAMPLES = 5
+# Of int8 weights that saturate where two products are added in 16 bits.
+WEIGHT_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,15 @@ def check_golden(runner: Runner) -> GoldenCheck:
     errors = [_largest_error(y, _take(arrays, f"{name}/{i}")) for i, y in enumerate(outputs)]
     worst = max(e if np.isfinite(e) else np.inf for e in errors)
     tolerance = runner.artifact.golden_tolerance
-    hint = "" if worst <= tolerance else _hint(runner.artifact)
+    hint = "" if worst <= tolerance else _hint(runner.bundle.manifest, runner.artifact)
     return GoldenCheck(name, worst, tolerance, hint)
 
 
-def _hint(artifact: Artifact) -> str:
-    if artifact.name != "ort-int8" or not saturates(run_context().isa):
+def _hint(manifest: Manifest, artifact: Artifact) -> str:
+    integers = artifact.backend == "ort" and artifact.precision in ("int8", "dynamic_int8")
+    bits = [entry.settings.get("weight_bits") for entry in manifest.history]
+    whole = all(b is None or b == WEIGHT_BITS for b in bits)
+    if not (integers and whole and saturates(run_context().isa)):
         return ""
     return (
         "; this processor has no VNNI, so ONNX Runtime adds products in 16 bits, which saturate: "

@@ -126,11 +126,12 @@ def _quantize(
     reference: str, recipe: str, weights: Path | None, report: Callable[[str], None]
 ) -> "tuple[ModelState, str]":
     """Return the quantized state, and the name of the recipe that was taken."""
-    from edgedl.compress.default_recipe import default_recipe
+    from edgedl.compress.default_recipe import default_recipe, fitting_recipe
     from edgedl.compress.graph.trace import trace
     from edgedl.compress.recipe import DEFAULT
     from edgedl.compress.recipe_file import load_recipe
     from edgedl.compress.stage import ModelState
+    from edgedl.compress.target import TARGETS
     from edgedl.tools.subjects import find_subject
 
     given = None if recipe == DEFAULT else load_recipe(recipe)
@@ -139,7 +140,8 @@ def _quantize(
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     name = default_recipe(graph)[0] if given is None else recipe
     state = ModelState(subject, graph)
-    for stage in (given or load_recipe(name)).stages:
+    fit = fitting_recipe(graph, given or load_recipe(name), TARGETS, (), report)
+    for stage in fit.stages:
         report(type(stage).__name__)
         state = stage.apply(state)
     if state.quantized is None:
@@ -151,11 +153,11 @@ def _quantize(
 
 
 def _time(state: "ModelState", found: "Sensitivity", runtime: "Runtime", top: int) -> "Timings":
-    from edgedl.compress.quantize.layer_cost import ALL_INT8, FileTimer
+    from edgedl.compress.quantize.layer_cost import ALL_INT8, PrecisionTimer
 
     nodes = [s.layer.node for s in found.layers if s.layer.node is not None][:top]
     files = {node.name: frozenset({node.name}) for node in nodes}
-    return FileTimer(state, runtime).time({INT8: ALL_INT8, INT8_AGAIN: ALL_INT8, **files})
+    return PrecisionTimer(state, runtime).time({INT8: ALL_INT8, INT8_AGAIN: ALL_INT8, **files})
 
 
 def _explanation(

@@ -59,6 +59,8 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
     recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, report)
     state = ModelState(subject, graph, say=report)
     known = None if store is None else Provenance(state, toolchain())
+    if known is not None and known.unknown:
+        known = None
     lines = []
     for number, stage in enumerate(recipe.stages):
         kept = None

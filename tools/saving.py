@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgedl.runtime.manifest import HistoryEntry, Setting
+from edgedl.runtime.manifest import BackendName, HistoryEntry, Setting
 
 # A speed-up of this share of what the arithmetic promises keeps the promise.
 KEPT = 0.8
@@ -37,10 +37,14 @@ class Saving:
     fixed: float | None = None
 
 
-def saving_of(history: Sequence[HistoryEntry]) -> Saving | None:
-    """Return what the stages of a bundle have saved together; None if none prunes."""
+def saving_of(history: Sequence[HistoryEntry], backend: BackendName) -> Saving | None:
+    """Return what the stages of a bundle have saved together; None if none prunes.
+
+    What was timed of the narrowest network counts if it is of a float32 file of that runtime, and
+    of the parent: if no other stage has made the network smaller.
+    """
     fewer = in_blocks = 1.0
-    macs, multiple = 0, 1
+    macs, multiple, stages = 0, 1, 0
     widths: tuple[int, ...] = ()
     fixed: float | None = None
     for entry in history:
@@ -53,7 +57,11 @@ def saving_of(history: Sequence[HistoryEntry]) -> Saving | None:
         if "widths" in entry.settings:
             widths, multiple = _widths(entry), _integer(entry, "channel_multiple") or 1
         narrowest = entry.settings.get("latency_ratio_narrowest")
-        fixed = narrowest if isinstance(narrowest, float) else fixed
+        timed = (entry.settings.get("runtime"), entry.settings.get("precision"))
+        if isinstance(narrowest, float) and timed == (backend, "float32"):
+            fixed = narrowest
+        stages += 1
+    fixed = fixed if stages == 1 else None
     return Saving(fewer, in_blocks, multiple, widths, macs, fixed) if macs else None
 
 

@@ -64,11 +64,7 @@ class FileTimer:
         self._whole: Arm | None = None
 
     def prices(self, graphs: Mapping[str, fx.GraphModule]) -> "Prices":
-        """Return the ratios, those measured before on this machine from its cache.
-
-        Raises:
-            OSError: the cache cannot be written.
-        """
+        """Return the ratios, those measured before on this machine from its cache."""
         folder = price_folder(self._state.workspace)
         keys = {
             name: price_key(self._graph, graph, self._runtime, self._precision)
@@ -77,8 +73,11 @@ class FileTimer:
         known = {n: ratio for n, key in keys.items() if (ratio := folder.read(key)) is not None}
         missing = {n: graph for n, graph in graphs.items() if n not in known}
         measured = self.ratios(missing) if missing else {}
-        for name, ratio in measured.items():
-            folder.write(keys[name], ratio)
+        try:
+            for name, ratio in measured.items():
+                folder.write(keys[name], ratio)
+        except OSError as error:
+            self._state.say(f"what was timed is not kept ({error})")
         return Prices({n: (known | measured)[n] for n in graphs}, len(known))
 
     def ratios(self, graphs: Mapping[str, fx.GraphModule]) -> dict[str, Estimate]:

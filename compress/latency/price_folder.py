@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 from torch import Tensor, fx
 
+from edgedl.compress.code_digest import code_digest
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.manifest_record import toolchain
 from edgedl.runtime.device import run_context
 from edgedl.runtime.files import atomic_write
 from edgedl.runtime.statistics import Estimate
-
-PACKAGES = {"ort": "onnxruntime", "tflite": "ai-edge-litert"}
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,14 @@ def price_folder(workspace: Path | None) -> PriceFolder:
 def price_key(
     whole: fx.GraphModule, changed: fx.GraphModule, runtime: Runtime, precision: str
 ) -> str:
-    """Return what a price depends on: both structures, the runtime, and this machine.
+    """Return what a price depends on: both structures, what makes and runs files, this machine.
 
     Whether AMX is refused is among the machine's instruction sets.
     """
     context = run_context()
-    package = PACKAGES[runtime]
     facts = (
         [_structure(whole), _structure(changed)],
-        [runtime, package, context.packages.get(package), precision],
+        [runtime, precision, toolchain(), code_digest()],
         [context.cpu, context.isa, context.cores, context.os],
     )
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:32]

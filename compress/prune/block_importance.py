@@ -1,6 +1,6 @@
 """How much a residual block matters: what the network answers without it, on calibration data."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -141,14 +141,14 @@ def removal_order(
     blocks: Sequence[Block],
     importance: BlockImportance,
     judge: BlockJudge,
-    prices: dict[Block, float],
+    prices: Mapping[Block, float],
     seed: int,
-    count: int,
+    count: int | None = None,
 ) -> list[Block]:
     """Return the blocks in the order in which they go: the least important per price first.
 
     By "outputs", what remains is judged again after each: two neighbours may stand in for each
-    other, so that either can go and both cannot.
+    other, so that either can go and both cannot. With a block go those that lie inside it.
 
     Args:
         blocks: that may go.
@@ -156,7 +156,8 @@ def removal_order(
         judge: of the whole network.
         prices: what each costs; one that costs nothing stays.
         seed: of "random".
-        count: how many shall go, at most.
+        count: how many shall go; one that others lie inside of goes before them only if enough
+            are left. None lets all go that can.
     """
     generator = torch.Generator().manual_seed(seed)
     fixed = (
@@ -165,13 +166,23 @@ def removal_order(
         else dict(zip(blocks, torch.rand(len(blocks), generator=generator).tolist(), strict=True))
     )
     gone: list[Block] = []
-    while len(gone) < count:
-        swallowed = {node for block in gone for node in (*block.inside, block.add)}
-        left = [b for b in blocks if b.add not in swallowed and prices[b] > 0]
+    while count is None or len(gone) < count:
+        left = _left(blocks, gone, prices)
         if not left:
             break
+        if count is not None:
+            wanted = count - len(gone) - 1
+            left = [b for b in left if len(_left(blocks, [*gone, b], prices)) >= wanted] or left
         scores = {
             b: judge.damage((*gone, b)) if importance == "outputs" else fixed[b] for b in left
         }
         gone.append(min(left, key=lambda b: scores[b] / prices[b]))
     return gone
+
+
+def _left(
+    blocks: Sequence[Block], gone: Sequence[Block], prices: Mapping[Block, float]
+) -> list[Block]:
+    """Return the blocks that can still go: they cost something, and lie in none that is gone."""
+    swallowed = {node for block in gone for node in (*block.inside, block.add)}
+    return [b for b in blocks if b.add not in swallowed and prices[b] > 0]

@@ -25,7 +25,7 @@ class Block:
         name: path of the module that holds all of f; of the last layer of f where several blocks
             are in one module, or f is not in any.
         add: the sum.
-        shortcut: x.
+        shortcut: x. position: of x among the operands of the sum.
         branch: the last operator of f.
         inside: the operators of f, in the order of the graph.
     """
@@ -33,6 +33,7 @@ class Block:
     name: str
     add: fx.Node
     shortcut: fx.Node
+    position: int
     branch: fx.Node
     inside: tuple[fx.Node, ...]
 
@@ -49,11 +50,12 @@ def find_blocks(graph: fx.GraphModule) -> list[Block]:
         operands = [a for a in add.args[:2] if isinstance(a, fx.Node)]
         if add.target not in _ADDS or len(operands) < 2 or add.kwargs:
             continue
-        for shortcut, branch in (operands, operands[::-1]):
+        for position in (0, 1):
+            shortcut, branch = operands[position], operands[1 - position]
             inside = _inside(shortcut, branch)
             if _is_removable(add, shortcut, branch, inside, learned):
-                found.append((add, shortcut, branch, tuple(inside)))
-    names = _names([inside for _, _, _, inside in found])
+                found.append((add, shortcut, position, branch, tuple(inside)))
+    names = _names([parts[-1] for parts in found])
     return [Block(name, *parts) for name, parts in zip(names, found, strict=True)]
 
 
@@ -85,12 +87,18 @@ def remove_blocks(graph: fx.GraphModule, names: Iterable[str]) -> fx.GraphModule
 
 def _bypass(block: Block) -> None:
     """Let all that reads the sum read x; what would overwrite x writes a tensor of its own."""
-    first, second = block.add.args[:2]
-    shortcut = second if first is block.branch else first
+    # Another one than it was found with, if a block before this one is gone.
+    shortcut: Any = block.add.args[block.position]
     for user in list(block.add.users):
         if block.add in _overwritten(user):
             user.target = _functional(user.target)
-    block.add.replace_all_uses_with(shortcut)  # type: ignore[arg-type]
+    graph = block.add.graph
+    if any(_storage(v) is block.add for node in graph.nodes for v in _overwritten(node)):
+        # Through a view of the sum.
+        with graph.inserting_before(block.add):
+            shortcut = graph.call_function(aten.clone.default, (shortcut,))
+        shortcut.meta = dict(block.add.meta)
+    block.add.replace_all_uses_with(shortcut)
 
 
 def _inside(shortcut: fx.Node, branch: fx.Node) -> list[fx.Node]:

@@ -158,7 +158,7 @@ class PruneBlocks(
         timer = FileTimer(state, graph, self.runtime, self.precision)
         alone = timer.prices({b.name: remove_blocks(graph, [b.name]) for b in blocks})
         prices = {b: max(0.0, 1 - alone.ratios[b.name].value) for b in blocks}
-        order = removal_order(blocks, self.importance, judge, prices, self.seed, len(blocks))
+        order = removal_order(blocks, self.importance, judge, prices, self.seed)
 
         def measured(step: int) -> Estimate:
             smaller = remove_blocks(graph, [b.name for b in order[:step]])

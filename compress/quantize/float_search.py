@@ -6,7 +6,7 @@ from edgedl.compress.quantize.choose_float import Choice, find_candidates, rank_
 from edgedl.compress.quantize.damage import Damage
 from edgedl.compress.quantize.damage_budget import DamageBudget
 from edgedl.compress.quantize.float_layers import keep_float, measure_damage, restore_weights
-from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, FileTimer
+from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, PrecisionTimer
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.noise_terms import measure_noise_terms
 from edgedl.compress.stage import ModelState, quantized_by
@@ -78,7 +78,7 @@ class _Simulated:
 class FloatSearch:
     """One search on one model state."""
 
-    def __init__(self, state: ModelState, constraints: Constraints, timer: FileTimer) -> None:
+    def __init__(self, state: ModelState, constraints: Constraints, timer: PrecisionTimer) -> None:
         """Measure every rounding of the network.
 
         Raises:

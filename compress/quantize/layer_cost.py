@@ -16,7 +16,7 @@ ALL_INT8: FloatNodes = frozenset()
 FLOAT32: FloatNodes = None
 
 
-class FileTimer:
+class PrecisionTimer:
     """Exports files of one network, each once, and times them with one thread, batch 1.
 
     What the runtime converts between float and integer layers is part of the time.

@@ -10,7 +10,7 @@ from msgspec import Meta
 from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.quantize.damage_budget import DamageBudget
 from edgedl.compress.quantize.float_search import Constraints, Finding, FloatSearch
-from edgedl.compress.quantize.layer_cost import FileTimer
+from edgedl.compress.quantize.layer_cost import PrecisionTimer
 from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.stage import ModelState, quantized_by
 from edgedl.runtime.manifest import HistoryEntry, Setting
@@ -70,7 +70,7 @@ class MixPrecision(
             self.samples,
             self.batch_size,
         )
-        finding = FloatSearch(state, constraints, FileTimer(state, self.runtime)).run()
+        finding = FloatSearch(state, constraints, PrecisionTimer(state, self.runtime)).run()
         layers = quantized_layers(state.graph, quantized.encodings)
         names = {layer.node.name: layer.name for layer in layers if layer.node is not None}
         entry = HistoryEntry(

@@ -2,17 +2,16 @@
 
 import hashlib
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.code_digest import code_digest
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
+from edgedl.compress.precision import has_bfloat16
 from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.mix_precision import MixPrecision
@@ -26,7 +25,6 @@ from edgedl.runtime.task import Task, training_split
 
 KEY_DIGITS = 20
 READ_BATCH = 250
-CODE = ("edgedl.compress", "edgedl.models", "edgedl.runtime")
 TIMES_ON_THIS_MACHINE = (MixPrecision,)
 
 
@@ -42,7 +40,8 @@ class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         data: split -> digest of the samples and labels that the stage may read.
         code: digest of the sources that stages are made of.
         toolchain: package -> version.
-        machine: processor, instruction sets and runtimes, for a stage that decides by latency.
+        machine: processor, instruction sets and runtimes, for a stage that decides by latency;
+            whether there is bfloat16, for one in mixed precision.
     """
 
     stage: str
@@ -71,12 +70,11 @@ class Provenance:
         """
         subject = begin.subject
         self._task, self._toolchain = subject.task, toolchain
-        parts = [
-            state_digest(begin),
-            describe((subject.free_axes, subject.teachers, subject.augment)),
-            # Dropout draws from torch's own generator.
-            str(torch.initial_seed()),
-        ]
+        described = describe((subject.free_axes, subject.teachers, subject.augment))
+        # What would have to be known of the subject to find its results again, and is not.
+        self.unknown = described.unknown
+        # Dropout draws from torch's own generator.
+        parts = [state_digest(begin), described.text, str(torch.initial_seed())]
         self._beginning = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         self._data: dict[str, str] = {}
 
@@ -93,7 +91,7 @@ class Provenance:
             {split: self._data_digest(split) for split in sorted(splits)},
             code_digest(),
             self._toolchain,
-            _machine() if _is_timed(stage) else None,
+            _machine() if _is_timed(stage) else _bfloat16(stage),
         )
 
     def _data_digest(self, split: str) -> str:
@@ -141,23 +139,6 @@ def _of_graph(graph: fx.GraphModule) -> tuple[str, str]:
     return str(graph.graph), tensors_digest(graph.state_dict())
 
 
-@cache
-def code_digest() -> str:
-    """Return a digest of edgedl's own code and tables: another version, other results."""
-    digest = hashlib.sha256()
-    for package in CODE:
-        _add_sources(files(package), digest)
-    return digest.hexdigest()
-
-
-def _add_sources(folder: Traversable, digest: "hashlib._Hash") -> None:
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.is_dir():
-            _add_sources(entry, digest)
-        elif entry.name.endswith((".py", ".yaml")):
-            digest.update(entry.name.encode() + entry.read_bytes())
-
-
 def _reads_training_data(stage: AnyStage) -> bool:
     if isinstance(stage, PruneChannels):
         return stage.importance == "taylor"
@@ -169,6 +150,13 @@ def _is_timed(stage: AnyStage) -> bool:
         isinstance(stage, PruneChannels | PruneBlocks | Factorize) and stage.speedup is not None
     )
     return by_speed or isinstance(stage, TIMES_ON_THIS_MACHINE)
+
+
+def _bfloat16(stage: AnyStage) -> str | None:
+    """Return what mixed precision is on this machine, for a stage that asks for it."""
+    if not getattr(stage, "mixed_precision", False):
+        return None
+    return "bfloat16" if has_bfloat16() else "no bfloat16"
 
 
 def _machine() -> str:

@@ -40,12 +40,14 @@ class Kept:
         record: what is known of it; None for checkpoints, and for a damaged file.
         size_bytes: on disk.
         used: when it was last written or read, in seconds since 1970.
+        damaged: whether it is a result that cannot be read.
     """
 
     key: str
     record: StageRecord | None
     size_bytes: int
     used: float
+    damaged: bool = False
 
 
 class StageStore:
@@ -68,10 +70,6 @@ class StageStore:
             raise BadInputError(
                 f"{folder}, where results of stages are kept, cannot be written ({error.strerror})"
             ) from error
-
-    def has(self, key: str) -> bool:
-        """Say whether there is a result of this key."""
-        return self._file(key).is_file()
 
     def apply(self, stage: Stage, state: ModelState, ingredients: Ingredients) -> ModelState:
         """Return the state after a stage: the kept one, or a new one, which is kept.
@@ -136,7 +134,7 @@ class StageStore:
                 shutil.rmtree(self.folder / f"{kept.key}{UNFINISHED}", ignore_errors=True)
         except Timeout:
             return False
-        self._lock_path(kept.key).unlink(missing_ok=True)
+        # The lock's empty file stays: a run may be about to take it.
         return True
 
     @contextmanager
@@ -194,7 +192,8 @@ class StageStore:
         except DamagedResultError:
             record = None
         status = path.stat()
-        return Kept(path.name.removesuffix(SUFFIX), record, status.st_size, status.st_mtime)
+        key, damaged = path.name.removesuffix(SUFFIX), record is None
+        return Kept(key, record, status.st_size, status.st_mtime, damaged)
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}{SUFFIX}"

@@ -4,6 +4,7 @@ What a stage leaves of the network's structure is built again, as from a bundle;
 the encodings table, are read.
 """
 
+import hashlib
 from dataclasses import replace
 
 import msgspec
@@ -40,7 +41,7 @@ class StageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         changes: "network", whose weights are the tensors then; "quantized", the graph with other
             numbers; "corrected", the graph with parameters of their own for some layers.
         encodings: the table as JSON, where the network is quantized.
-        digest: of the tensors.
+        digest: of all that, and of the tensors.
     """
 
     subject: str
@@ -64,10 +65,10 @@ def write_state(
     if len(after.history) != len(before.history) + 1:
         return None
     table = after.quantized.encodings.to_json().decode() if after.quantized else None
-    digest = tensors_digest(tensors)
     name, entry = after.subject.name, after.history[-1]
     for changes in ways:
-        record = StageRecord(name, ingredients, seconds, entry, changes, table, digest)
+        record = StageRecord(name, ingredients, seconds, entry, changes, table, "")
+        record = msgspec.structs.replace(record, digest=_digest(record, tensors))
         if _alike(_apply(before, record, tensors), after):
             metadata = {RECORD: msgspec.json.encode(record).decode()}
             return safetensors.torch.save(tensors, metadata)
@@ -85,9 +86,14 @@ def read_state(before: ModelState, content: bytes) -> ModelState:
         tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
         raise DamagedResultError(f"not a safetensors file: {error}") from error
-    if tensors_digest(tensors) != record.digest:
-        raise DamagedResultError("its tensors are not those that were written")
+    if _digest(record, tensors) != record.digest:
+        raise DamagedResultError("it is not what was written")
     return _apply(before, record, tensors)
+
+
+def _digest(record: StageRecord, tensors: dict[str, Tensor]) -> str:
+    content = msgspec.json.encode(msgspec.structs.replace(record, digest=""), order="sorted")
+    return hashlib.sha256(content + tensors_digest(tensors).encode()).hexdigest()
 
 
 def read_record(content: bytes) -> StageRecord:

@@ -22,11 +22,13 @@ from edgedl.compress.pack import compress
 from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.mix_precision import MixPrecision
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe import Budget, Recipe, check_order, joined
 from edgedl.compress.recipe_file import load_recipe, parse_recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.stages import AnyStage
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import weight_bits
 from edgedl.runtime.errors import BadInputError
@@ -188,6 +190,37 @@ def test_every_stage_since_the_last_budget_begins_anew(start: ModelState) -> Non
     assert (len(notes), missed) == (1, None)
     assert [e.stage for e in state.history] == ["prune_channels", "quantize_static"]
     assert state.quantized is not None
+
+
+class Own:
+    """A stage of a user's."""
+
+    def apply(self, state: ModelState) -> ModelState:
+        return PRUNE.apply(state)
+
+
+class OwnStruct(msgspec.Struct, frozen=True):
+    """A stage of a user's that looks like one of edgedl's."""
+
+    def apply(self, state: ModelState) -> ModelState:
+        return PRUNE.apply(state)
+
+
+@pytest.mark.parametrize("own", [Own(), OwnStruct()])
+def test_a_users_stage_may_stand_before_a_missed_budget(start: ModelState, own: Stage) -> None:
+    hard = PruneChannels(ratio=0.9, multiple=1, importance="l2")
+    stages = (own, hard)
+    _, notes, missed = apply(start, Recipe("", stages, {1: Budget(0.0, retries=1)}))  # type: ignore[arg-type]
+    assert missed is not None
+    assert "tried again with ratio 0.63" in notes[0]
+
+
+@pytest.mark.parametrize("stage", [QuantizeFp8(64), QuantizeStatic(64, activation_bits=16)])
+def test_a_budget_is_not_checked_on_a_file_that_cannot_run(
+    start: ModelState, stage: AnyStage
+) -> None:
+    with pytest.raises(BadInputError, match="cannot run this precision"):
+        apply(start, Recipe("", (stage,), {0: Budget(5.0)}))
 
 
 def test_the_bundle_of_a_missed_budget_is_whole(start: ModelState, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import permutations
 
 import pytest
 import torch
@@ -140,7 +141,18 @@ def shortcut_changed_before(m: Net, x: Tensor) -> Tensor:
     return x + m.second(F.relu(x, inplace=True))
 
 
-IN_PLACE = (summed_in_place, summed_over_the_shortcut, shortcut_changed_before)
+def sum_changed_through_a_view(m: Net, x: Tensor) -> Tensor:
+    x = m.first(x)
+    y = x + m.second(x)
+    return y.view(-1, 3, 8, 8).relu_() * x
+
+
+IN_PLACE = (
+    summed_in_place,
+    summed_over_the_shortcut,
+    shortcut_changed_before,
+    sum_changed_through_a_view,
+)
 
 
 @pytest.mark.parametrize("forward", IN_PLACE)
@@ -193,6 +205,26 @@ def test_a_block_inside_another_goes_with_it() -> None:
         smaller = remove_blocks(graph, removed)
         assert [n for n, _ in smaller.named_parameters()] == ["head.weight", "head.bias"]
         torch.testing.assert_close(smaller(*inputs), head(inputs[0].mean((2, 3))))
+
+
+@pytest.mark.parametrize("shortcut_first", [True, False])
+def test_a_long_skip_outlives_the_blocks_inside_it(shortcut_first: bool) -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        x = m.outer(x)
+        y = x + m.first(x)
+        y = y + m.second(y)
+        return x + y if shortcut_first else y + x
+
+    net = convolutional(forward, outer=nn.Conv2d(3, 3, 1))
+    inputs = (noise(2, 3, 8, 8),)
+    graph = export_graph(net, inputs)
+    names = [b.name for b in find_blocks(graph)]
+    assert len(names) == 3
+    x = net.outer(inputs[0])
+    for order in permutations(names):
+        torch.testing.assert_close(remove_blocks(graph, order)(*inputs), x)
+    for order in permutations(names[:2]):
+        torch.testing.assert_close(remove_blocks(graph, order)(*inputs), 2 * x)
 
 
 def test_an_unknown_block_is_refused_with_those_there_are() -> None:

@@ -18,7 +18,7 @@ from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, Prices
 from edgedl.compress.prune import prune_blocks
-from edgedl.compress.prune.block_importance import BlockJudge, removal_order
+from edgedl.compress.prune.block_importance import BlockImportance, BlockJudge, removal_order
 from edgedl.compress.prune.find_blocks import find_blocks, remove_blocks
 from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
@@ -252,3 +252,19 @@ def test_a_stage_leaves_what_it_was_given(state: ModelState) -> None:
     remove_blocks(graph, ["a"])
     assert str(graph.graph) == before
     assert PruneBlocks().apply(replace(state)).graph is not state.graph
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("importance", ["random", "influence", "outputs"])
+def test_as_many_go_as_shall_even_if_one_holds_others(
+    importance: BlockImportance, seed: int
+) -> None:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        x = F.relu(m.stem(x))
+        y = x + m.first(x)
+        return m.head((x + (y + m.second(y))).mean((2, 3)))
+
+    layers = {name: nn.Conv2d(8, 8, 3, padding=1) for name in ("first", "second")}
+    net = Net(forward, stem=nn.Conv2d(3, 8, 3, padding=1), head=nn.Linear(8, 5), **layers).eval()
+    stage = PruneBlocks(blocks=2, importance=importance, seed=seed, samples=8)
+    assert len(removed(stage.apply(state_of(net)))) == 2

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -232,7 +233,13 @@ def test_a_digest_of_data_reads_every_sample() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-1] + b"?", lambda b: b""]
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:-1] + b"?",
+        lambda b: b"",
+        lambda b: b.replace(b"macs_after", b"macs_aftor", 1),
+    ],
 )
 def test_a_damaged_result_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     heard = Heard()
@@ -243,7 +250,8 @@ def test_a_damaged_result_is_made_again(damage: Callable[[bytes], bytes], tmp_pa
     same(run((PRUNE,), begin(), tmp_path, heard), expected)
     assert len(heard) == 1
     assert "is damaged" in heard[0]
-    assert StageStore(tmp_path).has(path.stem)
+    (kept,) = StageStore(tmp_path).contents()
+    assert (kept.key, kept.damaged) == (path.stem, False)
 
 
 def train_for_long(folder: Path) -> None:
@@ -329,3 +337,31 @@ def test_removing(tmp_path: Path) -> None:
     assert first.size_bytes == (tmp_path / f"{first.key}.safetensors").stat().st_size
     assert store.remove(first)
     assert [kept.key for kept in store.contents()] == [second.key]
+
+
+class OwnStage(msgspec.Struct, frozen=True):
+    """Looks like one of edgedl's stages; its code is not in any key."""
+
+    def apply(self, state: ModelState) -> ModelState:
+        return PRUNE.apply(state)
+
+
+def test_a_users_stage_is_applied_every_time(tmp_path: Path) -> None:
+    heard, start = Heard(), begin()
+    runner = StageRunner(StageStore(tmp_path), provenance(start), lambda text: None)
+    for _ in range(2):
+        runner.run((OwnStage(),), replace(start, say=heard.append))  # type: ignore[arg-type]
+    assert heard == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_kept_of_a_subject_that_cannot_be_described(tmp_path: Path) -> None:
+    scope: dict[str, Any] = {}
+    exec("def augment(x, generator): return x", scope)
+    start, heard = begin(), Heard()
+    start = replace(start, subject=replace(start.subject, augment=scope["augment"]))
+    runner = StageRunner(StageStore(tmp_path), provenance(start), lambda text: None)
+    runner.run((PRUNE,), replace(start, say=heard.append))
+    assert "nothing is kept" in heard[0]
+    assert "builtins.function" in heard[0]
+    assert list(tmp_path.iterdir()) == []

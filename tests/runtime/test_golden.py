@@ -140,22 +140,25 @@ def test_verdict(error, passed):
 
 
 @pytest.mark.parametrize(
-    ("name", "isa", "hinted"),
+    ("name", "isa", "bits", "hinted"),
     [
-        ("ort-int8", ("avx2", "avx512f"), True),
-        ("ort-int8", ("avx2", "avx512_vnni"), False),
-        ("ort-int8", ("asimddp",), False),
-        (NAME, ("avx2",), False),
+        ("ort-int8", ("avx2", "avx512f"), 8, True),
+        ("ort-int8", ("avx2", "avx512f"), 7, False),
+        ("ort-int8", ("avx2", "avx512_vnni"), 8, False),
+        ("ort-int8", ("asimddp",), 8, False),
+        ("tflite-int8", ("avx2",), 8, False),
+        (NAME, ("avx2",), 8, False),
     ],
 )
 def test_a_processor_without_vnni_is_named_as_the_reason(
-    bundle_copy, change_golden, manifest, monkeypatch, name, isa, hinted
+    bundle_copy, change_golden, edit_manifest, monkeypatch, name, isa, bits, hinted
 ):
     here = msgspec.structs.replace(run_context(), isa=isa)
     monkeypatch.setattr("edgedl.runtime.golden.run_context", lambda: here)
     with np.load(bundle_copy / "golden.npz") as archive:
         expected = archive[f"{name}/0"]
     change_golden(f"{name}/0", expected + 1000)
+    edit_manifest(lambda m: m["history"][0]["settings"].__setitem__("weight_bits", bits))
     with Runner.open(bundle_copy, name) as runner:
         check = check_golden(runner)
     assert not check.passed

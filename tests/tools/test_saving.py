@@ -15,7 +15,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.runtime.device import run_context
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.measure import Protocol
 from edgedl.runtime.task import ArrayTask, Samples
 from edgedl.tools.recommend import recommend, speed_verdict
@@ -82,8 +82,28 @@ def test_several_stages_are_counted_together() -> None:
     blocks = {"macs_before": 400, "macs_after": 100}
     entries = (("prune_channels", channels), ("fine_tune", {}), ("prune_blocks", blocks))
     history = [HistoryEntry(name, settings) for name, settings in entries]  # type: ignore[arg-type]
-    assert saving_of(history) == Saving(8.0, 5.0, 8, (13, 24), 100, 0.25)
-    assert saving_of(history[1:2]) is None
+    # What the first stage timed is not of the network that the second one began with.
+    assert saving_of(history, "ort") == Saving(8.0, 5.0, 8, (13, 24), 100)
+    assert saving_of(history[1:2], "ort") is None
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "fixed"),
+    [("ort", "float32", 0.25), ("ort", "int8", None), ("tflite", "float32", None)],
+)
+def test_only_the_same_kind_of_file_tells_what_no_width_takes_away(
+    runtime: str, precision: str, fixed: float | None
+) -> None:
+    settings: dict[str, Setting] = {
+        "macs_before": 4,
+        "macs_after": 2,
+        "runtime": runtime,
+        "precision": precision,
+        "latency_ratio_narrowest": 0.25,
+    }
+    found = saving_of([HistoryEntry("factorize", settings)], "ort")
+    assert found is not None
+    assert found.fixed == fixed
 
 
 def planted() -> ModelState:
@@ -113,7 +133,7 @@ def planted() -> ModelState:
 def test_half_the_work_in_odd_widths_is_not_faster_is_not_recommended_and_is_explained() -> None:
     parent = planted()
     pruned = PruneChannels(0.3, multiple=1).apply(parent)
-    saving = saving_of(pruned.history)
+    saving = saving_of(pruned.history, "ort")
     assert saving is not None
     assert set(saving.widths) == {11, 22}
     assert saving.fewer > 2

@@ -15,7 +15,7 @@ import torch
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.quantize.float_layers import keep_float, measure_damage, restore_weights
-from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, FileTimer
+from edgedl.compress.quantize.layer_cost import ALL_INT8, FLOAT32, PrecisionTimer
 from edgedl.compress.quantize.noise_terms import Roundings, measure_noise_terms
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.sensitivity import Sensitivity, measure_sensitivity
@@ -94,7 +94,7 @@ def _print_float(state: ModelState, found: Sensitivity, roundings: Roundings, sa
 def _print_latency(state: ModelState, worst: Sequence[str], runtime: Runtime) -> None:
     """Print latency ratios with the worst layers in float, and the noise floor."""
     files = {f"worst {n}": frozenset(worst[:n]) for n in range(1, len(worst) + 1)}
-    timer = FileTimer(state, runtime)
+    timer = PrecisionTimer(state, runtime)
     found = timer.time({"int8": ALL_INT8, "int8 again": ALL_INT8, "float32": FLOAT32, **files})
     lines = []
     for name in found.latency_ns:

@@ -48,14 +48,15 @@ def explain(key: str) -> None:
         return
     made_of = kept.record.ingredients
     click.echo(f"stage: {made_of.stage}\nsettings: {made_of.settings}")
-    click.echo(f"after: {made_of.before}")
+    click.echo(f"applied to: {made_of.before}")
+    click.echo(f"network, teachers, augment and seed of the recipe: {made_of.beginning}")
     for split, digest in made_of.data.items():
         click.echo(f"data, split {split}: {digest}")
-    click.echo(f"sources of edgedl.compress: {made_of.code}")
+    click.echo(f"sources of edgedl: {made_of.code}")
     for package, version in made_of.toolchain.items():
         click.echo(f"{package}: {version}")
     if made_of.machine is not None:
-        click.echo(f"timed on: {made_of.machine}")
+        click.echo(f"machine: {made_of.machine}")
 
 
 @command.command()
@@ -86,6 +87,8 @@ def _store() -> "StageStore":
 def _row(store: "StageStore", kept: "Kept") -> str:
     """Return one line: key, stage, subject, cost, size, and when it was last used."""
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.used))
+    if kept.damaged:
+        return f"{kept.key}  damaged, the next run makes it again, {_size(kept.size_bytes)}, {used}"
     if kept.record is None:
         run = "is at work" if store.in_use(kept.key) else "was cut off"
         return f"{kept.key}  checkpoints of a run that {run}, {_size(kept.size_bytes)}, {used}"

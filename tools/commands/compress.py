@@ -46,7 +46,7 @@ from edgedl.tools.workspace import new_folder, only_run
 @click.option("--out", type=click.Path(path_type=Path), help="New folder.")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--fresh", is_flag=True, help="Apply every stage, reuse no result of earlier runs.")
+@click.option("--fresh", is_flag=True, help="Apply every stage, reuse no earlier result.")
 @click.option("--dry-run", is_flag=True, help="Show the stages and how long they take; no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
 def command(
