@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.evaluate import as_tuple
 
+NO_BFLOAT16 = "this processor has no bfloat16, where mixed precision would be slower: in float32"
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgedl.compress.evaluate import count_macs, count_parameters, score_module
+from edgedl.compress.precision import NO_BFLOAT16, has_bfloat16
 from edgedl.compress.training import (
     EpochRecord,
     Processes,
@@ -69,7 +70,8 @@ class ReferenceTraining:
 
         Args:
             progress: called after every step.
-            say: hears one line after every epoch of pre-training.
+            say: hears one line after every epoch of pre-training, and where mixed precision is not
+                used.
 
         Raises:
             TrainingDivergedError: the loss is not finite any more.
@@ -79,6 +81,8 @@ class ReferenceTraining:
         checkpoint = self._folder / CHECKPOINT
         if not checkpoint.is_file():
             self._pretrain(say)
+        if plan.mixed_precision and not has_bfloat16():
+            say(NO_BFLOAT16)
         settings = TrainingSettings(
             epochs=plan.epochs,
             batch_size=plan.batch_size,

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from edgedl.compress.duration import about
 from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.precision import float32_where_bfloat16_is_slow, has_bfloat16
+from edgedl.compress.precision import (
+    NO_BFLOAT16,
+    float32_where_bfloat16_is_slow,
+    has_bfloat16,
+)
 from edgedl.compress.training.processes import OneProcess, Processes
 from edgedl.compress.training.run import Run, Score
 from edgedl.compress.training.settings import (
@@ -73,7 +77,7 @@ def train(
         run.load(checkpoint, scored=score is not None)
     mixed = settings.mixed_precision and has_bfloat16()
     if settings.mixed_precision and not mixed:
-        say("this processor has no bfloat16, where mixed precision would be slower: in float32")
+        say(NO_BFLOAT16)
     with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
         while not run.is_over:
             module.train()
