@@ -180,7 +180,7 @@ def _candidate(
     history = entry.bundle.manifest.history
     repeated = repetition_of(history, entry.artifact.precision)
     speedup = tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items())
-    saving = saving_of(history, entry.artifact.backend)
+    saving = saving_of(history, entry.artifact.backend, run_context().isa)
     # Other precisions have other kernels than the parent's file.
     ratio = speedup[0].same_runtime_ratio if entry.artifact.precision == "float32" else None
     return Candidate(

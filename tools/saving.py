@@ -1,10 +1,12 @@
 """Why a network with fewer multiply-accumulates is not as much faster."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from edgedl.runtime.manifest import BackendName, HistoryEntry, Setting
 
+# Channels that AVX2 computes at once, in float32.
+AVX2_BLOCK = 8
 # A speed-up of this share of what the arithmetic promises keeps the promise.
 KEPT = 0.8
 # Blocks explain something if counting in them takes this share off the promise.
@@ -37,11 +39,14 @@ class Saving:
     fixed: float | None = None
 
 
-def saving_of(history: Sequence[HistoryEntry], backend: BackendName) -> Saving | None:
+def saving_of(
+    history: Sequence[HistoryEntry], backend: BackendName, isa: Collection[str]
+) -> Saving | None:
     """Return what the stages of a bundle have saved together; None if none prunes.
 
     What was timed of the narrowest network counts if it is of a float32 file of that runtime, and
-    of the parent: if no other stage has made the network smaller.
+    of the parent: if no other stage has made the network smaller. The blocks of channels are those
+    of the target; on a processor with smaller ones they explain nothing.
     """
     fewer = in_blocks = 1.0
     macs, multiple, stages = 0, 1, 0
@@ -62,6 +67,8 @@ def saving_of(history: Sequence[HistoryEntry], backend: BackendName) -> Saving |
             fixed = narrowest
         stages += 1
     fixed = fixed if stages == 1 else None
+    if multiple > AVX2_BLOCK and "avx2" in isa and "avx512f" not in isa:
+        in_blocks = fewer
     return Saving(fewer, in_blocks, multiple, widths, macs, fixed) if macs else None
 
 

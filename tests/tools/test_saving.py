@@ -21,6 +21,7 @@ from edgedl.runtime.task import ArrayTask, Samples
 from edgedl.tools.recommend import recommend, speed_verdict
 from edgedl.tools.saving import Saving, explain_saving, saving_of
 
+AVX512 = ("avx2", "avx512f")
 SMALL = 50_000
 # Half of the work, of which blocks of 16 leave nothing.
 PLANTED = Saving(2.0, 1.0, 16, (13, 27, 32), 10**6)
@@ -83,8 +84,28 @@ def test_several_stages_are_counted_together() -> None:
     entries = (("prune_channels", channels), ("fine_tune", {}), ("prune_blocks", blocks))
     history = [HistoryEntry(name, settings) for name, settings in entries]  # type: ignore[arg-type]
     # What the first stage timed is not of the network that the second one began with.
-    assert saving_of(history, "ort") == Saving(8.0, 5.0, 8, (13, 24), 100)
-    assert saving_of(history[1:2], "ort") is None
+    assert saving_of(history, "ort", AVX512) == Saving(8.0, 5.0, 8, (13, 24), 100)
+    assert saving_of(history[1:2], "ort", AVX512) is None
+
+
+@pytest.mark.parametrize(
+    ("isa", "multiple", "in_blocks"),
+    [(AVX512, 16, 1.25), (("avx2",), 16, 2.0), (("avx2",), 8, 1.25), (("asimddp",), 16, 1.25)],
+)
+def test_blocks_larger_than_this_processors_explain_nothing(
+    isa: tuple[str, ...], multiple: int, in_blocks: float
+) -> None:
+    settings: dict[str, Setting] = {
+        "macs_before": 4,
+        "macs_after": 2,
+        "macs_in_blocks_before": 5,
+        "macs_in_blocks_after": 4,
+        "channel_multiple": multiple,
+        "widths": ("a.weight:0=9",),
+    }
+    found = saving_of([HistoryEntry("prune_channels", settings)], "ort", isa)
+    assert found is not None
+    assert found.in_blocks == in_blocks
 
 
 @pytest.mark.parametrize(
@@ -101,7 +122,7 @@ def test_only_the_same_kind_of_file_tells_what_no_width_takes_away(
         "precision": precision,
         "latency_ratio_narrowest": 0.25,
     }
-    found = saving_of([HistoryEntry("factorize", settings)], "ort")
+    found = saving_of([HistoryEntry("factorize", settings)], "ort", AVX512)
     assert found is not None
     assert found.fixed == fixed
 
@@ -133,7 +154,7 @@ def planted() -> ModelState:
 def test_half_the_work_in_odd_widths_is_not_faster_is_not_recommended_and_is_explained() -> None:
     parent = planted()
     pruned = PruneChannels(0.3, multiple=1).apply(parent)
-    saving = saving_of(pruned.history, "ort")
+    saving = saving_of(pruned.history, "ort", run_context().isa)
     assert saving is not None
     assert set(saving.widths) == {11, 22}
     assert saving.fewer > 2
