@@ -10,9 +10,10 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from edgedl.runtime.device import run_context, saturates
+from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import BackendName, Precision
+from edgedl.runtime.saturation import saturates
 
 # A target's name: that of its file.
 Target = str

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +20,6 @@ RELEVANT_FLAGS = (
     "i8mm",
     "sve",
 )
-VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 RUNTIME_PACKAGES = ("onnxruntime", "ai-edge-litert", "tensorrt", "numpy")
 
 
@@ -69,17 +67,6 @@ def run_context() -> RunContext:
         packages=_versions(),
         git_revision=_git_revision(),
     )
-
-
-def saturates(isa: Collection[str]) -> bool:
-    """Return whether integer kernels on these instruction sets add two products in 16 bits.
-
-    Those of x86 without VNNI do: twice 255 times 127 does not fit.
-
-    >>> saturates(("avx2", "avx512f")), saturates(("avx2", "avx_vnni")), saturates(("asimddp",))
-    (True, False, False)
-    """
-    return "avx2" in isa and VNNI.isdisjoint(isa)
 
 
 def _cpu() -> tuple[str, set[str]]:

@@ -11,15 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.device import run_context, saturates
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.manifest import Artifact, Manifest
 from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.saturation import saturation
 
 GOLDEN = "golden.npz"
 GOLDEN_SAMPLES = 5
-# Of int8 weights that saturate where two products are added in 16 bits.
-WEIGHT_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -28,14 +25,13 @@ class GoldenCheck:
 
     Attributes:
         artifact: its name. max_abs_error: largest difference found. tolerance: largest allowed.
-        hint: what this processor does to a file that failed, and what to do; after "; ", or
-            nothing.
+        why: what this processor does to a file that failed, and what to do; empty if unknown.
     """
 
     artifact: str
     max_abs_error: float
     tolerance: float
-    hint: str = ""
+    why: str = ""
 
     @property
     def passed(self) -> bool:
@@ -77,20 +73,8 @@ def check_golden(runner: Runner) -> GoldenCheck:
     errors = [_largest_error(y, _take(arrays, f"{name}/{i}")) for i, y in enumerate(outputs)]
     worst = max(e if np.isfinite(e) else np.inf for e in errors)
     tolerance = runner.artifact.golden_tolerance
-    hint = "" if worst <= tolerance else _hint(runner.bundle.manifest, runner.artifact)
-    return GoldenCheck(name, worst, tolerance, hint)
-
-
-def _hint(manifest: Manifest, artifact: Artifact) -> str:
-    integers = artifact.backend == "ort" and artifact.precision in ("int8", "dynamic_int8")
-    bits = [entry.settings.get("weight_bits") for entry in manifest.history]
-    whole = all(b is None or b == WEIGHT_BITS for b in bits)
-    if not (integers and whole and saturates(run_context().isa)):
-        return ""
-    return (
-        "; this processor has no VNNI, so ONNX Runtime adds products in 16 bits, which saturate: "
-        "for devices like it, compress with --target ort_avx2"
-    )
+    why = "" if worst <= tolerance else saturation(runner.bundle.manifest, runner.artifact)
+    return GoldenCheck(name, worst, tolerance, why)
 
 
 def _largest_error(found: Floats, expected: npt.NDArray[np.generic]) -> float:

@@ -154,7 +154,7 @@ def test_a_processor_without_vnni_is_named_as_the_reason(
     bundle_copy, change_golden, edit_manifest, monkeypatch, name, isa, bits, hinted
 ):
     here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.golden.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.saturation.run_context", lambda: here)
     with np.load(bundle_copy / "golden.npz") as archive:
         expected = archive[f"{name}/0"]
     change_golden(f"{name}/0", expected + 1000)
@@ -162,4 +162,4 @@ def test_a_processor_without_vnni_is_named_as_the_reason(
     with Runner.open(bundle_copy, name) as runner:
         check = check_golden(runner)
     assert not check.passed
-    assert ("--target ort_avx2" in check.hint) is hinted
+    assert ("--target ort_avx2" in check.why) is hinted

@@ -24,7 +24,8 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.target import MAX_WEIGHT_BITS, SATURATING_BITS
-from edgedl.runtime.device import run_context, saturates
+from edgedl.runtime.device import run_context
+from edgedl.runtime.saturation import saturates
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.subjects import find_subject
 

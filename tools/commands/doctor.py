@@ -6,8 +6,9 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backend import BACKENDS, open_backend
-from edgedl.runtime.device import run_context, saturates
+from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.saturation import saturates
 
 # import name -> (distribution, what it is for, extra that brings it)
 HOST_PACKAGES = {

@@ -9,6 +9,7 @@ import numpy as np
 from edgedl.runtime.inputs import read_inputs
 from edgedl.runtime.manifest import Manifest
 from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.saturation import saturation
 
 
 @click.command()
@@ -42,6 +43,8 @@ def command(
         manifest = runner.bundle.manifest
         if not as_json:
             click.echo(f"{manifest.name}, {runner.artifact.name}", err=True)
+        if why := saturation(manifest, runner.artifact):
+            click.echo(f"warning: {why}", err=True)
         for item in read_inputs(where, manifest):
             outputs = runner(*item.arrays)
             for index in range(len(outputs[0])):

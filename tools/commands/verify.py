@@ -31,9 +31,10 @@ def command(bundle: Path, parity: bool) -> None:
         with Runner(opened, entry.artifact) as runner:
             check = check_golden(runner)
         verdict = "ok" if check.passed else "FAILED"
+        why = f"; {check.why}" if check.why else ""
         click.echo(
             f"{entry.name}: {verdict}, golden outputs differ by {check.max_abs_error:.3g} "
-            f"(allowed {check.tolerance:.3g}){check.hint}"
+            f"(allowed {check.tolerance:.3g}){why}"
         )
         layers_passed = not parity or _check_layers(entry)
         if not (check.passed and layers_passed):
