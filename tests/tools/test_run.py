@@ -5,14 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from command import Run
 from PIL import Image
 from tiny import CLASSES, make_net, pictures
 
 from edgedl.compress.pack import CompressedModel
+from edgedl.runtime.device import run_context
+from edgedl.tools.commands.run import command as run_command
 
 BACKENDS = ["ort", "tflite"]
 
@@ -141,3 +145,25 @@ def test_device_packages_are_enough(
         assert done.returncode == 0, done.stderr
     if command == "run":
         assert any(name in done.stdout for name in CLASSES)
+
+
+@pytest.mark.parametrize(("isa", "warned"), [(("avx2",), True), (("avx2", "avx_vnni"), False)])
+def test_weights_that_saturate_here_are_warned_of(
+    bundle_copy: Path,
+    tmp_path: Path,
+    images: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    isa: tuple[str, ...],
+    warned: bool,
+) -> None:
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    manifest["history"][0]["settings"]["weight_bits"] = 8
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    np.save(tmp_path / "x.npy", images)
+    here = msgspec.structs.replace(run_context(), isa=isa)
+    monkeypatch.setattr("edgedl.runtime.saturation.run_context", lambda: here)
+    arguments = [str(bundle_copy), "--input", str(tmp_path / "x.npy"), "--artifact", "ort-int8"]
+    done = CliRunner().invoke(run_command, arguments)
+    assert done.exit_code == 0
+    assert ("warning: this processor has no VNNI" in done.stderr) is warned
+    assert "--target" not in done.stdout
