@@ -31,9 +31,8 @@ demo: $(DEMO)/result.json
 	@echo "bundle: $(DEMO)/bundle"
 	@echo "report: $(DEMO)/report.html"
 
-# Two processes, each on one thread: more would wait for each other.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=25
+	$(BIN)/pytest -n 2 --durations=25
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

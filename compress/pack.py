@@ -26,7 +26,7 @@ from edgedl.compress.stage import ModelState
 from edgedl.compress.stage_store.ingredients import Provenance
 from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import SATURATING_BITS, Target, saturates_here
+from edgedl.compress.target import WITHOUT_VNNI, Target, saturates_here, weight_bits
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.crashes import find_crashes
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -116,7 +116,7 @@ def compress(
     )
     write_manifest(folder, finished)
     warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
-    if saturates_here(targets) and _weight_bits(state) == SATURATING_BITS:
+    if saturates_here(("ort",)) and _weight_bits(state) == weight_bits((WITHOUT_VNNI,)):
         warnings = (*warnings, SMALL_WEIGHTS)
     refusals += refused
     return CompressedModel(

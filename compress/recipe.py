@@ -15,10 +15,11 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stages import STAGES, AnyStage, stage_name
-from edgedl.compress.target import MAX_WEIGHT_BITS, Target, describe_target, weight_bits
+from edgedl.compress.target import Target, describe_target, weight_bits
 from edgedl.runtime.errors import BadInputError
 
 DEFAULT = "default"
+ACTIVATION_BITS = 8
 
 # What stages work on, in the order in which a network gets there.
 KINDS = ("the network as it was trained", "the float graph", "the float network", "integers")
@@ -142,13 +143,13 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
 def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
     """Return the recipe with no more weight bits than the kernels of every target can add up.
 
-    The table is one for all targets, so the narrowest decides.
+    The table is one for all targets, so the narrowest decides; budgets are checked on ONNX Runtime.
     """
-    bits = weight_bits(targets)
+    bits = weight_bits((*targets, "ort") if recipe.budgets else targets)
 
     def fit(stage: AnyStage) -> AnyStage:
-        if getattr(stage, "activation_bits", MAX_WEIGHT_BITS) > MAX_WEIGHT_BITS:
-            # Sums of 16-bit activations have more room, where there are kernels for them at all.
+        if isinstance(stage, QuantizeStatic) and stage.activation_bits > ACTIVATION_BITS:
+            # Only TFLite has such kernels, and they do not saturate.
             return stage
         if isinstance(stage, QuantizeStatic | QuantizeDynamic):
             return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))

@@ -20,8 +20,8 @@ Target = str
 # What files are made for when nothing is said.
 TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
 MAX_WEIGHT_BITS = 8
-# Twice 255 times 63 fits into 16 bits.
-SATURATING_BITS = 7
+# Whose weights kernels without VNNI add up.
+WITHOUT_VNNI: Target = "ort_avx2"
 
 
 class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,8 +70,8 @@ def weight_bits(targets: Collection[Target]) -> int:
     Files are checked and measured on this machine, so if its processor saturates, those for ONNX
     Runtime get weights as small as for the target ``ort_avx2``.
     """
-    bits = [describe_target(target).weight_bits for target in targets]
-    return min([*bits, SATURATING_BITS] if saturates_here(targets) else bits)
+    binding = (*targets, WITHOUT_VNNI) if saturates_here(targets) else targets
+    return min(describe_target(target).weight_bits for target in binding)
 
 
 def saturates_here(targets: Collection[Target]) -> bool:

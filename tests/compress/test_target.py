@@ -19,7 +19,7 @@ from edgedl.compress.quantize.learn_rounding import LearnRounding
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.recipe import Recipe, fit_channels, fit_weights
+from edgedl.compress.recipe import Budget, Recipe, fit_channels, fit_weights
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
@@ -113,6 +113,10 @@ def test_this_processor_must_compute_what_it_checks(processor: Callable[..., Non
     assert fit_weights(static, ("ort", "tflite")).stages == (QuantizeStatic(weight_bits=7),)
     assert fit_weights(dynamic, ("ort",)).stages == (QuantizeDynamic(weight_bits=7),)
     assert fit_weights(static, ("tflite", "tensorrt")) == static
+    budgeted = msgspec.structs.replace(static, budgets={0: Budget(1.0)})
+    assert fit_weights(budgeted, ("tflite",)).stages == (QuantizeStatic(weight_bits=7),)
+    wide = load_recipe("static_w8c_a16")
+    assert fit_weights(wide, ("ort", "tflite")) == wide
     assert saturates_here(("ort",))
     assert not saturates_here(("tflite",))
     processor("asimddp")

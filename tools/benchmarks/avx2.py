@@ -23,7 +23,7 @@ from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import ModelState
-from edgedl.compress.target import MAX_WEIGHT_BITS, SATURATING_BITS
+from edgedl.compress.target import MAX_WEIGHT_BITS, WITHOUT_VNNI, weight_bits
 from edgedl.runtime.device import run_context
 from edgedl.runtime.saturation import saturates
 from edgedl.tools.report.table import to_markdown
@@ -105,7 +105,7 @@ def main(reference: str, samples: int) -> None:
     subject = find_subject(reference)
     graph = trace(subject.module, subject.example_inputs())
     lines = []
-    for bits in (MAX_WEIGHT_BITS, SATURATING_BITS):
+    for bits in (MAX_WEIGHT_BITS, weight_bits((WITHOUT_VNNI,))):
         state = ModelState(subject, graph)
         for stage in load_recipe(RECIPE).stages:
             quantizes = isinstance(stage, QuantizeStatic)
