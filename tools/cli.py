@@ -8,6 +8,7 @@ import click
 
 import edgedl
 from edgedl.runtime.errors import EdgedlError
+from edgedl.tools.interrupt import remembered_interrupt
 
 # name -> (module below edgedl.tools.commands, one line of help)
 COMMANDS = {
@@ -75,7 +76,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        result: Any = cli.main(given, standalone_mode=False)
+        with remembered_interrupt():
+            result: Any = cli.main(given, standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import click
 
+from edgedl.tools.interrupt import stop_if_interrupted
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -31,11 +33,13 @@ def steps(label: str, count: int) -> Iterator[Progress]:
     """Yield what to call with a step's name before each of ``count`` steps.
 
     A terminal shows a bar with the time left; a log gets one line per step. Both go to stderr.
+    A Ctrl-C that a library swallowed takes effect at the next call.
     """
     if not sys.stderr.isatty():
         start = time.monotonic()
 
         def line(text: str) -> None:
+            stop_if_interrupted()
             click.echo(f"{label}: {text} ({time.monotonic() - start:.0f} s)", err=True)
 
         yield Progress(line, line)
@@ -47,8 +51,13 @@ def steps(label: str, count: int) -> Iterator[Progress]:
 
         def step(text: str) -> None:
             nonlocal started
+            stop_if_interrupted()
             bar.update(1 if started else 0, text)
             started = True
 
-        yield Progress(step, lambda text: bar.update(0, text))
+        def detail(text: str) -> None:
+            stop_if_interrupted()
+            bar.update(0, text)
+
+        yield Progress(step, detail)
         bar.update(max(0, count - bar.pos))
