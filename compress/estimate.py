@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import torch
 
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.graph.trace import export_graph
@@ -33,10 +34,12 @@ class Estimated:
     Attributes:
         seconds: None where a small version says nothing.
         state: after the small version.
+        whole: whether that was the stage itself.
     """
 
     seconds: float | None
     state: ModelState
+    whole: bool = False
 
 
 def estimate(stage: AnyStage, state: ModelState) -> Estimated:
@@ -57,11 +60,12 @@ def estimate(stage: AnyStage, state: ModelState) -> Estimated:
     units, small = _smaller(stage, state)
     if small is None:
         seconds, after = _timed(stage, state)
-        return Estimated(seconds, after)
+        return Estimated(seconds, after, whole=True)
     few, _ = _timed(small(min(FEW, units)), state)
-    more, after = _timed(small(min(MORE, units)), state)
+    larger = small(min(MORE, units))
+    more, after = _timed(larger, state)
     price = max(0.0, more - few) / max(1, min(MORE, units) - min(FEW, units))
-    return Estimated(more + price * max(0, units - MORE), after)
+    return Estimated(more + price * max(0, units - MORE), after, whole=larger == stage)
 
 
 def _smaller(stage: Any, state: ModelState) -> tuple[int, Any]:
@@ -83,6 +87,8 @@ def _smaller(stage: Any, state: ModelState) -> tuple[int, Any]:
 
 def _timed(stage: AnyStage, state: ModelState) -> tuple[float, ModelState]:
     start = time.monotonic()
+    # As in a run, so that what is kept of the stages behind is found.
+    torch.manual_seed(torch.initial_seed())
     after = stage.apply(state)
     return time.monotonic() - start, after
 

@@ -67,8 +67,8 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
         if store is not None and known is not None:
             kept = known.ingredients(stage, state).key()
         there = store.find(kept, state) if store is not None and kept is not None else None
-        found = estimate(stage, state) if there is None else Estimated(0.0, there)
-        if there is None:
+        found = estimate(stage, state) if there is None else Estimated(0.0, there, whole=True)
+        if not found.whole:
             # What follows depends on a result that is not there yet.
             known = None
         state = found.state

@@ -7,8 +7,17 @@ import torch
 from command import Run
 from tiny import make_net, make_subject
 
+from edgedl.compress.apply_recipe import StageRunner
+from edgedl.compress.default_recipe import fitting_recipe
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.manifest_record import toolchain
 from edgedl.compress.pack import CompressedModel
+from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_store.ingredients import Provenance
+from edgedl.compress.stage_store.store import StageStore
 from edgedl.runtime.errors import BadInputError
+from edgedl.tools.main_job import Wish
+from edgedl.tools.plan import plan
 from edgedl.tools.teachers import find_teacher
 
 RECIPE = """\
@@ -66,6 +75,31 @@ def test_a_second_run_reuses_and_says_so(
     assert edgedl("cache", "prune").stdout.startswith("0 removed")
     assert edgedl("cache", "prune", "--days", 0).stdout.startswith("2 removed")
     assert edgedl("cache").stdout == f"0 in {own_cache}, 0.0 MB\n"
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(16, True), (128, False)])
+def test_a_plan_applies_stages_of_seconds_to_find_what_is_kept_behind_them(
+    samples: int, kept: bool, subject_file: Path, recipe: Path, tmp_path: Path
+) -> None:
+    recipe.write_text(
+        "description: small\nstages:\n"
+        f"  - {{stage: equalize, samples: {samples}, batch_size: 16}}\n"
+        "  - {stage: quantize_static, samples: 16}\n"
+    )
+    wish = Wish(f"{subject_file}:subject", None, str(recipe), (), (), ("ort",), 0)
+    store, subject, found = (
+        StageStore(tmp_path / "store"),
+        wish.found_subject(),
+        wish.found_recipe(),
+    )
+    assert found is not None
+    graph = trace(subject.module, subject.example_inputs())
+    state = ModelState(subject, graph)
+    fitted = fitting_recipe(graph, found, wish.targets, (), list)
+    provenance = Provenance(state, toolchain())
+    StageRunner(store, provenance, list).run(fitted.stages, state)
+    lines = plan(wish, store, list)
+    assert [line.kept is not None for line in lines] == [False, kept]
 
 
 def test_a_bundle_can_teach(compressed: CompressedModel) -> None:
