@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import fx, nn
 
-from edgedl.compress.graph.trace import export_graph
+from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.quantize.encodings import QuantizedPrecision
 from edgedl.compress.quantize.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.network import QuantizedNetwork
@@ -48,6 +48,15 @@ class ModelState:
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
     say: Callable[[str], None] = _say_nothing
+
+
+def begin(subject: Subject) -> ModelState:
+    """Return the state before any stage.
+
+    Raises:
+        TraceError: the network cannot be traced.
+    """
+    return ModelState(subject, trace(subject.module, subject.example_inputs(), subject.free_axes))
 
 
 class NothingRemovedError(BadInputError):

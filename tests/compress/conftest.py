@@ -11,10 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import make_subject
 
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.target import weight_bits
 
 
@@ -40,7 +39,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def float_state() -> ModelState:
     """The tiny network, traced."""
     subject = make_subject()
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 @pytest.fixture(scope="session")

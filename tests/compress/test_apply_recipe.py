@@ -15,7 +15,6 @@ from edgedl.compress.cluster import ClusterWeights
 from edgedl.compress.estimate import estimate
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.judge import Judge
 from edgedl.compress.milder import milder
 from edgedl.compress.pack import compress
@@ -27,7 +26,7 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe import Budget, Recipe, check_order, joined
 from edgedl.compress.recipe_file import load_recipe, parse_recipe
-from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.stage import ModelState, Stage, begin
 from edgedl.compress.stages import AnyStage
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import weight_bits
@@ -65,7 +64,7 @@ def start() -> ModelState:
         classes=("below", "above"),
     )
     subject = Subject("sides", net, task)
-    return ModelState(subject, trace(net, subject.example_inputs()))
+    return begin(subject)
 
 
 def apply(start: ModelState, recipe: Recipe) -> tuple[ModelState, tuple[str, ...], str | None]:

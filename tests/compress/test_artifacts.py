@@ -18,7 +18,7 @@ from edgedl.compress.parity.tolerance import INT8_TOLERANCE_LSB, output_steps, r
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.manifest import TensorSpec
 
@@ -158,7 +158,7 @@ def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> No
         return net.fc(1e5 * x) / 1e5
 
     subject = Subject("large", Net(forward, fc=nn.Linear(6, 2)), noise_task((6,)))
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     items = build(state, "ort")
     assert isinstance(items["ort-float32"], BuiltArtifact)
     assert items["ort-float16"] == Refusal(

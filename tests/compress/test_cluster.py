@@ -23,7 +23,7 @@ from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.shared_values import share_values
 from edgedl.compress.sparsify.sparsify import Sparsify
-from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.stage import ModelState, Stage, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 
@@ -127,7 +127,7 @@ def test_the_clustered_file_compresses_and_the_other_does_not() -> None:
     layers = nn.Linear(12, 64), nn.Linear(64, 64), nn.Linear(64, 4)
     net = nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), *layers).eval()
     subject = Subject("wide", net, make_subject().task)
-    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = begin(subject)
     clustered = ClusterWeights(bits=3).apply(state)
     found = clustered.history[-1].settings
     content = ArtifactBuilder(clustered).file("ort", "float32")[1]

@@ -32,7 +32,7 @@ from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import MacCounter
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.sparsify.sparsify import Sparsify
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
@@ -136,7 +136,7 @@ def test_only_what_is_faster_as_two_is_split_for_a_speedup() -> None:
         last=nn.Linear(16, 4),
     )
     subject = Subject("wide", net.eval(), noise_task((1024,)))
-    start = ModelState(subject, trace(net, subject.example_inputs()))
+    start = begin(subject)
     settings = Factorize(speedup=2.0, multiple=4).apply(start).history[-1].settings
     lo, hi = map(float, settings["latency_ratio_ci95"])
     assert lo <= settings["latency_ratio"] <= hi <= 0.5
@@ -184,7 +184,7 @@ class LowRank(nn.Module):
 def low_rank_state() -> ModelState:
     net = LowRank().eval()
     subject = Subject("low", net, make_subject().task)
-    return ModelState(subject, trace(net, subject.example_inputs()))
+    return begin(subject)
 
 
 def test_all_energy_splits_what_has_a_low_rank_and_changes_nothing() -> None:

@@ -14,11 +14,10 @@ from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.float16 import to_float16
 from edgedl.compress.graph.operators import EMBEDDING, aten, is_product
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import quantized_nodes
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import weight_bits
 from edgedl.runtime.task import ArrayTask, Samples
@@ -61,7 +60,7 @@ def quantized(additive: bool, scope: str) -> ModelState:
     samples = Samples((ids,), np.zeros(64, np.int64))
     task = ArrayTask("ids", {"calibration": lambda: samples, "test": lambda: samples})
     subject = Subject("encoder", Encoder(additive).eval(), task)
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     bits = weight_bits(("ort",))
     return QuantizeStatic(64, observer="minmax", scope=scope, weight_bits=bits).apply(state)
 

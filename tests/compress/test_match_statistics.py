@@ -15,7 +15,7 @@ from edgedl.compress.quantize.match_statistics import MatchStatistics, match_sta
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 
@@ -29,7 +29,7 @@ def coarse(state: ModelState) -> QuantizedNetwork:
 
 def of_operators(name: str, *shape: int) -> ModelState:
     subject = Subject(name, network(name).module, noise_task(shape))
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     return QuantizeStatic(samples=48).apply(state)
 
 

@@ -14,7 +14,7 @@ from small_networks import Net, noise, noise_task
 from torch import Tensor, fx, nn
 
 from edgedl.compress.evaluate import count_macs
-from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, Prices
 from edgedl.compress.prune import prune_blocks
@@ -25,7 +25,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.prune.rebuild import rebuild
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe_file import parse_recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
@@ -55,7 +55,7 @@ def chain() -> nn.Module:
 
 def state_of(module: nn.Module, *shapes: tuple[int, ...]) -> ModelState:
     subject = Subject("chain", module, noise_task(*shapes or (SHAPE,), classes=tuple("vwxyz")))
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from tiny import make_subject
 
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.prune_channels import PruneChannels
@@ -20,7 +20,7 @@ from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import aligned, uniform_widths
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
@@ -28,7 +28,7 @@ from edgedl.runtime.manifest import HistoryEntry
 @pytest.fixture
 def state() -> ModelState:
     subject = make_subject()
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 def macs(state: ModelState) -> tuple[int, int]:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.equalize import Equalize
@@ -38,7 +37,7 @@ from edgedl.compress.sparsify.patterns import (
 )
 from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
-from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.stage import ModelState, Stage, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 
@@ -250,7 +249,7 @@ def test_weights_of_four_bits_have_the_pattern() -> None:
     layers = nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 4)
     net = nn.Sequential(nn.AvgPool2d(12), nn.Flatten(), *layers).eval()
     subject = Subject("linear", net, make_subject().task)
-    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = begin(subject)
     stage = QuantizeWeights(rounding="gptq", group_size=None, samples=64)
     found = after(state, [SPARSE, stage])
     assert found.weights is not None

@@ -10,7 +10,7 @@ from small_networks import noise_task
 from tiny import make_subject
 from torch import nn
 
-from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.latency.file_timer import Prices
 from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.axes import Axis
@@ -19,7 +19,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.prune.speed import Found, NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import narrowing_path
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure import Protocol
@@ -93,7 +93,7 @@ def test_a_network_is_timed_on_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_
     net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(),
                         nn.Conv2d(32, 8, 3), nn.Flatten(), nn.Linear(8 * 26 * 26, 4))  # fmt: skip
     subject = Subject("wide", net.eval(), noise_task((3, 32, 32)))
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     settings = PruneChannels(speedup=1.3, multiple=1).apply(state).history[-1].settings
     assert settings["prices_cached"] == 0
     assert isinstance(settings["latency_ratio"], float)
@@ -105,7 +105,7 @@ def test_a_network_is_timed_on_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize("runtime", ["ort", "tflite"])
 def test_int8_files_are_timed_too(runtime: Runtime) -> None:
     subject = make_subject()
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
     timer = NetworkTimer(state, axes, runtime, "int8", Protocol(blocks=5))
     (group, *_) = channel_groups(axes)

@@ -14,7 +14,7 @@ from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.static import QuantizeStatic, calibration_inputs
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import ArrayTask, Batch, Samples
@@ -137,7 +137,7 @@ def test_several_inputs_are_calibrated_each_on_its_own() -> None:
     net.forward = lambda x, y: x + 3.0 * y
     task = noise_task((2, 3), (2, 3))
     subject = Subject("two", net, task)
-    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = begin(subject)
     found = QuantizeStatic().apply(state).quantized.encodings.activations
     (batch,) = task.batches("calibration", 1000)
     for name, values in zip(("x", "y"), batch.inputs, strict=True):

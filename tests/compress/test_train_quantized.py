@@ -17,7 +17,6 @@ from torch import nn
 from edgedl.compress.evaluate import score_module
 from edgedl.compress.export.onnx import to_onnx
 from edgedl.compress.export.tflite import to_tflite
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize import train_quantized
 from edgedl.compress.quantize.affine import affine_for
 from edgedl.compress.quantize.emit import emit
@@ -27,7 +26,7 @@ from edgedl.compress.quantize.placement import place
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
 from edgedl.compress.recipe_file import parse_recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.training import TrainingDivergedError, TrainingSettings, train
@@ -140,7 +139,7 @@ def test_a_rate_far_too_high_diverges(calibrated: ModelState) -> None:
 def test_a_task_that_is_no_classification_must_distil() -> None:
     net = Net(lambda n, x: F.relu(n.a(x)), a=nn.Linear(6, 4)).eval()
     subject = Subject("regression", net, noise_task((6,)))
-    state = QuantizeStatic().apply(ModelState(subject, trace(net, subject.example_inputs())))
+    state = QuantizeStatic().apply(begin(subject))
     with pytest.raises(BadInputError, match="set distil to 1"):
         QUICK.apply(state)
     distilled = msgspec.structs.replace(QUICK, distil=1.0).apply(state)
@@ -236,7 +235,7 @@ def corner_state() -> ModelState:
 
     train(net, TaskBatches(task, "train", 2000, 50), loss, settings)
     subject = Subject("corners", net, task)
-    return QuantizeStatic().apply(ModelState(subject, trace(net, subject.example_inputs())))
+    return QuantizeStatic().apply(begin(subject))
 
 
 def with_ranges_times(state: ModelState, factor: float) -> ModelState:

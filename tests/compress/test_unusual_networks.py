@@ -16,7 +16,7 @@ from edgedl.compress.graph.operators import aten
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.pack import compress
 from edgedl.compress.recipe_file import load_recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.golden import check_golden
 from edgedl.runtime.runner import Runner
@@ -120,7 +120,7 @@ def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
     """There are no half kernels for the 3-d average pool inside this norm."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(3)).eval()
     subject = Subject("norm", net, noise_task((3, 6, 6)))
-    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = begin(subject)
     built = {
         b.artifact.name if isinstance(b, BuiltArtifact) else b.name: b
         for b in ArtifactBuilder(state).build(("ort",), lambda text: None)

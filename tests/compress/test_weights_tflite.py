@@ -12,9 +12,8 @@ from weight_networks import weights
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.weights_tflite import weights_for_tflite
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 from edgedl.models.bert import SentenceEncoder
 from edgedl.runtime.task import ArrayTask, Samples
@@ -151,7 +150,7 @@ def test_what_the_converter_folds_into_weights_is_undone(
         score_samples=lambda outputs, labels: np.zeros(len(labels)),
     )
     subject = Subject("sentences", net, task)
-    state = ModelState(subject, trace(net, subject.example_inputs()))
+    state = begin(subject)
     state = QuantizeWeights(bits, group).apply(state)
     assert state.weights is not None
     _, content = ArtifactBuilder(state).file("tflite", f"int{bits}_weights")  # type: ignore[arg-type]

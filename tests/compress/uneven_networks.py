@@ -9,9 +9,8 @@ from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
 from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.simulate import Simulation
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 
 SHAPE = (3, 8, 8)
@@ -57,7 +56,7 @@ def chain() -> nn.Module:
 
 def state_of(net: nn.Module, *shapes: tuple[int, ...]) -> ModelState:
     subject = Subject("uneven", net, noise_task(*(shapes or (SHAPE,))))
-    return ModelState(subject, trace(net, subject.example_inputs()))
+    return begin(subject)
 
 
 def decibels(state: ModelState, exact: nn.Module, *shape: int) -> float:

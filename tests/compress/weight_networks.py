@@ -9,10 +9,9 @@ from small_networks import Net, noise
 from torch import Tensor, nn
 
 from edgedl.compress.artifacts import WEIGHT_PRECISIONS, ArtifactBuilder
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.task import ArrayTask, Samples
 
@@ -82,7 +81,7 @@ def state(name: str) -> ModelState:
         score_samples=lambda outputs, labels: np.zeros(len(labels)),
     )
     subject = Subject(name, _MAKERS[name]().eval(), task)
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 class Weights:

@@ -9,10 +9,9 @@ from measured import candidate
 from msgspec.structs import replace
 from torch import nn
 
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.latency.timing import load_arm, time_arms
 from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.device import run_context
 from edgedl.runtime.manifest import HistoryEntry, Setting
@@ -146,7 +145,7 @@ def planted() -> ModelState:
         score_samples=lambda outputs, labels: np.zeros(len(labels)),
     )
     subject = Subject("planted", nn.Sequential(*layers, pool).eval(), task)
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 @pytest.mark.slow

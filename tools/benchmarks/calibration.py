@@ -14,9 +14,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.models.resnet import ResNet
 from edgedl.runtime.task import ArrayTask, Batch
@@ -52,7 +51,7 @@ def measure(what: str) -> dict[str, float]:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     subject = Subject("resnet18-random", ResNet(18).eval(), Noise("noise", {}))
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     start = time.perf_counter()
     {"inference": infer, "calibration": quantize}[what](state)
     seconds = time.perf_counter() - start

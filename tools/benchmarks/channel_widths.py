@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from edgedl.compress.evaluate import count_macs
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.latency.timing import Runtime, load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.measure import Arm, Protocol
 from edgedl.runtime.statistics import Estimate
@@ -69,7 +68,7 @@ def state_of(width: int, side: int) -> ModelState:
         score_samples=lambda outputs, labels: np.zeros(len(labels)),
     )
     subject = Subject(f"width{width}", stack(width), task)
-    return ModelState(subject, trace(subject.module, subject.example_inputs()))
+    return begin(subject)
 
 
 def time_widths(

@@ -17,10 +17,9 @@ import torch
 
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.loaded_file import LoadedFile, build_and_load, load_file
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import ModelState, Stage
+from edgedl.compress.stage import ModelState, Stage, begin
 from edgedl.runtime.amx import refuse_amx
 from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.measure import Protocol, measure
@@ -39,7 +38,7 @@ def main(reference: str, samples: int = 500, names: Sequence[str] = ()) -> None:
     """Print a line for every file, against the float network on the first test samples."""
     torch.set_num_threads(1)
     subject = find_subject(reference)
-    state = ModelState(subject, trace(subject.module, subject.example_inputs(), subject.free_axes))
+    state = begin(subject)
     batches = itertools.islice(subject.task.batches("test", 1), samples)
     inputs = [batch.inputs for batch in batches]
     exact = np.concatenate([run_graph(state.graph, x)[0] for x in inputs])

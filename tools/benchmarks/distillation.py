@@ -14,9 +14,8 @@ import torch
 
 from edgedl.compress.evaluate import score_module
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.runtime.statistics import paired_drop
 from edgedl.runtime.task import Scores
 from edgedl.tools.subjects import find_subject
@@ -34,7 +33,7 @@ def main() -> None:
     subject = find_subject(given.get(0, "resnet8-cifar10"))
     teacher = find_subject(given.get(1, "resnet20-cifar10"))
     subject = replace(subject, teachers=(teacher.module.eval(),))
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     pruned = PruneChannels(ratio=0.5, multiple=MULTIPLE).apply(state)
     plain = FineTune(
         epochs=int(given.get(2, 10)),

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.compress.evaluate import run_graph
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.pack import compress
 from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.layers import LAYER_SAMPLES, certify_layers, single_samples
 from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.recipe_file import load_recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, begin
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
 from edgedl.runtime.runner import Runner
@@ -36,7 +35,7 @@ def main(reference: str, samples: int | None = None) -> None:
     """Print how every pair of networks differs, the certificates of the layers, and their cost."""
     subject = find_subject(reference)
     recipe = load_recipe("static_w8c_a8")
-    state = ModelState(subject, trace(subject.module, subject.example_inputs()))
+    state = begin(subject)
     for stage in recipe.stages:
         state = stage.apply(state)
     with tempfile.TemporaryDirectory() as folder:
