@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 import edgedl
-from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
+from edgedl.tools.host_packages import how_to_install
 from edgedl.tools.interrupt import remembered_interrupt
 
 # name -> (module below edgedl.tools.commands, one line of help)
@@ -92,10 +93,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(given, str(error), error.exit_code)
     except OSError as error:
         code = _fail(given, _describe(error), 2)
+    except ModuleNotFoundError as error:
+        code = _fail(given, *_missing(error))
     except Exception as error:
         # Not a user's mistake but ours: 1 would be mistaken for a missed budget.
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        code = _fail(given, f"internal error, 'edgedl --debug ...' shows where: {text}", 70)
+        code = _fail(given, _internal(error), 70)
     sys.exit(code)
 
 
@@ -106,6 +108,16 @@ def _fail(given: list[str], message: str, code: int) -> int:
         traceback.print_exc()
     click.echo(f"edgedl: {message}", err=True)
     return code
+
+
+def _missing(error: ModuleNotFoundError) -> tuple[str, int]:
+    hint = how_to_install(error.name)
+    return (_internal(error), 70) if hint is None else (hint, BackendUnavailableError.exit_code)
+
+
+def _internal(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"internal error, 'edgedl --debug ...' shows where: {text}"
 
 
 def _describe(error: OSError) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgedl.runtime.backend import open_backend
+from edgedl.runtime.backend import BACKENDS, open_backend
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
@@ -12,6 +12,9 @@ from edgedl.tools.result import NotMeasured
 
 # Before the names of files of the network that stages have cut or trained.
 PARENT = "parent:"
+
+# What the others are measured against, the first that runs here.
+BASELINES = tuple(f"{backend}-float32" for backend in BACKENDS)
 
 
 @dataclass(frozen=True)
@@ -70,15 +73,28 @@ def bundle_names(folders: Sequence[Path]) -> list[str]:
     )
 
 
-def put_baseline_first(entries: Sequence[Entry], name: str) -> list[Entry]:
-    """Return the entries with the named one first.
+def put_baseline_first(
+    entries: Sequence[Entry], prefix: str = "", artifact: str | None = None
+) -> list[Entry]:
+    """Return the entries with the baseline first.
+
+    Args:
+        entries: all that run here.
+        prefix: how the names of the baseline's bundle begin.
+        artifact: the baseline; None takes float32 on ONNX Runtime, or another float32 file where
+            that does not run.
 
     Raises:
-        BadInputError: it is not among them.
+        BadInputError: there is no such entry.
     """
-    if name not in [e.name for e in entries]:
-        names = ", ".join(e.name for e in entries) or "none"
-        raise BadInputError(f"no baseline '{name}' that runs here: there are {names}")
+    wanted = [f"{prefix}{name}" for name in ([artifact] if artifact else BASELINES)]
+    there = [e.name for e in entries]
+    name = next((name for name in wanted if name in there), None)
+    if name is None:
+        names = ", ".join(there) or "none"
+        raise BadInputError(
+            f"no baseline '{wanted[0]}' that runs here: name one of {names} as --baseline-artifact"
+        )
     return sorted(entries, key=lambda e: e.name != name)
 
 

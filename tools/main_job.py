@@ -166,16 +166,16 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
     """
     bundle = made.compressed.bundle
     entries, missing = find_entries([bundle])
-    baseline = "ort-float32"
+    prefix = ""
     if made.parent is not None:
         before, _ = find_entries([made.parent])
         entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
-        baseline = f"{PARENT}{baseline}"
+        prefix = PARENT
     missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
     with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
         outcome = bench(
             made.subject.name,
-            put_baseline_first(entries, baseline),
+            put_baseline_first(entries, prefix),
             made.task,
             settings,
             report,

@@ -1,5 +1,7 @@
 """Bad input: one readable line, the right exit code, nothing half-written, nothing overwritten."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +79,31 @@ def test_wrong_words(
 )
 def test_wrong_words_without_output(edgedl: Run, arguments: list[object], words: list[str]) -> None:
     assert_one_line(edgedl(*arguments), 2, *words)
+
+
+@pytest.mark.parametrize(
+    ("module", "distribution", "arguments"),
+    [
+        ("torch", "torch", ["compress", "lenet5-fashion_mnist", "--out", "out"]),
+        ("torch", "torch", ["explain", "lenet5-fashion_mnist"]),
+        ("torch", "torch", ["train", "lenet5-fashion_mnist", "--out", "out"]),
+        ("yaml", "pyyaml", ["operators"]),
+        ("filelock", "filelock", ["cache"]),
+    ],
+)
+def test_a_package_that_a_device_does_without(
+    module: str, distribution: str, arguments: list[str], tmp_path: Path
+) -> None:
+    code = (
+        f"import sys\nsys.modules[{module!r}] = None\n"
+        "from edgedl.tools.cli import main\nmain(sys.argv[1:])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stderr == (f"edgedl: {distribution} is missing: pip install 'edgedl[compress]'\n")
+    assert done.returncode == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

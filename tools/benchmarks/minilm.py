@@ -109,7 +109,7 @@ def main(recipes: Sequence[str]) -> None:
             entries, missing = find_entries([made.bundle])
             outcome = bench(
                 encoder.name,
-                put_baseline_first(entries, "ort-float32"),
+                put_baseline_first(entries),
                 encoder.task,
                 BenchSettings(threads=(1,), cold_starts=0),
                 missing=missing,

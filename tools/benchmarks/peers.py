@@ -44,7 +44,7 @@ def main(reference: str) -> None:
         entries, missing = find_entries([bundle])
         entries = [e for e in entries if e.artifact.precision != "float16"]
         settings = BenchSettings(threads=(1,), cold_starts=0)
-        ordered = put_baseline_first(entries, "ort-float32")
+        ordered = put_baseline_first(entries)
         outcome = bench(subject.name, ordered, subject.task, settings, missing=missing)
     print(result_markdown(outcome.result))
     for own, peer in PAIRS:

@@ -48,7 +48,7 @@ def main() -> None:
         entries, missing = find_entries([made.bundle])
         outcome = bench(
             "resnet18-random",
-            put_baseline_first(entries, "ort-float32"),
+            put_baseline_first(entries),
             make_subject().task,
             BenchSettings(threads=(1,), cold_starts=0),
             missing=missing,

@@ -10,7 +10,7 @@ from edgedl.runtime.errors import BackendUnavailableError, BudgetMissedError
 from edgedl.runtime.measure import Protocol
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.budget import missed, parse_budget
-from edgedl.tools.entries import bundle_names, find_entries, put_baseline_first
+from edgedl.tools.entries import BASELINES, bundle_names, find_entries, put_baseline_first
 from edgedl.tools.options import parse_threads
 from edgedl.tools.progress import steps
 from edgedl.tools.report.table import result_markdown, to_csv
@@ -24,7 +24,10 @@ from edgedl.tools.workspace import new_folder
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="Bundle with the baseline [first]."
 )
-@click.option("--baseline-artifact", default="ort-float32", show_default=True)
+@click.option(
+    "--baseline-artifact",
+    help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs here].",
+)
 @click.option("--task", help="file.py:function that returns your Task or Subject.")
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
 @click.option("--threads", default="1,2", show_default=True)
@@ -35,7 +38,7 @@ from edgedl.tools.workspace import new_folder
 def command(
     bundles: tuple[Path, ...],
     baseline: Path | None,
-    baseline_artifact: str,
+    baseline_artifact: str | None,
     task: str | None,
     scenario: str,
     threads: str,
@@ -57,9 +60,7 @@ def command(
     if not entries:
         raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
     name = bundle_names(folders)[0]
-    ordered = put_baseline_first(
-        entries, f"{name}:{baseline_artifact}" if name else baseline_artifact
-    )
+    ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
     settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
     found = find_task(opened[0].manifest.task.name, task)
     with new_folder(out) as folder:

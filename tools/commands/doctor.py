@@ -9,17 +9,7 @@ from edgedl.runtime.backend import BACKENDS, open_backend
 from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.saturation import saturates
-
-# import name -> (distribution, what it is for, extra that brings it)
-HOST_PACKAGES = {
-    "torch": ("torch", "compress and train", "compress"),
-    "onnx": ("onnx", "ONNX export", "compress"),
-    "litert_torch": ("litert-torch", "TFLite export", "tflite-export"),
-    "tensorrt_rtx": ("tensorrt-rtx", "check TensorRT files", "tensorrt-check"),
-    "matplotlib": ("matplotlib", "reports", "report"),
-    "jinja2": ("jinja2", "reports", "report"),
-    "PIL": ("pillow", "read pictures", "image"),
-}
+from edgedl.tools.host_packages import HOST_PACKAGES
 
 
 @click.command()
@@ -36,7 +26,8 @@ def command() -> None:
             click.echo(f"backend {name}: {state}: {availability.detail}")
         except BackendUnavailableError as error:
             click.echo(f"backend {name}: not here: {error}")
-    for module, (package, purpose, extra) in HOST_PACKAGES.items():
+    for module, package in HOST_PACKAGES.items():
         found = importlib.util.find_spec(module) is not None
-        state = version(package) if found else f"missing: pip install 'edgedl[{extra}]'"
-        click.echo(f"{package} ({purpose}): {state}")
+        missing = f"missing: pip install 'edgedl[{package.extra}]'"
+        state = version(package.distribution) if found else missing
+        click.echo(f"{package.distribution} ({package.purpose}): {state}")
