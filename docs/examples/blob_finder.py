@@ -1,18 +1,15 @@
-"""A network, data and metric of one's own, for ``edgedl compress blob_finder.py:subject``.
+"""A network of one's own, for ``edgedl compress blob_finder.py:subject``.
 
 The network finds the centre of a bright blob in a noisy 24x24 picture. It is trained here in a few
-seconds; yours would load its weights instead.
+seconds; yours would load its weights instead. Its data and metric are in ``blobs.py``.
 """
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from blobs import make_pictures, task
 from torch import Tensor, nn
 
 from edgedl.compress.subject import Subject
-from edgedl.runtime.task import ArrayTask, Samples
-
-SIDE = 24
 
 
 class BlobFinder(nn.Module):
@@ -33,22 +30,6 @@ class BlobFinder(nn.Module):
         x = F.relu6(self.stem(x))
         x = F.relu6(self.pointwise(F.relu6(self.depthwise(x))))
         return self.head(x.flatten(1))
-
-
-def make_pictures(count: int, seed: int) -> Samples:
-    """Return pictures float32 [N, 1, 24, 24] and centres float32 [N, 2] in 0..1."""
-    rng = np.random.default_rng(seed)
-    centres = rng.uniform(0.15, 0.85, (count, 2))
-    rows, columns = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1)
-    squared = (rows - centres[:, 0, None, None]) ** 2 + (columns - centres[:, 1, None, None]) ** 2
-    pictures = np.exp(-squared / 0.01) + 0.1 * rng.standard_normal((count, SIDE, SIDE))
-    return Samples((pictures[:, None].astype(np.float32),), centres.astype(np.float32))
-
-
-def within_one_pixel(outputs: list[np.ndarray], centres: np.ndarray) -> np.ndarray:
-    """Score 1 where the found centre is at most one pixel off."""
-    distance = np.linalg.norm(outputs[0] - centres, axis=1)
-    return (distance * (SIDE - 1) <= 1.0).astype(np.float64)
 
 
 def train(net: BlobFinder) -> None:
@@ -73,13 +54,4 @@ def subject() -> Subject:
     torch.manual_seed(0)
     net = BlobFinder()
     train(net)
-    task = ArrayTask(
-        name="blobs",
-        splits={
-            "calibration": lambda: make_pictures(512, seed=1),
-            "test": lambda: make_pictures(2000, seed=2),
-        },
-        metric="within_one_pixel",
-        score_samples=within_one_pixel,
-    )
-    return Subject("blob_finder", net.eval(), task, licence="public domain", data="generated")
+    return Subject("blob_finder", net.eval(), task(), licence="public domain", data="generated")

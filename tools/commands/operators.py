@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.files import atomic_write
 from edgedl.tools.progress import steps
@@ -32,7 +33,7 @@ def command(names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
         raise BadInputError(f"no operator has '{names[0]}' in its name; there are: {known}")
     with steps("operators", len(cases)) as report:
         rows = support_matrix(cases, report)
-    page = render_page(rows, checker())
+    page = render_page(rows, run_context(), checker())
     if out is not None:
         with atomic_write(out) as file:
             file.write(page.encode())

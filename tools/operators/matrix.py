@@ -53,7 +53,7 @@ FLOAT_ARITHMETIC: tuple[Precision, ...] = (
     "int4_weights",
 )
 
-Outcome = Literal["runs", "partly", "refused"]
+Outcome = Literal["runs", "partly", "accepted", "refused"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Cell:
 
     Attributes:
         outcome: "runs": in the file's precision; "partly": the file runs, some of it in float;
-            "refused": there is no file.
+            "accepted": the runtime would take it, and has not run it; "refused": there is no file.
         detail: the operators in float, or the reason.
     """
 
@@ -118,7 +118,9 @@ def _read(made: CompressedModel) -> dict[str, Cell]:
 
 
 def _cell(bundle: Bundle, artifact: Artifact) -> Cell:
-    if artifact.precision in FLOAT_ARITHMETIC or artifact.backend == "tensorrt":
+    if artifact.backend == "tensorrt":
+        return Cell("accepted")
+    if artifact.precision in FLOAT_ARITHMETIC:
         return Cell("runs")
     found = float_operators(bundle.read(artifact.path), artifact.backend)
     return Cell("partly", ", ".join(found)) if found else Cell("runs")

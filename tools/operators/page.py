@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from edgedl.compress.target import Target, describe_target
+from edgedl.runtime.device import RunContext
 from edgedl.tools.operators.matrix import ARTIFACTS, COLUMNS, Cell, Row
 from edgedl.tools.report.table import to_markdown
 
@@ -11,26 +12,32 @@ INTRODUCTION = """# Operators
 
 What each runtime makes of each operator. Every row is a small network with that operator between
 two layers, compressed for every target; every file was run by its runtime and held against the
-torch graph. TensorRT's files were checked by {tensorrt}.
+torch graph, here by {runtimes} on {cpu}. TensorRT's files were checked by {tensorrt}.
 This page is written by `edgedl operators --out docs/operators.md`.
 
 - **yes**: the file is there, and right; an int8 file computes it in integers.
 - **float: X**: the file is there, and right, and computes X in float.
+- **accepted**: the file is there, and TensorRT's checker takes it; no GPU has run it, so which of its kernels
+  compute in integers is not known.
 - **no**: there is no such file; the number is the reason's, below the tables.
 
 What a precision is: [quantization](quantization.md); weights alone in integers compute in float.
 """
 
 
-def render_page(rows: Sequence[Row], tensorrt: str) -> str:
+def render_page(rows: Sequence[Row], context: RunContext, tensorrt: str) -> str:
     """Return the page.
 
     Args:
         rows: of ``support_matrix``.
+        context: the machine and the runtimes that ran the files.
         tensorrt: what stood in for TensorRT.
     """
     reasons: list[str] = []
-    parts = [INTRODUCTION.format(tensorrt=tensorrt), _counts(rows)]
+    packages = context.packages.items()
+    runtimes = " and ".join(f"{name} {version}" for name, version in packages if name != "numpy")
+    introduction = INTRODUCTION.format(runtimes=runtimes, cpu=context.cpu, tensorrt=tensorrt)
+    parts = [introduction, _counts(rows)]
     for target, columns in COLUMNS.items():
         precisions = [name.removeprefix(f"{target}-") for name in columns]
         lines = [
@@ -54,14 +61,16 @@ def _counts(rows: Sequence[Row]) -> str:
     lines = []
     for name in ARTIFACTS:
         found = Counter(row.cells[name].outcome for row in rows)
-        lines.append([name, *(str(found[o]) for o in ("runs", "partly", "refused"))])
-    table = to_markdown(["file", "yes", "float", "no"], lines)
+        lines.append([name, *(str(found[o]) for o in ("runs", "partly", "accepted", "refused"))])
+    table = to_markdown(["file", "yes", "float", "accepted", "no"], lines)
     return f"{len(rows)} operators:\n\n{table}\n"
 
 
 def _text(cell: Cell, reasons: list[str]) -> str:
     if cell.outcome == "runs":
         return "yes"
+    if cell.outcome == "accepted":
+        return "accepted"
     if cell.outcome == "partly":
         return f"float: {cell.detail}"
     if cell.detail not in reasons:
