@@ -17,8 +17,8 @@ This page is written by `edgedl operators --out docs/operators.md`.
 
 - **yes**: the file is there, and right; an int8 file computes it in integers.
 - **float: X**: the file is there, and right, and computes X in float.
-- **accepted**: the file is there, and TensorRT's checker takes it; no GPU has run it, so which of its kernels
-  compute in integers is not known.
+- **accepted**: the file is there, and TensorRT's checker takes it; no GPU has run it, so which of
+  its kernels compute in integers is not known.
 - **no**: there is no such file; the number is the reason's, below the tables.
 
 What a precision is: [quantization](quantization.md); weights alone in integers compute in float.
