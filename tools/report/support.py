@@ -24,9 +24,9 @@ This page is made from the files in [results](results) by
 edgedl models table docs/results --out docs/reference-models.md
 ```
 
-and those by `make reference-models`, each once: a result is of the edgedl of its day, and lacks the
-files that came later. Remove it from that folder to measure it anew. `edgedl models show NAME` tells
-how a network was trained.
+and those by `make reference-models`, each once: a result is of the edgedl of its day, and lacks
+the files that came later. Remove it from that folder to measure it anew. `edgedl models show NAME`
+tells how a network was trained.
 """
 
 _WATCH = """
