@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgedl.compress.graph.operators import RECURRENT
@@ -46,10 +47,21 @@ def without_onednn() -> AbstractContextManager[None]:
 def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
     """Return the multiply-accumulates of one forward pass (torch counts two operations each).
 
-    oneDNN is off meanwhile: its fused recurrent layer is one operator that torch cannot count.
+    Fused operators that torch cannot count are off meanwhile: oneDNN's recurrent layer, attention
+    in one kernel, and a whole attention layer in one.
     """
-    with without_onednn(), FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*example_inputs)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            without_onednn(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+            torch.no_grad(),
+        ):
+            module(*example_inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2
 
 

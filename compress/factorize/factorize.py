@@ -20,8 +20,8 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision
 from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import MacCounter
 from edgedl.compress.stage import (
     ModelState,
     NothingRemovedError,

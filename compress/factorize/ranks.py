@@ -8,8 +8,7 @@ from torch import fx
 
 from edgedl.compress.factorize.split_layers import can_split
 from edgedl.compress.factorize.two_factors import TwoFactors, largest_saving_rank
-from edgedl.compress.graph.operators import aten
-from edgedl.compress.graph.sizes import size_of
+from edgedl.compress.graph.sizes import places_of
 from edgedl.compress.graph.stored_weights import stored_weights
 from edgedl.runtime.errors import BadInputError
 
@@ -49,7 +48,7 @@ def find_candidates(graph: fx.GraphModule, keep: Sequence[str] = ()) -> list[Can
     for weight in stored_weights(graph, keep):
         largest = largest_saving_rank(weight.value.shape)
         if largest and can_split(weight):
-            places = sum(_places(node) for node in weight.readers)
+            places = sum(places_of(node) for node in weight.readers)
             found.append(Candidate(weight.path, TwoFactors.of(weight.value), largest, places))
     return found
 
@@ -106,10 +105,3 @@ def ranks_for_ratio(
             f"multiples of {multiple}, the ratio is {ratio}: lower either"
         )
     return ranks_at_energy(candidates, levels[low - 1], multiple)
-
-
-def _places(node: fx.Node) -> int:
-    """Return the positions at which a layer computes its outputs, for one sample."""
-    shape = node.meta["val"].shape
-    inner = shape[1:-1] if node.target is aten.linear.default else shape[2:]
-    return math.prod(size_of(size) for size in inner)

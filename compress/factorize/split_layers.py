@@ -14,6 +14,7 @@ from edgedl.runtime.errors import BadInputError
 # What computes the second factor behind a layer.
 _SECOND: dict[Any, Any] = {
     aten.conv1d.default: aten.conv1d.default,
+    aten.conv1d.padding: aten.conv1d.default,
     aten.conv2d.default: aten.conv2d.default,
     aten.conv2d.padding: aten.conv2d.default,
     aten.linear.default: aten.linear.default,
@@ -72,11 +73,12 @@ def _split(graph: fx.GraphModule, weight: StoredWeight, factors: TwoFactors, ran
         graph.get_submodule(parent).register_parameter(leaf, value)
     for node in weight.readers:
         _split_node(graph.graph, node, stored, rank)
-    for constant in constants:
-        if isinstance(constant, fx.Node):
-            graph.graph.erase_node(constant)
-            parent, _, leaf = str(constant.target).rpartition(".")
-            delattr(graph.get_submodule(parent), leaf)
+    nodes = [constant for constant in constants if isinstance(constant, fx.Node)]
+    for constant in nodes:
+        graph.graph.erase_node(constant)
+    for path in {str(constant.target) for constant in nodes}:
+        parent, _, leaf = path.rpartition(".")
+        delattr(graph.get_submodule(parent), leaf)
 
 
 def _split_node(

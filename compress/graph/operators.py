@@ -10,6 +10,7 @@ aten = torch.ops.aten
 # Operators with a constant weight -> the weight's output-channel axis.
 WEIGHTED: dict[Any, int] = {
     aten.conv1d.default: 0,
+    aten.conv1d.padding: 0,
     aten.conv2d.default: 0,
     aten.conv2d.padding: 0,
     aten.linear.default: 0,

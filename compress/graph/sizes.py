@@ -1,6 +1,11 @@
 """Sizes in the shapes of a traced graph, where the batch is a symbol."""
 
+import math
 from typing import Any
+
+from torch import fx
+
+from edgedl.compress.graph.operators import aten
 
 # Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
 BATCH = 4093
@@ -12,3 +17,20 @@ def size_of(dimension: Any) -> int:
         return dimension
     expression = dimension.node.expr
     return int(expression.subs(dict.fromkeys(expression.free_symbols, BATCH)))
+
+
+def of_one_sample(count: int) -> int:
+    """Return a count without its factor of the batch; what has none is computed once for all."""
+    return count // BATCH if count % BATCH == 0 else count
+
+
+def places_of(node: fx.Node) -> int:
+    """Return at how many places of one sample a convolution or linear layer applies its weight.
+
+    The batch may be any axis, or a factor of one, as behind a reshape to [N * T, C].
+    """
+    transposed = node.target is aten.conv_transpose2d.input
+    where: Any = node.args[0] if transposed else node
+    sizes = [size_of(size) for size in where.meta["val"].shape]
+    del sizes[-1 if node.target is aten.linear.default else 1]
+    return of_one_sample(math.prod(sizes))

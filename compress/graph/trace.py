@@ -89,6 +89,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and "_guards" in str(node.target):
             graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
 

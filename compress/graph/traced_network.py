@@ -13,12 +13,21 @@ _TRAINING_ARGUMENT: dict[Any, int] = {
     aten.dropout.default: 2,
     aten.dropout_.default: 2,
     aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+    aten.feature_alpha_dropout.default: 2,
     **dict.fromkeys(RECURRENT, 6),
 }
+
+# A batch norm's running mean and momentum, and torch's default for that.
+_RUNNING_MEAN, _MOMENTUM, _USUAL_MOMENTUM = 3, 6, 0.1
 
 
 class TracedNetwork(nn.Module):
     """A network whose code is a graph of operators, so that it can be cut to other sizes.
+
+    In training it is what the module would be, but for two things that a graph in evaluation mode
+    no longer knows: attention in one operator has no dropout, and a batch norm of cumulative
+    statistics (momentum None) takes moving ones.
 
     Attributes:
         graph: of aten operators, before canonicalization; its parameters and buffers have the
@@ -61,6 +70,16 @@ class TracedNetwork(nn.Module):
         for node in self.graph.graph.nodes:
             position = _TRAINING_ARGUMENT.get(node.target)
             if position is not None and len(node.args) > position:
-                node.args = (*node.args[:position], mode, *node.args[position + 1 :])
+                _switch(node, position, mode)
         self.graph.recompile()
         return self
+
+
+def _switch(node: fx.Node, position: int, mode: bool) -> None:
+    if node.target is aten.batch_norm.default:
+        if node.args[_RUNNING_MEAN] is None:
+            # It takes the batch's statistics in either mode.
+            return
+        if node.args[_MOMENTUM] == 0.0:
+            node.update_arg(_MOMENTUM, _USUAL_MOMENTUM)
+    node.update_arg(position, mode)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators import EMBEDDING, FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, FUSED_ACTIVATIONS, aten
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.shape_rules import SHAPE_RULES, argument
 
@@ -96,12 +96,20 @@ def matrix_product(axes: "TensorAxes", node: fx.Node) -> None:
 
 
 def attention(axes: "TensorAxes", node: fx.Node) -> None:
-    """[..., T, D], [..., S, D], [..., S, E] -> [..., T, E]; D stays, since it scales the scores."""
+    """[..., T, D], [..., S, D], [..., S, E] -> [..., T, E]; D stays, since it scales the scores.
+
+    Heads of keys and values may be fewer, [..., H, S, D] with H dividing the queries' heads.
+    """
     query, key, value = (axes.of(x) for x in node.args[:3])
     result = axes.of(node)
     axes.join(node, [query[-1], key[-2], value[-1]], [key[-1], value[-2], result[-1]])
     axes.freeze([query[-1]], f"the width of a head of '{node.name}' scales its scores")
     axes.join(node, query[:-1], result[:-1])
+    if node.kwargs.get("enable_gqa"):
+        # Every head of keys and values serves as many heads of queries, those beside each other.
+        shared = Axis(query[-3].size // key[-3].size)
+        axes.join(node, [query[-3], key[-3]], [Axis.product([key[-3], shared]), value[-3]])
+        result = [*result[:-3], key[-3], *result[-2:]]
     for operand in (key, value):
         axes.join_broadcast(node, operand[:-2], result[:-2])
     axes.join_broadcast(node, axes.of(argument(node, 3)), [*result[:-1], key[-2]])
@@ -188,7 +196,7 @@ _ELEMENTWISE = (
 )
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, elementwise),
-    **dict.fromkeys((aten.conv1d.default, aten.conv2d.default, aten.conv2d.padding), convolution),
+    **dict.fromkeys(CONVOLUTIONS, convolution),
     **dict.fromkeys((aten.mean.dim, aten.sum.dim_IntList, aten.amax.default), reduction),
     **dict.fromkeys(
         (

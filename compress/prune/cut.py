@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.edit import copy_graph
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, aten
 from edgedl.compress.prune.axes import Axis, kept_positions
 from edgedl.compress.prune.shape_rules import argument
 from edgedl.compress.prune.tensor_axes import TensorAxes
@@ -142,12 +142,7 @@ def _set(node: fx.Node, position: int, value: Any) -> None:
 
 RESIZE: dict[Any, Callable[[_Sizes, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(
-        (
-            aten.conv1d.default,
-            aten.conv2d.default,
-            aten.conv2d.padding,
-            aten.conv_transpose2d.input,
-        ),
+        (*CONVOLUTIONS, aten.conv_transpose2d.input),
         _resize_convolution,
     ),
     **dict.fromkeys(

@@ -30,6 +30,8 @@ def magnitudes(graph: fx.GraphModule, power: int) -> Contributions:
 def batch_norm_scales(graph: fx.GraphModule) -> Contributions:
     """Return |scale| of every batch norm, and nothing of other parameters.
 
+    Channels in front of no batch norm have none: what is not in the result must stay.
+
     Source: Liu et al., "Learning efficient convolutional networks through network slimming", 2017,
     section 3.
 

@@ -22,8 +22,8 @@ from edgedl.compress.prune.block_importance import (
     removal_order,
 )
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
+from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import MacCounter
 from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
@@ -77,7 +77,7 @@ class PruneBlocks(
     keep: tuple[str, ...] = ()
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 64
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the shallower network; its history says which blocks went.

@@ -7,14 +7,13 @@ from typing import Annotated, Literal
 
 import msgspec
 import torch
-import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor
 
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.losses import is_classification
+from edgedl.compress.losses import is_classification, label_loss
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.prune.cut import cut_channels
@@ -27,14 +26,10 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
+from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.speed import NetworkTimer, find_widths
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import (
-    MacCounter,
-    most_important,
-    ranked_widths,
-    uniform_widths,
-)
+from edgedl.compress.prune.widths import most_important, ranked_widths, uniform_widths
 from edgedl.compress.stage import (
     ModelState,
     NothingRemovedError,
@@ -91,7 +86,7 @@ class PruneChannels(
     multiple: Annotated[int, Meta(ge=1)] | None = None
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 64
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
     @property
     def _multiple(self) -> int:
@@ -110,7 +105,8 @@ class PruneChannels(
         subject = state.subject
         refuse_after(state, "prune_channels", "sparsify", "the pattern of the zeros")
         axes = TensorAxes(trainable_graph(state, "prune_channels"))
-        groups = self._chosen(channel_groups(axes), axes)
+        every = channel_groups(axes)
+        groups = self._chosen(every, axes)
         scores = self._scores(axes, groups, subject.task)
         counter = MacCounter(axes)
         widths, measured = self._widths(state, axes, groups, scores, counter)
@@ -128,6 +124,7 @@ class PruneChannels(
         settings = {
             **msgspec.structs.asdict(self),
             "multiple": self._multiple,
+            "whole": tuple(g.name for g in every if g not in groups),
             "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
             "macs_before": counter.count({}),
             "macs_after": counter.count(widths),
@@ -164,7 +161,7 @@ class PruneChannels(
             }
         if self.scope == "uniform":
             return uniform_widths(groups, self.ratio, self._multiple), {}
-        return ranked_widths(groups, scores, counter, self.ratio, self._multiple), {}
+        return ranked_widths(groups, scores, counter.count, self.ratio, self._multiple), {}
 
     def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""
@@ -175,9 +172,19 @@ class PruneChannels(
                 )
         chosen = [g for g in groups if not any(_has(g, pattern) for pattern in self.keep)]
         if not chosen:
-            reasons = "; ".join(dict.fromkeys(axes.unknown.values())) or "keep names all groups"
+            found = "keep names all groups" if groups else "no channel lies between two layers"
+            reasons = "; ".join(dict.fromkeys(axes.unknown.values())) or found
             raise BadInputError(f"there is nothing to prune: {reasons}")
-        return chosen
+        if self.importance != "batch_norm":
+            return chosen
+        scales = batch_norm_scales(axes.graph)
+        scored = [g for g in chosen if any(path in scales for path, _ in g.places)]
+        if not scored:
+            raise BadInputError(
+                "there is nothing to prune: importance 'batch_norm' says nothing of channels that "
+                "no batch norm follows, take another"
+            )
+        return scored
 
     def _scores(
         self, axes: TensorAxes, groups: list[ChannelGroup], task: Task
@@ -193,7 +200,7 @@ class PruneChannels(
                     f"importance 'taylor' needs labels of classes, task '{task.name}' has none: "
                     "use 'l2'"
                 )
-            batches = list(taylor(axes.graph, self._labelled(task), F.cross_entropy))
+            batches = list(taylor(axes.graph, self._labelled(task), label_loss))
             return {g.axis: loss_changes(axes, g, batches) for g in groups}
         else:
             contributions = magnitudes(axes.graph, 1 if self.importance == "l1" else 2)
@@ -203,7 +210,7 @@ class PruneChannels(
     def _labelled(self, task: Task) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         batches = TaskBatches(task, training_split(task), self.samples, self.batch_size)
         for inputs, targets in batches.epoch(torch.Generator().manual_seed(self.seed)):
-            yield inputs, targets.labels.long()
+            yield inputs, targets.labels
 
 
 def _has(group: ChannelGroup, pattern: str) -> bool:

@@ -1,15 +1,13 @@
 """How many channels each group keeps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from edgedl.compress.graph.operators import WEIGHTED, aten
-from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup
-from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.runtime.errors import BadInputError
 
 # Share of its channels that every group keeps.
@@ -83,7 +81,7 @@ def narrowing_path(
 def ranked_widths(
     groups: Sequence[ChannelGroup],
     scores: Mapping[Axis, Tensor],
-    macs: "MacCounter",
+    macs: Callable[[Counts], int],
     ratio: float,
     multiple: int,
 ) -> dict[Axis, int]:
@@ -94,38 +92,17 @@ def ranked_widths(
     Raises:
         BadInputError: it cannot lose as many.
     """
-    whole = macs.count({})
+    whole = macs({})
     most = (1 - ratio) * whole
     widths: dict[Axis, int] = {}
     prices = {g.axis: 1.0 for g in groups}
     for widths in narrowing_path(groups, scores, prices, multiple):
-        if macs.count(widths) <= most:
+        if macs(widths) <= most:
             return widths
     raise BadInputError(
-        f"at most {1 - macs.count(widths) / whole:.3f} of the multiply-accumulates can go in "
+        f"at most {1 - macs(widths) / whole:.3f} of the multiply-accumulates can go in "
         f"multiples of {multiple} channels, the ratio is {ratio}: lower either"
     )
-
-
-class MacCounter:
-    """Multiply-accumulates of one sample's forward pass, for any widths."""
-
-    def __init__(self, axes: TensorAxes) -> None:
-        """Find the operators that multiply."""
-        self._terms: list[tuple[list[Axis], int]] = []
-        for node in axes.graph.graph.nodes:
-            if node.target in WEIGHTED or node.target is aten.conv_transpose2d.input:
-                weight = axes.of(node.args[1])
-                transposed = node.target is aten.conv_transpose2d.input
-                where = node.args[0].meta["val"] if transposed else node.meta["val"]
-                places = (
-                    where.shape[1:-1] if node.target is aten.linear.default else where.shape[2:]
-                )
-                self._terms.append((weight, _product([size_of(p) for p in places])))
-
-    def count(self, widths: Counts) -> int:
-        """Return the multiply-accumulates if some groups have other widths."""
-        return sum(n * _product([new_size(a, widths) for a in w]) for w, n in self._terms)
 
 
 def new_size(axis: Axis, widths: Counts) -> int:
@@ -134,16 +111,9 @@ def new_size(axis: Axis, widths: Counts) -> int:
     if axis.kind == "leaf":
         return widths.get(axis, axis.size)
     sizes = [new_size(part, widths) for part in axis.parts]
-    return sum(sizes) if axis.kind == "sum" else _product(sizes)
+    return sum(sizes) if axis.kind == "sum" else math.prod(sizes)
 
 
 def most_important(scores: Tensor, width: int) -> Tensor:
     """Return the positions int64 [width] of the highest scores, in ascending order."""
     return torch.topk(scores, width).indices.sort().values
-
-
-def _product(sizes: Sequence[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

@@ -82,7 +82,9 @@ def calibrate(
             activations[node.name] = fixed_range(node, bits)
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
-        activations[constant.name] = _constant_range(constant, values)
+        # A mask of infinities has no grid, and neither has what it is added to.
+        if values.isfinite().all():
+            activations[constant.name] = _constant_range(constant, values)
     share_encodings(graph.graph, activations)
     table = replace(table, activations=activations)
     return replace(table, weights=weight_ranges(graph, table, weight_observer))

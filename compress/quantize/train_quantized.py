@@ -61,7 +61,7 @@ class TrainQuantized(
     temperature: Annotated[float, Meta(gt=0)] = 2.0
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-5
     scale_learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     accumulate: Annotated[int, Meta(ge=1)] = 1
     ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
     patience: Annotated[int, Meta(ge=1)] | None = None

@@ -81,6 +81,18 @@ def grouped() -> nn.Module:
     )
 
 
+def sequence() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.head(m.second(m.first(x.flatten(2)).relu()).relu().mean(2))
+
+    return Net(
+        forward,
+        first=nn.Conv1d(3, 12, 3, padding="same"),
+        second=nn.Conv1d(12, 8, 4, padding="same"),
+        head=nn.Linear(8, 5),
+    )
+
+
 def tied() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
         y = F.relu(m.block(F.relu(m.block(F.relu(m.stem(x))))))
@@ -153,6 +165,31 @@ def own_attention() -> nn.Module:
     )
 
 
+def shared_heads() -> nn.Module:
+    """Two heads of queries to each of keys and values."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        tokens = m.embed(x.flatten(2).transpose(1, 2))
+
+        def heads(y: Tensor, count: int) -> Tensor:
+            return y.unflatten(-1, (count, 6)).transpose(1, 2)
+
+        query, key = heads(m.query(tokens), 8), heads(m.key(tokens), 4)
+        value = heads(m.value(tokens), 4)
+        y = F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+        return m.head((tokens + m.out(y.transpose(1, 2).flatten(2))).mean(1))
+
+    return Net(
+        forward,
+        embed=nn.Linear(3, 16),
+        query=nn.Linear(16, 48),
+        key=nn.Linear(16, 24),
+        value=nn.Linear(16, 24),
+        out=nn.Linear(48, 16),
+        head=nn.Linear(16, 5),
+    )
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     f.__name__: f
     for f in (
@@ -160,10 +197,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         concatenated,
         depthwise,
         grouped,
+        sequence,
         tied,
         upsampled,
         attention,
         own_attention,
+        shared_heads,
     )
 }
 

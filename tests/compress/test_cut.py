@@ -1,6 +1,7 @@
 """Cutting channels: the smaller network is the larger one with those channels silent."""
 
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.prune.axes import Axis, channels_of
 from edgedl.compress.prune.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.prune.cut import cut_channels
+from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import MacCounter
 
 # Groups by the sizes that a person counts in ``prunable_networks``.
 EXPECTED = {
@@ -95,7 +96,7 @@ def test_a_cut_network_can_be_traced_trained_and_cut_again(name: str) -> None:
     torch.testing.assert_close(smaller(*inputs), network.eval()(*inputs))
 
 
-@pytest.mark.parametrize("name", ["residual", "concatenated", "depthwise", "tied"])
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n != "upsampled"])
 def test_macs_are_those_that_torch_counts(name: str) -> None:
     module, inputs = make(name)
     graph = export_graph(module, inputs)
@@ -107,6 +108,53 @@ def test_macs_are_those_that_torch_counts(name: str) -> None:
     assert counter.count({}) == count_macs(graph, one)
     cut = cut_channels(axes, kept)
     assert counter.count({a: len(k) for a, k in kept.items()}) == count_macs(cut, one)
+
+
+class Attends(nn.Module):
+    """Puts the batch second on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.wide, self.narrow = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.inside(x, x, x, need_weights=False)[0]
+        return self.narrow(self.wide(x).relu())
+
+
+class Flattens(nn.Module):
+    """Makes samples and places one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).permute(0, 2, 3, 1).reshape(-1, 16)
+        return self.linear(tokens).view(x.shape[0], -1)
+
+
+class Steps(nn.Module):
+    """Goes through time, before a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.head = nn.LSTM(6, 12, 2, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.steps(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(
+    ("make_network", "shape"), [(Attends, (10, 32)), (Flattens, (3, 8, 8)), (Steps, (9, 6))]
+)
+def test_macs_wherever_the_batch_is(
+    make_network: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    network, x = make_network().eval(), noise(2, *shape)
+    counted = MacCounter(TensorAxes(export_graph(network, (x,)))).count({})
+    assert counted == count_macs(network, (x[:1],))
 
 
 def test_an_unknown_operator_keeps_its_channels_and_is_named() -> None:

@@ -138,3 +138,28 @@ def test_a_mask_keeps_half_precision_half() -> None:
     _, content = ArtifactBuilder(state).file("ort", "float16")
     (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+class Causal(nn.Module):
+    """Attention that sees what came before, by a stored mask of infinities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value, self.fc = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.register_buffer("later", torch.full((LENGTH, LENGTH), -torch.inf).triu(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query = self.query(x)
+        scores = query @ x.transpose(1, 2) / WIDTH**0.5 + self.later
+        return self.fc(torch.softmax(scores, -1) @ self.value(x)).mean(1)
+
+
+def test_a_mask_of_infinities_has_no_grid() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).standard_normal((64, LENGTH, WIDTH)).astype(np.float32)
+    samples = Samples((x,), np.zeros(64, np.int64))
+    task = ArrayTask("steps", {"calibration": lambda: samples, "test": lambda: samples})
+    state = QuantizeStatic(64).apply(begin(Subject("causal", Causal().eval(), task)))
+    (expected,) = run_graph(state.graph, (x,))
+    (found,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, "ort"), (x,))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

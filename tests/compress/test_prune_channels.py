@@ -9,6 +9,7 @@ import torch
 from prunable_networks import make
 from safetensors.torch import load, save
 from tiny import make_subject
+from torch import nn
 
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.graph.trace import export_graph
@@ -50,12 +51,34 @@ def test_half_of_the_channels_is_a_quarter_of_the_weights(state: ModelState) -> 
     assert state.graph(*x).shape == pruned.graph(*x).shape
 
 
-@pytest.mark.parametrize("importance", ["l1", "l2", "batch_norm", "taylor", "lamp", "random"])
+@pytest.mark.parametrize("importance", ["l1", "l2", "taylor", "lamp", "random"])
 def test_every_importance_prunes_to_the_same_macs(state: ModelState, importance: str) -> None:
     stage = msgspec.convert(
         {"stage": "prune_channels", "multiple": 1, "importance": importance}, PruneChannels
     )
     assert macs(stage.apply(state)) == macs(PruneChannels(multiple=1).apply(state))
+
+
+@pytest.mark.parametrize("scope", ["uniform", "global"])
+def test_batch_norm_scales_say_nothing_of_channels_without_them(scope: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, bias=False),
+        nn.BatchNorm2d(16),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 12),
+        nn.ReLU(),
+        nn.Linear(12, 4),
+    )
+    nn.init.uniform_(net[1].weight, 0.5, 1.5)
+    state = begin(replace(make_subject(), module=net.eval()))
+    stage = PruneChannels(0.3, importance="batch_norm", scope=scope, multiple=1)
+    settings = stage.apply(state).history[-1].settings
+    assert [line.split("=")[0] for line in settings["kept"]] == ["0.weight:0"]
+    assert settings["whole"] == ("4.weight:0",)
+    with pytest.raises(BadInputError, match="no batch norm follows"):
+        PruneChannels(0.3, importance="batch_norm", keep=("0.weight",)).apply(state)
 
 
 def test_global_pruning_reaches_its_share_of_the_macs(state: ModelState) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.prune.channel_groups import channel_groups
 from edgedl.compress.prune.importance import channel_scores, lamp, magnitudes
+from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import MacCounter, ranked_widths
+from edgedl.compress.prune.widths import ranked_widths
 from edgedl.models.bert import Bert
 from edgedl.models.resnet import ResNet
 
@@ -48,7 +49,7 @@ def analyse(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     groups = channel_groups(axes)
     contributions = magnitudes(axes.graph, 2)
     scores = {g.axis: lamp(channel_scores(axes, g, contributions)) for g in groups}
-    ranked_widths(groups, scores, MacCounter(axes), 0.5, MULTIPLE)
+    ranked_widths(groups, scores, MacCounter(axes).count, 0.5, MULTIPLE)
 
 
 def _kilobytes(field: str) -> int:
