@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from torch import nn
 
+from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
 from edgedl.compress.distill.teachers import Ensemble, one_teacher
@@ -82,7 +83,7 @@ class FineTune(
     learning_rate: Annotated[float, Meta(gt=0)] = 0.05
     weight_decay: Annotated[float, Meta(ge=0)] = 5e-4
     mixed_precision: bool = False
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     features: tuple[str, ...] = ()
     feature_loss: FeatureLoss = "none"
     feature_weight: Annotated[float, Meta(gt=0)] = 1.0
@@ -212,6 +213,5 @@ class FineTune(
 def _digest(settings: bytes, *modules: nn.Module) -> str:
     digest = hashlib.sha256(settings)
     for module in modules:
-        for name, tensor in module.state_dict().items():
-            digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+        digest.update(tensors_digest(module.state_dict()).encode())
     return digest.hexdigest()[:12]

@@ -41,6 +41,8 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
 
     def loss(outputs: tuple[Tensor, ...], targets: Targets) -> Tensor:
         total = torch.zeros(())
+        if classification and (distil < 1 or outputs[0].ndim > 2):
+            _check_shapes(outputs[0], targets.labels)
         if distil > 0:
             apart = (
                 softened_divergence(outputs[0], targets.teacher[0], temperature)
@@ -49,12 +51,30 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
             )
             total = total + distil * apart
         if distil < 1:
-            labels = targets.labels.long()
-            _check_labels(labels, outputs[0].shape[1])
-            total = total + (1 - distil) * F.cross_entropy(outputs[0], labels)
+            total = total + (1 - distil) * label_loss(outputs[0], targets.labels)
         return total
 
     return loss
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy of logits [B, K, ...] at class numbers [B, ...].
+
+    Raises:
+        BadInputError: the shapes do not fit, or a label is no class of the network.
+    """
+    _check_shapes(logits, labels)
+    _check_labels(labels, logits.shape[1])
+    return F.cross_entropy(logits, labels.long())
+
+
+def _check_shapes(logits: Tensor, labels: Tensor) -> None:
+    wanted = [logits.shape[0], *logits.shape[2:]]
+    if list(labels.shape) != wanted:
+        raise BadInputError(
+            f"a batch of labels has shape {list(labels.shape)}, for logits {list(logits.shape)} it "
+            f"must be {wanted}: one class number for each sample or place, classes on axis 1"
+        )
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:

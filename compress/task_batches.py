@@ -73,7 +73,7 @@ class TaskBatches:
             part = order[step * self._batch_size : (step + 1) * self._batch_size]
             batch = tuple(x[part] for x in inputs)
             if self._augment is not None:
-                batch = (self._augment(batch[0], generator), *batch[1:])
+                batch = (_augmented(self._augment, batch[0], generator), *batch[1:])
             with torch.no_grad():
                 answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
             yield batch, Targets(labels[part], answers)
@@ -86,8 +86,28 @@ class TaskBatches:
             end = start + len(batch.labels)
             rows = wanted[(wanted >= start) & (wanted < end)] - start
             parts.append([np.asarray(x)[rows] for x in (*batch.inputs, batch.labels)])
+            if parts[-1][-1].dtype.kind not in "biuf":
+                raise BadInputError(
+                    f"labels of the split '{self._split}' of task '{self._task.name}' are "
+                    f"{parts[-1][-1].dtype}: training takes numbers"
+                )
             start = end
             if end > wanted[-1]:
                 break
         *inputs, labels = (torch.from_numpy(np.concatenate(c)) for c in zip(*parts, strict=True))
         return tuple(inputs), labels
+
+
+def _augmented(augment: Augment, x: Tensor, generator: torch.Generator) -> Tensor:
+    changed: object = augment(x, generator)
+    if isinstance(changed, Tensor) and changed.dtype == x.dtype and changed.shape == x.shape:
+        return changed
+    found = (
+        f"{changed.dtype} {list(changed.shape)}"
+        if isinstance(changed, Tensor)
+        else type(changed).__name__
+    )
+    raise BadInputError(
+        f"augment made {found} of a batch {x.dtype} {list(x.shape)}: it must return a tensor of "
+        "the same shape and dtype"
+    )

@@ -96,9 +96,10 @@ def paired_drop(
         return _matched_proportions(lost, won, len(difference), quantile(confidence))
     every = np.concatenate([baseline, candidate])
     most = float(np.abs(values).max()) or float(np.ptp(every)) or float(np.abs(every).max())
-    values, counts = np.append(values, [-most, most]), np.append(counts, [0.5, 0.5])
+    values = np.append(values, [-most, most])
+    shares = np.append(counts.astype(np.float64), [0.5, 0.5])
     value = float(difference.mean())
-    lo, hi = _bootstrap_mean(values, counts, seed, confidence)
+    lo, hi = _bootstrap_mean(values, shares, seed, confidence)
     return Estimate(value, min(value, lo), max(value, hi))
 
 
@@ -193,7 +194,7 @@ def mean_score(scores: Floats, seed: int = 0) -> Estimate:
         half = Z95 / scale * math.sqrt(mean * (1 - mean) / count + Z95**2 / (4 * count**2))
         return Estimate(mean, min(mean, center - half), max(mean, center + half))
     values, counts = np.unique(scores, return_counts=True)
-    lo, hi = _bootstrap_mean(values, counts, seed)
+    lo, hi = _bootstrap_mean(values, counts.astype(np.float64), seed)
     return Estimate(mean, lo, hi)
 
 

@@ -12,13 +12,16 @@ COINCIDENT = 1e-6
 
 
 def softened_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return the mean divergence KL(teacher || student) of logits [B, K], times T squared.
+    """Return the mean divergence KL(teacher || student) of logits [B, K, ...], times T squared.
+
+    The mean is over samples and, where there are any, places: that of cross-entropy.
 
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.
     """
     own = F.log_softmax(logits / temperature, 1)
     wanted = F.log_softmax(teacher / temperature, 1)
-    return F.kl_div(own, wanted, reduction="batchmean", log_target=True) * temperature**2
+    divergence = F.kl_div(own, wanted, reduction="none", log_target=True).sum(1)
+    return divergence.mean() * temperature**2
 
 
 def squared_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:

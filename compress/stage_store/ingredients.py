@@ -1,14 +1,14 @@
 """What the result of a stage depends on. Where all of it is the same, so is the result."""
 
 import hashlib
-from collections.abc import Mapping
 
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from edgedl.compress.code_digest import code_digest
+from edgedl.compress.digests import tensors_digest
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.precision import has_bfloat16
@@ -108,15 +108,6 @@ def data_digest(task: Task, split: str) -> str:
             array = np.ascontiguousarray(values)
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(array.data)
-    return digest.hexdigest()
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return a digest of named tensors, in whatever order they come."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.digests import tensors_digest
 from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
@@ -20,7 +21,7 @@ from edgedl.compress.quantize.encodings import Encodings
 from edgedl.compress.quantize.layerwise import corrected_parameters, with_parameters
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.stage import ModelState
-from edgedl.compress.stage_store.ingredients import Ingredients, tensors_digest
+from edgedl.compress.stage_store.ingredients import Ingredients
 from edgedl.runtime.manifest import HistoryEntry
 
 RECORD = "stage"

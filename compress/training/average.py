@@ -13,8 +13,8 @@ class WeightAverage:
     """An exponential moving average of a network's parameters and float buffers.
 
     The running statistics of a batch norm are averaged with its weights: they then describe the
-    activations of the same stretch of training. Whole numbers, such as a count of batches, stay
-    those of the network.
+    activations of the same stretch of training. Whole numbers, such as a count of batches, and
+    tensors that hold infinities, such as a mask of attention, stay those of the network.
 
     torch's ``AveragedModel`` would copy the module, which a traced network does not stand; its
     averaging function is taken without it.
@@ -28,6 +28,8 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         """Begin with the network's values; ``decay`` is the share of the old average in the new."""
         self._module = module
+        # By place: tensors may be replaced, as by a move to another device.
+        self._averaged = [bool(tensor.isfinite().all()) for tensor in self._floats()]
         self._blend = get_ema_multi_avg_fn(decay)
         self.tensors = [tensor.detach().clone() for tensor in self._live()]
 
@@ -60,5 +62,9 @@ class WeightAverage:
             own.copy_(saved)
 
     def _live(self) -> list[Tensor]:
+        pairs = zip(self._floats(), self._averaged, strict=True)
+        return [tensor for tensor, averaged in pairs if averaged]
+
+    def _floats(self) -> list[Tensor]:
         found = chain(self._module.parameters(), self._module.buffers())
         return [tensor for tensor in found if tensor.is_floating_point()]

@@ -8,14 +8,20 @@ from torch import Tensor, nn
 from edgedl.compress.training.settings import TrainingSettings
 from edgedl.runtime.errors import BadInputError
 
+# How far momentum goes down and up while the learning rate goes up and down in one cycle.
+MOMENTUM_SWING = 0.05
+
 
 def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters that require a gradient.
 
     Raises:
-        BadInputError: another peak is meant for a submodule that is not there.
+        BadInputError: another peak is meant for a submodule that is not there, or no parameter
+            requires a gradient.
     """
     groups = _parameter_groups(module, settings)
+    if not groups:
+        raise BadInputError("there is nothing to train: no parameter requires a gradient")
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(
             groups, settings.max_learning_rate, weight_decay=settings.weight_decay
@@ -25,7 +31,7 @@ def make_optimizer(module: nn.Module, settings: TrainingSettings) -> torch.optim
         lr=settings.max_learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
-        nesterov=True,
+        nesterov=settings.momentum > 0,
     )
 
 
@@ -35,11 +41,19 @@ def make_schedule(
     """Return the schedule over ``steps`` steps of the optimizer."""
     if settings.schedule == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    if steps == 1:
+        # The cycle would end where it begins, at a millionth of the peak.
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    momentum = settings.momentum
+    swing = min(MOMENTUM_SWING, momentum, (1 - momentum) / 2)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        [group["lr"] for group in optimizer.param_groups],
+        peaks,
         total_steps=steps,
-        cycle_momentum=settings.optimizer == "sgd",
+        cycle_momentum=settings.optimizer == "sgd" and swing > 0,
+        base_momentum=momentum - swing,
+        max_momentum=momentum + swing,
     )
 
 

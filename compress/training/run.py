@@ -35,6 +35,7 @@ class Run:
         forward: what to call in its place.
         optimizer: of its parameters.
         schedule: of the learning rate.
+        batches: per epoch.
         generator: what the batches are drawn with.
         settings: as given.
         average: of the weights, if one is kept.
@@ -52,6 +53,7 @@ class Run:
         self.forward = processes.wrap(module)
         self.optimizer = make_optimizer(module, settings)
         self.schedule = make_schedule(self.optimizer, settings, steps)
+        self.batches = batches
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.settings = settings
         decay = settings.ema_decay
@@ -111,6 +113,7 @@ class Run:
         """
         state = {
             "settings": asdict(self.settings),
+            "batches": self.batches,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -150,7 +153,9 @@ class Run:
             # A setting that is younger than the file had its default then.
             settings = TrainingSettings(**state["settings"])
             records = [EpochRecord(**r) for r in state["records"]]
-            if settings == self.settings:
+            # Files from before it was kept say nothing of it.
+            batches = state.get("batches", self.batches)
+            if (settings, batches) == (self.settings, self.batches):
                 self._restore(state)
         except Exception as error:
             # torch raises a dozen classes for files cut short, foreign, or of another network.
@@ -162,6 +167,11 @@ class Run:
             raise BadInputError(
                 f"{path} was written with other settings ({state['settings']}): "
                 "use its settings, or another folder"
+            )
+        if batches != self.batches:
+            raise BadInputError(
+                f"{path} was written with {batches} batches per epoch, there are {self.batches} "
+                "now: use the same data, or another folder"
             )
         if any((record.score is not None) != scored for record in records):
             raise BadInputError(

@@ -53,7 +53,8 @@ class TrainingSettings:
         epochs: passes over the training data.
         batch_size: samples per batch.
         max_learning_rate: peak of the schedule.
-        momentum: Nesterov momentum; "adamw" uses its own.
+        momentum: Nesterov momentum, 0 to below 1; "one_cycle" goes 0.05 below it where the learning
+            rate peaks and 0.05 above it at both ends (less near 0 and 1). "adamw" uses its own.
         weight_decay: L2 coefficient ("sgd") or decoupled decay ("adamw") on all parameters.
         label_smoothing: share of the target spread evenly over the classes.
         seed: fixes initial weights, order and augmentation.
@@ -98,8 +99,20 @@ class TrainingSettings:
             raise BadInputError(
                 f"epochs and batch_size must be at least 1, got {self.epochs}, {self.batch_size}"
             )
-        if not self.max_learning_rate > 0:
-            raise BadInputError(f"max_learning_rate must be above 0, got {self.max_learning_rate}")
+        if not all(peak > 0 for peak in (self.max_learning_rate, *self.other_peaks.values())):
+            raise BadInputError(
+                f"learning rates must be above 0, got {self.max_learning_rate}"
+                + (f" and {dict(self.other_peaks)}" if self.other_peaks else "")
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing <= 1):
+            raise BadInputError(
+                "momentum goes from 0 to below 1, label_smoothing from 0 to 1, "
+                f"got {self.momentum}, {self.label_smoothing}"
+            )
+        if self.weight_decay < 0:
+            raise BadInputError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise BadInputError(f"max_gradient_norm must be above 0, got {self.max_gradient_norm}")
         if self.accumulate < 1 or (self.patience is not None and self.patience < 1):
             raise BadInputError(
                 "accumulate and patience must be at least 1 (or patience null), "

@@ -146,3 +146,10 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_is_whole(tmp_path: Pa
     train(whole, Blobs(), F.cross_entropy, SETTINGS)
     train(resumed, Blobs(), F.cross_entropy, SETTINGS, path)
     assert_same_weights(resumed, whole)
+
+
+def test_a_checkpoint_of_other_data_is_not_gone_on_with(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    train(make_module(), Blobs(32), F.cross_entropy, SETTINGS, checkpoint)
+    with pytest.raises(BadInputError, match="3 batches per epoch, there are 12 now"):
+        train(make_module(), Blobs(8), F.cross_entropy, SETTINGS, checkpoint)

@@ -61,3 +61,24 @@ def test_labels_that_are_no_class_are_named(label: int) -> None:
     labels = torch.tensor([0, 1, label])
     with pytest.raises(BadInputError, match=f"{label}, the network has 3|from {label} to"):
         loss((noise(3, 3),), Targets(labels, (noise(3, 3),)))
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (5, 3), (4,)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    loss = fine_tuning_loss(CLASSIFIER, 0.5, 1.0)
+    targets = Targets(torch.zeros(shape, dtype=torch.int64), (noise(5, 3),))
+    with pytest.raises(BadInputError, match=r"logits \[5, 3\] it must be \[5\]"):
+        loss((noise(5, 3),), targets)
+
+
+def test_places_count_as_samples_do() -> None:
+    logits, teacher = noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1)
+    labels = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
+    flat = [x.movedim(1, 3).reshape(-1, 3) for x in (logits, teacher)]
+    loss = fine_tuning_loss(CLASSIFIER, 0.5, 2.0)
+    found = loss((logits,), Targets(labels, (teacher,)))
+    torch.testing.assert_close(found, loss((flat[0],), Targets(labels.flatten(), (flat[1],))))
+    with pytest.raises(BadInputError, match="classes on axis 1"):
+        fine_tuning_loss(CLASSIFIER, 1.0, 2.0)(
+            (logits.movedim(1, 3),), Targets(labels, (teacher.movedim(1, 3),))
+        )

@@ -71,3 +71,22 @@ def test_a_split_that_is_missing_or_empty_is_refused() -> None:
 
     with pytest.raises(BadInputError, match="'calibration' of task 'empty' has no samples"):
         TaskBatches(Empty(), "calibration", 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("augment", "found"),
+    [
+        (lambda x, generator: x.numpy(), "ndarray"),
+        (lambda x, generator: x.double(), "torch.float64"),
+        (lambda x, generator: x[:, :1], r"\[4, 1\]"),
+    ],
+)
+def test_an_augment_that_changes_the_kind_of_input_is_refused(augment, found: str) -> None:
+    with pytest.raises(BadInputError, match=f"augment made .*{found}.* the same shape and dtype"):
+        epoch(TaskBatches(rows_task(8), "train", 8, 4, augment=augment))
+
+
+def test_labels_that_are_no_numbers_are_refused() -> None:
+    samples = Samples((np.zeros((4, 2), np.float32),), np.array(["cat", "dog", "cat", "dog"]))
+    with pytest.raises(BadInputError, match=r"labels of the split .* takes numbers"):
+        epoch(TaskBatches(ArrayTask("pets", {"train": lambda: samples}), "train", 4, 2))

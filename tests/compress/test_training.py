@@ -285,8 +285,13 @@ def test_a_learning_rate_far_too_high_diverges() -> None:
         {"epochs": 1, "batch_size": 0},
         {"epochs": 1, "max_learning_rate": 0.0},
         {"epochs": 1, "max_learning_rate": float("nan")},
+        {"epochs": 1, "other_peaks": {"0": -1.0}},
+        {"epochs": 1, "momentum": 1.0},
+        {"epochs": 1, "label_smoothing": 2.0},
+        {"epochs": 1, "weight_decay": -1.0},
+        {"epochs": 1, "max_gradient_norm": -1.0},
     ],
 )
 def test_settings_that_cannot_train_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(BadInputError, match="must be"):
+    with pytest.raises(BadInputError, match=r"must be|goes from"):
         TrainingSettings(**settings)

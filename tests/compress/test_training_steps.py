@@ -10,6 +10,7 @@ from torch import Tensor
 from training_blobs import SETTINGS, Blobs, make_module
 
 from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training.descent import make_optimizer, make_schedule
 from edgedl.runtime.errors import BadInputError
 
 
@@ -92,6 +93,38 @@ def test_averaged_zeros_stay_zero() -> None:
     train(module, Blobs(), F.cross_entropy, replace(SETTINGS, ema_decay=0.9), on_step=hold)
     assert module[0].weight[::2].count_nonzero() == 0
     assert module[0].weight[1::2].count_nonzero() == 8
+
+
+def test_a_mask_of_infinities_is_not_averaged() -> None:
+    module = make_module()
+    mask = torch.full((4, 4), -torch.inf).triu(1)
+    module.register_buffer("mask", mask.clone())
+    train(module, Blobs(8), F.cross_entropy, replace(SETTINGS, ema_decay=0.5))
+    assert torch.equal(module.mask, mask)
+
+
+@pytest.mark.parametrize(("momentum", "swing"), [(0.9, 0.05), (0.5, 0.05), (0.99, 0.005), (0.0, 0)])
+def test_one_cycle_swings_the_momentum_around_the_setting(momentum: float, swing: float) -> None:
+    settings = replace(SETTINGS, momentum=momentum)
+    optimizer = make_optimizer(make_module(), settings)
+    schedule = make_schedule(optimizer, settings, 100)
+    seen = []
+    for _ in range(100):
+        seen.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        schedule.step()
+    assert (min(seen), max(seen)) == pytest.approx((momentum - swing, momentum + swing), abs=1e-3)
+
+
+def test_a_single_step_has_the_peak() -> None:
+    settings = replace(SETTINGS, epochs=1)
+    schedule = make_schedule(make_optimizer(make_module(), settings), settings, 1)
+    assert schedule.get_last_lr() == [settings.max_learning_rate]
+
+
+def test_a_network_without_gradients_is_refused() -> None:
+    with pytest.raises(BadInputError, match="no parameter requires a gradient"):
+        train(make_module().requires_grad_(False), Blobs(8), F.cross_entropy, SETTINGS)
 
 
 @pytest.mark.parametrize(
