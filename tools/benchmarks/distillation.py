@@ -1,8 +1,9 @@
 """What a teacher brings: a pruned network, trained on with and without one.
 
-Run as ``python -m edgedl.tools.benchmarks.distillation [SUBJECT [TEACHER [EPOCHS [SAMPLES]]]]``;
-the last is the samples of an epoch. Half of the channels go; both students train from the same
-weights on the same pictures, three times with different seeds.
+Run as ``python -m edgedl.tools.benchmarks.distillation
+[SUBJECT [TEACHER [EPOCHS [SAMPLES [THERE]]]]]``; SAMPLES are those of an epoch, THERE all there
+are to train on (the data set's if nothing is said). Half of the channels go; both
+students train from the same weights on the same pictures, three times with different seeds.
 """
 
 import sys
@@ -16,8 +17,9 @@ from edgedl.compress.evaluate import score_module
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.stage import ModelState, begin
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.statistics import paired_drop
-from edgedl.runtime.task import Scores
+from edgedl.runtime.task import ArrayTask, Samples, Scores, Task
 from edgedl.tools.subjects import find_subject
 
 # Seed 0 chose the temperature among 1, 2 and 4.
@@ -33,6 +35,8 @@ def main() -> None:
     subject = find_subject(given.get(0, "resnet8-cifar10"))
     teacher = find_subject(given.get(1, "resnet20-cifar10"))
     subject = replace(subject, teachers=(teacher.module.eval(),))
+    if 4 in given:
+        subject = replace(subject, task=with_few(subject.task, int(given[4])))
     state = begin(subject)
     pruned = PruneChannels(ratio=0.5, multiple=MULTIPLE).apply(state)
     plain = FineTune(
@@ -52,6 +56,19 @@ def main() -> None:
         scores = f"alone {_percent(alone)}, taught {_percent(taught)}"
         print(f"seed {seed}: {scores}, gain {_gain(gains[-1])}")
     print(f"mean of the seeds, paired by sample: {_gain(np.mean(gains, axis=0))}")
+
+
+def with_few(task: Task, count: int) -> ArrayTask:
+    """Return a task over arrays with its first ``count`` training samples alone."""
+    if not isinstance(task, ArrayTask):
+        raise BadInputError(f"the samples of task '{task.name}' are not arrays")
+    whole = task.splits["train"]
+
+    def few() -> Samples:
+        inputs, labels = whole()
+        return Samples(tuple(x[:count] for x in inputs), labels[:count])
+
+    return replace(task, splits={**task.splits, "train": few})
 
 
 def _scores(stage: FineTune, pruned: ModelState) -> Scores:
