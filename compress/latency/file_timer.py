@@ -130,12 +130,27 @@ def first_fast_enough(
             f"the network is {1 / fastest.value:.2f} times faster at its smallest, wanted is "
             f"{speedup}: lower speedup"
         )
-    low, high, found = 0, last, fastest
-    while high - low > 1:
-        middle = (low + high) // 2
-        latency = measured(middle)
-        if latency.hi <= wanted:
-            high, found = middle, latency
+    step, found = bisect(0, last, fastest, measured, wanted)
+    return step, found, fastest
+
+
+def bisect(
+    slow: int, fast: int, latency: Estimate, measured: Callable[[int], Estimate], wanted: float
+) -> tuple[int, Estimate]:
+    """Return the first step that is fast enough, and its latency.
+
+    Args:
+        slow: a step that is not; those before it are never measured.
+        fast: a later one that is.
+        latency: of ``fast``.
+        measured: latency of a step over that of the whole network.
+        wanted: what its upper end may be at most.
+    """
+    while fast - slow > 1:
+        middle = (slow + fast) // 2
+        found = measured(middle)
+        if found.hi <= wanted:
+            fast, latency = middle, found
         else:
-            low = middle
-    return high, found, fastest
+            slow = middle
+    return fast, latency

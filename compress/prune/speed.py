@@ -6,13 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.latency.file_timer import FileTimer, Prices, TimedPrecision, first_fast_enough
+from edgedl.compress.latency.file_timer import (
+    FileTimer,
+    Prices,
+    TimedPrecision,
+    bisect,
+    first_fast_enough,
+)
 from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.channel_groups import ChannelGroup
 from edgedl.compress.prune.cut import cut_channels
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import aligned, narrowing_path
+from edgedl.compress.prune.widths import aligned, narrowing_path, widening_path
 from edgedl.compress.stage import ModelState
 from edgedl.runtime.measure import Protocol
 from edgedl.runtime.statistics import Estimate
@@ -87,7 +93,8 @@ def find_widths(
 
     Every group is halved by itself and the file timed, which prices its channels. Blocks of
     ``multiple`` channels then go in the order of importance per millisecond; how many, is found by
-    bisection, the whole file timed at each step.
+    bisection, the whole file timed at each step. The last block may save more than was missing:
+    what went before it and can be paid for with the rest is given back.
 
     Source: the price of a channel from a timed network is of Yang et al., "NetAdapt", 2018, section
     3.2, where a table of layers stands in for the network.
@@ -98,12 +105,19 @@ def find_widths(
     savings, cached = _savings(groups, timer, multiple)
     path = list(narrowing_path(groups, scores, savings, multiple))
 
-    def measured(step: int) -> Estimate:
-        return timer.ratios({"narrow": path[step]})["narrow"]
+    def latency_of(widths: Mapping[Axis, int]) -> Estimate:
+        return timer.ratios({"narrow": widths})["narrow"]
 
-    step, latency, narrowest = first_fast_enough(len(path) - 1, measured, speedup)
+    step, latency, narrowest = first_fast_enough(
+        len(path) - 1, lambda step: latency_of(path[step]), speedup
+    )
+    spare = 1 / speedup - latency.hi
+    wider = list(widening_path(groups, scores, savings, multiple, path[step], spare))[::-1]
+    step, latency = bisect(
+        -1, len(wider) - 1, latency, lambda step: latency_of(wider[step]), 1 / speedup
+    )
     prices = {g.name: savings[g.axis] for g in groups}
-    return Found(path[step], latency, prices, cached, narrowest)
+    return Found(wider[step], latency, prices, cached, narrowest)
 
 
 def _savings(

@@ -78,6 +78,46 @@ def narrowing_path(
         widths[axis] = smaller
 
 
+def widening_path(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[Axis, Tensor],
+    prices: Mapping[Axis, float],
+    multiple: int,
+    narrow: Mapping[Axis, int],
+    budget: float,
+) -> Iterator[dict[Axis, int]]:
+    """Yield ever wider widths of a network, ``narrow`` first, until nothing more can be paid for.
+
+    Each gives back a block of channels: of those that what is left of the budget pays for, the one
+    of highest mean score per price.
+
+    Args:
+        groups: that can be pruned.
+        scores: leaf -> importance float32 [channels], comparable between groups.
+        prices: leaf -> what one of its channels costs.
+        multiple: of channels that kernels like.
+        narrow: leaf -> channels, on the path of ``narrowing_path``.
+        budget: what all that is given back may cost.
+    """
+    widths = dict(narrow)
+    steps = {g.axis: g.step(multiple) for g in groups}
+    ranked = {axis: s.sort().values for axis, s in scores.items()}
+    while True:
+        yield dict(widths)
+        blocks: list[tuple[float, int, Axis, int]] = []
+        for index, (axis, width) in enumerate(widths.items()):
+            wider = min(axis.size, width + steps[axis])
+            cost = prices[axis] * (wider - width)
+            if wider > width and cost <= budget:
+                back = ranked[axis][axis.size - wider : axis.size - width]
+                blocks.append((float(back.mean()) / prices[axis], -index, axis, wider))
+        if not blocks:
+            return
+        _, _, axis, wider = max(blocks, key=lambda block: block[:2])
+        budget -= prices[axis] * (wider - widths[axis])
+        widths[axis] = wider
+
+
 def ranked_widths(
     groups: Sequence[ChannelGroup],
     scores: Mapping[Axis, Tensor],
