@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import fx
 
+from edgedl.compress.graph.edit import is_constant
 from edgedl.runtime.backend import Array
 from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.quiet import quiet
@@ -40,11 +41,14 @@ class InnerTensor:
 
 
 def quantize_nodes(graph: fx.GraphModule) -> dict[fx.Node, InnerTensor]:
-    """Return the quantize operators of an emitted graph, by the name of what they quantize."""
+    """Return the quantize operators of an emitted graph, by the name of what they quantize.
+
+    Stored tensors, tables of embeddings among them, are not computed and not among them.
+    """
     return {
         node: InnerTensor(node.args[0].name, node.args[1], node.args[2])
         for node in graph.graph.nodes
-        if node.target is _QUANTIZE
+        if node.target is _QUANTIZE and not is_constant(node.args[0])
     }
 
 

@@ -1,6 +1,8 @@
 """Masked attention over embedded ids: the mask gets no integers, and the files compute alike."""
 
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -14,12 +16,15 @@ from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.float16 import to_float16
 from edgedl.compress.graph.operators import EMBEDDING, aten, is_product
+from edgedl.compress.pack import compress
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import quantized_nodes
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.recipe import Recipe
 from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import weight_bits
+from edgedl.runtime.layer_vectors import check_layers
 from edgedl.runtime.task import ArrayTask, Samples
 
 _ops = torch.ops.quantized_decomposed
@@ -116,6 +121,20 @@ def test_onnx_runtime_computes_the_graph_with_a_table_of_integers(scope: str) ->
     (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
     assert len(content) < VOCABULARY * WIDTH * 4
+
+
+def test_a_bundle_certifies_layers_but_no_tables(tmp_path: Path) -> None:
+    subject = replace(quantized(False, "products").subject, module=Encoder(False).eval())
+    recipe = Recipe("products", (QuantizeStatic(64, observer="minmax", scope="products"),))
+    made = compress(subject, recipe, ("ort", "tflite"), tmp_path)
+    assert not made.refusals
+    artifacts = {a.name: a for a in made.bundle.manifest.artifacts}
+    for name in ("ort-int8", "tflite-int8"):
+        layers = artifacts[name].parity.layers
+        compared = {layer.layer for layer in layers.layers}
+        assert {"query", "key", "value"} <= compared
+        assert not [n for n in (*compared, *layers.not_compared) if "weight" in n]
+        assert check_layers(made.bundle, artifacts[name]) is not None
 
 
 @pytest.mark.parametrize("scope", ["every_operator", "products"])
