@@ -78,14 +78,17 @@ def train(
     mixed = settings.mixed_precision and has_bfloat16()
     if settings.mixed_precision and not mixed:
         say(NO_BFLOAT16)
-    with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
-        while not run.is_over:
-            module.train()
-            run.end_epoch(_train_epoch(run, batches, loss, on_step, mixed), score)
-            if checkpoint is not None and processes.writes:
-                run.save(checkpoint)
-            say(_progress(run.records, settings.epochs))
-    run.end()
+    try:
+        with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
+            while not run.is_over:
+                module.train()
+                run.end_epoch(_train_epoch(run, batches, loss, on_step, mixed), score)
+                if checkpoint is not None and processes.writes:
+                    run.save(checkpoint)
+                say(_progress(run.records, settings.epochs))
+        run.end()
+    finally:
+        run.layout.end()
     return run.records
 
 
@@ -102,7 +105,7 @@ def _train_epoch(
     for step, batch in enumerate(batches.epoch(run.generator), start=1):
         inputs, targets = run.processes.share(batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            outputs = run.forward(*as_tuple(inputs))
+            outputs = run.forward(*run.layout.lay_out(as_tuple(inputs)))
         value = run.processes.weigh(loss(_float32(outputs), targets), inputs, batch[0])
         number = run.processes.mean(value)
         if not math.isfinite(number):

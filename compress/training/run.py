@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.training.average import WeightAverage
 from edgedl.compress.training.descent import make_optimizer, make_schedule
+from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.processes import Processes
 from edgedl.compress.training.settings import (
     EpochRecord,
@@ -31,6 +32,7 @@ class Run:
 
     Attributes:
         module: the network, changed in place.
+        layout: of its weights and inputs in memory.
         processes: who trains it.
         forward: what to call in its place.
         optimizer: of its parameters.
@@ -49,6 +51,7 @@ class Run:
         """Begin a run of ``batches`` batches per epoch."""
         steps = math.ceil(batches / settings.accumulate) * settings.epochs
         self.module = module
+        self.layout = ChannelsLast(module)
         self.processes = processes
         self.forward = processes.wrap(module)
         self.optimizer = make_optimizer(module, settings)
