@@ -24,6 +24,7 @@ from edgedl.compress.stage import ModelState, trainable_graph
 from edgedl.compress.subject import Subject
 from edgedl.compress.task_batches import TaskBatches, Teacher
 from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training.layout import ChannelsLast
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import training_split
@@ -170,8 +171,11 @@ class FineTune(
 
     def _answers(self, state: ModelState, teacher: nn.Module | None) -> Teacher | None:
         """Return who answers: the teacher, or what it said before."""
-        if self.answer_cache_bytes == 0 or teacher is None:
-            return teacher
+        if teacher is None:
+            return None
+        if self.answer_cache_bytes == 0:
+            lay_out = ChannelsLast(teacher, weights=False).lay_out
+            return lambda *inputs: teacher(*lay_out(inputs))
         if state.subject.augment is not None:
             raise BadInputError(
                 "answers to samples that are changed at random cannot be kept: "

@@ -35,7 +35,7 @@ class Augmentation:
         return cls(plan.shift, plan.flip, plan.cutout)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Return changed float32 pictures [B, C, H, W], in channels-last memory."""
+        """Return changed float32 pictures [B, C, H, W]."""
         count, channels, height, width = x.shape
         s = self.shift
         if s:
@@ -56,7 +56,7 @@ class Augmentation:
             ]
             erased = inside[0].view(count, 1, height, 1) & inside[1].view(count, 1, 1, width)
             x = x.masked_fill(erased, 0.5)
-        return x.contiguous(memory_format=torch.channels_last)
+        return x
 
     def _near(self, center: Tensor, size: int) -> Tensor:
         """Say which of ``size`` positions lie in the square around ``center`` [B, 1]: [B, size]."""

@@ -59,7 +59,7 @@ class ReferenceTraining:
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         self._model, self._folder, self._seed = model, folder, seed
-        self._module = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module = build(model)
         self._processes = processes
         self.batches = training_batches(model)
 

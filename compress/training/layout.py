@@ -10,24 +10,30 @@ _VIEWED = "view size is not compatible"
 
 
 class ChannelsLast:
-    """Holds the weights of 2-D convolutions, and pictures, with their channels last in memory.
+    """Gives a network pictures with their channels last in memory, and holds its weights so.
 
-    Kernels of processors are up to three times faster so; values and shapes are the same.
+    Values and shapes are the same; kernels of processors are faster.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        """Lay the weights [O, I, H, W] out; a network without any stays as it is."""
+    def __init__(self, module: nn.Module, weights: bool = True) -> None:
+        """Take a network; one without weights [O, I, H, W] gets its inputs as they are.
+
+        Args:
+            module: the network.
+            weights: whether to lay out its weights, too, in place.
+        """
         self._module = module
+        self._weights = weights
         self._tried = False
         self._used = any(p.dim() == 4 for p in module.parameters())
-        if self._used:
+        if self._used and weights:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def lay_out(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the inputs of a batch as the network takes them.
 
-        The first batch shows whether it does: where it views channels-last pictures as rows, which
-        torch refuses, it is trained as it was.
+        The first batch shows whether it does: one that views channels-last pictures as rows, which
+        torch refuses, gets them as they are from then on.
         """
         if not self._used:
             return tuple(inputs)
@@ -38,13 +44,13 @@ class ChannelsLast:
             self._tried = True
             if not _computes(self._module, moved):
                 self.end()
+                self._used = False
                 return tuple(inputs)
         return moved
 
     def end(self) -> None:
         """Give the weights their usual layout back."""
-        if self._used:
-            self._used = False
+        if self._used and self._weights:
             self._module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 

@@ -101,3 +101,14 @@ def test_a_network_without_pictures_stays_as_it_is() -> None:
     x = torch.zeros(2, 5)
     (found,) = ChannelsLast(nn.Linear(5, 2)).lay_out((x,))
     assert found is x
+
+
+@pytest.mark.parametrize(("make", "last"), [(Flattened, True), (Viewed, False)])
+def test_a_teacher_gets_pictures_so_and_keeps_its_weights(make: type[Viewed], last: bool) -> None:
+    teacher = make()
+    layout = ChannelsLast(teacher, weights=False)
+    x = torch.randn(4, 3, 8, 8)
+    for _ in range(2):
+        (found,) = layout.lay_out((x,))
+        assert is_last(found) == last
+    assert teacher.body.weight.is_contiguous()

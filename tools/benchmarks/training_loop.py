@@ -5,7 +5,8 @@ named. Both loops train the same network on the same batches (augmented as the m
 of random pictures where the data set is not fetched) with the same optimizer, schedule and
 autocast, one thread, in interleaved blocks of a few steps. Everything the loop does counts: the
 run's set-up, the check of every loss, and in one line the checkpoint, which a real epoch of many
-more steps writes once as well. "bare again" is the noise floor.
+more steps writes once as well. The bare loop holds pictures with their channels last, as ours does;
+"bare again" is the noise floor, "usual layout" what that brings.
 """
 
 import random
@@ -63,10 +64,13 @@ def _time(
 ) -> dict[str, np.typing.NDArray[np.float64]]:
     """Return the seconds of every block [blocks, 1] of each variant, in a random order."""
     settings = TrainingSettings(1, BATCH, PEAK, mixed_precision=mixed)
-    module = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = build(model)
     loops: dict[str, Callable[[], object]] = {
-        "bare": partial(bare_loop, module, batches, settings),
-        "bare again": partial(bare_loop, module, batches, settings),
+        "bare": partial(bare_loop, module, batches, settings, torch.channels_last),
+        "bare again": partial(bare_loop, module, batches, settings, torch.channels_last),
+        "bare, usual layout": partial(
+            bare_loop, module, batches, settings, torch.contiguous_format
+        ),
         "train": partial(train, module, batches, F.cross_entropy, settings),
         "train, averaged weights": partial(
             train, module, batches, F.cross_entropy, replace(settings, ema_decay=0.999)
@@ -88,8 +92,14 @@ def _time(
     return {name: np.array(values)[:, None] for name, values in seconds.items()}
 
 
-def bare_loop(module: nn.Module, batches: ImageBatches, settings: TrainingSettings) -> None:
+def bare_loop(
+    module: nn.Module,
+    batches: ImageBatches,
+    settings: TrainingSettings,
+    layout: torch.memory_format,
+) -> None:
     """Train one epoch as the tutorials of torch do, never looking at the loss."""
+    module.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(),
         lr=settings.max_learning_rate,
@@ -103,7 +113,7 @@ def bare_loop(module: nn.Module, batches: ImageBatches, settings: TrainingSettin
     module.train()
     for inputs, labels in batches.epoch(torch.Generator().manual_seed(settings.seed)):
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.mixed_precision):
-            outputs = module(inputs)
+            outputs = module(inputs.contiguous(memory_format=layout))
         loss = F.cross_entropy(outputs.float(), labels)
         optimizer.zero_grad()
         loss.backward()
