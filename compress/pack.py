@@ -115,7 +115,7 @@ def compress(
         files=record_files(folder),
     )
     write_manifest(folder, finished)
-    warnings = calibration_warnings(state.quantized, subject.task) if state.quantized else ()
+    warnings = _doubts(state)
     if saturates_here(("ort",)) and _weight_bits(state) == weight_bits((WITHOUT_VNNI,)):
         warnings = (*warnings, SMALL_WEIGHTS)
     refusals += refused
@@ -126,6 +126,13 @@ def compress(
         state.parent,
         applied.missed,
     )
+
+
+def _doubts(state: ModelState) -> tuple[str, ...]:
+    if state.quantized is None:
+        return ()
+    used = [e.settings["samples"] for e in state.history if e.stage == "quantize_static"]
+    return calibration_warnings(state.quantized, state.subject.task, used[-1] if used else None)
 
 
 def _weight_bits(state: ModelState) -> int | None:

@@ -120,7 +120,7 @@ def samples_to_decide(
     difference = baseline - candidate
     count, mean, z = len(difference), float(difference.mean()), quantile(confidence)
     distance = abs(limit - mean)
-    if distance == 0.0:
+    if math.isclose(limit, mean, rel_tol=1e-9, abs_tol=1e-12):
         return None
     if not _is_binary(baseline, candidate):
         variance = (float((difference**2).sum()) + 1) / (count + 2) - mean**2

@@ -19,10 +19,15 @@ from edgedl.tools.result import (
 
 
 def candidate(
-    name: str, ratio: tuple[float, float], drop: tuple[float, float] = (0, 0), size: int = 100
+    name: str,
+    ratio: tuple[float, float],
+    drop: tuple[float, float] = (0, 0),
+    size: int = 100,
+    same_runtime: tuple[float, float] | None = None,
 ) -> Candidate:
     backend, precision = name.split("-")
     middle = sum(ratio) / 2
+    own = same_runtime or ratio
     return Candidate(
         name=name,
         backend=backend,
@@ -32,7 +37,7 @@ def candidate(
         score=Score("top1", 0.9, 1000, (0.88, 0.92)),
         drop=Drop(sum(drop) / 2, drop, 0, 0, 1.0, drop_verdict(*drop, None)),
         latency=(Latency(1.0, (0.9, 1.1), None, None, 64, 662, 40, 1, "single_stream", True),),
-        speedup=(Speedup(middle, ratio, 1, speed_verdict(*ratio), middle, ratio),),
+        speedup=(Speedup(middle, ratio, 1, speed_verdict(*ratio), sum(own) / 2, own),),
         cold_start=None,
         parity=None,
     )

@@ -4,7 +4,14 @@ from collections.abc import Collection, Sequence
 
 from edgedl.runtime.manifest import Precision
 from edgedl.tools.entries import PARENT
-from edgedl.tools.result import Candidate, Drop, DropVerdict, Recommendation, SpeedVerdict
+from edgedl.tools.result import (
+    Candidate,
+    Drop,
+    DropVerdict,
+    Recommendation,
+    Speedup,
+    SpeedVerdict,
+)
 
 DEFAULT_MAX_DROP_PP = 1.0
 # Precisions by how much they take off a network, the most first.
@@ -56,8 +63,9 @@ def recommend(
 ) -> Recommendation:
     """Return the fastest artifact whose drop is certainly within the budget.
 
-    Between artifacts whose speed cannot be told apart the smaller one wins. The first thread
-    count decides. The baseline is always within the budget.
+    Between artifacts whose speed cannot be told apart the smaller one wins, except that no file
+    wins that is slower than the float32 file of its own runtime. The first thread count decides.
+    The baseline is always within the budget.
 
     Args:
         candidates: measured artifacts, the baseline first.
@@ -69,7 +77,7 @@ def recommend(
     faster = [
         c
         for c in candidates
-        if _within(c.drop, max_drop_pp) and speed_verdict(*c.speedup[0].ci95) == "faster"
+        if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
     ]
     if faster:
         fastest = min(faster, key=lambda c: c.speedup[0].ratio)
@@ -81,6 +89,13 @@ def recommend(
         notes=_notes(candidates),
         budget_met=None if max_drop_pp is None else _budget_met(candidates, made),
     )
+
+
+def _is_faster(speed: Speedup) -> bool:
+    """Say whether a file is faster than the baseline, and not slower than its own runtime's."""
+    own = speed.same_runtime_ci95
+    slower = own is not None and speed_verdict(*own) == "slower"
+    return speed_verdict(*speed.ci95) == "faster" and not slower
 
 
 def _within(drop: Drop, max_drop_pp: float | None) -> bool:

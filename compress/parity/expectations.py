@@ -58,7 +58,7 @@ def _expected(
     nodes = certified_layers(built.artifact)
     expected = np.zeros((len(nodes), len(samples), count), dtype)
     for row, node in zip(expected, nodes, strict=True):
-        flat = np.concatenate([matches[node].to_file(integers[node]) for integers in found])
+        flat = np.stack([matches[node].to_file(integers[node]) for integers in found])
         places = positions(flat.shape[1], count)
         row[:, : len(places)] = flat[:, places]
     return expected

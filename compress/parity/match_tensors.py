@@ -38,9 +38,9 @@ class Match:
         return np.moveaxis(centred.reshape(last), -1, 1)
 
     def to_file(self, centred: Centred) -> Centred:
-        """Return the graph's integers in the file's order, flat for every sample: [N, size]."""
+        """Return one sample's integers in the file's order, flat: [size]."""
         moved = np.moveaxis(centred, 1, -1) if self.channels_last else centred
-        return moved.reshape(len(centred), -1) + self.tensor.zero_point
+        return moved.ravel() + self.tensor.zero_point
 
 
 def match_tensors(

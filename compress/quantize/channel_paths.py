@@ -104,6 +104,21 @@ def _keeps_channels(node: fx.Node, user: fx.Node, axis: int) -> bool:
     return False
 
 
+def keeps_rows(node: fx.Node, user: fx.Node) -> bool:
+    """Say whether an operator moves the values of a node, but each along its last axis stays."""
+    shape, moved = node.meta["val"].shape, user.meta["val"].shape
+    last = len(shape) - 1
+    if user.target in (aten.clone.default, aten.contiguous.default):
+        return True
+    if user.target in RESHAPES:
+        return bool(shape[-1] == moved[-1])
+    if user.target is aten.transpose.int:
+        return last not in (int(a) % len(shape) for a in user.args[1:3])  # type: ignore[call-overload]
+    if user.target is aten.permute.default:
+        return int(user.args[1][-1]) % len(shape) == last  # type: ignore[index,arg-type]
+    return False
+
+
 def own_parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
     """Give each operator a weight and a bias that no other reads, in place."""
     for node in nodes:

@@ -54,7 +54,8 @@ def correct_layers(
 ) -> QuantizedNetwork:
     """Return the graph and its table with every quantized layer's weight and bias corrected.
 
-    Both streams are held in memory for all batches, freed as soon as nothing reads them.
+    Both streams are held in memory for all batches, freed as soon as nothing reads them. Layers
+    that share their weight stay as they are: on its own each would need a weight of its own.
 
     Args:
         graph: canonical float graph; stays as it is.
@@ -124,7 +125,7 @@ def _walk(
     for node in simulation.graph.graph.nodes:
         if node.op in ("get_attr", "output"):
             continue
-        if node in simulation.scales:
+        if node in simulation.scales and not simulation.shares_weight(node):
             found[node] = correct(_layer(simulation, node, exact, rounded))
             simulation.set_weight(node, *found[node])
         for batch, values_exact, values_rounded in zip(batches, exact, rounded, strict=True):

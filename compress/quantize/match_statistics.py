@@ -40,7 +40,8 @@ class MatchStatistics(
     A batch norm whose mean and variance are measured anew, on the quantized network, brings each
     channel of its output back to the mean and deviation it had. Folded, that is a factor for the
     channel's weights, and another bias: the integers of the weights stay, their step changes.
-    Layer by layer, on what the corrected layers before compute. Layers without a bias stay.
+    Layer by layer, on what the corrected layers before compute. Layers without a bias stay, and
+    those that share their weight.
 
     Source: Sun et al., "Hybrid 8-bit floating point (HFP8) training and inference for deep neural
     networks", 2019 (tuning of batch-norm statistics after quantization); folding as in Jacob et
@@ -94,7 +95,8 @@ def match_statistics(
                 seen[node] = batch[inputs]
             inputs += 1
             continue
-        if node in simulation.scales and simulation.bias(node) is not None:
+        own = node in simulation.scales and not simulation.shares_weight(node)
+        if own and simulation.bias(node) is not None:
             before = ChannelStatistics(channel_axis(node))
             for seen in values:
                 before.add(simulation.compute(node, seen))

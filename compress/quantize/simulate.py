@@ -5,6 +5,7 @@ what searches for better weights, ranges or precisions ask thousands of times.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,7 @@ class Simulation:
             n: weight_scales(encodings.weights[_path(n, 1)], self.weight_qmax)
             for n in self.weighted
         }
+        self._readers = Counter(_path(n, 1) for n in self.weighted)
         self._parameters: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
         for node in self.weighted:
             self.set_weight(node, self.weight(node), self.bias(node))
@@ -57,6 +59,10 @@ class Simulation:
     def weight(self, node: fx.Node) -> Tensor:
         """Return the float weight of an operator."""
         return get_tensor(self.graph, _path(node, 1))
+
+    def shares_weight(self, node: fx.Node) -> bool:
+        """Say whether another operator reads the same weight: a weight of its own would double it."""
+        return self._readers[_path(node, 1)] > 1
 
     def bias(self, node: fx.Node) -> Tensor | None:
         """Return the float bias of an operator, if it has one."""

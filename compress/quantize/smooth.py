@@ -20,6 +20,7 @@ from edgedl.compress.quantize.channel_paths import (
     check_same,
     find_paths,
     input_amax,
+    keeps_rows,
     own_parameters,
     scale_inputs,
     scale_outputs,
@@ -45,8 +46,9 @@ class Smooth(
 
     What produces the activations is divided by the factor, and what reads them multiplied: exact
     but for float rounding. The producer is a layer norm that only linear layers read, all of which
-    share one factor, or a convolution or linear layer with nothing but homogeneous operators
-    (ReLU, pooling, flatten) before the one layer that reads it.
+    share one factor, maybe behind operators that move whole rows of channels; or a convolution or
+    linear layer with nothing but homogeneous operators (ReLU, pooling, flatten) before the one
+    layer that reads it. A norm that a residual sum reads too (post-norm) stays as it is.
 
     Attributes:
         alpha: how much of the difficulty moves into the weights: 0 makes the weights' channels
@@ -69,19 +71,23 @@ class Smooth(
         unchanged = float_graph(state, "smooth")
         graph = copy_graph(unchanged)
         readers = find_readers(graph.graph)
+        if not readers:
+            state.say("smooth: no norm or layer can be divided by a factor, the network stays")
         own_parameters(graph, _weighted(readers))
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
-        axes = {r[0].args[0]: channel_axis(r[0]) for r in readers.values()}
-        seen = observe_channels(graph, batches, axes) if axes else {}  # type: ignore[arg-type]
+        observed = {producer: _observed(producer, layers) for producer, layers in readers.items()}
+        axes = {node: channel_axis(readers[producer][0]) for producer, node in observed.items()}
+        seen = observe_channels(graph, batches, axes) if axes else {}
         for producer, layers in readers.items():
-            largest = _per_channel(graph, producer, seen[layers[0].args[0]])  # type: ignore[index]
+            largest = _per_channel(graph, producer, seen[observed[producer]])
             factor = smoothing_factor(graph, layers, largest, self.alpha)
             _divide_outputs(graph, producer, factor)
             for layer in layers:
                 scale_inputs(graph, layer, factor)
         smoothed = finish(graph)
         check_same(unchanged, smoothed, batches[0], "smooth")
-        entry = HistoryEntry("smooth", msgspec.structs.asdict(self))
+        found = {"layers": sum(len(layers) for layers in readers.values())}
+        entry = HistoryEntry("smooth", {**msgspec.structs.asdict(self), **found})
         return replace(state, graph=smoothed, history=(*state.history, entry))
 
 
@@ -92,18 +98,37 @@ def find_readers(graph: fx.Graph) -> Readers:
     """
     readers: Readers = {}
     for node in graph.nodes:
-        users = list(node.users)
-        normed = node.target is aten.layer_norm.default and len(node.args[1]) == 1
-        if normed and users and all(_reads(user, node) for user in users):
-            readers[node] = users
+        if node.target is aten.layer_norm.default and len(node.args[1]) == 1:
+            layers = _linear_readers(node)
+            if layers:
+                readers[node] = layers
     for path in find_paths(graph):
         if groups_of(path.consumer) == 1:
             readers[path.producer] = [path.consumer]
     return readers
 
 
-def _reads(user: fx.Node, node: fx.Node) -> bool:
-    return user.target is aten.linear.default and user.args[0] is node and is_constant(user.args[1])
+def _linear_readers(node: fx.Node) -> list[fx.Node]:
+    """Return the linear layers that read a node, maybe moved; none if anything else reads it."""
+    layers = []
+    for user in node.users:
+        linear = user.target is aten.linear.default and is_constant(user.args[1])
+        if linear and user.args[0] is node:
+            layers.append(user)
+            continue
+        behind = _linear_readers(user) if keeps_rows(node, user) else []
+        if not behind:
+            return []
+        layers += behind
+    return layers
+
+
+def _observed(producer: fx.Node, layers: list[fx.Node]) -> fx.Node:
+    """Return the activations whose outliers are meant: all of a norm, or what the layer reads."""
+    node = producer if producer.target is aten.layer_norm.default else layers[0].args[0]
+    if not isinstance(node, fx.Node):
+        raise TypeError(f"the input of '{layers[0].name}' is not computed")
+    return node
 
 
 def _weighted(readers: Readers) -> list[fx.Node]:

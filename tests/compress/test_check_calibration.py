@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from small_networks import network
 
 from edgedl.compress.quantize.calibrate import calibrate
@@ -10,10 +11,15 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.runtime.task import ArrayTask, Samples
 
 
-def warnings(factor: float = 1.0, count: int = 48) -> tuple[str, ...]:
-    """Calibrate on the first samples times a factor, and look at all of them."""
+def warnings(
+    factor: float = 1.0, count: int = 48, step: int = 1, samples: int | None = None
+) -> tuple[str, ...]:
+    """Calibrate on the first samples times a factor, and look at all of them.
+
+    With a step of 0 the first sample is repeated.
+    """
     net = network("operators")
-    seen = tuple(factor * x[:count] for x in net.inputs)
+    seen = tuple(factor * x[step * torch.arange(count)] for x in net.inputs)
     task = ArrayTask(
         "noise",
         {
@@ -22,7 +28,7 @@ def warnings(factor: float = 1.0, count: int = 48) -> tuple[str, ...]:
         },
     )
     quantized = QuantizedNetwork(net.graph, calibrate(net.graph, [seen], "mse"))
-    return calibration_warnings(quantized, task)
+    return calibration_warnings(quantized, task, samples)
 
 
 def test_data_of_one_kind_raise_no_doubt() -> None:
@@ -40,6 +46,21 @@ def test_data_of_one_kind_raise_no_doubt() -> None:
 )
 def test_reasons_to_doubt(factor: float, count: int, part: str) -> None:
     assert any(part in sentence for sentence in warnings(factor, count))
+
+
+def test_a_range_that_is_hardly_used_is_doubted() -> None:
+    """Pixels of 0 to 255 in calibration, of 0 to 1 in the test."""
+    (sentence,) = warnings(255.0)
+    assert sentence.startswith("the values of test input 0 use 0.")
+    assert warnings(2.0) == ()
+
+
+def test_samples_that_are_all_one_are_doubted() -> None:
+    assert "the first 48 calibration samples are all the same" in warnings(step=0)
+
+
+def test_samples_that_the_stage_did_not_use_do_not_count() -> None:
+    assert warnings(samples=31) == ("there are only 31 calibration samples: ranges may be too narrow",)
 
 
 def test_the_share_outside_is_counted() -> None:

@@ -18,7 +18,7 @@ def test_channels_last_is_seen_and_undone() -> None:
     match = match_tensors([graph], {"a": a}, [file], {"f": stored})["a"]
     assert match.channels_last
     np.testing.assert_array_equal(match.to_graph(stored), a)
-    np.testing.assert_array_equal(match.to_file(a), stored.reshape(1, -1))
+    np.testing.assert_array_equal(match.to_file(a), stored.ravel())
 
 
 def test_a_cube_is_read_the_way_that_fits() -> None:

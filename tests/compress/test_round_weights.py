@@ -3,11 +3,18 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from small_networks import Net
+from torch import nn
+from uneven_networks import state_of
 
+from edgedl.compress.quantize.correct_bias import CorrectBias
+from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.match_statistics import MatchStatistics
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, Stage
 from edgedl.runtime.errors import BadInputError
 
 
@@ -38,6 +45,30 @@ def test_outputs_come_closer_to_the_float_networks(float_state: ModelState) -> N
         (found,) = Simulation(network.graph, network.encodings)(x)
         errors.append(np.square(found.numpy() - exact).mean())
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(
+    "stage", [RoundWeights(), LearnRounding(iterations=5), CorrectBias(), MatchStatistics()]
+)
+def test_a_shared_weight_stays_one(stage: Stage) -> None:
+    """Corrected apart, the two layers would need two weights, and the file twice the bytes."""
+    torch.manual_seed(0)
+    net = Net(
+        lambda n, x: n.c(F.relu(n.b(F.relu(n.b(F.relu(n.a(x))))))),
+        a=nn.Conv2d(3, 8, 3),
+        b=nn.Conv2d(8, 8, 3, padding=1),
+        c=nn.Conv2d(8, 2, 3),
+    )
+    before = QuantizeStatic().apply(state_of(net))
+    after = stage.apply(before)
+    sizes = [
+        sum(t.numel() for t in s.quantized.graph.state_dict().values()) for s in (before, after)
+    ]
+    assert sizes[0] == sizes[1] == sum(p.numel() for p in net.parameters())
+    shared = before.quantized.graph.get_parameter("b.weight")
+    assert torch.equal(after.quantized.graph.get_parameter("b.weight"), shared)
+    others = [n for n in after.quantized.graph.state_dict() if n.endswith("corrected_bias")]
+    assert len(others) == 2
 
 
 def test_the_same_data_gives_the_same_weights(float_state: ModelState) -> None:

@@ -1,5 +1,6 @@
 """SmoothQuant: the same function, the paper's factors, and fewer errors behind outliers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from uneven_networks import chain, decibels, same_function, state_of
 
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.smooth import Smooth, find_readers
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import ModelState
@@ -63,7 +65,8 @@ def test_it_computes_the_same_and_leaves_the_given_state(affine: bool) -> None:
     assert same_function(net, found.graph, *TOKENS) < 1e-4
     assert same_function(net, state.graph, *TOKENS) < 1e-5
     assert found.graph is not state.graph
-    assert found.history[0].settings == {"alpha": 0.5, "samples": 128, "batch_size": 16}
+    settings = {"alpha": 0.5, "samples": 128, "batch_size": 16, "layers": 5}
+    assert found.history[0].settings == settings
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 1.0])
@@ -115,12 +118,50 @@ def test_a_norm_that_is_read_elsewhere_and_depthwise_layers_are_left_alone() -> 
         return h + net.fc(h)
 
     net = Net(forward, norm=nn.LayerNorm(12), fc=nn.Linear(12, 12)).eval()
-    assert find_readers(state_of(net, TOKENS).graph.graph) == {}
+    state = state_of(net, TOKENS)
+    assert find_readers(state.graph.graph) == {}
+    said: list[str] = []
+    found = Smooth().apply(replace(state, say=said.append))
+    assert said == ["smooth: no norm or layer can be divided by a factor, the network stays"]
+    assert found.history[0].settings["layers"] == 0
     paths = find_readers(state_of(chain()).graph.graph)
     consumers = [n for found in paths.values() for n in found]
     assert all(n.target in WEIGHTED for n in consumers)
     assert "conv2d_1" not in {n.name for n in consumers}
     assert len(consumers) == 3
+
+
+@pytest.mark.parametrize(("axes", "layers"), [((1, 0, 2), [2]), ((0, 2, 1), [])])
+def test_a_norm_is_followed_through_moves_that_keep_its_rows(
+    axes: tuple[int, ...], layers: list[int]
+) -> None:
+    def forward(net: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = net.norm(x)
+        rows = net.fc(h.reshape(-1, 12)).reshape(-1, 7, 3)
+        moved = net.other(h.permute(axes))
+        return rows, moved.transpose(0, 1) if axes[0] else moved
+
+    size = TOKENS[1] if axes[-1] == 2 else TOKENS[0]
+    net = Net(forward, norm=nn.LayerNorm(12), fc=nn.Linear(12, 3), other=nn.Linear(size, 2))
+    graph = trace(net.eval(), (noise(2, *TOKENS),)).graph
+    assert [len(found) for found in find_readers(graph).values()] == layers
+
+
+def test_the_attention_of_torch_is_smoothed() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        h = net.norm(x)
+        return x + net.attention(h, h, h, need_weights=False)[0]
+
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(12, 2, batch_first=True)
+    net = Net(forward, norm=nn.LayerNorm(12), attention=attention).eval()
+    net.norm.weight.data[3] = 50.0
+    state = state_of(net, TOKENS)
+    found = Smooth().apply(state)
+    assert found.history[0].settings["layers"] >= 1
+    assert same_function(net, found.graph, *TOKENS) < 1e-4
+    plain, smooth = (QuantizeStatic().apply(s) for s in (state, found))
+    assert decibels(smooth, net, *TOKENS) > decibels(plain, net, *TOKENS) + 1
 
 
 def test_decibels_come_back_behind_outliers() -> None:

@@ -19,6 +19,7 @@ from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.golden import check_golden
+from edgedl.runtime.layer_vectors import check_layers
 from edgedl.runtime.runner import Runner
 
 
@@ -46,6 +47,22 @@ def test_padding_with_a_value_is_not_clipped() -> None:
     quantized = Quantized(net, (noise(16, 3, 8, 8),))
     error = quantized.outputs(quantized.emitted("ort"))[0] - quantized.outputs(quantized.graph)[0]
     assert np.abs(error).max() < 6 * quantized.steps[0]
+
+
+def test_what_is_folded_into_the_batch_is_certified(tmp_path: Path) -> None:
+    """Window partition: the inner tensors have more rows than there are samples."""
+
+    def windows(net: Net, x: Tensor) -> Tensor:
+        y = F.relu(net.a(x)).permute(0, 2, 3, 1).reshape(-1, 4, 8)
+        return net.c(net.b(y).relu().reshape(-1, 16, 8).mean(1))
+
+    layers = {"a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Linear(8, 8), "c": nn.Linear(8, 3)}
+    subject = Subject("windows", Net(windows, **layers).eval(), noise_task((3, 4, 4)))
+    made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), tmp_path)
+    assert not made.refusals
+    for artifact in made.bundle.manifest.artifacts:
+        if artifact.precision == "int8":
+            assert check_layers(made.bundle, artifact) is not None
 
 
 def soft(net: Net, x: Tensor) -> Tensor:

@@ -276,8 +276,15 @@ def test_as_many_more_samples_decide_if_nothing_changes(limit: float, confidence
     assert not decided(round(0.9 * (400 + more)))
 
 
-def test_no_number_of_samples_tells_a_drop_from_itself() -> None:
-    assert samples_to_decide(np.ones(4), np.r_[np.zeros(1), np.ones(3)], 0.25) is None
+@pytest.mark.parametrize(
+    ("lost", "count", "points"), [(1, 4, 25.0), (7, 1000, 0.7), (11, 1000, 1.1), (14, 1000, 1.4)]
+)
+def test_no_number_of_samples_tells_a_drop_from_itself(
+    lost: int, count: int, points: float
+) -> None:
+    """Limits come as points over 100, which is not always the same float as lost / count."""
+    candidate = np.r_[np.zeros(lost), np.ones(count - lost)]
+    assert samples_to_decide(np.ones(count), candidate, points / 100) is None
 
 
 def test_more_confidence_is_a_wider_interval() -> None:

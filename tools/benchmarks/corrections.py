@@ -18,6 +18,7 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.correct_bias import CorrectBias
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.learn_rounding import LearnRounding
+from edgedl.compress.quantize.match_statistics import MatchStatistics
 from edgedl.compress.quantize.mix_precision import MixPrecision
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.simulate import Simulation
@@ -43,6 +44,7 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "smoothed, rounded weights": (Smooth(), QuantizeStatic(), RoundWeights()),
     "bias corrected, empirical": (QuantizeStatic(), CorrectBias()),
     "bias corrected, analytic": (QuantizeStatic(), CorrectBias("analytic")),
+    "statistics matched": (QuantizeStatic(), MatchStatistics()),
     "learned rounding": (QuantizeStatic(), LearnRounding()),
     "some layers in float": (QuantizeStatic(), MixPrecision()),
     "rounded weights, some layers in float": (QuantizeStatic(), RoundWeights(), MixPrecision()),
