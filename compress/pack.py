@@ -131,8 +131,9 @@ def compress(
 def _doubts(state: ModelState) -> tuple[str, ...]:
     if state.quantized is None:
         return ()
-    used = [e.settings["samples"] for e in state.history if e.stage == "quantize_static"]
-    return calibration_warnings(state.quantized, state.subject.task, used[-1] if used else None)
+    used = [h.settings.get("samples") for h in state.history if h.stage == "quantize_static"]
+    samples = used[-1] if used and isinstance(used[-1], int) else None
+    return calibration_warnings(state.quantized, state.subject.task, samples)
 
 
 def _weight_bits(state: ModelState) -> int | None:

@@ -74,11 +74,7 @@ def recommend(
     """
     limit = DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
     chosen = candidates[0]
-    faster = [
-        c
-        for c in candidates
-        if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
-    ]
+    faster = [c for c in candidates if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
     if faster:
         fastest = min(faster, key=lambda c: c.speedup[0].ratio)
         rivals = [c for c in faster if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgedl.compress.export.onnx_constants import store_constants
 from edgedl.compress.quantize.affine import SMALLEST_SCALE, Affine, affine_for, range_of
 from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.backend import Array
@@ -94,7 +95,7 @@ def read_foreign(content: bytes, source: str) -> ForeignNetwork:
         first = str(error).strip().partition("\n")[0]
         raise BadInputError(f"{source} is not a whole ONNX model: {first}") from error
     _refuse(model, source)
-    return _Reader(model, source).read()
+    return _Reader(store_constants(model), source).read()
 
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
@@ -174,7 +175,8 @@ class _Reader:
             )
         value = str(quantize.input[0])
         if value in self._constants:
-            integers = _quantize(self._constants[value], *self._parameters(quantize))
+            stored = self._constants[value]
+            integers = _quantize(stored, *self._parameters(quantize, stored))
             return self._constant(f"{value}_stored", integers, dequantize)
         scales, zeros, _ = self._parameters(quantize)
         if scales.size != 1:
@@ -205,22 +207,32 @@ class _Reader:
         return f"{name}_float"
 
     def _parameters(
-        self, node: onnx.NodeProto, integers: Array | None = None
+        self, node: onnx.NodeProto, constant: Array | None = None
     ) -> tuple[Array, Array, int]:
-        """Return scales, zero points and axis of a quantize or dequantize."""
+        """Return scales, zero points and axis of a quantize or dequantize, maybe of a constant."""
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if attributes.get("block_size"):
+            raise BadInputError(
+                f"{self._source}: '{node.name}' has a scale per block of "
+                f"{attributes['block_size']} weights; one per channel or tensor can be carried over"
+            )
         stored = [self._constants[name] for name in node.input[1:3] if name in self._constants]
         if len(stored) < len(node.input) - 1:
             raise BadInputError(
                 f"{self._source}: the scale of '{node.name}' is computed, not stored"
             )
-        default = np.uint8 if integers is None else integers.dtype
+        default: np.dtype[Any] = np.dtype(np.uint8)
+        if node.op_type == _DEQUANTIZE and constant is not None:
+            default = constant.dtype
+        elif node.op_type == _QUANTIZE and attributes.get("output_dtype"):
+            default = onnx.helper.tensor_dtype_to_np_dtype(attributes["output_dtype"])
         zeros = stored[1] if len(stored) > 1 else np.zeros_like(stored[0], default)
         if zeros.dtype not in (np.int8, np.uint8, np.int32):
             raise BadInputError(
                 f"{self._source}: '{node.name}' makes {zeros.dtype}, 8 bits can be carried over"
             )
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-        return stored[0], zeros, axis
+        axis = int(attributes.get("axis", 1))
+        return stored[0], zeros, axis % constant.ndim if constant is not None else axis
 
     def _check_reads(self, node: onnx.NodeProto) -> None:
         for name in node.input:

@@ -113,7 +113,8 @@ def keeps_rows(node: fx.Node, user: fx.Node) -> bool:
     if user.target in RESHAPES:
         return bool(shape[-1] == moved[-1])
     if user.target is aten.transpose.int:
-        return last not in (int(a) % len(shape) for a in user.args[1:3])  # type: ignore[call-overload]
+        first, second = (int(a) % len(shape) for a in user.args[1:3])  # type: ignore[arg-type]
+        return last not in (first, second)
     if user.target is aten.permute.default:
         return int(user.args[1][-1]) % len(shape) == last  # type: ignore[index,arg-type]
     return False

@@ -61,7 +61,7 @@ class Simulation:
         return get_tensor(self.graph, _path(node, 1))
 
     def shares_weight(self, node: fx.Node) -> bool:
-        """Say whether another operator reads the same weight: a weight of its own would double it."""
+        """Say whether another operator reads the same weight."""
         return self._readers[_path(node, 1)] > 1
 
     def bias(self, node: fx.Node) -> Tensor | None:

@@ -60,7 +60,9 @@ def test_samples_that_are_all_one_are_doubted() -> None:
 
 
 def test_samples_that_the_stage_did_not_use_do_not_count() -> None:
-    assert warnings(samples=31) == ("there are only 31 calibration samples: ranges may be too narrow",)
+    assert warnings(samples=31) == (
+        "there are only 31 calibration samples: ranges may be too narrow",
+    )
 
 
 def test_the_share_outside_is_counted() -> None:

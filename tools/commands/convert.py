@@ -54,7 +54,6 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
     there = next((path for path in paths.values() if path.exists()), None)
     if there is not None:
         raise BadInputError(f"{there} is there already: remove it, or give another --out")
-    out.mkdir(parents=True, exist_ok=True)
     for name, path in paths.items():
         made = requantize(network, name)
         for note in made.notes:
@@ -62,6 +61,7 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
         if name.startswith("tensorrt"):
             _check(made.content)
         found = agreement(file.read_bytes(), made.content, arrays)
+        out.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as written:
             written.write(made.content)
         click.echo(f"{path}: {found.describe()}")

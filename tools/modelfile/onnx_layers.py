@@ -1,17 +1,20 @@
 """The layers of an ONNX file. Quantize/dequantize pairs are told as grids, not as operators."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.tools.modelfile.integer_operators import INTEGER_OPERATORS, as_float
 from edgedl.tools.modelfile.layer import FileLayer, Grid
 
 if TYPE_CHECKING:
     import onnx
+
+    Values = dict[str, onnx.TypeProto.Tensor]
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv", "ConvInteger")
@@ -19,6 +22,7 @@ ACTIVATIONS = ("Relu", "Clip")
 PRODUCTS = (
     "Gemm",
     "FusedGemm",
+    "QGemm",
     "MatMul",
     "MatMulInteger",
     "QLinearMatMul",
@@ -39,6 +43,8 @@ def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
     """
     try:
         import onnx
+
+        from edgedl.compress.export.onnx_constants import store_constants
     except ImportError as error:
         raise BackendUnavailableError(
             "onnx is missing, it reads such files: pip install 'edgedl[compress]'"
@@ -46,18 +52,29 @@ def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
     try:
         model = onnx.load_from_string(content)
         onnx.checker.check_model(model)
-        inferred = onnx.shape_inference.infer_shapes(model)
+        model = store_constants(model)
+        shadow = as_float(model)
+        shapes = _infer_shapes(shadow)
+        for value in shadow.graph.input:
+            for axis in value.type.tensor_type.shape.dim:
+                if not axis.HasField("dim_value"):
+                    axis.dim_value = 1
+        sizes = _infer_shapes(shadow)
     except Exception as error:
         # Protobuf, the checker and shape inference each raise classes of their own.
         first = str(error).strip().partition("\n")[0]
         raise BadInputError(f"{source} is not a whole ONNX model: {first}") from error
-    return _OnnxReader(inferred.graph).layers()
+    return _OnnxReader(model.graph, shapes, sizes).layers()
 
 
 class _OnnxReader:
-    """A graph with what its nodes need to be described."""
+    """A graph with what its nodes need to be described.
 
-    def __init__(self, graph: "onnx.GraphProto") -> None:
+    Its shapes as they are, and as they are for a batch of one: where rows are folded into the
+    batch, only the latter say how many there are.
+    """
+
+    def __init__(self, graph: "onnx.GraphProto", shapes: "Values", sizes: "Values") -> None:
         self._nodes = list(graph.node)
         self._tensors = {t.name: t for t in graph.initializer}
         self._producer = {name: n for n in self._nodes for name in n.output}
@@ -65,9 +82,9 @@ class _OnnxReader:
         for node in self._nodes:
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
-        values = [*graph.value_info, *graph.input, *graph.output]
-        self._shapes = {v.name: _shape(v.type.tensor_type) for v in values}
-        self._dtypes = {v.name: v.type.tensor_type.elem_type for v in values}
+        self._shapes = {name: _shape(v) for name, v in shapes.items()}
+        self._sizes = {name: _shape(v) for name, v in sizes.items()}
+        self._dtypes = {name: v.elem_type for name, v in shapes.items()}
 
     def layers(self) -> list[FileLayer]:
         hidden = (QUANTIZE, DEQUANTIZE, "Constant")
@@ -83,16 +100,21 @@ class _OnnxReader:
         return users[0] if folds and users[0].op_type in ACTIVATIONS else None
 
     def _layer(self, node: "onnx.NodeProto", activation: "onnx.NodeProto | None") -> FileLayer:
-        sources = [self._behind_pair(name) for name in node.input if name]
+        roles = INTEGER_OPERATORS.get(node.op_type)
+        names = roles.values(node) if roles else [name for name in node.input if name]
+        sources = [self._behind_pair(name) for name in names]
         constants = [name for name in sources if name in self._tensors]
         weight = next((n for n in sources[1:] if n in constants), None)
+        grid = self._weight_grid(node, weight)
+        # Integers that are dequantized for an operator with float weights are floats to it.
+        read = names if weight is not None and grid is None else sources
         return FileLayer(
             name=node.name or node.output[0],
             operator=f"{node.op_type}+{activation.op_type}" if activation else node.op_type,
             shape=self._shapes.get(node.output[0], ()),
-            inputs=self._dtype(sources[0]) if sources else "",
-            output=self._output_grid((activation or node).output[0]),
-            weight=self._weight_grid(node, weight),
+            inputs=self._dtype(read[0]) if read else "",
+            output=self._output_grid(activation or node),
+            weight=grid,
             weight_bytes=sum(int(_array(self._tensors[n]).nbytes) for n in constants),
             macs=self._macs(node, weight),
         )
@@ -108,48 +130,67 @@ class _OnnxReader:
         number = self._tensors[name].data_type if name in self._tensors else self._dtypes.get(name)
         return str(helper.tensor_dtype_to_np_dtype(number)) if number else "?"
 
-    def _output_grid(self, name: str) -> Grid | None:
-        quantize = next((n for n in self._users.get(name, []) if n.op_type == QUANTIZE), None)
-        return self._grid(quantize) if quantize is not None else None
+    def _output_grid(self, node: "onnx.NodeProto") -> Grid | None:
+        roles = INTEGER_OPERATORS.get(node.op_type)
+        if roles is not None:
+            return self._grid(node.input, roles.output)
+        users = self._users.get(node.output[0], [])
+        quantize = next((n for n in users if n.op_type == QUANTIZE), None)
+        return self._grid(quantize.input, 1) if quantize is not None else None
 
     def _weight_grid(self, node: "onnx.NodeProto", weight: str | None) -> Grid | None:
+        roles = INTEGER_OPERATORS.get(node.op_type)
+        if roles is not None:
+            known = weight is not None and roles.weight is not None
+            return self._grid(node.input, roles.weight or 0) if known else None
         for name in node.input:
             producer = self._producer.get(name)
             if producer and producer.op_type == DEQUANTIZE and producer.input[0] == weight:
-                return self._grid(producer)
+                return self._grid(producer.input, 1)
         return None
 
-    def _grid(self, pair: "onnx.NodeProto") -> Grid | None:
-        """Return the grid of a quantize or dequantize whose scale is stored in the file."""
-        if pair.input[1] not in self._tensors:
+    def _grid(self, names: "Sequence[str]", scale: int) -> Grid | None:
+        """Return the grid whose scale and zero point stand there, if they are in the file."""
+        if scale >= len(names) or names[scale] not in self._tensors:
             return None
-        scales = _array(self._tensors[pair.input[1]]).ravel()
-        stored = len(pair.input) > 2 and pair.input[2] in self._tensors
-        zeros = _array(self._tensors[pair.input[2]]).ravel() if stored else [0] * len(scales)
-        source = pair.input[2] if stored else pair.input[0]
+        scales = _array(self._tensors[names[scale]]).ravel()
+        stored = len(names) > scale + 1 and names[scale + 1] in self._tensors
+        zeros = _array(self._tensors[names[scale + 1]]).ravel() if stored else [0] * len(scales)
+        source = names[scale + 1] if stored else names[scale - 1]
         dtype = self._dtype(source) if source in self._tensors else "uint8"
-        return Grid(dtype, tuple(float(s) for s in scales), tuple(int(z) for z in zeros))
+        each = np.broadcast_to(zeros, scales.shape)
+        return Grid(dtype, tuple(float(s) for s in scales), tuple(int(z) for z in each))
 
     def _macs(self, node: "onnx.NodeProto", weight: str | None) -> int:
-        shape = self._shapes.get(node.output[0], ())
-        outputs = math.prod(1 if d is None else d for d in shape)
+        outputs = self._size(node.output[0])
         if weight is None:
             return outputs * self._inner(node) if node.op_type in PRODUCTS else 0
         sizes = tuple(int(d) for d in self._tensors[weight].dims)
         if node.op_type in CONVOLUTIONS:
             return outputs * math.prod(sizes[1:])
         if node.op_type == "ConvTranspose":
-            read = self._shapes.get(node.input[0], ())
-            return math.prod(1 if d is None else d for d in read) * math.prod(sizes[1:])
+            return self._size(node.input[0]) * math.prod(sizes[1:])
         if node.op_type in PRODUCTS:
-            transposed = _attributes(node).get("transB", 0)
+            transposed = _attributes(node).get("transB", 0) or len(sizes) == 1
             return outputs * (sizes[-1] if transposed else sizes[-2])
         return 0
 
+    def _size(self, name: str) -> int:
+        """Return the elements of a value for a batch of one."""
+        return math.prod(1 if d is None else d for d in self._sizes.get(name, ()))
+
     def _inner(self, node: "onnx.NodeProto") -> int:
         """Return the length of the sums of a product of two activations."""
-        shape = self._shapes.get(node.input[0], ())
+        shape = self._sizes.get(node.input[0], ())
         return (shape[-1] or 1) if shape else 0
+
+
+def _infer_shapes(model: "onnx.ModelProto") -> "Values":
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    values = [*graph.value_info, *graph.input, *graph.output]
+    return {v.name: v.type.tensor_type for v in values}
 
 
 def _attributes(node: "onnx.NodeProto") -> Mapping[str, Any]:

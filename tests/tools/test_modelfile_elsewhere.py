@@ -1,0 +1,123 @@
+"""Layers of ONNX files that other tools wrote."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from torch import Tensor, nn
+
+from edgedl.compress.evaluate import count_macs
+from edgedl.compress.export.onnx import to_onnx
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.pack import CompressedModel
+from edgedl.tools.modelfile.align import align
+from edgedl.tools.modelfile.layer import FileLayer, read_layers
+
+
+class Calibration(CalibrationDataReader):
+    def __init__(self, name: str, x: np.ndarray) -> None:
+        self._batches = iter([{name: x[i : i + 1]} for i in range(len(x))])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+@pytest.fixture(scope="module")
+def quantized(compressed: CompressedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with one network in ONNX Runtime's two formats."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    source = compressed.bundle.folder / "float32.onnx"
+    x = np.random.default_rng(1).normal(size=(16, 3, 12, 12)).astype(np.float32)
+    name = onnx.load(source).graph.input[0].name
+    for form in QuantFormat:
+        made = folder / f"{form}.onnx"
+        reader = Calibration(name, x)
+        quantize_static(source, made, reader, quant_format=form, per_channel=True)
+    return folder
+
+
+def layers(path: Path) -> list[FileLayer]:
+    return read_layers(path.read_bytes(), path.name)
+
+
+def test_operators_on_integers_are_read_as_pairs_are(
+    compressed: CompressedModel, quantized: Path
+) -> None:
+    whole = sum(layer.macs for layer in layers(compressed.bundle.folder / "float32.onnx"))
+    pairs, integers = (layers(quantized / f"{form}.onnx") for form in ("QDQ", "QOperator"))
+    for found in (pairs, integers):
+        assert sum(layer.macs for layer in found) == whole
+        weighted = [layer for layer in found if layer.macs]
+        assert len(weighted) == 5
+        assert all(layer.weight and layer.output and layer.shape for layer in weighted)
+        assert {layer.inputs for layer in weighted} <= {"int8", "uint8"}
+    same = [m for m in align(pairs, integers) if m.first and m.second and m.first.macs]
+    assert [m.first.weight for m in same] == [m.second.weight for m in same]
+    assert [m.first.output for m in same] == [m.second.output for m in same]
+    assert len(same) == 5
+
+
+def test_constants_may_be_nodes(quantized: Path) -> None:
+    model = onnx.load(quantized / "QDQ.onnx")
+    stored = [helper.make_node("Constant", [], [t.name], value=t) for t in model.graph.initializer]
+    nodes = [*stored, *model.graph.node]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    assert read_layers(model.SerializeToString(), "f.onnx") == layers(quantized / "QDQ.onnx")
+
+
+def test_rows_folded_into_the_batch_are_counted() -> None:
+    class Folded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x.reshape(-1, 4)).relu().reshape(x.shape[0], -1)
+
+    net, x = Folded().eval(), torch.zeros(2, 5, 4)
+    found = read_layers(to_onnx(trace(net, (x,)), (x,)), "f.onnx")
+    assert sum(layer.macs for layer in found) == count_macs(net, (x[:1],)) == 5 * 4 * 6
+    assert found[-1].shape[0] is None
+
+
+def test_a_product_with_a_vector_is_counted() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "v"], ["y"], "product")],
+        "vector",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])],
+        [numpy_helper.from_array(np.ones(8, np.float32), "v")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (found,) = read_layers(model.SerializeToString(), "f.onnx")
+    assert found.macs == 8
+
+
+def test_integers_read_by_a_layer_with_float_weights_are_floats_to_it() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("ConvTranspose", ["d", "w"], ["y"], "up"),
+    ]
+    constants = {
+        "s": np.float32(0.1),
+        "z": np.uint8(7),
+        "w": np.ones((2, 3, 2, 2), np.float32),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "up",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 5, 5])],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    (found,) = read_layers(model.SerializeToString(), "f.onnx")
+    assert (found.inputs, found.weight, found.macs) == ("float32", None, 32 * 12)

@@ -1,0 +1,63 @@
+"""ONNX operators on integers (QOperator format): which input is what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class IntegerOperator:
+    """Places in an operator's inputs.
+
+    Attributes:
+        kind: the float operator it stands for.
+        data: values, the weight among them.
+        output: scale of the output; its zero point stands behind it.
+        weight: scale of the second value, where that may be a weight; its zero point stands behind.
+    """
+
+    kind: str
+    data: Sequence[int]
+    output: int
+    weight: int | None = None
+
+    def values(self, node: "onnx.NodeProto") -> list[str]:
+        """Return the names of the values that a node reads."""
+        return [node.input[i] for i in self.data if i < len(node.input) and node.input[i]]
+
+
+MOST_INPUTS = 2**16
+INTEGER_OPERATORS = {
+    "QLinearConv": IntegerOperator("Conv", (0, 3, 8), 6, 4),
+    "QLinearMatMul": IntegerOperator("MatMul", (0, 3), 6, 4),
+    "QGemm": IntegerOperator("Gemm", (0, 3, 6), 7, 4),
+    "QLinearAdd": IntegerOperator("Add", (0, 3), 6, 4),
+    "QLinearMul": IntegerOperator("Mul", (0, 3), 6, 4),
+    "QLinearConcat": IntegerOperator("Concat", range(2, MOST_INPUTS, 3), 0),
+    "QLinearAveragePool": IntegerOperator("AveragePool", (0,), 3),
+    "QLinearGlobalAveragePool": IntegerOperator("GlobalAveragePool", (0,), 3),
+    "QLinearLeakyRelu": IntegerOperator("LeakyRelu", (0,), 3),
+    "QLinearSigmoid": IntegerOperator("Sigmoid", (0,), 3),
+    "QLinearSoftmax": IntegerOperator("Softmax", (0,), 3),
+}
+
+
+def as_float(model: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a copy with float operators in their place, for shape inference alone.
+
+    Shapes behind operators that are ONNX Runtime's own cannot be inferred otherwise.
+    """
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for node in copy.graph.node:
+        roles = INTEGER_OPERATORS.get(node.op_type)
+        if roles is None:
+            continue
+        names = roles.values(node)
+        del node.input[:]
+        node.input.extend(names)
+        node.op_type, node.domain = roles.kind, ""
+    return copy
