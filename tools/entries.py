@@ -53,24 +53,26 @@ def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasur
 def bundle_names(folders: Sequence[Path]) -> list[str]:
     """Return what tells bundles apart: their folders' names, or of a folder further up.
 
-    A single bundle needs no name.
+    Where that is not one folder, it is several. A single bundle needs no name.
 
     >>> bundle_names([Path("small/bundle"), Path("smaller/bundle")])
     ['small', 'smaller']
+    >>> bundle_names([Path("small/parent"), Path("small/bundle"), Path("smaller/bundle")])
+    ['small-parent', 'small-bundle', 'smaller-bundle']
 
     Raises:
-        BadInputError: there is no place in the paths where all differ.
+        BadInputError: two of them are one folder.
     """
     if len(folders) == 1:
         return [""]
-    paths = [folder.resolve().parts[::-1] for folder in folders]
-    for names in zip(*paths, strict=False):
-        if len(set(names)) == len(names):
-            return list(names)
-    raise BadInputError(
-        "the bundles' folders need names that differ, they are the names of the rows: "
-        + ", ".join(str(folder) for folder in folders)
-    )
+    paths = [folder.absolute().parts for folder in folders]
+    depths = range(1, max(len(parts) for parts in paths) + 1)
+    one = [[parts[-d] if d <= len(parts) else "" for parts in paths] for d in depths]
+    several = [["-".join(parts[-d:]) for parts in paths] for d in depths]
+    for names in (*one, *several):
+        if len(set(names)) == len(names) and all(names):
+            return names
+    raise BadInputError("a bundle is given twice: " + ", ".join(str(folder) for folder in folders))
 
 
 def put_baseline_first(

@@ -103,7 +103,8 @@ def _place(error: BaseException) -> str:
     """Return where in the user's own code an error comes from, if its traceback shows it."""
     places = []
     for frame, line in traceback.walk_tb(error.__traceback__):
-        module = frame.f_locals.get("self")
+        arguments = frame.f_code.co_varnames[:1]
+        module = frame.f_locals.get(arguments[0]) if arguments else None
         own = type(module).__module__.partition(".")[0] not in ("torch", "edgedl")
         if isinstance(module, nn.Module) and own and frame.f_code.co_name == "forward":
             name = Path(frame.f_code.co_filename).name

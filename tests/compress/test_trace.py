@@ -123,7 +123,7 @@ def test_ids_can_be_inputs() -> None:
 
 
 class Branches(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(net, x: Tensor) -> Tensor:  # noqa: N805
         return x * 2 if x.sum() > 0 else x
 
 

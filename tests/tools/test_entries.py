@@ -23,7 +23,7 @@ from edgedl.tools.entries import (
         (["one", "two"], ["one", "two"]),
         (["one/bundle", "two/bundle"], ["one", "two"]),
         (["one/bundle", "two/other"], ["bundle", "other"]),
-        (["one/bundle", "two/bundle", "two/other"], None),
+        (["one/bundle", "two/bundle", "two/other"], ["one-bundle", "two-bundle", "two-other"]),
         (["one/bundle", "one/bundle"], None),
     ],
 )
@@ -32,7 +32,7 @@ def test_names_of_bundles(tmp_path: Path, folders: list[str], names: list[str] |
     if names is not None:
         assert bundle_names(paths) == names
     else:
-        with pytest.raises(BadInputError, match=r"names that differ.*one/bundle"):
+        with pytest.raises(BadInputError, match=r"given twice.*one/bundle"):
             bundle_names(paths)
 
 

@@ -1,19 +1,24 @@
 """Layers of ONNX files that other tools wrote."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from command import Run
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from tiny import make_subject
 from torch import Tensor, nn
 
 from edgedl.compress.evaluate import count_macs
 from edgedl.compress.export.onnx import to_onnx
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pack import CompressedModel
+from edgedl.runtime.runner import Runner
+from edgedl.tools.loose_file import precision_of
 from edgedl.tools.modelfile.align import align
 from edgedl.tools.modelfile.layer import FileLayer, read_layers
 
@@ -121,3 +126,44 @@ def test_integers_read_by_a_layer_with_float_weights_are_floats_to_it() -> None:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     (found,) = read_layers(model.SerializeToString(), "f.onnx")
     assert (found.inputs, found.weight, found.macs) == ("float32", None, 32 * 12)
+
+
+def test_a_file_is_measured_as_a_bundle_is(
+    edgedl: Run, compressed: CompressedModel, quantized: Path, tmp_path: Path
+) -> None:
+    task = tmp_path / "mine.py"
+    task.write_text("from tiny import make_subject\n\ndef subject():\n    return make_subject()\n")
+    files = [compressed.bundle.folder / "float32.onnx", quantized / "QDQ.onnx"]
+    files.append(compressed.bundle.folder / "int8.tflite")
+    options = ["--threads", "1", "--out", tmp_path / "out"]
+    refused = edgedl("bench", *files, *options)
+    assert refused.returncode == 2
+    assert "does not say what data it is for: give --task" in refused.stderr
+    done = edgedl("bench", *files, *options, "--task", f"{task}:subject")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert found["baseline"] == "float32.onnx:ort-float32"
+    names = [candidate["name"] for candidate in found["candidates"]]
+    assert names == ["float32.onnx:ort-float32", "QDQ.onnx:ort-int8", "int8.tflite:tflite-int8"]
+    whole = {a.name: a for a in compressed.bundle.manifest.artifacts}
+    with Runner(compressed.bundle, whole["ort-float32"]) as runner:
+        subject = make_subject()
+        (batch,) = subject.task.batches("test", 1000)
+        expected = subject.task.score(runner(*batch.inputs), batch.labels).mean()
+    assert found["candidates"][0]["score"]["value"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("float32.onnx", "float32"),
+        ("float16.tflite", "float32"),
+        ("int8.ort.onnx", "int8"),
+        ("int8.tflite", "int8"),
+    ],
+)
+def test_the_precision_of_a_file_is_told(
+    compressed: CompressedModel, name: str, precision: str
+) -> None:
+    backend = "tflite" if name.endswith("tflite") else "ort"
+    assert precision_of(layers(compressed.bundle.folder / name), backend) == precision

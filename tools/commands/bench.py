@@ -1,16 +1,18 @@
 """``edgedl bench``: latency and accuracy of the same bytes."""
 
+import tempfile
 from pathlib import Path
 
 import click
 import msgspec
 
 from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.errors import BackendUnavailableError, BudgetMissedError
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
 from edgedl.runtime.measure import Protocol
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.budget import missed, parse_budget
 from edgedl.tools.entries import BASELINES, bundle_names, find_entries, put_baseline_first
+from edgedl.tools.loose_file import is_model_file, wrap_file
 from edgedl.tools.options import parse_threads
 from edgedl.tools.progress import steps
 from edgedl.tools.report.table import result_markdown, to_csv
@@ -20,7 +22,13 @@ from edgedl.tools.workspace import new_folder
 
 
 @click.command()
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "bundles",
+    nargs=-1,
+    required=True,
+    metavar="BUNDLE|FILE...",
+    type=click.Path(path_type=Path),
+)
 @click.option(
     "--baseline", type=click.Path(path_type=Path), help="Bundle with the baseline [first]."
 )
@@ -49,27 +57,45 @@ def command(
 ) -> None:
     """Measure every artifact of BUNDLES, interleaved, paired against one baseline.
 
+    A .onnx or .tflite file may stand for a bundle, whoever made it; give its data with --task.
+
     Writes result.json, samples.npz (every call) and summary.csv. A budget names limits that the
     recommended artifact must keep: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper
     end of the interval counts.
     """
     limits = parse_budget(budget) if budget else ()
-    folders = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
-    opened = [Bundle.open(folder) for folder in folders]
-    entries, missing = find_entries(opened)
-    if not entries:
-        raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
-    name = bundle_names(folders)[0]
-    ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
-    settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
-    found = find_task(opened[0].manifest.task.name, task)
-    with new_folder(out) as folder:
-        with steps("measure", 2 * len(ordered) + len(settings.threads)) as report:
-            outcome = bench(opened[0].manifest.name, ordered, found, settings, report, missing)
-        write_result(folder, outcome.result, outcome.samples)
-        (folder / "summary.csv").write_text(to_csv(outcome.result))
-    result = outcome.result
-    click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
-    broken = missed(result.candidate(result.recommendation.name), limits)
-    if broken:
-        raise BudgetMissedError("; ".join(broken))
+    paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
+    with tempfile.TemporaryDirectory() as wrapped:
+        opened = _open(paths, task, Path(wrapped))
+        entries, missing = find_entries(opened)
+        if not entries:
+            raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+        name = bundle_names([bundle.folder for bundle in opened])[0]
+        ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
+        settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
+        found = find_task(opened[0].manifest.task.name, task)
+        with new_folder(out) as folder:
+            with steps("measure", 2 * len(ordered) + len(settings.threads)) as report:
+                outcome = bench(opened[0].manifest.name, ordered, found, settings, report, missing)
+            write_result(folder, outcome.result, outcome.samples)
+            (folder / "summary.csv").write_text(to_csv(outcome.result))
+        result = outcome.result
+        click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
+        broken = missed(result.candidate(result.recommendation.name), limits)
+        if broken:
+            raise BudgetMissedError("; ".join(broken))
+
+
+def _open(paths: list[Path], task: str | None, scratch: Path) -> list[Bundle]:
+    """Open bundles, and wrap files into some; those are named after the files."""
+    files = [path for path in paths if is_model_file(path)]
+    if files and task is None:
+        raise BadInputError(f"{files[0]} does not say what data it is for: give --task")
+    names = bundle_names(paths)
+    found = []
+    for path, name in zip(paths, names, strict=True):
+        if is_model_file(path):
+            found.append(wrap_file(path, find_task("", task), scratch / (name or path.name)))
+        else:
+            found.append(Bundle.open(path))
+    return found

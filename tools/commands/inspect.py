@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import Artifact, TensorSpec
 from edgedl.tools.modelfile.layer import FileLayer, read_layers
 from edgedl.tools.report.parity import parity_markdown
@@ -27,6 +28,8 @@ def command(path: Path, layers: bool, parity: bool, as_json: bool) -> None:
     if path.is_file():
         _show_layers({str(path): read_layers(path.read_bytes(), str(path))}, as_json)
         return
+    if not path.exists():
+        raise BadInputError(f"there is no {path}")
     bundle = Bundle.open(path)
     if layers:
         paths = {a.name: a.path for a in bundle.manifest.artifacts}
