@@ -141,6 +141,26 @@ class RuntimeAgreement(_Record, frozen=True):
     layers: tuple[LayerParity, ...]
 
 
+class OutputParity(_Record, frozen=True):
+    """How one output of a file, run on its runtime, differs from torch.
+
+    Attributes:
+        name: in the file.
+        max_abs_error: largest difference to the emitted torch graph. mean_abs_error: the mean one.
+        max_lsb, mean_lsb: the same in quantization steps of the output; None for floats.
+        sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
+        float32_sqnr_db: the same against the float32 network: what the precision costs.
+    """
+
+    name: str
+    max_abs_error: float
+    mean_abs_error: float
+    max_lsb: float | None
+    mean_lsb: float | None
+    sqnr_db: float | None
+    float32_sqnr_db: float | None
+
+
 class Parity(_Record, frozen=True):
     """How a file's outputs, run on its runtime, differ from the emitted torch graph.
 
@@ -153,6 +173,7 @@ class Parity(_Record, frozen=True):
         float32_agreement: share of samples with the same argmax as the float32 network.
         runtime: what ran the file, for example "onnxruntime 1.31.1".
         layers: the same for every quantized tensor; None for files that have none.
+        outputs: the same for every output.
     """
 
     samples: int
@@ -163,6 +184,7 @@ class Parity(_Record, frozen=True):
     float32_agreement: float | None
     runtime: str
     layers: LayerCertificate | None = None
+    outputs: tuple[OutputParity, ...] = ()
 
 
 class Artifact(_Record, frozen=True):

@@ -11,12 +11,12 @@ from edgedl.compress.export.errors import ExportError, first_line
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.layers import certify_layers, single_samples
-from edgedl.compress.parity.tolerance import output_steps
+from edgedl.compress.parity.tolerance import steps_by_output
 from edgedl.compress.stage import INTEGERS, ModelState
 from edgedl.runtime.backend import Array, open_backend
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.manifest import Artifact, LayerCertificate, Parity
+from edgedl.runtime.manifest import Artifact, LayerCertificate, OutputParity, Parity
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task import Task
 
@@ -49,6 +49,7 @@ def measure_parity(
     """
     artifact = built.artifact
     errors: list[Floats] = []
+    compared = [_OutputErrors() for _ in artifact.outputs]
     agree: list[Array] = []
     agree_float: list[Array] = []
     run = _open(bundle, artifact)
@@ -62,11 +63,17 @@ def measure_parity(
                 f"the network {[list(b.shape) for b in expected]}"
             )
         errors += [np.abs(a - b).ravel() for a, b in zip(found, expected, strict=True)]
+        for output, values in zip(
+            compared, zip(found, expected, reference, strict=True), strict=True
+        ):
+            output.add(*values)
         agree.append(_same_class(found[0], expected[0]))
         agree_float.append(_same_class(found[0], reference[0]))
     flat = np.concatenate(errors)
     is_classifier = has_classes(state.subject.task) and len(artifact.outputs[0].shape) == 2
-    steps = output_steps(state, artifact.backend) if artifact.precision in INTEGERS else []
+    found_steps = steps_by_output(state, artifact.backend)
+    by_output = found_steps if artifact.precision in INTEGERS else [None] * len(found_steps)
+    steps = [step for step in by_output if step is not None]
     return Parity(
         samples=sum(len(a) for a in agree),
         max_abs_error=float(flat.max()),
@@ -76,7 +83,46 @@ def measure_parity(
         float32_agreement=float(np.concatenate(agree_float).mean()) if is_classifier else None,
         runtime=_runtime_name(artifact),
         layers=_certify(bundle, built, outputs) if artifact.precision == "int8" else None,
+        outputs=tuple(
+            output.record(spec.name, step)
+            for output, spec, step in zip(compared, artifact.outputs, by_output, strict=True)
+        ),
     )
+
+
+class _OutputErrors:
+    """Sums over the batches of one output."""
+
+    def __init__(self) -> None:
+        self._count, self._largest, self._total = 0, 0.0, 0.0
+        self._energy = self._noise = self._float_energy = self._float_noise = 0.0
+
+    def add(self, found: Floats, expected: Floats, reference: Floats) -> None:
+        """Take in a batch: of the file, of its torch graph, of the float32 network."""
+        error = np.abs(found.astype(np.float64) - expected)
+        self._count += error.size
+        self._largest = max(self._largest, float(error.max(initial=0.0)))
+        self._total += float(error.sum())
+        self._energy += float(np.square(expected, dtype=np.float64).sum())
+        self._noise += float(np.square(error).sum())
+        self._float_energy += float(np.square(reference, dtype=np.float64).sum())
+        self._float_noise += float(np.square(found.astype(np.float64) - reference).sum())
+
+    def record(self, name: str, step: float | None) -> OutputParity:
+        mean = self._total / self._count
+        return OutputParity(
+            name,
+            self._largest,
+            mean,
+            self._largest / step if step else None,
+            mean / step if step else None,
+            _decibels(self._energy, self._noise),
+            _decibels(self._float_energy, self._float_noise),
+        )
+
+
+def _decibels(energy: float, noise: float) -> float | None:
+    return float(10 * np.log10(energy / noise)) if energy and noise else None
 
 
 def _certify(bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs) -> LayerCertificate:

@@ -62,13 +62,21 @@ def allowed_difference(
 
 def output_steps(state: ModelState, target: Target) -> list[float]:
     """Return the quantization steps of the quantized outputs of a model state."""
+    return [step for step in steps_by_output(state, target) if step is not None]
+
+
+def steps_by_output(state: ModelState, target: Target) -> list[float | None]:
+    """Return the quantization step of every output of a model state, None for floats."""
     if state.quantized is None:
-        return []
+        return [None] * len(output_nodes(state.graph))
     graph, encodings = state.quantized.graph, state.quantized.encodings
     chosen = quantized_nodes(graph.graph, encodings)
-    quantized = [n for n in output_nodes(graph) if n in chosen]
-    outputs = [n.name for n in quantized if not gives_floats(n, encodings, target)]
-    return [grid_of(encodings, name, target).scale for name in outputs]
+    return [
+        grid_of(encodings, node.name, target).scale
+        if node in chosen and not gives_floats(node, encodings, target)
+        else None
+        for node in output_nodes(graph)
+    ]
 
 
 def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:

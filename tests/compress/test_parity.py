@@ -58,11 +58,22 @@ def test_parity_is_what_a_measurement_by_hand_finds(
     same = (found.argmax(1) == expected.argmax(1)).mean()
     assert parity.prediction_agreement == pytest.approx(same)
     assert parity.float32_agreement == (found.argmax(1) == reference.argmax(1)).mean()
+    step = None
     if name.endswith("int8"):
         (step,) = output_steps(int8_state, item.artifact.backend)
         assert parity.mean_lsb_error == pytest.approx(error.mean() / step, abs=1e-4)
     else:
         assert parity.mean_lsb_error is None
+    (output,) = parity.outputs
+    assert output.name == item.artifact.outputs[0].name
+    assert output.max_abs_error == pytest.approx(float(error.max()), abs=1e-6)
+    assert output.mean_lsb == (pytest.approx(parity.mean_lsb_error, abs=1e-4) if step else None)
+    assert output.max_lsb == (pytest.approx(error.max() / step, abs=1e-4) if step else None)
+    for value, exact in ((output.sqnr_db, expected), (output.float32_sqnr_db, reference)):
+        noise = np.square(found.astype(np.float64) - exact).sum()
+        assert value == (
+            pytest.approx(10 * np.log10(np.square(exact, dtype=np.float64).sum() / noise), rel=1e-3)
+        )
 
 
 def test_every_artifact_of_the_bundle_agrees_with_its_graph(compressed: CompressedModel) -> None:

@@ -48,7 +48,7 @@ def test_unknown_key_is_refused_in_every_record(content):
         del record["colour"]
     # manifest, task, tensor, preprocessing, artifact, parity, certificate, layer, agreement, file,
     # history
-    assert len(kinds) == 11
+    assert len(kinds) == 12
     decode(content)
 
 

@@ -2,10 +2,25 @@
 
 from collections.abc import Sequence
 
-from edgedl.runtime.manifest import LayerCertificate, LayerParity, Manifest, RuntimeAgreement
+from edgedl.runtime.manifest import (
+    LayerCertificate,
+    LayerParity,
+    Manifest,
+    Parity,
+    RuntimeAgreement,
+)
 from edgedl.tools.report.table import to_markdown
 
 LAYER_HEADERS = ("layer", "node", "tensor", "max steps", "mean steps", "differing", "SQNR dB")
+OUTPUT_HEADERS = (
+    "file",
+    "output",
+    "max steps",
+    "mean steps",
+    "max error",
+    "SQNR dB",
+    "SQNR dB to float32",
+)
 LONGEST_NAME = 48
 
 
@@ -47,7 +62,10 @@ def describe_agreement(agreement: RuntimeAgreement) -> str:
 
 def parity_markdown(manifest: Manifest) -> str:
     """Return every certificate of a bundle, and how its int8 files agree."""
-    parts = []
+    outputs = [
+        row for a in manifest.artifacts if a.parity for row in _output_rows(a.name, a.parity)
+    ]
+    parts = [to_markdown(OUTPUT_HEADERS, outputs)] if outputs else []
     for artifact in manifest.artifacts:
         parity = artifact.parity
         if parity is None or parity.layers is None:
@@ -58,7 +76,23 @@ def parity_markdown(manifest: Manifest) -> str:
         if parity.layers.not_compared:
             parts.append(f"not in the file: {', '.join(parity.layers.not_compared)}")
     parts += [describe_agreement(agreement) for agreement in manifest.between]
-    return "\n\n".join(parts) or "no file of this bundle is certified layer by layer"
+    return "\n\n".join(parts) or "no file of this bundle is certified"
+
+
+def _output_rows(artifact: str, parity: Parity) -> list[tuple[str, ...]]:
+    """Return one row of text per output of a file, in the order of OUTPUT_HEADERS."""
+    return [
+        (
+            artifact,
+            _shorten(output.name),
+            "floats" if output.max_lsb is None else f"{output.max_lsb:.2f}",
+            "floats" if output.mean_lsb is None else f"{output.mean_lsb:.4f}",
+            f"{output.max_abs_error:.3g}",
+            "same" if output.sqnr_db is None else f"{output.sqnr_db:.1f}",
+            "same" if output.float32_sqnr_db is None else f"{output.float32_sqnr_db:.1f}",
+        )
+        for output in parity.outputs
+    ]
 
 
 def _worst(layers: Sequence[LayerParity]) -> str:
