@@ -71,9 +71,9 @@ def test_parity_is_what_a_measurement_by_hand_finds(
     assert output.max_lsb == (pytest.approx(error.max() / step, abs=1e-4) if step else None)
     for value, exact in ((output.sqnr_db, expected), (output.float32_sqnr_db, reference)):
         noise = np.square(found.astype(np.float64) - exact).sum()
-        assert value == (
-            pytest.approx(10 * np.log10(np.square(exact, dtype=np.float64).sum() / noise), rel=1e-3)
-        )
+        decibels = 10 * np.log10(np.square(exact, dtype=np.float64).sum() / noise)
+        # At float32's last digit, torch's own order of sums shows.
+        assert value == pytest.approx(decibels, abs=1e-2 if decibels < 100 else 1.0)
 
 
 def test_every_artifact_of_the_bundle_agrees_with_its_graph(compressed: CompressedModel) -> None:
