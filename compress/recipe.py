@@ -90,6 +90,11 @@ def check_order(recipe: Recipe) -> None:
             raise BadInputError(
                 f"the stage {name} works on {KINDS[kind]}: the recipe needs it before {latest}"
             )
+        if isinstance(stage, _QUANTIZERS) and reached == kind:
+            raise BadInputError(
+                f"the stage {name} would quantize what {latest} has quantized: the recipe needs "
+                "one of them"
+            )
         if kind == len(KINDS) - 1 and reached < kind - 1:
             raise BadInputError(
                 f"the stage {name} works on a quantized network: "

@@ -184,9 +184,26 @@ def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) ->
         hint = f", did you mean '{near[0]}'?" if near else ":"
         text = f"unknown key '{key}'{hint} there are {', '.join(_valid_keys(path, content))}"
         path = [*path, key]
-    if path and path[-1] == "stage":
+    elif path and path[-1] == "stage":
         text += f"; the stages are: {', '.join(STAGES)}"
+    elif path:
+        text = f"'{path[-1]}': {text}{_choices(path, content)}"
     return f"{source}, line {_line(tree, path)}: {text}"
+
+
+def _choices(path: list[str | int], content: Any) -> str:
+    """Return the values that a stage's key can have, if they are few."""
+    if path[:1] != ["stages"] or len(path) != 3:
+        return ""
+    stage = STAGES.get(content["stages"][path[1]].get("stage", ""))
+    if stage is None:
+        return ""
+    found = msgspec.inspect.type_info(stage)
+    fields = found.fields if isinstance(found, msgspec.inspect.StructType) else ()
+    kind = next((f.type for f in fields if f.encode_name == path[2]), None)
+    if not isinstance(kind, msgspec.inspect.LiteralType):
+        return ""
+    return f"; it can be {', '.join(str(value) for value in kind.values)}"
 
 
 def _valid_keys(path: list[str | int], content: Any) -> list[str]:

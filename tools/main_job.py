@@ -68,7 +68,10 @@ class Wish:
         subject = find_subject(self.subject, self.weights)
         if not self.teachers:
             return subject
-        return replace(subject, teachers=tuple(find_teacher(name) for name in self.teachers))
+        return replace(
+            subject,
+            teachers=tuple(find_teacher(name, subject.task.classes) for name in self.teachers),
+        )
 
     def check_teachers(self, recipe: Recipe | None) -> None:
         """Make sure that somebody learns where teachers are named; no default recipe does.

@@ -1,6 +1,7 @@
 """Find who teaches: another subject, or the files of a bundle."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -41,13 +42,31 @@ class BundleTeacher(nn.Module):
         return tuple(torch.from_numpy(y) for y in outputs)
 
 
-def find_teacher(reference: str) -> nn.Module:
+def find_teacher(reference: str, classes: Sequence[str] = ()) -> nn.Module:
     """Return the network of a subject, or the file of a bundle's folder.
 
+    Args:
+        reference: of the subject or bundle.
+        classes: that the student knows, in its order.
+
     Raises:
-        BadInputError: there is no such model, file, function or bundle.
+        BadInputError: there is no such model, file, function or bundle, or it has the classes in
+            another order.
         IntegrityError: the bundle is damaged.
     """
     if Path(reference).is_dir():
-        return BundleTeacher(Bundle.open(Path(reference)))
-    return find_subject(reference).module.eval()
+        bundle = Bundle.open(Path(reference))
+        _check_classes(reference, bundle.manifest.task.classes, classes)
+        return BundleTeacher(bundle)
+    subject = find_subject(reference)
+    _check_classes(reference, subject.task.classes, classes)
+    return subject.module.eval()
+
+
+def _check_classes(reference: str, known: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse the same names in another order; other names may mean the same."""
+    if sorted(known) == sorted(wanted) and tuple(known) != tuple(wanted):
+        raise BadInputError(
+            f"the teacher {reference} has the classes in another order: {', '.join(known)}; "
+            f"the network has {', '.join(wanted)}"
+        )

@@ -29,6 +29,10 @@ def cut_channels(axes: TensorAxes, kept: Kept) -> fx.GraphModule:
         if id(old) not in made:
             made[id(old)] = _cut(old, [kept_positions(axis, kept) for axis in own])
         _store(copy, path, made[id(old)])
+    # A shared tensor has other names, too, that no operator reads.
+    for path, old in graph.named_parameters(remove_duplicate=False):
+        if id(old) in made:
+            _store(copy, path, made[id(old)])
     sizes = _Sizes(axes, kept)
     for before, after in zip(graph.graph.nodes, copy.graph.nodes, strict=True):
         if before.target in RESIZE:

@@ -283,7 +283,7 @@ def test_recipes_are_joined_with_their_budgets(tmp_path: Path) -> None:
 
 WRONG = [
     ("{max_drop: 1}", "line 4: unknown key 'max_drop', did you mean 'max_drop_pp'"),
-    ("{max_drop_pp: 101}", "line 4: Expected `float` <= 100"),
+    ("{max_drop_pp: 101}", "line 4: 'max_drop_pp': Expected `float` <= 100"),
     ("{confidence: 0.9}", "line 4: .*missing required field `max_drop_pp`"),
 ]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from prunable_networks import NETWORKS, make
 from small_networks import Net, noise
 from torch import Tensor, fx, nn
@@ -29,6 +30,24 @@ EXPECTED = {
     "attention": [16, 4, 32],
     "own_attention": [16, 4, 6, 6],
 }
+
+
+def test_every_name_of_a_shared_weight_is_cut() -> None:
+    net = Net(
+        lambda n, x: n.head(F.relu(n.b(F.relu(n.a(F.relu(n.stem(x)))))).mean((2, 3))),
+        stem=nn.Conv2d(3, 8, 1),
+        a=nn.Conv2d(8, 8, 3, padding=1),
+        b=nn.Conv2d(8, 8, 3, padding=1),
+        head=nn.Linear(8, 5),
+    )
+    net.b.weight = net.a.weight
+    axes = TensorAxes(export_graph(net.eval(), (noise(2, 3, 6, 6),)))
+    groups = channel_groups(axes)
+    kept = {group.axis: torch.arange(group.size // 2) for group in groups}
+    cut = cut_channels(axes, kept)
+    named = dict(cut.named_parameters(remove_duplicate=False))
+    assert named["a.weight"] is named["b.weight"]
+    assert named["a.weight"].shape == (4, 4, 3, 3)
 
 
 def silence(

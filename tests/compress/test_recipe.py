@@ -7,7 +7,7 @@ import pytest
 from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.train_quantized import TrainQuantized
-from edgedl.compress.recipe import keep_float
+from edgedl.compress.recipe import check_order, keep_float
 from edgedl.compress.recipe_file import load_recipe, parse_recipe, shipped_recipes
 from edgedl.compress.stages import STAGES
 from edgedl.runtime.errors import BadInputError
@@ -76,9 +76,9 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
         ("quantize_static", "quantise", 3, ["quantise", "the stages are: prune_channels"]),
         ("64", "many", 4, ["Expected `int`", "got `str`"]),
         ("64", "1.5", 4, ["Expected `int`", "got `float`"]),
-        ("64", "0", 4, [">= 1"]),
+        ("64", "0", 4, ["'samples': ", ">= 1"]),
         ("64", "-3", 4, [">= 1"]),
-        ("minmax", "largest", 5, ["Invalid enum value 'largest'"]),
+        ("minmax", "largest", 5, ["'observer': ", "'largest'", "it can be ", "moving_average"]),
         ("mine", "[1, 2]", 1, ["Expected `str`"]),
     ],
 )
@@ -167,6 +167,12 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
 def test_what_yaml_would_take_in_silence_is_refused(text: str, part: str) -> None:
     with pytest.raises(BadInputError, match=part):
         parse_recipe(text, "mine.yaml")
+
+
+def test_a_second_quantizer_is_refused() -> None:
+    second = "  - {stage: quantize_weights, bits: 4}\n"
+    with pytest.raises(BadInputError, match="would quantize what quantize_static has quantized"):
+        check_order(parse_recipe(GOOD + second, "mine.yaml"))
 
 
 def test_recipe_that_is_not_utf8(tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_a_subject_can_teach(subject_file: Path) -> None:
         assert torch.equal(teacher.state_dict()[name], tensor)
 
 
+def test_classes_in_another_order_are_refused(
+    compressed: CompressedModel, subject_file: Path
+) -> None:
+    classes = make_subject().task.classes
+    for reference in (str(compressed.bundle.folder), f"{subject_file}:subject"):
+        find_teacher(reference, classes)
+        find_teacher(reference, [f"the {name}" for name in classes])
+        with pytest.raises(BadInputError, match="has the classes in another order"):
+            find_teacher(reference, classes[::-1])
+
+
 def test_nobody_teaches_by_an_unknown_name() -> None:
     with pytest.raises(BadInputError, match="unknown model"):
         find_teacher("resnet9-cifar10")
