@@ -6,8 +6,8 @@ import msgspec
 
 from edgedl.compress.cluster import ClusterWeights
 from edgedl.compress.factorize.factorize import ENERGY, Factorize
-from edgedl.compress.prune.prune_blocks import PruneBlocks
-from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.prune.prune_blocks import BLOCKS, PruneBlocks
+from edgedl.compress.prune.prune_channels import RATIO, PruneChannels
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.stages import AnyStage
@@ -33,9 +33,10 @@ def _milder(stage: AnyStage) -> AnyStage | None:
     if isinstance(stage, PruneChannels | PruneBlocks | Factorize) and stage.speedup is not None:
         return replace(stage, speedup=round(1 + (stage.speedup - 1) * STEP, 4))
     if isinstance(stage, PruneChannels):
-        return replace(stage, ratio=round(stage.ratio * STEP, 4))
+        return replace(stage, ratio=round((stage.ratio or RATIO) * STEP, 4))
     if isinstance(stage, PruneBlocks):
-        return replace(stage, blocks=stage.blocks - 1) if stage.blocks > 1 else None
+        blocks = stage.blocks or BLOCKS
+        return replace(stage, blocks=blocks - 1) if blocks > 1 else None
     if isinstance(stage, Sparsify) and stage.pattern != "2:4":
         return replace(stage, sparsity=round(stage.sparsity * STEP, 4))
     if isinstance(stage, Factorize):

@@ -119,10 +119,13 @@ class _Place:
         """Return a value as a type.
 
         Raises:
-            BadInputError: it is none; the message names the line.
+            BadInputError: it is none, or it is not possible; the message names the line.
         """
         try:
             return msgspec.convert(value, kind)
+        except BadInputError as error:
+            line = _line(self.tree, list(self.path))
+            raise BadInputError(f"{self.source}, line {line}: {error}") from error
         except msgspec.ValidationError as error:
             message = str(error).replace(" - at `$", f" - at `${_written(self.path)}", 1)
             if " - at `" not in message:
@@ -186,7 +189,7 @@ def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) ->
         path = [*path, key]
     elif path and path[-1] == "stage":
         text += f"; the stages are: {', '.join(STAGES)}"
-    elif path:
+    elif path and isinstance(path[-1], str):
         text = f"'{path[-1]}': {text}{_choices(path, content)}"
     return f"{source}, line {_line(tree, path)}: {text}"
 

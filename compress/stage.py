@@ -1,6 +1,6 @@
 """A stage turns one model state into the next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
 
-def _say_nothing(text: str) -> None:
+def say_nothing(text: str) -> None:
     """Hear a line and do nothing."""
 
 
@@ -47,7 +47,7 @@ class ModelState:
     workspace: Path | None = None
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
-    say: Callable[[str], None] = _say_nothing
+    say: Callable[[str], None] = say_nothing
 
 
 def begin(subject: Subject) -> ModelState:
@@ -117,6 +117,26 @@ def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
         )
     refuse_after(state, stage, "cluster_weights", "the sharing of weights")
     return state.graph
+
+
+def refuse_together(stage: str, settings: Mapping[str, object]) -> None:
+    """Refuse settings that say the same thing in two ways.
+
+    Args:
+        stage: its name.
+        settings: name -> value; None is not given.
+
+    Raises:
+        BadInputError: more than one is given.
+    """
+    given = [name for name, value in settings.items() if value is not None]
+    if len(given) > 1:
+        *others, last = settings
+        chosen = "both" if len(settings) == 2 else " and ".join(given)
+        raise BadInputError(
+            f"{stage} takes one of {', '.join(others)} and {last}, not {chosen}: "
+            "leave all but one out"
+        )
 
 
 def refuse_after(state: ModelState, stage: str, earlier: str, reason: str) -> None:

@@ -1,7 +1,7 @@
 """What a run would do: its stages, what is kept of them already, and how long the others take."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -11,7 +11,7 @@ from edgedl.compress.estimate import Estimated, estimate
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.manifest_record import toolchain
 from edgedl.compress.recipe import Recipe
-from edgedl.compress.stage import ModelState
+from edgedl.compress.stage import ModelState, say_nothing
 from edgedl.compress.stage_store.ingredients import Provenance
 from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.stages import AnyStage, stage_name
@@ -67,7 +67,7 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
         if store is not None and known is not None:
             kept = known.ingredients(stage, state).key()
         there = store.find(kept, state) if store is not None and kept is not None else None
-        found = estimate(stage, state) if there is None else Estimated(0.0, there, whole=True)
+        found = Estimated(0.0, there, whole=True) if there else _quiet_estimate(stage, state)
         if not found.whole:
             # What follows depends on a result that is not there yet.
             known = None
@@ -79,6 +79,12 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
             )
         )
     return lines
+
+
+def _quiet_estimate(stage: AnyStage, state: ModelState) -> Estimated:
+    """Return the estimate of a stage; what it would say of its trial runs is nobody's concern."""
+    found = estimate(stage, replace(state, say=say_nothing))
+    return replace(found, state=replace(found.state, say=state.say))
 
 
 def total(lines: list[PlannedStage]) -> str:

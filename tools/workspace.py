@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from edgedl.runtime.errors import BadInputError
@@ -39,7 +40,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def only_run(path: Path) -> Iterator[None]:
     """Keep other runs from the same output folder, for as long as the block takes.
 
-    The system frees the lock of a run that was killed.
+    The system frees the lock of a run that was killed; what it left half-written is removed.
 
     Raises:
         BadInputError: another run has it, or the parent folder cannot be written.
@@ -59,6 +60,8 @@ def only_run(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BadInputError(f"{path} cannot be written ({error.strerror})") from error
     try:
+        for left in target.parent.glob(f".{escape(target.name)}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         place.unlink(missing_ok=True)

@@ -124,10 +124,15 @@ def match_features(
         seed: of the projections' first weights.
 
     Raises:
-        BadInputError: a name matches nothing in the student or in the teacher, or their features
-            cannot be compared.
+        BadInputError: the teacher is a file, a name matches nothing in the student or in the
+            teacher, or their features cannot be compared.
         TraceError: the teacher cannot be traced.
     """
+    if not any(True for _ in teacher.parameters()):
+        raise BadInputError(
+            "features are compared inside of networks, and the teacher only answers, as the file "
+            "of a bundle does: take a teacher with weights, or leave features out"
+        )
     own = with_inner_values(network, paths, "network")
     wanted = with_inner_values(TracedNetwork(export_graph(teacher, inputs)), paths, "teacher")
     with torch.no_grad():

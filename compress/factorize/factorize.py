@@ -26,9 +26,9 @@ from edgedl.compress.stage import (
     ModelState,
     NothingRemovedError,
     refuse_after,
+    refuse_together,
     trainable_graph,
 )
-from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
 
 ENERGY = 0.9
@@ -75,12 +75,8 @@ class Factorize(
         Raises:
             BadInputError: there are two of energy, ratio and speedup.
         """
-        given = [n for n in ("energy", "ratio", "speedup") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise BadInputError(
-                f"factorize takes one of energy, ratio and speedup, not {' and '.join(given)}: "
-                "leave all but one out"
-            )
+        ways = {"energy": self.energy, "ratio": self.ratio, "speedup": self.speedup}
+        refuse_together("factorize", ways)
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the split network; its history says the rank of each layer.

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import fx
 
-from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, aten
 from edgedl.compress.prune.axes import Axis
-from edgedl.compress.prune.shape_rules import SHAPE_RULES, argument
+from edgedl.compress.prune.shape_rules import SHAPE_RULES, argument, named_argument, without
 
 if TYPE_CHECKING:
     from edgedl.compress.prune.tensor_axes import TensorAxes
@@ -57,15 +58,21 @@ def _convolve(axes: "TensorAxes", node: fx.Node, groups: int, transposed: bool) 
 
 
 def channel_norm(axes: "TensorAxes", node: fx.Node) -> None:
-    """Batch norm: weight, bias, mean and variance have the channels, axis 1."""
+    """Batch and instance norm: weight, bias, mean and variance have the channels, axis 1."""
     axes.join(node, axes.of(node.args[0]), axes.of(node))
     for operand in node.args[1:5]:
         own = axes.of(operand)
         axes.join(node, own, axes.of(node)[1:2][: len(own)])
 
 
+def parametric_relu(axes: "TensorAxes", node: fx.Node) -> None:
+    """One slope for all, or one for each channel, axis 1."""
+    axes.join(node, axes.of(node.args[0]), axes.of(node))
+    axes.join_broadcast(node, axes.of(node.args[1]), axes.of(node)[1:2])
+
+
 def layer_norm(axes: "TensorAxes", node: fx.Node) -> None:
-    """Weight and bias have the last axes."""
+    """Layer and root-mean-square norm: weight and bias have the last axes."""
     axes.join(node, axes.of(node.args[0]), axes.of(node))
     for operand in node.args[2:4]:
         axes.join_broadcast(node, axes.of(operand), axes.of(node))
@@ -84,8 +91,10 @@ def group_norm(axes: "TensorAxes", node: fx.Node) -> None:
 
 
 def matrix_product(axes: "TensorAxes", node: fx.Node) -> None:
-    """[..., m, k] times [..., k, n]."""
-    a, b = (axes.of(x) for x in node.args[:2])
+    """[..., m, k] times [..., k, n]; what is added to it first is as large."""
+    *added, a, b = (axes.of(x) for x in node.args[: 3 if node.target in _ADDED else 2])
+    for summand in added:
+        axes.join_broadcast(node, summand, axes.of(node))
     result = axes.of(node)
     if len(a) < 2 or len(b) < 2:
         axes.freeze([a, b, result], f"'{node.name}' multiplies a vector")
@@ -93,6 +102,29 @@ def matrix_product(axes: "TensorAxes", node: fx.Node) -> None:
     axes.join(node, [a[-1], a[-2], b[-1]], [b[-2], result[-2], result[-1]])
     for operand in (a, b):
         axes.join_broadcast(node, operand[:-2], result[:-2])
+
+
+def einsum(axes: "TensorAxes", node: fx.Node) -> None:
+    """Axes of one letter are the same."""
+    if not axes_of_letters(axes, node):
+        tensors = [*map(axes.of, argument(node, 1)), axes.of(node)]
+        axes.freeze(tensors, f"'{node.name}' is written in a way that pruning does not read")
+
+
+def axes_of_letters(axes: "TensorAxes", node: fx.Node) -> dict[str, Axis]:
+    """Make axes of one letter of an einsum the same; return the axis of each.
+
+    None are returned where a letter stands twice in a tensor, or dots stand for several axes.
+    """
+    terms, arrow, result = str(node.args[0]).replace(" ", "").partition("->")
+    written = [*terms.split(","), result]
+    if not arrow or "." in terms or any(len(set(term)) < len(term) for term in written):
+        return {}
+    found: dict[str, Axis] = {}
+    for term, own in zip(written, [*map(axes.of, argument(node, 1)), axes.of(node)], strict=True):
+        for letter, axis in zip(term, own, strict=True):
+            axes.join(node, [found.setdefault(letter, axis)], [axis])
+    return found
 
 
 def attention(axes: "TensorAxes", node: fx.Node) -> None:
@@ -139,67 +171,57 @@ def pool(axes: "TensorAxes", node: fx.Node) -> None:
 
 def reduction(axes: "TensorAxes", node: fx.Node) -> None:
     """What is summed or averaged over keeps its size; the others are the result's."""
-    x, result = axes.of(node.args[0]), axes.of(node)
-    given = argument(node, 1)
+    x = axes.of(node.args[0])
+    given = named_argument(node, "dim")
     listed = [] if given is None else given if isinstance(given, (list, tuple)) else [given]
     gone = {int(d) % len(x) for d in listed} or set(range(len(x)))
     axes.freeze([x[d] for d in gone], f"'{node.name}' runs over it")
-    kept = [axis for d, axis in enumerate(x) if d not in gone]
-    if argument(node, 2, False):
-        result = [axis for d, axis in enumerate(result) if d not in gone]
-    axes.join(node, kept, result)
+    kept = without(x, gone)
+    for result in axes.results(node):
+        stays = bool(named_argument(node, "keepdim"))
+        axes.join(node, kept, without(result, gone) if stays else result)
 
 
+# Matrix products whose first argument is added to the result.
+_ADDED = (aten.baddbmm.default, aten.addmm.default)
+# Operators that work position by position without torch's tag that says so.
 _ELEMENTWISE = (
-    *FUSED_ACTIVATIONS,
-    aten.abs.default,
-    aten.add.Tensor,
-    aten.add_.Tensor,
     aten.alias.default,
-    aten.clamp_max.default,
-    aten.clamp_min.default,
-    aten.clone.default,
     aten.contiguous.default,
     aten.detach_.default,
-    aten.div.Tensor,
     aten.dropout.default,
     aten.dropout_.default,
-    aten.elu.default,
-    aten.exp.default,
     aten.feature_dropout.default,
-    aten.gelu.default,
-    aten.hardsigmoid.default,
     aten.hardswish.default,
     aten.hardswish_.default,
-    aten.leaky_relu.default,
-    aten.leaky_relu_.default,
-    aten.masked_fill.Scalar,
-    aten.maximum.default,
-    aten.minimum.default,
-    aten.mish.default,
-    aten.mul.Tensor,
-    aten.mul_.Tensor,
-    aten.neg.default,
-    aten.pow.Tensor_Scalar,
-    aten.rsqrt.default,
-    aten.sigmoid.default,
-    aten.silu.default,
-    aten.silu_.default,
-    aten.softplus.default,
-    aten.sqrt.default,
-    aten.square.default,
-    aten.sub.Tensor,
-    aten.tanh.default,
+    aten.log_sigmoid.default,
     aten.to.dtype,
     aten.where.ScalarOther,
-    aten.where.self,
 )
-RULES: dict[Any, Rule] = {
+_RULES: dict[Any, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, elementwise),
     **dict.fromkeys(CONVOLUTIONS, convolution),
-    **dict.fromkeys((aten.mean.dim, aten.sum.dim_IntList, aten.amax.default), reduction),
     **dict.fromkeys(
         (
+            aten.amax.default,
+            aten.amin.default,
+            aten.argmax.default,
+            aten.linalg_vector_norm.default,
+            aten.logsumexp.default,
+            aten.max.dim,
+            aten.mean.dim,
+            aten.min.dim,
+            aten.std.correction,
+            aten.std.dim,
+            aten.sum.dim_IntList,
+            aten.var.correction,
+            aten.var.dim,
+        ),
+        reduction,
+    ),
+    **dict.fromkeys(
+        (
+            aten.adaptive_avg_pool1d.default,
             aten.adaptive_avg_pool2d.default,
             aten.adaptive_max_pool2d.default,
             aten.avg_pool1d.default,
@@ -215,11 +237,24 @@ RULES: dict[Any, Rule] = {
     aten.conv_transpose2d.input: transposed_convolution,
     aten.linear.default: linear,
     aten.batch_norm.default: channel_norm,
+    aten.instance_norm.default: channel_norm,
+    aten.prelu.default: parametric_relu,
     aten.layer_norm.default: layer_norm,
+    aten.rms_norm.default: layer_norm,
     aten.group_norm.default: group_norm,
     aten.matmul.default: matrix_product,
     aten.bmm.default: matrix_product,
+    **dict.fromkeys(_ADDED, matrix_product),
+    aten.einsum.default: einsum,
     aten.scaled_dot_product_attention.default: attention,
     EMBEDDING: embedding,
     **SHAPE_RULES,
 }
+
+
+def rule_of(target: Any) -> Rule | None:
+    """Return the rule of an operator, None where there is none."""
+    rule = _RULES.get(target)
+    if rule is None and torch.Tag.pointwise in getattr(target, "tags", ()):
+        return elementwise
+    return rule

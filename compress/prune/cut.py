@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -83,13 +84,15 @@ class _Sizes:
     def axis(self, node: Any, dim: int) -> Axis:
         return self._axes.of(node)[dim]
 
+    def rescaled(self, size: Any, axis: Axis) -> Any:
+        """Return the size of an axis after the cut; of a free one its other factors change."""
+        share = Fraction(self.new(axis), axis.size)
+        return size if share == 1 else size * share.numerator // share.denominator
+
     def resized(self, value: Any, axes: Sequence[Any]) -> Any:
-        """Return a shape-only tensor, or several, with the sizes after the cut; free ones stay."""
+        """Return a shape-only tensor, or several, with the sizes after the cut."""
         if isinstance(value, Tensor):
-            shape = [
-                self.new(axis) if isinstance(size, int) else size
-                for size, axis in zip(value.shape, axes, strict=True)
-            ]
+            shape = [self.rescaled(s, axis) for s, axis in zip(value.shape, axes, strict=True)]
             return value.new_empty(shape)
         if isinstance(value, (list, tuple)):
             return [self.resized(v, a) for v, a in zip(value, axes, strict=True)]
@@ -106,16 +109,29 @@ def _resize_convolution(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
 
 
 def _resize_shape(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
-    """New numbers for the sizes that are written out; free ones and -1 stay."""
+    """New numbers for the sizes that are written out, and factors of free ones; -1 stays."""
     new = sizes.of(before)
     position = 2 if before.target is aten.unflatten.int else 1
     given = list(argument(before, position))
     first = int(argument(before, 1)) % len(sizes.of(before.args[0])) if position == 2 else 0
-    changed = [
-        new[first + d] if isinstance(size, int) and size > 0 else argument(after, position)[d]
-        for d, size in enumerate(given)
-    ]
+    changed = list(argument(after, position))
+    for d, size in enumerate(given):
+        if not isinstance(size, int):
+            changed[d] = _rescale(sizes, after, changed[d], sizes.axis(before, first + d))
+        elif size > 0:
+            changed[d] = new[first + d]
     _set(after, position, changed)
+
+
+def _rescale(sizes: _Sizes, reader: fx.Node, size: fx.Node, axis: Axis) -> fx.Node:
+    """Return the node of a free size after the cut, new where factors of it are channels."""
+    share = Fraction(sizes.new(axis), axis.size)
+    if share == 1:
+        return size
+    graph = reader.graph
+    with graph.inserting_before(reader):
+        many = graph.call_function(operator.mul, (size, share.numerator))
+        return graph.call_function(operator.floordiv, (many, share.denominator))
 
 
 def _resize_slice(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
@@ -135,7 +151,7 @@ def _resize_split(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
         _set(after, 1, new if before.target is aten.split_with_sizes.default else new[0])
 
 
-def _resize_layer_norm(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
+def _resize_norm(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
     count = len(argument(before, 1))
     _set(after, 1, sizes.of(before)[-count:])
 
@@ -155,5 +171,5 @@ RESIZE: dict[Any, Callable[[_Sizes, fx.Node, fx.Node], None]] = {
     ),
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default), _resize_split),
     aten.slice.Tensor: _resize_slice,
-    aten.layer_norm.default: _resize_layer_norm,
+    **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), _resize_norm),
 }

@@ -9,6 +9,7 @@ from torch import fx
 from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED, aten
 from edgedl.compress.graph.sizes import BATCH, of_one_sample, places_of
 from edgedl.compress.prune.axes import Axis
+from edgedl.compress.prune.axis_rules import axes_of_letters
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import Counts, new_size
 
@@ -45,6 +46,9 @@ def _terms(axes: TensorAxes, node: fx.Node) -> list[_Term]:
         return [_Term(tuple(axes.of(node.args[1])), places_of(node))]
     if node.target in MATRIX_PRODUCTS:
         return [_product([*axes.of(node), axes.of(node.args[0])[-1]])]
+    if node.target is aten.einsum.default:
+        letters = axes_of_letters(axes, node)
+        return [_product(list(letters.values()))] if letters else []
     if node.target in ATTENTION:
         query, key = (axes.of(x) for x in node.args[:2])
         return [_product([*query, key[-2]]), _product([*axes.of(node), key[-2]])]

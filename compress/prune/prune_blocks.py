@@ -24,10 +24,13 @@ from edgedl.compress.prune.block_importance import (
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
 from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.stage import ModelState, refuse_after, trainable_graph
+from edgedl.compress.stage import ModelState, refuse_after, refuse_together, trainable_graph
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.statistics import Estimate
+
+# How many go where nothing is said.
+BLOCKS = 1
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class PruneBlocks(
     networks", 2016, section 4; Men et al., "ShortGPT", 2024, section 3.
 
     Attributes:
-        blocks: how many go.
-        speedup: latency now over latency afterwards, measured on the runtime; in place of
-            ``blocks``: they go in the order of importance per millisecond.
+        blocks: how many go; null is one, unless ``speedup`` is given.
+        speedup: latency now over latency afterwards, measured on the runtime: blocks go in the
+            order of importance per millisecond.
         runtime: that the speed-up is measured on.
         precision: of the file that is timed.
         importance: what says that a block matters: "outputs", how far those of the network move
@@ -69,7 +72,7 @@ class PruneBlocks(
         seed: of "random".
     """
 
-    blocks: Annotated[int, Meta(ge=1)] = 1
+    blocks: Annotated[int, Meta(ge=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
     runtime: Runtime = "ort"
     precision: TimedPrecision = "float32"
@@ -78,6 +81,14 @@ class PruneBlocks(
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 64
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse two wishes at once.
+
+        Raises:
+            BadInputError: there are blocks and speedup.
+        """
+        refuse_together("prune_blocks", {"blocks": self.blocks, "speedup": self.speedup})
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the shallower network; its history says which blocks went.
@@ -139,10 +150,11 @@ class PruneBlocks(
         if self.speedup is not None:
             return self._fast_enough(state, graph, blocks, judge, self.speedup)
         alike = dict.fromkeys(blocks, 1.0)
-        order = removal_order(blocks, self.importance, judge, alike, self.seed, self.blocks)
-        if len(order) < self.blocks:
+        wanted = self.blocks or BLOCKS
+        order = removal_order(blocks, self.importance, judge, alike, self.seed, wanted)
+        if len(order) < wanted:
             raise BadInputError(
-                f"{self.blocks} blocks shall go, {len(order)} can: lower blocks, or keep fewer"
+                f"{wanted} blocks shall go, {len(order)} can: lower blocks, or keep fewer"
             )
         return _Choice(order, {"damage": judge.damage(order)})
 

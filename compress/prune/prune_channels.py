@@ -34,6 +34,7 @@ from edgedl.compress.stage import (
     ModelState,
     NothingRemovedError,
     refuse_after,
+    refuse_together,
     trainable_graph,
 )
 from edgedl.compress.target import describe_target
@@ -41,6 +42,9 @@ from edgedl.compress.task_batches import TaskBatches
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.task import Task, training_split
+
+# Share that goes where nothing is said.
+RATIO = 0.5
 
 
 class PruneChannels(
@@ -58,12 +62,13 @@ class PruneChannels(
 
     Attributes:
         ratio: share to remove: of the channels of every group ("uniform"), or of the network's
-            multiply-accumulates ("global").
-        speedup: latency now over latency afterwards, measured on the runtime; in place of ``ratio``
-            and ``scope``: channels go in the order of importance per millisecond.
+            multiply-accumulates ("global"); null is a half, unless ``speedup`` is given.
+        speedup: latency now over latency afterwards, measured on the runtime: channels go wherever
+            they are, in the order of importance per millisecond.
         runtime: that the speed-up is measured on.
         precision: of the file that is timed.
-        scope: every group alike, or the least important channels wherever they are.
+        scope: every group alike, or the least important channels wherever they are; null is
+            "uniform", unless ``speedup`` is given.
         importance: what says that a channel matters: "l1" and "l2" norms of all its weights, "lamp"
             (the l2 norm over that of the channels that would remain: a group that has lost many
             is spared), "batch_norm" scales, "taylor" (first-order change of the loss), or
@@ -76,17 +81,26 @@ class PruneChannels(
         seed: of "random", and of the samples drawn.
     """
 
-    ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
     runtime: Runtime = "ort"
     precision: Literal["float32", "int8"] = "float32"
-    scope: Literal["uniform", "global"] = "uniform"
+    scope: Literal["uniform", "global"] | None = None
     importance: Importance = "lamp"
     keep: tuple[str, ...] = ()
     multiple: Annotated[int, Meta(ge=1)] | None = None
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 64
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse two wishes at once.
+
+        Raises:
+            BadInputError: there is speedup beside ratio or scope.
+        """
+        refuse_together("prune_channels", {"ratio": self.ratio, "speedup": self.speedup})
+        refuse_together("prune_channels", {"scope": self.scope, "speedup": self.speedup})
 
     @property
     def _multiple(self) -> int:
@@ -105,6 +119,8 @@ class PruneChannels(
         subject = state.subject
         refuse_after(state, "prune_channels", "sparsify", "the pattern of the zeros")
         axes = TensorAxes(trainable_graph(state, "prune_channels"))
+        for reason in axes.in_the_way():
+            state.say(f"prune_channels: {reason}, so channels around it stay whole")
         every = channel_groups(axes)
         groups = self._chosen(every, axes)
         scores = self._scores(axes, groups, subject.task)
@@ -125,6 +141,7 @@ class PruneChannels(
             **msgspec.structs.asdict(self),
             "multiple": self._multiple,
             "whole": tuple(g.name for g in every if g not in groups),
+            "not_followed": axes.in_the_way(),
             "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
             "macs_before": counter.count({}),
             "macs_after": counter.count(widths),
@@ -159,9 +176,10 @@ class PruneChannels(
                 "prices_cached": found.cached,
                 "latency_ratio_narrowest": found.narrowest.value,
             }
-        if self.scope == "uniform":
-            return uniform_widths(groups, self.ratio, self._multiple), {}
-        return ranked_widths(groups, scores, counter.count, self.ratio, self._multiple), {}
+        ratio = RATIO if self.ratio is None else self.ratio
+        if self.scope == "global":
+            return ranked_widths(groups, scores, counter.count, ratio, self._multiple), {}
+        return uniform_widths(groups, ratio, self._multiple), {}
 
     def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""
@@ -173,7 +191,7 @@ class PruneChannels(
         chosen = [g for g in groups if not any(_has(g, pattern) for pattern in self.keep)]
         if not chosen:
             found = "keep names all groups" if groups else "no channel lies between two layers"
-            reasons = "; ".join(dict.fromkeys(axes.unknown.values())) or found
+            reasons = "; ".join(axes.in_the_way()) or found
             raise BadInputError(f"there is nothing to prune: {reasons}")
         if self.importance != "batch_norm":
             return chosen

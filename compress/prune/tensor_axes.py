@@ -10,7 +10,7 @@ from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.prune.axes import Axis, unify
-from edgedl.compress.prune.axis_rules import RULES
+from edgedl.compress.prune.axis_rules import rule_of
 
 
 class TensorAxes:
@@ -36,6 +36,13 @@ class TensorAxes:
             self.freeze([self.values[node]], f"'{node.name}' is an input of the network")
         for node in output_nodes(graph):
             self.freeze([self.values[node]], f"'{node.name}' is an output of the network")
+
+    def in_the_way(self) -> tuple[str, ...]:
+        """Return why channels of stored tensors stay, where an operator has no rule."""
+        frozen = {
+            leaf.frozen for own in self.tensors.values() for axis in own for leaf in axis.leaves()
+        }
+        return tuple(r for r in dict.fromkeys(self.unknown.values()) if r in frozen)
 
     def of(self, argument: Any) -> list[Axis]:
         """Return the axes of an operator's argument; a number has none."""
@@ -85,10 +92,11 @@ class TensorAxes:
         self.values[node] = made
         if node.op == "placeholder":
             return
-        rule = RULES.get(node.target)
+        rule = rule_of(node.target)
         if rule is None:
-            self.unknown[node] = f"pruning does not know the operator {_operator(node)}"
-            reason = f"{self.unknown[node]} of '{layer_name(node)}'"
+            layer = layer_name(node)
+            reason = f"pruning does not know the operator {_operator(node)}"
+            self.unknown[node] = reason = f"{reason} of '{layer}'" if layer else reason
             self.freeze([made, *(self.of(a) for a in node.all_input_nodes)], reason)
         else:
             rule(self, node)
@@ -96,12 +104,18 @@ class TensorAxes:
 
 def _new_axes(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return [
-            Axis(size_of(d), "" if isinstance(d, int) else "its size is free") for d in value.shape
-        ]
+        return [Axis(size_of(d), _reason_to_stay(d)) for d in value.shape]
     if isinstance(value, (list, tuple)):
         return [_new_axes(item) for item in value]
     return None
+
+
+def _reason_to_stay(size: Any) -> str:
+    """Return why an axis stays whole by its size; one that the batch is only a factor of may not.
+
+    The other factors can be channels: heads that are folded into the batch.
+    """
+    return "" if isinstance(size, int) or size.node.expr.is_Mul else "its size is free"
 
 
 def _operator(node: fx.Node) -> str:

@@ -40,7 +40,17 @@ def narrower(width: int, size: int, step: int, floor: float = FLOOR) -> int | No
 
 
 def uniform_widths(groups: Sequence[ChannelGroup], ratio: float, multiple: int) -> dict[Axis, int]:
-    """Return the widths if every group loses the same share of its channels."""
+    """Return the widths if every group loses the same share of its channels.
+
+    Raises:
+        BadInputError: nothing would be left of a group that is wider than one step.
+    """
+    for group in groups:
+        if group.size > group.step(multiple) and round(group.size * (1 - ratio)) < 1:
+            raise BadInputError(
+                f"ratio {ratio} would leave none of the {group.size} channels of '{group.name}': "
+                "lower it, or keep that group"
+            )
     return {g.axis: aligned(g.size * (1 - ratio), g.size, g.step(multiple)) for g in groups}
 
 

@@ -190,6 +190,75 @@ def shared_heads() -> nn.Module:
     )
 
 
+def multihead() -> nn.Module:
+    """Heads that are folded into the batch, which stands second."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        tokens = m.embed(x.flatten(2).transpose(1, 2))
+        seen = m.inside(tokens, tokens, tokens, need_weights=False)[0]
+        return m.head((tokens + seen).relu().mean(1))
+
+    return Net(
+        forward,
+        embed=nn.Linear(3, 24),
+        inside=nn.MultiheadAttention(24, 4, batch_first=True),
+        head=nn.Linear(24, 5),
+    )
+
+
+def weighing_heads() -> nn.Module:
+    """The same with the attention's weights as a second result, and with other keys."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        tokens = m.embed(x.flatten(2).permute(2, 0, 1))
+        seen, weights = m.inside(tokens, tokens[:9], tokens[:9])
+        return m.head((tokens + seen).relu().mean(0)) + weights.sum((1, 2))[:, None]
+
+    return Net(
+        forward,
+        embed=nn.Linear(3, 24),
+        inside=nn.MultiheadAttention(24, 4),
+        head=nn.Linear(24, 5),
+    )
+
+
+def shuffled() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = F.channel_shuffle(m.slope(m.wide(x)), 4)
+        y = F.pixel_shuffle(m.deep(y), 2)
+        y = F.pixel_unshuffle(F.glu(m.gates(y), 1), 2)
+        return m.head(m.last(y).amin((2, 3)))
+
+    return Net(
+        forward,
+        wide=nn.Conv2d(3, 16, 1),
+        slope=nn.PReLU(16, 0.1),
+        deep=nn.Conv2d(16, 24, 1),
+        gates=nn.Conv2d(6, 12, 1),
+        last=nn.Conv2d(24, 8, 1),
+        head=nn.Linear(8, 5),
+    )
+
+
+def rearranged() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        y = m.norm(m.first(x)).flip(2).swapaxes(2, 3)
+        y = m.second(torch.stack([y, y.roll(1, 3), y.cumsum(2)]).max(0)[0])
+        gate = torch.einsum("nchw,oc->nohw", y, m.mix.weight).logsumexp((2, 3), keepdim=True)
+        y = torch.addcmul(y, y, gate.sin().expand_as(y)).movedim(1, -1).repeat(1, 1, 2, 1)
+        return m.head(y.mean((1, 2)) @ m.turned.weight.T)
+
+    return Net(
+        forward,
+        first=nn.Conv2d(3, 8, 1),
+        norm=trained(nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+        second=nn.Conv2d(8, 6, 1),
+        mix=nn.Linear(6, 6, bias=False),
+        turned=nn.Linear(6, 12, bias=False),
+        head=nn.Linear(12, 5),
+    )
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     f.__name__: f
     for f in (
@@ -203,6 +272,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         attention,
         own_attention,
         shared_heads,
+        multihead,
+        weighing_heads,
+        shuffled,
+        rearranged,
     )
 }
 

@@ -20,12 +20,14 @@ from edgedl.compress.distill.feature_matching import (
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.pack import CompressedModel
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.recipe_file import parse_recipe
 from edgedl.compress.stage import ModelState
 from edgedl.compress.task_batches import Targets, TaskBatches
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.runtime.errors import BadInputError
+from edgedl.tools.teachers import find_teacher
 
 PATHS = ("pointwise", "branch")
 X = noise(4, 3, 8, 8)
@@ -181,6 +183,13 @@ def test_the_subjects_teachers_teach(pruned: ModelState, tmp_path: Path) -> None
     assert not weights(other)["fc.weight"].equal(weights(parents)["fc.weight"])
     assert other.parent is pruned.parent
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_file_has_no_features(pruned: ModelState, compressed: CompressedModel) -> None:
+    subject = replace(pruned.subject, teachers=(find_teacher(str(compressed.bundle.folder)),))
+    stage = FineTune(1, features=PATHS, feature_loss="attention")
+    with pytest.raises(BadInputError, match="the teacher only answers, as the file of a bundle"):
+        stage.apply(replace(pruned, subject=subject))
 
 
 def test_several_teachers_have_no_features(pruned: ModelState) -> None:

@@ -8,20 +8,25 @@ import pytest
 import torch
 from prunable_networks import make
 from safetensors.torch import load, save
+from small_networks import Net
 from tiny import make_subject
 from torch import nn
 
 from edgedl.compress.fine_tune import FineTune
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.pack import compress
 from edgedl.compress.prune.channel_groups import channel_groups
+from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.prune.rebuild import rebuild
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.prune.widths import aligned, uniform_widths
 from edgedl.compress.quantize.equalize import Equalize
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.recipe import Recipe
 from edgedl.compress.stage import ModelState, begin
+from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
@@ -137,6 +142,11 @@ def test_a_pruned_network_is_rebuilt_from_module_and_history(state: ModelState) 
     weights = load(save(twice.subject.module.tensors()))
     built = rebuild(make_subject().module, x, history, weights)
     torch.testing.assert_close(built(*x), twice.subject.module(*x))
+    again = PruneChannels(0.3, multiple=1).apply(begin(replace(state.subject, module=built)))
+    assert isinstance(again.subject.module, TracedNetwork)
+    joined = (*history, *again.history)
+    built = rebuild(make_subject().module, x, joined, again.subject.module.tensors())
+    torch.testing.assert_close(built(*x), again.subject.module(*x))
 
 
 def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState) -> None:
@@ -152,11 +162,51 @@ def test_another_architecture_is_not_taken_for_the_pruned_one(state: ModelState)
         (PruneChannels(keep=("nothing",)), "keep names 'nothing'"),
         (PruneChannels(keep=("*",)), "nothing to prune"),
         (PruneChannels(0.01, multiple=1), "nothing would be removed"),
+        (PruneChannels(0.97, multiple=1), "ratio 0.97 would leave none of the 8 channels of 'stem"),
     ],
 )
 def test_what_cannot_be_pruned(state: ModelState, stage: PruneChannels, message: str) -> None:
     with pytest.raises(BadInputError, match=message):
         stage.apply(state)
+
+
+def test_what_is_wished_for_twice() -> None:
+    with pytest.raises(BadInputError, match="one of ratio and speedup, not both"):
+        PruneChannels(0.5, speedup=1.5)
+    with pytest.raises(BadInputError, match="one of scope and speedup, not both"):
+        PruneChannels(scope="global", speedup=1.5)
+    with pytest.raises(BadInputError, match="one of blocks and speedup, not both"):
+        PruneBlocks(2, speedup=1.5)
+
+
+def test_an_operator_that_is_not_followed_is_told(state: ModelState) -> None:
+    net = Net(
+        lambda m, x: m.head(m.second(m.first(x).sort(1)[0]).relu().mean((2, 3))),
+        first=nn.Conv2d(3, 8, 1),
+        second=nn.Conv2d(8, 8, 1),
+        head=nn.Linear(8, 4),
+    )
+    said: list[str] = []
+    other = replace(begin(replace(state.subject, module=net.eval())), say=said.append)
+    settings = PruneChannels(0.5, multiple=1).apply(other).history[-1].settings
+    assert settings["not_followed"] == ("pruning does not know the operator aten.sort",)
+    assert [line.split("=")[0] for line in settings["kept"]] == ["second.weight:0"]
+    assert "aten.sort, so channels around it stay whole" in said[0]
+    assert PruneChannels(0.5, multiple=1).apply(state).history[-1].settings["not_followed"] == ()
+
+
+@pytest.mark.slow
+def test_heads_in_the_batch_are_pruned_to_files(state: ModelState, tmp_path: Path) -> None:
+    """Half of the heads of ``nn.MultiheadAttention``, on the runtimes; parity is checked."""
+    module, _ = make("multihead")
+    module.head = nn.Linear(24, 4)
+    subject = replace(state.subject, module=module)
+    recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
+    made = compress(subject, recipe, ("ort", "tflite"), tmp_path)
+    assert not made.refusals
+    manifest = Bundle.open(tmp_path).manifest
+    (kept,) = [line for line in manifest.history[0].settings["kept"] if "in_proj" in line]
+    assert len(kept.split("=")[1].split(",")) == 2
 
 
 def test_stages_in_an_impossible_order(state: ModelState) -> None:

@@ -80,6 +80,12 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
         ("64", "-3", 4, [">= 1"]),
         ("minmax", "largest", 5, ["'observer': ", "'largest'", "it can be ", "moving_average"]),
         ("mine", "[1, 2]", 1, ["Expected `str`"]),
+        (
+            "stages:",
+            "stages:\n  - {stage: factorize, ratio: 0.5, speedup: 2}",
+            3,
+            ["takes one of energy, ratio and speedup, not ratio and speedup"],
+        ),
     ],
 )
 def test_errors_name_the_line_and_what_is_valid(

@@ -51,6 +51,7 @@ def test_a_second_run_reuses_and_says_so(
     arguments = ("compress", f"{subject_file}:subject", "--recipe", recipe, "--target", "ort")
     plan = edgedl(*arguments, "--dry-run")
     assert plan.returncode == 0, plan.stderr
+    assert "epoch" not in plan.stderr
     assert plan.stdout.splitlines()[0].startswith("prune_channels (multiple=2): about ")
     assert plan.stdout.splitlines()[-1].startswith("2 stages, 0 kept: about ")
     assert edgedl("cache").stdout == f"0 in {own_cache}, 0.0 MB\n"

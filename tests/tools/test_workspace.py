@@ -23,3 +23,12 @@ def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
         pass
     with only_run(out):
         assert not out.exists()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    half, other = tmp_path / ".o[u]t.12345678.partial", tmp_path / ".out.12345678.partial"
+    for folder in (half, other):
+        (folder / "bundle").mkdir(parents=True)
+    with only_run(tmp_path / "o[u]t"):
+        assert not half.exists()
+        assert other.exists()
