@@ -129,6 +129,7 @@ def compress(
 
 
 def _doubts(state: ModelState) -> tuple[str, ...]:
+    """Return what is doubtful about the samples that the ranges are from."""
     if state.quantized is None:
         return ()
     used = [h.settings.get("samples") for h in state.history if h.stage == "quantize_static"]

@@ -21,14 +21,14 @@ from edgedl.runtime.manifest import (
 from edgedl.runtime.task import Task
 from edgedl.tools.modelfile.layer import FileLayer, read_layers
 
-BACKENDS: dict[str, BackendName] = {".onnx": "ort", ".tflite": "tflite"}
+BACKEND_OF: dict[str, BackendName] = {".onnx": "ort", ".tflite": "tflite"}
 _INTEGERS = ("int8", "uint8")
 _FINDS_RANGES = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul")
 
 
 def is_model_file(path: Path) -> bool:
     """Say whether a path is a model file rather than a bundle."""
-    return path.is_file() and path.suffix in BACKENDS
+    return path.is_file() and path.suffix in BACKEND_OF
 
 
 def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
@@ -44,7 +44,7 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
     Raises:
         BadInputError: the file is damaged, or takes another number of inputs than the task gives.
     """
-    backend, content = BACKENDS[path.suffix], path.read_bytes()
+    backend, content = BACKEND_OF[path.suffix], path.read_bytes()
     precision = precision_of(read_layers(content, str(path)), backend)
     inputs, outputs = _describe(content, backend)
     batches = itertools.islice(task.batches("test", GOLDEN_SAMPLES), 1)

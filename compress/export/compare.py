@@ -91,18 +91,15 @@ def _run(model: bytes, inputs: tuple[Array, ...]) -> list[Floats]:
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        names = [i.name for i in session.get_inputs()]
+        if len(names) != len(inputs):
+            raise BadInputError(
+                f"the file has {len(names)} inputs, {len(inputs)} arrays were given"
+            )
+        outputs: list[Floats] = session.run(None, dict(zip(names, inputs, strict=True)))
+    except BadInputError:
+        raise
     except Exception as error:
         # onnxruntime raises a dozen unrelated classes here.
-        raise _refused(error) from error
-    names = [i.name for i in session.get_inputs()]
-    if len(names) != len(inputs):
-        raise BadInputError(f"the file has {len(names)} inputs, {len(inputs)} arrays were given")
-    try:
-        outputs: list[Floats] = session.run(None, dict(zip(names, inputs, strict=True)))
-    except Exception as error:
-        raise _refused(error) from error
+        raise BadInputError(f"ONNX Runtime refuses: {' '.join(str(error).split())}") from error
     return outputs
-
-
-def _refused(error: Exception) -> BadInputError:
-    return BadInputError(f"ONNX Runtime refuses: {' '.join(str(error).split())}")

@@ -139,5 +139,5 @@ def test_other_numbers_of_bits_are_refused(bits: int) -> None:
     from edgedl.compress.recipe_file import parse_recipe
 
     text = f"description: x\nstages:\n  - stage: quantize_static\n    weight_bits: {bits}\n"
-    with pytest.raises(BadInputError, match=r"line 4: Expected `int` .= [28]"):
+    with pytest.raises(BadInputError, match=r"line 4: 'weight_bits': Expected `int` .= [28]"):
         parse_recipe(text, "mine.yaml")

@@ -29,6 +29,7 @@ class IntegerOperator:
         return [node.input[i] for i in self.data if i < len(node.input) and node.input[i]]
 
 
+# More than any concatenation has; the places of its operands have no end.
 MOST_INPUTS = 2**16
 INTEGER_OPERATORS = {
     "QLinearConv": IntegerOperator("Conv", (0, 3, 8), 6, 4),
