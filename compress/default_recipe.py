@@ -4,10 +4,15 @@ from collections.abc import Callable
 
 from torch import fx
 
+from edgedl.compress.graph.layers import find_layers
 from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
 from edgedl.compress.recipe import Recipe, check_order, fit_channels, fit_weights, keep_float
 from edgedl.compress.recipe_file import load_recipe
+from edgedl.compress.stages import stage_name
 from edgedl.compress.target import Target
+
+# After these, layers have other names.
+_RENAME = ("factorize",)
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
@@ -43,11 +48,23 @@ def fitting_recipe(
         report: hears a line.
 
     Raises:
-        BadInputError: the order of the stages is impossible, or nothing could be kept float.
+        BadInputError: the order of the stages is impossible, or what shall be kept float is not
+            there.
     """
     if recipe is None:
         name, reason = default_recipe(graph)
         report(f"recipe {name}: {reason}")
         recipe = load_recipe(name)
     check_order(recipe)
-    return fit_channels(fit_weights(keep_float(recipe, float_layers), targets), targets)
+    recipe = keep_float(recipe, float_layers)
+    _check_float_layers(graph, recipe)
+    return fit_channels(fit_weights(recipe, targets), targets)
+
+
+def _check_float_layers(graph: fx.GraphModule, recipe: Recipe) -> None:
+    """Refuse names of layers that are not there, before any stage has taken its time."""
+    operators = [node for node in graph.graph.nodes if node.op == "call_function"]
+    for stage in recipe.stages:
+        if stage_name(type(stage)) in _RENAME:
+            return
+        find_layers(operators, getattr(stage, "keep_float", ()))

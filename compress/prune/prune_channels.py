@@ -125,7 +125,7 @@ class PruneChannels(
         groups = self._chosen(every, axes)
         scores = self._scores(axes, groups, subject.task)
         counter = MacCounter(axes)
-        widths, measured = self._widths(state, axes, groups, scores, counter)
+        widths, found = self._widths(state, axes, groups, scores, counter)
         kept = {
             g.axis: most_important(scores[g.axis], widths[g.axis])
             for g in groups
@@ -146,7 +146,7 @@ class PruneChannels(
             "macs_before": counter.count({}),
             "macs_after": counter.count(widths),
             **in_blocks(groups, widths, counter, self.runtime),
-            **measured,
+            **found,
         }
         return replace(
             state,
@@ -164,7 +164,7 @@ class PruneChannels(
         scores: dict[Axis, Tensor],
         counter: MacCounter,
     ) -> tuple[dict[Axis, int], dict[str, Setting]]:
-        """Return the widths of the groups, and what was measured to find them."""
+        """Return the widths of the groups, and how they were found."""
         if self.speedup is not None:
             timer = NetworkTimer(state, axes, self.runtime, self.precision)
             found = find_widths(groups, scores, timer, self.speedup, self._multiple)
@@ -176,10 +176,11 @@ class PruneChannels(
                 "prices_cached": found.cached,
                 "latency_ratio_narrowest": found.narrowest.value,
             }
-        ratio = RATIO if self.ratio is None else self.ratio
-        if self.scope == "global":
-            return ranked_widths(groups, scores, counter.count, ratio, self._multiple), {}
-        return uniform_widths(groups, ratio, self._multiple), {}
+        ratio, scope = self.ratio or RATIO, self.scope or "uniform"
+        said: dict[str, Setting] = {"ratio": ratio, "scope": scope}
+        if scope == "uniform":
+            return uniform_widths(groups, ratio, self._multiple), said
+        return ranked_widths(groups, scores, counter.count, ratio, self._multiple), said
 
     def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""

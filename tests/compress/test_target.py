@@ -128,7 +128,7 @@ def test_widths_suit_the_kernels_of_every_target() -> None:
     likes = {name: describe_target(name).channel_multiple for name in target_names()}
     for targets in (("ort_avx2",), ("tflite", "ort_avx2"), ("ort", "tflite", "tensorrt")):
         fitted = fit_channels(recipe, targets)
-        assert fitted.stages[0] == PruneChannels(multiple=max(likes[t] for t in targets))
+        assert fitted.stages[0] == PruneChannels(0.5, multiple=max(likes[t] for t in targets))
         assert fitted.stages[1:] == recipe.stages[1:]
     own = Recipe("x", (PruneChannels(multiple=5), PruneChannels(speedup=2.0, runtime="tflite")))
     assert fit_channels(own, ("ort",)) == own

@@ -46,8 +46,8 @@ def test_unknown_key_is_refused_in_every_record(content):
         with pytest.raises(msgspec.ValidationError, match="colour"):
             decode(content)
         del record["colour"]
-    # manifest, task, tensor, preprocessing, artifact, parity, output, certificate, layer, agreement,
-    # file, history
+    # manifest, task, tensor, preprocessing, artifact, parity, output, certificate, layer,
+    # agreement, file, history
     assert len(kinds) == 12
     decode(content)
 
