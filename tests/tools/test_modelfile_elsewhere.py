@@ -9,7 +9,12 @@ import pytest
 import torch
 from command import Run
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    quantize_dynamic,
+    quantize_static,
+)
 from tiny import make_subject
 from torch import Tensor, nn
 
@@ -102,6 +107,29 @@ def test_a_product_with_a_vector_is_counted() -> None:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     (found,) = read_layers(model.SerializeToString(), "f.onnx")
     assert found.macs == 8
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_of_dynamic_products_have_their_grid(tmp_path: Path, per_channel: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 4))
+    x = (torch.zeros(2, 6),)
+    content = to_onnx(trace(net.eval(), x), x)
+    (tmp_path / "float.onnx").write_bytes(content)
+    quantize_dynamic(
+        tmp_path / "float.onnx",
+        tmp_path / "int8.onnx",
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=per_channel,
+    )
+    found = [la for la in layers(tmp_path / "int8.onnx") if la.operator == "MatMulInteger"]
+    for layer, module in zip(found, (net[0], net[2]), strict=True):
+        assert isinstance(module, nn.Linear)
+        grid = layer.weight
+        assert grid is not None
+        assert grid.dtype == "int8"
+        largest = module.weight.detach().abs().amax(1 if per_channel else (0, 1)).reshape(-1)
+        np.testing.assert_allclose(grid.scales, 2 * largest / 255, rtol=0.01)
 
 
 def test_integers_read_by_a_layer_with_float_weights_are_floats_to_it() -> None:

@@ -143,11 +143,28 @@ class _OnnxReader:
         if roles is not None:
             known = weight is not None and roles.weight is not None
             return self._grid(node.input, roles.weight or 0) if known else None
+        if node.op_type == "MatMulInteger" and weight is not None and weight == node.input[1]:
+            return self._grid([weight, self._factor_behind(node), *node.input[3:4]], 1)
         for name in node.input:
             producer = self._producer.get(name)
             if producer and producer.op_type == DEQUANTIZE and producer.input[0] == weight:
                 return self._grid(producer.input, 1)
         return None
+
+    def _factor_behind(self, node: "onnx.NodeProto") -> str:
+        """Return the stored factor of an integer product: the scale of its weight.
+
+        Behind the product there is a conversion to float, times the scale of the values times it.
+        """
+        reached = node.output[0]
+        for kind in ("Cast", "Mul"):
+            behind = next((n for n in self._users.get(reached, []) if n.op_type == kind), None)
+            if behind is None:
+                return ""
+            factors, reached = [n for n in behind.input if n != reached], behind.output[0]
+        product = self._producer.get(factors[0])
+        named = [*factors, *(product.input if product and product.op_type == "Mul" else ())]
+        return next((name for name in named if name in self._tensors), "")
 
     def _grid(self, names: "Sequence[str]", scale: int) -> Grid | None:
         """Return the grid whose scale and zero point stand there, if they are in the file."""
