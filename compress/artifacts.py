@@ -26,7 +26,7 @@ from edgedl.compress.parity.tolerance import allowed_difference
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands
 from edgedl.compress.stage import ModelState
-from edgedl.compress.target import MAX_WEIGHT_BITS, Target, describe_target
+from edgedl.compress.target import MAX_WEIGHT_BITS, Target, describe_target, target_name
 from edgedl.runtime.manifest import Artifact, Precision
 
 WEIGHT_PRECISIONS: dict[int, Precision] = {4: "int4_weights", 8: "int8_weights"}
@@ -73,7 +73,7 @@ class ArtifactBuilder:
             ExportError: the float32 ONNX reference cannot be made.
         """
         for target, precision in self.plan(targets):
-            name = f"{target}-{precision}"
+            name = f"{target_name(target)}-{precision}"
             report(name)
             try:
                 yield self._build(name, target, precision)
@@ -165,13 +165,14 @@ class ArtifactBuilder:
         islands = has_float_islands(self._state)
         runtime = describe_target(target).runtime
         if runtime == "tflite":
+            path = _tflite_path(target, precision)
             if precision == "int8_int16":
-                return f"{precision}.tflite", to_tflite_int16(graph, self._inputs, islands)
-            return f"{precision}.tflite", to_tflite(graph, self._inputs, True, islands)
+                return path, to_tflite_int16(graph, self._inputs, islands)
+            return path, to_tflite(graph, self._inputs, True, islands)
         content = self._to_onnx(graph)
         if runtime == "ort" and islands:
             content = protect_float_layers(content)
-        return f"{precision}.{target}.onnx", content
+        return f"{precision}.{target_name(target)}.onnx", content
 
     def _weights_file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
         network, runtime = self._state.weights, describe_target(target).runtime
@@ -179,12 +180,12 @@ class ArtifactBuilder:
             raise ExportError(f"{precision} files need the stage quantize_weights in the recipe")
         if runtime == "tflite":
             content = to_tflite(network.graph, self._inputs, quantized=False)
-            return f"{precision}.tflite", weights_for_tflite(content, network.weights)
+            return _tflite_path(target, precision), weights_for_tflite(content, network.weights)
+        path = f"{precision}.{target_name(target)}.onnx"
         if runtime == "tensorrt":
             content = self._to_onnx(network.graph, BLOCK_OPSET)
-            return f"{precision}.{target}.onnx", weights_for_tensorrt(content, network.weights)
-        content = self._to_onnx(network.graph)
-        return f"{precision}.{target}.onnx", weights_for_ort(content, network.weights)
+            return path, weights_for_tensorrt(content, network.weights)
+        return path, weights_for_ort(self._to_onnx(network.graph), network.weights)
 
     def _to_onnx(self, graph: fx.GraphModule, opset: int = OPSET) -> bytes:
         return to_onnx(graph, self._inputs, self._state.subject.free_axes, opset)
@@ -212,6 +213,11 @@ class ArtifactBuilder:
     @cached_property
     def _tflite_float16(self) -> bytes:
         return to_float16_weights(self._tflite_float32)
+
+
+def _tflite_path(target: Target, precision: Precision) -> str:
+    of_its_own = "" if target == "tflite" else f".{target_name(target)}"
+    return f"{precision}{of_its_own}.tflite"
 
 
 def _has(target: Target, precision: Precision) -> bool:

@@ -119,13 +119,10 @@ class _Place:
         """Return a value as a type.
 
         Raises:
-            BadInputError: it is none, or it is not possible; the message names the line.
+            BadInputError: it is none; the message names the line.
         """
         try:
             return msgspec.convert(value, kind)
-        except BadInputError as error:
-            line = _line(self.tree, list(self.path))
-            raise BadInputError(f"{self.source}, line {line}: {error}") from error
         except msgspec.ValidationError as error:
             message = str(error).replace(" - at `$", f" - at `${_written(self.path)}", 1)
             if " - at `" not in message:

@@ -1,9 +1,11 @@
 """What files are made for: each target is a YAML file in ``edgedl.compress.targets``."""
 
 import difflib
+import re
 from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,11 +17,14 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import BackendName, Precision
 from edgedl.runtime.saturation import saturates
 
-# A target's name: that of its file.
+# A target's name, that of its file in the package, or the path of a file of one's own.
 Target = str
+OWN = (".yaml", ".yml")
 # What files are made for when nothing is said.
 TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
 MAX_WEIGHT_BITS = 8
+# Files that are no others for another processor.
+FLOATS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
 # Whose weights kernels without VNNI add up.
 WITHOUT_VNNI: Target = "ort_avx2"
 
@@ -64,6 +69,34 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     refused: dict[Precision, str] = {}
 
 
+class OwnTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device of one's own: what its kernels have otherwise than those of a target that is there.
+
+    Attributes:
+        like: name of that target: its runtime reads the files.
+        description: one line for people.
+        weight_bits: as of ``TargetDescription``; None is as ``like`` has it.
+        channel_multiple: the same.
+        precisions: of the files to make, some of what ``like`` has; None is all but the float
+            ones, which are no others for another processor.
+    """
+
+    like: str
+    description: str
+    weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] | None = None
+    channel_multiple: Annotated[int, Meta(ge=1)] | None = None
+    precisions: tuple[Precision, ...] | None = None
+
+
+def target_name(target: Target) -> str:
+    """Return what files of a target are called by.
+
+    >>> target_name("devices/pi4.yaml"), target_name("ort")
+    ('pi4', 'ort')
+    """
+    return Path(target).stem if target.endswith(OWN) else target
+
+
 def weight_bits(targets: Collection[Target]) -> int:
     """Return how many bits int8 weights may have in one bundle for several targets.
 
@@ -82,20 +115,49 @@ def saturates_here(targets: Collection[Target]) -> bool:
 
 @cache
 def describe_target(name: Target) -> TargetDescription:
-    """Return a target by name.
+    """Return a target by name, or the one that a YAML file describes (``OwnTarget``).
 
     Raises:
-        BadInputError: there is none of that name.
+        BadInputError: there is none of that name, or the file does not describe one.
 
     >>> describe_target("tensorrt").symmetric
     True
     """
+    if name.endswith(OWN):
+        return _read_own(Path(name))
     file = files("edgedl.compress.targets") / f"{name}.yaml"
     if not file.is_file():
         near = difflib.get_close_matches(name, target_names(), 1)
         hint = f", did you mean '{near[0]}'?" if near else ":"
         raise BadInputError(f"unknown target '{name}'{hint} there are {', '.join(target_names())}")
     return msgspec.convert(yaml.safe_load(file.read_text()), TargetDescription)
+
+
+def _read_own(path: Path) -> TargetDescription:
+    name = path.stem
+    if name in target_names() or not re.fullmatch(r"\w+", name, re.ASCII):
+        raise BadInputError(
+            f"{path}: a target of one's own needs a name of letters, digits and _ that no other "
+            f"target has: rename the file, '{name}' it cannot be"
+        )
+    try:
+        own = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), OwnTarget)
+    except OSError as error:
+        raise BadInputError(f"the target {path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValueError) as error:
+        first = str(error).partition("\n")[0]
+        keys = ", ".join(f.name for f in msgspec.structs.fields(OwnTarget))
+        raise BadInputError(f"{path} describes no target: {first}; the keys are {keys}") from error
+    like = describe_target(own.like)
+    given = {k: v for k, v in msgspec.structs.asdict(own).items() if v is not None and k != "like"}
+    made = tuple(p for p in like.precisions if p not in FLOATS)
+    unknown = [p for p in own.precisions or () if p not in like.precisions]
+    if unknown:
+        raise BadInputError(
+            f"{path}: there are no files of {unknown[0]} for a target like {own.like}, which has "
+            f"{', '.join(like.precisions)}"
+        )
+    return msgspec.structs.replace(like, **{"precisions": made, **given})
 
 
 def target_names() -> list[str]:

@@ -14,7 +14,7 @@ MAX_THREADS = 64
 
 
 def parse_targets(text: str) -> "tuple[Target, ...]":
-    """Read "ort,tflite,tensorrt".
+    """Read "ort,tflite,tensorrt"; a path ending in .yaml is a target of one's own.
 
     Raises:
         BadInputError: there is no such target.

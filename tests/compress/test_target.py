@@ -1,6 +1,7 @@
 """Targets are data: what the files say, and that seven bits do not saturate without VNNI."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from integer_kernels import INT16, pairwise_products
 from small_networks import network, noise_task
+from tiny import make_subject
 
 from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.pack import compress
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.learn_rounding import LearnRounding
@@ -39,6 +42,59 @@ def test_every_target_is_whole(name: str) -> None:
 def test_an_unknown_target_names_the_nearest() -> None:
     with pytest.raises(BadInputError, match="'ort_avx', did you mean 'ort_avx2'"):
         describe_target("ort_avx")
+
+
+def own_target(folder: Path, text: str, name: str = "pi4") -> str:
+    file = folder / f"{name}.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def test_a_target_of_ones_own_is_like_another(tmp_path: Path) -> None:
+    said = "like: ort\ndescription: a board\nchannel_multiple: 4\nweight_bits: 6\n"
+    path = own_target(tmp_path, said)
+    found, like = describe_target(path), describe_target("ort")
+    changed = {"description": "a board", "channel_multiple": 4, "weight_bits": 6}
+    precisions = ("int8", "dynamic_int8", "int8_weights", "int4_weights")
+    assert found == msgspec.structs.replace(like, **changed, precisions=precisions)
+    recipe = load_recipe("prune_ch50")
+    assert fit_channels(recipe, (path,)).stages[0] == PruneChannels(0.5, multiple=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("like", ["ort", "tflite"])
+def test_files_for_a_target_of_ones_own(tmp_path: Path, like: str) -> None:
+    said = f"like: {like}\ndescription: a board\nweight_bits: 5\nprecisions: [int8]\n"
+    path = own_target(tmp_path, said, "board")
+    recipe = Recipe("x", (QuantizeStatic(32, 32),))
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    made = compress(make_subject(), recipe, (like, path), folder)
+    assert not made.refusals
+    names = {artifact.name: artifact.path for artifact in made.bundle.manifest.artifacts}
+    assert names["board-int8"] != names[f"{like}-int8"]
+    # The table is one for all targets, so both have the fewest bits.
+    assert made.bundle.manifest.history[0].settings["weight_bits"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ("like: ort", "pi4", "describes no target: .*`description`.* the keys are like, desc"),
+        ("like: ort\ndescription: x\ncolour: 1", "pi4", "unknown field `colour`"),
+        ("like: ort\ndescription: x\nweight_bits: 33", "pi4", "<= 8"),
+        ("like: [", "pi4", "describes no target: while parsing"),
+        ("like: rknn\ndescription: x", "pi4", "unknown target 'rknn'"),
+        ("like: ort\ndescription: x\nprecisions: [fp8]", "pi4", "no files of fp8 .* like ort"),
+        ("like: ort\ndescription: x", "ort", "'ort' it cannot be"),
+        ("like: ort\ndescription: x", "a b", "'a b' it cannot be"),
+    ],
+)
+def test_what_describes_no_target(tmp_path: Path, text: str, name: str, message: str) -> None:
+    with pytest.raises(BadInputError, match=message):
+        describe_target(own_target(tmp_path, text, name))
+    with pytest.raises(BadInputError, match="cannot be read"):
+        describe_target(str(tmp_path / "nowhere.yaml"))
 
 
 BYTES = st.integers(0, 255)
