@@ -136,6 +136,9 @@ MASKING: frozenset[Any] = frozenset(
 # Products of two activations.
 MATRIX_PRODUCTS: frozenset[Any] = frozenset({aten.matmul.default, aten.bmm.default})
 
+# The same, behind what is added to them.
+ADDED_PRODUCTS: frozenset[Any] = frozenset({aten.baddbmm.default, aten.addmm.default})
+
 QUANTIZABLE: frozenset[Any] = frozenset(
     {
         *WEIGHTED,

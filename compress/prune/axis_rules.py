@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, aten
+from edgedl.compress.graph.operators import ADDED_PRODUCTS, CONVOLUTIONS, EMBEDDING, aten
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.shape_rules import SHAPE_RULES, argument, named_argument, without
 
@@ -92,7 +92,7 @@ def group_norm(axes: "TensorAxes", node: fx.Node) -> None:
 
 def matrix_product(axes: "TensorAxes", node: fx.Node) -> None:
     """[..., m, k] times [..., k, n]; what is added to it first is as large."""
-    *added, a, b = (axes.of(x) for x in node.args[: 3 if node.target in _ADDED else 2])
+    *added, a, b = (axes.of(x) for x in node.args[: 3 if node.target in ADDED_PRODUCTS else 2])
     for summand in added:
         axes.join_broadcast(node, summand, axes.of(node))
     result = axes.of(node)
@@ -182,8 +182,6 @@ def reduction(axes: "TensorAxes", node: fx.Node) -> None:
         axes.join(node, kept, without(result, gone) if stays else result)
 
 
-# Matrix products whose first argument is added to the result.
-_ADDED = (aten.baddbmm.default, aten.addmm.default)
 # Operators that work position by position without torch's tag that says so.
 _ELEMENTWISE = (
     aten.alias.default,
@@ -244,7 +242,7 @@ _RULES: dict[Any, Rule] = {
     aten.group_norm.default: group_norm,
     aten.matmul.default: matrix_product,
     aten.bmm.default: matrix_product,
-    **dict.fromkeys(_ADDED, matrix_product),
+    **dict.fromkeys(ADDED_PRODUCTS, matrix_product),
     aten.einsum.default: einsum,
     aten.scaled_dot_product_attention.default: attention,
     EMBEDDING: embedding,

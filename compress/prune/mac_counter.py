@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 from torch import fx
 
-from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED, aten
+from edgedl.compress.graph.operators import (
+    ADDED_PRODUCTS,
+    ATTENTION,
+    MATRIX_PRODUCTS,
+    RECURRENT,
+    WEIGHTED,
+    aten,
+)
 from edgedl.compress.graph.sizes import BATCH, of_one_sample, places_of
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.axis_rules import axes_of_letters
@@ -46,6 +53,8 @@ def _terms(axes: TensorAxes, node: fx.Node) -> list[_Term]:
         return [_Term(tuple(axes.of(node.args[1])), places_of(node))]
     if node.target in MATRIX_PRODUCTS:
         return [_product([*axes.of(node), axes.of(node.args[0])[-1]])]
+    if node.target in ADDED_PRODUCTS:
+        return [_product([*axes.of(node), axes.of(node.args[1])[-1]])]
     if node.target is aten.einsum.default:
         letters = axes_of_letters(axes, node)
         return [_product(list(letters.values()))] if letters else []

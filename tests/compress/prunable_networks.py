@@ -246,7 +246,8 @@ def rearranged() -> nn.Module:
         y = m.second(torch.stack([y, y.roll(1, 3), y.cumsum(2)]).max(0)[0])
         gate = torch.einsum("nchw,oc->nohw", y, m.mix.weight).logsumexp((2, 3), keepdim=True)
         y = torch.addcmul(y, y, gate.sin().expand_as(y)).movedim(1, -1).repeat(1, 1, 2, 1)
-        return m.head(y.mean((1, 2)) @ m.turned.weight.T)
+        wide = torch.addmm(x.mean((1, 2, 3))[:, None], y.mean((1, 2)), m.turned.weight.T)
+        return m.head(wide)
 
     return Net(
         forward,
