@@ -22,6 +22,7 @@ from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, t
 from edgedl.compress.export.tflite_int16 import to_tflite_int16
 from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
 from edgedl.compress.export.weights_tflite import weights_for_tflite
+from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
 from edgedl.compress.parity.tolerance import allowed_difference
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands
@@ -135,7 +136,7 @@ class ArtifactBuilder:
         if describe_target(target).runtime == "tflite":
             return state.graph
         halves = {"float16": lambda: self._float16, "bfloat16": lambda: self._bfloat16}
-        return halves[precision]() if precision in halves else state.graph
+        return halves[precision]() if precision in halves else self._joined
 
     def _file(
         self, target: Target, precision: Precision, graph: fx.GraphModule
@@ -191,16 +192,21 @@ class ArtifactBuilder:
         return to_onnx(graph, self._inputs, self._state.subject.free_axes, opset)
 
     @cached_property
+    def _joined(self) -> fx.GraphModule:
+        """What float ONNX files are made of."""
+        return join_transposed_convolutions(self._state.graph)
+
+    @cached_property
     def _float16(self) -> fx.GraphModule:
-        return to_float16(self._state.graph)
+        return to_float16(self._joined)
 
     @cached_property
     def _bfloat16(self) -> fx.GraphModule:
-        return to_bfloat16(self._state.graph)
+        return to_bfloat16(self._joined)
 
     @cached_property
     def _onnx_float32(self) -> bytes:
-        return self._to_onnx(self._state.graph)
+        return self._to_onnx(self._joined)
 
     @cached_property
     def _onnx_float16(self) -> bytes:

@@ -17,12 +17,15 @@ from edgedl.compress.graph.edit import (
     is_constant,
 )
 from edgedl.compress.graph.open_operators import (
-    crop_transposed_convolution,
     open_attention,
     open_silu,
     open_split,
 )
-from edgedl.compress.graph.operators import WEIGHTED, aten
+from edgedl.compress.graph.operators import TRANSPOSED, WEIGHTED, aten, groups_of
+from edgedl.compress.graph.transposed_convolution import (
+    crop_transposed_convolution,
+    open_transposed_convolution,
+)
 
 
 def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
@@ -37,6 +40,10 @@ def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
             pool_to_mean(module, node, keepdim=False)
         elif node.target in REWRITES:
             REWRITES[node.target](module, node)
+    # Only now: a batch norm behind one is folded into its weight.
+    for node in module.graph.find_nodes(op="call_function", target=TRANSPOSED):
+        if not open_transposed_convolution(module, node):
+            crop_transposed_convolution(module, node)
     return finish(module)
 
 
@@ -57,7 +64,8 @@ def fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     shift = -get_tensor(module, _path(mean)) * factor
     if beta is not None:
         shift = shift + get_tensor(module, _path(beta))
-    has_own_weight = producer.target in WEIGHTED and is_constant(producer.args[1])
+    layers = (*WEIGHTED, TRANSPOSED)
+    has_own_weight = producer.target in layers and is_constant(producer.args[1])
     # Behind a linear layer axis 1 is its output only for [N, C]; for [N, T, C] it is time.
     same_axis = producer.target is not aten.linear.default or node.meta["val"].ndim == 2
     if has_own_weight and same_axis and len(producer.users) == 1:
@@ -76,13 +84,24 @@ def _scale_output_channels(
     """
     path = _path(node.args[1])
     weight = get_tensor(module, path)
-    shape = [1] * weight.ndim
-    shape[WEIGHTED[node.target]] = -1
     if len(node.args) > 2 and node.args[2] is not None:
         shift = shift + get_tensor(module, _path(node.args[2])) * factor
-    folded = insert_constant(module, node, f"{path}_{node.name}", weight * factor.view(shape))
+    scaled = weight * _along_outputs(node, weight, factor)
+    folded = insert_constant(module, node, f"{path}_{node.name}", scaled)
     bias = insert_constant(module, node, f"{path}_{node.name}_bias", shift)
     node.args = (node.args[0], folded, bias, *node.args[3:])
+
+
+def _along_outputs(node: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Return a factor per output channel in a shape that multiplies the weight."""
+    if node.target is TRANSPOSED:
+        # Its weight is [C_in, C_out / groups, ...]: the outputs of a group stand behind its inputs.
+        by_group = factor.view(groups_of(node), -1)
+        repeated = by_group.repeat_interleave(len(weight) // len(by_group), dim=0)
+        return repeated.view(*repeated.shape, 1, 1)
+    shape = [1] * weight.ndim
+    shape[WEIGHTED[node.target]] = -1
+    return factor.view(shape)
 
 
 def affine_to_depthwise(module: fx.GraphModule, node: fx.Node) -> None:
@@ -166,5 +185,4 @@ REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
     aten.split.Tensor: open_split,
     aten.split_with_sizes.default: open_split,
     aten.chunk.default: open_split,
-    aten.conv_transpose2d.input: crop_transposed_convolution,
 }

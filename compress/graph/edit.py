@@ -49,6 +49,22 @@ def insert_call(graph: fx.Graph, before: fx.Node, function: Any, *arguments: Any
     return call
 
 
+def insert_shaped_call(
+    module: fx.GraphModule, before: fx.Node, function: Any, *arguments: Any
+) -> fx.Node:
+    """Insert a call as ``insert_call`` does, whose shape is known to what reads it."""
+    call = insert_call(module.graph, before, function, *arguments)
+    call.meta["val"] = function(*fx.map_arg(arguments, lambda n: tensor_of(module, n)))
+    return call
+
+
+def tensor_of(module: fx.GraphModule, node: fx.Node) -> Any:
+    """Return what has the shape and type of a node's value: a constant has no values there."""
+    if "val" in node.meta:
+        return node.meta["val"]
+    return get_tensor(module, str(node.target)).to("meta")
+
+
 def is_constant(node: Any) -> bool:
     """Say whether an argument is a node that reads a stored tensor."""
     return isinstance(node, fx.Node) and node.op == "get_attr"

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_call, insert_constant, is_constant
+from edgedl.compress.graph.edit import (
+    get_tensor,
+    insert_constant,
+    insert_shaped_call,
+    is_constant,
+    tensor_of,
+)
 from edgedl.compress.graph.operators import WEIGHTED, aten, moves_values
 
 # Beside a score this low any other takes all that softmax gives.
@@ -20,8 +26,8 @@ def open_silu(module: fx.GraphModule, node: fx.Node) -> None:
     Source: Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units", 2018, equation 6.
     """
     x = node.args[0]
-    gate = _call(module, node, aten.sigmoid.default, x)
-    _replace(module, node, _call(module, node, aten.mul.Tensor, x, gate))
+    gate = insert_shaped_call(module, node, aten.sigmoid.default, x)
+    _replace(module, node, insert_shaped_call(module, node, aten.mul.Tensor, x, gate))
 
 
 def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
@@ -43,13 +49,13 @@ def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
     scale = 1 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale)
     shared = query in (key, value)
     if shared or not _scale_producer(module, query, scale):
-        query = _call(module, node, aten.mul.Tensor, query, scale)
-    turned = _call(module, node, aten.transpose.int, key, -2, -1)
-    scores = _call(module, node, aten.matmul.default, query, turned)
+        query = insert_shaped_call(module, node, aten.mul.Tensor, query, scale)
+    turned = insert_shaped_call(module, node, aten.transpose.int, key, -2, -1)
+    scores = insert_shaped_call(module, node, aten.matmul.default, query, turned)
     if isinstance(mask, fx.Node):
         scores = _mask(module, node, scores, mask)
-    weights = _call(module, node, aten.softmax.int, scores, -1)
-    _replace(module, node, _call(module, node, aten.matmul.default, weights, value))
+    weights = insert_shaped_call(module, node, aten.softmax.int, scores, -1)
+    _replace(module, node, insert_shaped_call(module, node, aten.matmul.default, weights, value))
 
 
 def _causal_mask(
@@ -70,9 +76,9 @@ def _mask(module: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: fx.Node)
 
     Chosen in place of the scores, TFLite's converter would round that number with them.
     """
-    if _value(module, mask).dtype == torch.bool:
-        mask = _call(module, node, aten.where.Scalar, mask, 0.0, HIDDEN)
-    return _call(module, node, aten.add.Tensor, scores, mask)
+    if tensor_of(module, mask).dtype == torch.bool:
+        mask = insert_shaped_call(module, node, aten.where.Scalar, mask, 0.0, HIDDEN)
+    return insert_shaped_call(module, node, aten.add.Tensor, scores, mask)
 
 
 def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:
@@ -101,49 +107,11 @@ def open_split(module: fx.GraphModule, node: fx.Node) -> None:
     for user in list(node.users):
         index = int(user.args[1])  # type: ignore[arg-type]
         start = sum(sizes[:index])
-        part = _call(module, user, aten.slice.Tensor, x, axis, start, start + sizes[index])
+        part = insert_shaped_call(
+            module, user, aten.slice.Tensor, x, axis, start, start + sizes[index]
+        )
         _replace(module, user, part)
     module.graph.erase_node(node)
-
-
-def crop_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> None:
-    """Write the padding of a transposed convolution as a crop of its output.
-
-    The TFLite converter has no form for padding, unless the output is exactly ``stride`` times as
-    large as the input; then it stays.
-
-    Source: Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
-    """
-    given: tuple[Any, ...] = node.args
-    defaults: tuple[Any, ...] = (None, [1, 1], [0, 0], [0, 0], 1, [1, 1])
-    every = given + defaults[len(given) - 2 :]
-    x, weight, bias, strides, padding, extra, groups, dilation = every
-    before, after = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
-    fixed = all(isinstance(size, int) for size in (*before, *after))
-    grows_by_stride = all(a == b * s for a, b, s in zip(after, before, strides, strict=True))
-    beyond = any(e > p for e, p in zip(extra, padding, strict=True))
-    if not fixed or not any(padding) or grows_by_stride or beyond:
-        return
-    result = _call(
-        module, node, node.target, x, weight, bias, strides, [0, 0], [0, 0], groups, dilation
-    )
-    for axis, (start, size) in enumerate(zip(padding, after, strict=True), start=2):
-        result = _call(module, node, aten.slice.Tensor, result, axis, start, start + size)
-    _replace(module, node, result)
-
-
-def _call(module: fx.GraphModule, before: fx.Node, function: Any, *arguments: Any) -> fx.Node:
-    """Insert a call whose shape is known to the rewrites after it."""
-    call = insert_call(module.graph, before, function, *arguments)
-    call.meta["val"] = function(*fx.map_arg(arguments, lambda n: _value(module, n)))
-    return call
-
-
-def _value(module: fx.GraphModule, node: fx.Node) -> Any:
-    """Return what stands for a node's value while shapes are computed."""
-    if "val" in node.meta:
-        return node.meta["val"]
-    return get_tensor(module, str(node.target)).to("meta")
 
 
 def _replace(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:

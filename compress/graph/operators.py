@@ -16,6 +16,9 @@ WEIGHTED: dict[Any, int] = {
     aten.linear.default: 0,
 }
 
+# Written as convolutions before anything is quantized (graph/transposed_convolution.py).
+TRANSPOSED = aten.conv_transpose2d.input
+
 CONVOLUTIONS: frozenset[Any] = frozenset(WEIGHTED) - {aten.linear.default}
 
 # Activations that a runtime folds into the requantization of the operator before them.
@@ -212,5 +215,6 @@ def has_int16_kernel(node: fx.Node) -> bool:
 
 def groups_of(node: fx.Node) -> int:
     """Return the groups of a convolution; a linear layer has one."""
-    given: Any = node.args[6] if node.target in WEIGHTED and len(node.args) > 6 else 1
+    has_groups = node.target in WEIGHTED or node.target is TRANSPOSED
+    given: Any = node.args[6] if has_groups and len(node.args) > 6 else 1
     return int(given)

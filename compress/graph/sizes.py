@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators import TRANSPOSED, aten
 
 # Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
 BATCH = 4093
@@ -29,7 +29,7 @@ def places_of(node: fx.Node) -> int:
 
     The batch may be any axis, or a factor of one, as behind a reshape to [N * T, C].
     """
-    transposed = node.target is aten.conv_transpose2d.input
+    transposed = node.target is TRANSPOSED
     where: Any = node.args[0] if transposed else node
     sizes = [size_of(size) for size in where.meta["val"].shape]
     del sizes[-1 if node.target is aten.linear.default else 1]

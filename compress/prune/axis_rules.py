@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 
-from edgedl.compress.graph.operators import ADDED_PRODUCTS, CONVOLUTIONS, EMBEDDING, aten
+from edgedl.compress.graph.operators import (
+    ADDED_PRODUCTS,
+    CONVOLUTIONS,
+    EMBEDDING,
+    TRANSPOSED,
+    aten,
+)
 from edgedl.compress.prune.axes import Axis
 from edgedl.compress.prune.shape_rules import SHAPE_RULES, argument, named_argument, without
 
@@ -232,7 +238,7 @@ _RULES: dict[Any, Rule] = {
         pool,
     ),
     **dict.fromkeys((aten.softmax.int, aten._softmax.default, aten.log_softmax.int), softmax),
-    aten.conv_transpose2d.input: transposed_convolution,
+    TRANSPOSED: transposed_convolution,
     aten.linear.default: linear,
     aten.batch_norm.default: channel_norm,
     aten.instance_norm.default: channel_norm,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.edit import copy_graph
-from edgedl.compress.graph.operators import CONVOLUTIONS, aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, TRANSPOSED, aten
 from edgedl.compress.prune.axes import Axis, kept_positions
 from edgedl.compress.prune.shape_rules import argument
 from edgedl.compress.prune.tensor_axes import TensorAxes
@@ -103,7 +103,7 @@ def _resize_convolution(sizes: _Sizes, before: fx.Node, after: fx.Node) -> None:
     groups = argument(before, 6, 1)
     if groups != 1:
         channels, weight = sizes.of(before.args[0])[1], sizes.of(before.args[1])
-        transposed = before.target is aten.conv_transpose2d.input
+        transposed = before.target is TRANSPOSED
         new = sizes.of(before)[1] // weight[1] if transposed else channels // weight[1]
         _set(after, 6, new)
 
@@ -162,7 +162,7 @@ def _set(node: fx.Node, position: int, value: Any) -> None:
 
 RESIZE: dict[Any, Callable[[_Sizes, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(
-        (*CONVOLUTIONS, aten.conv_transpose2d.input),
+        (*CONVOLUTIONS, TRANSPOSED),
         _resize_convolution,
     ),
     **dict.fromkeys(

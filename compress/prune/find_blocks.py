@@ -9,12 +9,12 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators import RECURRENT, WEIGHTED, aten
+from edgedl.compress.graph.operators import RECURRENT, TRANSPOSED, WEIGHTED, aten
 from edgedl.compress.graph.sizes import size_of
 from edgedl.runtime.errors import BadInputError
 
 _ADDS = (aten.add.Tensor, aten.add_.Tensor)
-_LAYERS = frozenset({*WEIGHTED, *RECURRENT, aten.conv_transpose2d.input})
+_LAYERS = frozenset({*WEIGHTED, *RECURRENT, TRANSPOSED})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from edgedl.compress.graph.operators import (
     ATTENTION,
     MATRIX_PRODUCTS,
     RECURRENT,
+    TRANSPOSED,
     WEIGHTED,
     aten,
 )
@@ -49,7 +50,7 @@ class MacCounter:
 
 
 def _terms(axes: TensorAxes, node: fx.Node) -> list[_Term]:
-    if node.target in WEIGHTED or node.target is aten.conv_transpose2d.input:
+    if node.target in WEIGHTED or node.target is TRANSPOSED:
         return [_Term(tuple(axes.of(node.args[1])), places_of(node))]
     if node.target in MATRIX_PRODUCTS:
         return [_product([*axes.of(node), axes.of(node.args[0])[-1]])]

@@ -80,24 +80,6 @@ def test_a_split_is_slices(split: Any) -> None:
     assert not {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default} & {*found}
 
 
-@pytest.mark.parametrize(
-    ("options", "cropped"),
-    [
-        ({"kernel_size": 3, "stride": 2, "padding": 1}, True),
-        ({"kernel_size": 5, "stride": 2, "padding": 2, "output_padding": 0, "groups": 2}, True),
-        ({"kernel_size": 3, "stride": 1, "padding": 2, "dilation": 2, "bias": False}, False),
-        ({"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2}, True),
-        ({"kernel_size": 4, "stride": 2, "padding": 1}, False),
-        ({"kernel_size": 3, "stride": 2}, False),
-    ],
-)
-def test_a_transposed_convolution_is_cropped_where_it_must(
-    options: dict[str, Any], cropped: bool
-) -> None:
-    found = targets(nn.ConvTranspose2d(4, 6, **options), noise(2, 4, 5, 6))
-    assert found.count(aten.slice.Tensor) == (2 if cropped else 0)
-
-
 def test_the_shapes_of_new_operators_are_known() -> None:
     graph = trace(Attention().eval(), (noise(3, 5, 8),))
     called = [n for n in graph.graph.nodes if n.op == "call_function"]

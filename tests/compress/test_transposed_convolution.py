@@ -1,0 +1,130 @@
+"""Transposed convolutions written as ordinary ones, against torch's own."""
+
+from typing import Any
+
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import Net, noise, noise_task, trained
+from torch import Tensor, fx, nn
+
+from edgedl.compress.artifacts import ArtifactBuilder
+from edgedl.compress.graph.edit import get_tensor, set_tensor
+from edgedl.compress.graph.operators import TRANSPOSED, aten
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.stage import begin
+from edgedl.compress.subject import Subject
+
+SHUFFLE = aten.pixel_shuffle.default
+OPENED: list[dict[str, Any]] = [
+    {"kernel_size": 2, "stride": 2},
+    {"kernel_size": 3, "padding": 2, "dilation": 2, "bias": False},
+    {"kernel_size": 4, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 3, "stride": 2},
+    {"kernel_size": 2, "stride": 3},
+    {"kernel_size": 5, "stride": 2, "padding": 2, "groups": 2, "bias": False},
+    {"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2},
+    {"kernel_size": (2, 5), "stride": 2, "padding": (0, 1), "output_padding": (1, 0)},
+    {"kernel_size": 16, "stride": 8, "padding": 4},
+]
+
+
+def upsampling(norm: bool = False, **options: Any) -> Net:
+    up = nn.ConvTranspose2d(4, 6, **options)
+    layers = {"up": up, "norm": trained(nn.BatchNorm2d(6)) if norm else nn.Identity()}
+    return Net(lambda net, x: F.relu(net.norm(net.up(x))), **layers).eval()
+
+
+def called(graph: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in graph.graph.nodes if n.op == "call_function"]
+
+
+def stored(graph: fx.GraphModule, node: fx.Node, argument: int) -> Tensor:
+    return get_tensor(graph, str(node.args[argument].target))
+
+
+# ``trace`` compares every graph with its module.
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("options", OPENED, ids=str)
+def test_opened_and_joined_again_it_is_what_it_was(options: dict[str, Any], norm: bool) -> None:
+    module, x = upsampling(norm, **options), noise(2, 4, 5, 6)
+    graph = trace(module, (x,))
+    targets = [n.target for n in called(graph)]
+    assert TRANSPOSED not in targets
+    assert aten.conv2d.default in targets
+    assert not {aten.batch_norm.default, aten.mul.Tensor} & {*targets}
+    assert all(isinstance(n.meta["val"].shape[0], torch.SymInt) for n in called(graph))
+    joined = join_transposed_convolutions(graph)
+    assert [n.target for n in called(joined)] == [TRANSPOSED, aten.relu.default]
+    assert torch.equal(joined(x), module(x)) or norm
+    torch.testing.assert_close(joined(x), module(x))
+    if not norm:
+        assert torch.equal(stored(joined, called(joined)[0], 1), module.up.weight)
+
+
+def test_every_weight_is_used_once() -> None:
+    graph = trace(upsampling(kernel_size=5, stride=2), (noise(1, 4, 5, 6),))
+    convolution = next(n for n in called(graph) if n.target is aten.conv2d.default)
+    weight = stored(graph, convolution, 1)
+    assert weight.shape == (6 * 4, 4, 3, 3)
+    assert int((weight != 0).sum()) == 4 * 6 * 5 * 5
+
+
+@pytest.mark.parametrize(
+    ("options", "cropped"),
+    [
+        ({"kernel_size": 3, "stride": (2, 1), "padding": 1}, True),
+        ({"kernel_size": 3, "stride": (2, 1)}, False),
+        ({"kernel_size": 2, "stride": 2, "padding": 3}, True),
+    ],
+)
+def test_what_cannot_be_opened_is_cropped_where_it_must(
+    options: dict[str, Any], cropped: bool
+) -> None:
+    graph = trace(upsampling(**options), (noise(2, 4, 5, 6),))
+    targets = [n.target for n in called(graph)]
+    assert TRANSPOSED in targets
+    assert targets.count(aten.slice.Tensor) == (2 if cropped else 0)
+
+
+def test_a_padding_of_the_network_s_own_stays() -> None:
+    up = nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1)
+    net = Net(lambda net, x: net.up(F.pad(x, [1, 0, 0, 1])), up=up).eval()
+    x = noise(2, 4, 5, 6)
+    joined = join_transposed_convolutions(trace(net, (x,)))
+    assert torch.equal(joined(x), net(x))
+
+
+@pytest.mark.parametrize(("argument", "place"), [(1, (3, 0, 0, 0)), (2, (3,))])
+def test_phases_that_a_stage_changed_apart_stay_open(argument: int, place: tuple[int, ...]) -> None:
+    graph = trace(upsampling(kernel_size=3, stride=2), (noise(2, 4, 5, 6),))
+    convolution = next(n for n in called(graph) if n.target is aten.conv2d.default)
+    changed = stored(graph, convolution, argument).clone()
+    changed[place] += 1
+    set_tensor(graph, str(convolution.args[argument].target), changed)
+    targets = [n.target for n in called(join_transposed_convolutions(graph))]
+    assert SHUFFLE in targets
+    assert TRANSPOSED not in targets
+
+
+def test_a_graph_without_any_is_returned_as_it_is() -> None:
+    graph = trace(Net(lambda net, x: net.layer(x), layer=nn.Conv2d(4, 6, 3)), (noise(2, 4, 5, 6),))
+    assert join_transposed_convolutions(graph) is graph
+
+
+def test_float_files_hold_what_their_runtime_computes_faster() -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    module = upsampling(kernel_size=4, stride=2, padding=1)
+    builder = ArtifactBuilder(begin(Subject("up", module, noise_task((4, 5, 6)))))
+    for precision in ("float32", "float16"):
+        nodes = onnx.load_from_string(builder.file("ort", precision)[1]).graph.node
+        assert "ConvTranspose" in [n.op_type for n in nodes]
+    model = Interpreter(model_content=builder.file("tflite", "float32")[1])
+    operators = {d["op_name"] for d in model._get_ops_details()}
+    assert "TRANSPOSE_CONV" not in operators
+    assert "CONV_2D" in operators
