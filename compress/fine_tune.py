@@ -4,11 +4,11 @@ import hashlib
 import operator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from torch import nn
+from torch import Tensor, nn
 
 from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
@@ -65,8 +65,10 @@ class FineTune(
             how the samples of a batch lie towards each other. "none" without ``features``.
         feature_weight: of that loss, summed over ``features``, beside the others.
         answer_cache_bytes: how much of what the teacher says is kept in the workspace, so that it
-            is asked about every sample once; 0 keeps nothing. Not possible for a subject that
-            augments: changed at random, no sample comes twice.
+            is asked about every sample once; 0 keeps nothing. For a subject that augments it needs
+            ``views``: changed at random, no sample comes twice.
+        views: in how many ways the subject's ``augment`` changes every sample; a round shows all
+            samples in one of them. null changes them otherwise every time.
         schedule: "one_cycle" reaches the peak after 30 % of the steps; "cosine" starts there.
         accumulate: batches per step of the optimizer, for batches larger than memory allows.
         ema_decay: end with averaged weights, reaching back 1 / (1 - ema_decay) steps; 0.99 is a
@@ -89,6 +91,7 @@ class FineTune(
     feature_loss: FeatureLoss = "none"
     feature_weight: Annotated[float, Meta(gt=0)] = 1.0
     answer_cache_bytes: Annotated[int, Meta(ge=0)] = 0
+    views: Annotated[int, Meta(ge=1)] | None = None
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     accumulate: Annotated[int, Meta(ge=1)] = 1
     ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
@@ -126,7 +129,9 @@ class FineTune(
         if self.mixed_precision and has_bfloat16() and teacher is not None:
             teacher = InBfloat16(teacher)
         answers = self._answers(state, teacher)
-        batches = TaskBatches(task, split, self.samples, self.batch_size, answers, subject.augment)
+        batches = TaskBatches(
+            task, split, self.samples, self.batch_size, answers, subject.augment, self.views
+        )
         sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
         records = train(
             student,
@@ -173,21 +178,25 @@ class FineTune(
         """Return who answers: the teacher, or what it said before."""
         if teacher is None:
             return None
+        lay_out = ChannelsLast(teacher, weights=False).lay_out
+
+        def answer(*inputs: Tensor) -> Any:
+            return teacher(*lay_out(inputs))
+
         if self.answer_cache_bytes == 0:
-            lay_out = ChannelsLast(teacher, weights=False).lay_out
-            return lambda *inputs: teacher(*lay_out(inputs))
-        if state.subject.augment is not None:
+            return answer
+        if state.subject.augment is not None and self.views is None:
             raise BadInputError(
                 "answers to samples that are changed at random cannot be kept: "
-                "set answer_cache_bytes to 0, or the subject's augment to None"
+                "set views to the number of ways to change each, or answer_cache_bytes to 0"
             )
         if state.workspace is None:
-            return teacher
+            return answer
         # An ensemble's answers depend on the temperature.
         settings = msgspec.json.encode((self.features, self.temperature))
         path = state.workspace / f"answers-{_digest(settings, teacher)}.bin"
         examples = state.subject.example_inputs()
-        return RememberingTeacher(teacher, examples, path, self.answer_cache_bytes)
+        return RememberingTeacher(answer, examples, path, self.answer_cache_bytes)
 
     def _training(self) -> TrainingSettings:
         return TrainingSettings(

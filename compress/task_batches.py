@@ -9,6 +9,7 @@ from torch import Tensor
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.subject import Augment
+from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
 
@@ -38,6 +39,7 @@ class TaskBatches:
         batch_size: int,
         teacher: Teacher | None = None,
         augment: Augment | None = None,
+        views: int | None = None,
     ) -> None:
         """Count the split.
 
@@ -48,12 +50,15 @@ class TaskBatches:
             batch_size: samples per batch, fewer only where the split has fewer.
             teacher: run without gradients on every batch, for ``Targets.teacher``.
             augment: changes the first input of every batch, before the teacher sees it.
+            views: in how many ways ``augment`` changes the samples, the same ones in every run; an
+                epoch shows all of its samples in one of them, drawn anew. None changes them
+                otherwise every time.
 
         Raises:
             BadInputError: the split is missing or empty.
         """
         self._task, self._split = task, split
-        self._teacher, self._augment = teacher, augment
+        self._teacher, self._augment, self._views = teacher, augment, views
         self._count = sum(len(b.labels) for b in task.batches(split, READ_BATCH))
         if self._count == 0:
             raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
@@ -67,25 +72,31 @@ class TaskBatches:
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[tuple[Tensor, ...], Targets]]:
         """Yield one epoch of (inputs, targets) drawn by ``generator``."""
         drawn = torch.randperm(self._count, generator=generator)[: self._samples]
-        inputs, labels = self._read(np.sort(drawn.numpy()))
+        view = None
+        if self._augment is not None and self._views is not None:
+            view = int(torch.randint(self._views, (), generator=generator))
+        inputs, labels = self._read(np.sort(drawn.numpy()), view)
         order = torch.randperm(self._samples, generator=generator)
         for step in range(len(self)):
             part = order[step * self._batch_size : (step + 1) * self._batch_size]
             batch = tuple(x[part] for x in inputs)
-            if self._augment is not None:
+            if self._augment is not None and view is None:
                 batch = (_augmented(self._augment, batch[0], generator), *batch[1:])
             with torch.no_grad():
                 answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
             yield batch, Targets(labels[part], answers)
 
-    def _read(self, wanted: "np.typing.NDArray[np.intp]") -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return samples by ascending index: inputs [n, ...] and labels [n, ...]."""
+    def _read(
+        self, wanted: "np.typing.NDArray[np.intp]", view: int | None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return samples by ascending index: inputs [n, ...], in a view, and labels [n, ...]."""
         parts = []
         start = 0
         for batch in self._task.batches(self._split, READ_BATCH):
             end = start + len(batch.labels)
             rows = wanted[(wanted >= start) & (wanted < end)] - start
-            parts.append([np.asarray(x)[rows] for x in (*batch.inputs, batch.labels)])
+            arrays = batch.inputs if view is None else self._changed(batch.inputs, view, start)
+            parts.append([np.asarray(x)[rows] for x in (*arrays, batch.labels)])
             if parts[-1][-1].dtype.kind not in "biuf":
                 raise BadInputError(
                     f"labels of the split '{self._split}' of task '{self._task.name}' are "
@@ -96,6 +107,14 @@ class TaskBatches:
                 break
         *inputs, labels = (torch.from_numpy(np.concatenate(c)) for c in zip(*parts, strict=True))
         return tuple(inputs), labels
+
+    def _changed(self, inputs: tuple[Array, ...], view: int, start: int) -> tuple[Array, ...]:
+        """Return a batch in one view; which, its place in the split and nothing else decides."""
+        if self._augment is None:
+            return inputs
+        generator = torch.Generator().manual_seed(view * self._count + start)
+        first = _augmented(self._augment, torch.from_numpy(np.asarray(inputs[0])), generator)
+        return (first.numpy(), *inputs[1:])
 
 
 def _augmented(augment: Augment, x: Tensor, generator: torch.Generator) -> Tensor:
