@@ -167,7 +167,20 @@ def test_fine_tuning_with_kept_answers(
     assert answers.read_bytes() == before
 
 
-def test_answers_to_augmented_samples_cannot_be_kept(float_state: ModelState) -> None:
-    subject = replace(float_state.subject, augment=lambda x, generator: x)
-    with pytest.raises(BadInputError, match="set answer_cache_bytes to 0"):
+def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+
+def test_answers_to_the_views_of_augmented_samples_are_kept(
+    pruned: ModelState, tmp_path: Path
+) -> None:
+    start = replace(pruned, subject=replace(pruned.subject, augment=noisy), workspace=tmp_path)
+    FineTune(6, samples=64, batch_size=32, views=2, answer_cache_bytes=10**6).apply(start)
+    (answers,) = tmp_path.glob("answers-*.bin")
+    assert answers.stat().st_size == 2 * 64 * (16 + 4 * 4 + 8)
+
+
+def test_answers_to_samples_that_never_come_again_cannot_be_kept(float_state: ModelState) -> None:
+    subject = replace(float_state.subject, augment=noisy)
+    with pytest.raises(BadInputError, match="set views to the number of ways"):
         FineTune(1, answer_cache_bytes=1).apply(replace(float_state, subject=subject))

@@ -86,6 +86,22 @@ def test_an_augment_that_changes_the_kind_of_input_is_refused(augment, found: st
         epoch(TaskBatches(rows_task(8), "train", 8, 4, augment=augment))
 
 
+def test_views_are_few_and_do_not_depend_on_what_else_is_drawn() -> None:
+    def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return torch.stack([x[:, 0], torch.rand(len(x), generator=generator)], 1)
+
+    seen: dict[int, set[float]] = {}
+    generator = torch.Generator().manual_seed(3)
+    for samples, size in [(600, 50)] * 12 + [(40, 7)] * 12:
+        batches = TaskBatches(rows_task(600), "train", samples, size, augment=augment, views=3)
+        for (first, second), targets in batches.epoch(generator):
+            assert torch.equal(second[:, 0], -targets.labels.float())
+            for number, row in zip(targets.labels.tolist(), first, strict=True):
+                assert int(row[0]) == number
+                seen.setdefault(number, set()).add(float(row[1]))
+    assert {len(values) for values in seen.values()} == {3}
+
+
 def test_labels_that_are_no_numbers_are_refused() -> None:
     samples = Samples((np.zeros((4, 2), np.float32),), np.array(["cat", "dog", "cat", "dog"]))
     with pytest.raises(BadInputError, match=r"labels of the split .* takes numbers"):
