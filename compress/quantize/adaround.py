@@ -4,7 +4,7 @@ Source: Nagel et al., "Up or down? Adaptive rounding for post-training quantizat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,8 +20,10 @@ ZETA, GAMMA = 1.1, -0.1
 PENALTY = 0.01
 BETA = 20.0, 2.0
 WARM_UP = 0.2
-# Output positions of a layer that are looked at, over all samples, and at a time.
-COLUMNS = 2**14
+# Output positions of a layer that are looked at, over all samples: so many per weight of an output,
+# within bounds; and at a time.
+COLUMNS_PER_WEIGHT = 64
+FEWEST_COLUMNS, MOST_COLUMNS = 2**11, 2**14
 MINIBATCH = 256
 
 Activation = Callable[[Tensor], Tensor]
@@ -57,7 +59,8 @@ class Reconstruction:
         bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
         bias = bias.reshape(groups, -1, 1)
         activate = activation_of(layer)
-        share = max(1, COLUMNS // max(1, len(layer.inputs)))
+        wanted = min(max(COLUMNS_PER_WEIGHT * weight.shape[2], FEWEST_COLUMNS), MOST_COLUMNS)
+        share = max(1, wanted // max(1, len(layer.inputs)))
         inputs, targets = [], []
         for exact, rounded in zip(layer.float_inputs, layer.inputs, strict=True):
             # The columns of one batch are in random order: the first ones are a fair draw.
@@ -71,12 +74,26 @@ class Reconstruction:
         """Return what integers stand for, those beyond the grid's ends pulled to them."""
         return integers.clamp(-self.qmax, self.qmax) * self.step
 
-    def error(self, weight: Tensor, picked: Tensor | None = None) -> Tensor:
+    def error(self, weight: Tensor) -> Tensor:
         """Return the mean squared error that a weight gives each output [groups, outputs]."""
-        inputs = self.inputs if picked is None else self.inputs[:, :, picked]
-        targets = self.targets if picked is None else self.targets[:, :, picked]
-        difference = self.activate(weight @ inputs + self.bias) - targets
+        difference = self.activate(weight @ self.inputs + self.bias) - self.targets
         return difference.square().mean(2)
+
+    def parts(self) -> "list[Reconstruction]":
+        """Return the problem on about ``MINIBATCH`` columns at a time, together all of them.
+
+        Every n-th column, some of every batch: to gather columns anew in every step takes longer
+        than all else, since they lie far apart in memory.
+        """
+        count = max(1, self.inputs.shape[2] // MINIBATCH)
+        return [
+            replace(
+                self,
+                inputs=self.inputs[:, :, first::count].contiguous(),
+                targets=self.targets[:, :, first::count].contiguous(),
+            )
+            for first in range(count)
+        ]
 
 
 def activation_of(layer: Layer) -> Activation:
@@ -102,13 +119,13 @@ def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: 
     movable = whole != 0
     logits = initial_logits(whole - down).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=learning_rate)
-    columns = problem.inputs.shape[2]
+    parts = problem.parts()
     with torch.enable_grad():
         for iteration in range(iterations):
-            picked = torch.randint(columns, (min(MINIBATCH, columns),), generator=generator)
+            part = parts[int(torch.randint(len(parts), (), generator=generator))]
             share = rectified_sigmoid(logits) * movable
             weight = problem.weight_of(down + share)
-            loss = problem.error(weight, picked).sum() + _penalty(share, iteration / iterations)
+            loss = part.error(weight).sum() + _penalty(share, iteration / iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -24,7 +24,7 @@ class LearnRounding(
         batch_size: samples per forward pass.
         iterations: steps of Adam per layer.
         learning_rate: of Adam.
-        seed: of the draws of activations; the same seed gives the same weights.
+        seed: of the order in which activations are looked at; the same one gives the same weights.
     """
 
     samples: Annotated[int, Meta(ge=1)] = 128
