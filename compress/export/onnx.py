@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import onnx
@@ -74,9 +75,24 @@ def _translate(
 ) -> torch.onnx.ONNXProgram | None:
     table = {**translations(), **float8_translations()}
     with quiet():
+        _read_operators_once()
         return torch.onnx.export(
             graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
         )
+
+
+@cache
+def _read_operators_once() -> None:
+    """Let torch.onnx keep what it reads of its operators' source, which it parses in every export.
+
+    That is a third of the time of a small network's export. A torch that has it elsewhere takes
+    that time.
+    """
+    from torch.onnx._internal.exporter import _registration
+
+    library: Any = getattr(_registration, "onnxscript_apis", None)
+    if hasattr(library, "get_torchlib_ops"):
+        library.get_torchlib_ops = cache(library.get_torchlib_ops)
 
 
 def protect_float_layers(model: bytes) -> bytes:
