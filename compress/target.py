@@ -69,8 +69,8 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     refused: dict[Precision, str] = {}
 
 
-class OwnTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device of one's own: what its kernels have otherwise than those of a target that is there.
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another processor: what its kernels have otherwise than those of a target that is there.
 
     Attributes:
         like: name of that target: its runtime reads the files.
@@ -79,6 +79,7 @@ class OwnTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         channel_multiple: the same.
         precisions: of the files to make, some of what ``like`` has; None is all but the float
             ones, which are no others for another processor.
+        refused: why there are no files of some precisions, besides those that ``like`` refuses.
     """
 
     like: str
@@ -86,6 +87,7 @@ class OwnTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] | None = None
     channel_multiple: Annotated[int, Meta(ge=1)] | None = None
     precisions: tuple[Precision, ...] | None = None
+    refused: dict[Precision, str] = {}
 
 
 def target_name(target: Target) -> str:
@@ -115,7 +117,7 @@ def saturates_here(targets: Collection[Target]) -> bool:
 
 @cache
 def describe_target(name: Target) -> TargetDescription:
-    """Return a target by name, or the one that a YAML file describes (``OwnTarget``).
+    """Return a target by name, or the one that a YAML file of one's own describes (``Variant``).
 
     Raises:
         BadInputError: there is none of that name, or the file does not describe one.
@@ -130,7 +132,10 @@ def describe_target(name: Target) -> TargetDescription:
         near = difflib.get_close_matches(name, target_names(), 1)
         hint = f", did you mean '{near[0]}'?" if near else ":"
         raise BadInputError(f"unknown target '{name}'{hint} there are {', '.join(target_names())}")
-    return msgspec.convert(yaml.safe_load(file.read_text()), TargetDescription)
+    said = yaml.safe_load(file.read_text())
+    if "like" in said:
+        return _variant(msgspec.convert(said, Variant), name)
+    return msgspec.convert(said, TargetDescription)
 
 
 def _read_own(path: Path) -> TargetDescription:
@@ -141,23 +146,33 @@ def _read_own(path: Path) -> TargetDescription:
             f"target has: rename the file, '{name}' it cannot be"
         )
     try:
-        own = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), OwnTarget)
+        own = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Variant)
     except OSError as error:
         raise BadInputError(f"the target {path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).partition("\n")[0]
-        keys = ", ".join(f.name for f in msgspec.structs.fields(OwnTarget))
+        keys = ", ".join(f.name for f in msgspec.structs.fields(Variant))
         raise BadInputError(f"{path} describes no target: {first}; the keys are {keys}") from error
+    return _variant(own, str(path))
+
+
+def _variant(own: Variant, name: str) -> TargetDescription:
+    """Return the whole description of a variant.
+
+    Raises:
+        BadInputError: it wants files that the target it is like does not have.
+    """
     like = describe_target(own.like)
     given = {k: v for k, v in msgspec.structs.asdict(own).items() if v is not None and k != "like"}
-    made = tuple(p for p in like.precisions if p not in FLOATS)
+    made = tuple(p for p in like.precisions if p not in (*FLOATS, *own.refused))
     unknown = [p for p in own.precisions or () if p not in like.precisions]
     if unknown:
         raise BadInputError(
-            f"{path}: there are no files of {unknown[0]} for a target like {own.like}, which has "
+            f"{name}: there are no files of {unknown[0]} for a target like {own.like}, which has "
             f"{', '.join(like.precisions)}"
         )
-    return msgspec.structs.replace(like, **{"precisions": made, **given})
+    whole = {"precisions": made, **given, "refused": {**like.refused, **own.refused}}
+    return msgspec.structs.replace(like, **whole)
 
 
 def target_names() -> list[str]:

@@ -61,6 +61,20 @@ def test_a_target_of_ones_own_is_like_another(tmp_path: Path) -> None:
     assert fit_channels(recipe, (path,)).stages[0] == PruneChannels(0.5, multiple=4)
 
 
+def test_a_variant_refuses_more_and_says_why(tmp_path: Path) -> None:
+    path = own_target(tmp_path, "like: tflite\ndescription: a board\nrefused:\n  int8: no luck\n")
+    found, like = describe_target(path), describe_target("tflite")
+    assert found.refused == {**like.refused, "int8": "no luck"}
+    assert set(found.precisions) == {*like.precisions} - {"int8", "float32", "float16"}
+
+
+def test_orin_has_no_fp8() -> None:
+    orin, tensorrt = describe_target("tensorrt_orin"), describe_target("tensorrt")
+    assert "fp8" in tensorrt.precisions
+    assert "fp8" not in orin.precisions
+    assert "FP8" in orin.refused["fp8"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("like", ["ort", "tflite"])
 def test_files_for_a_target_of_ones_own(tmp_path: Path, like: str) -> None:
