@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import Net, noise, noise_task, trained
+from small_networks import Net, Quantized, noise, noise_task, trained
 from torch import Tensor, fx, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder
@@ -16,6 +16,8 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
 from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
+from edgedl.compress.target import weight_bits
+from edgedl.tools.operators.float_operators import float_operators
 
 SHUFFLE = aten.pixel_shuffle.default
 OPENED: list[dict[str, Any]] = [
@@ -128,3 +130,24 @@ def test_float_files_hold_what_their_runtime_computes_faster() -> None:
     operators = {d["op_name"] for d in model._get_ops_details()}
     assert "TRANSPOSE_CONV" not in operators
     assert "CONV_2D" in operators
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2, "stride": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "groups": 2},
+    ],
+    ids=str,
+)
+def test_int8_files_compute_in_integers_what_the_graph_computes(options: dict[str, Any]) -> None:
+    first, last = nn.Conv2d(3, 4, 1), nn.Conv2d(6, 2, 3)
+    net = Net(
+        lambda net, x: net.last(F.relu(net.up(net.first(x)))),
+        first=first,
+        up=nn.ConvTranspose2d(4, 6, **options),
+        last=last,
+    )
+    found = Quantized(net, (noise(32, 3, 5, 6),), bits=weight_bits(("ort",)))
+    assert float_operators(found.onnx, "ort") == []
+    assert float_operators(found.tflite, "tflite") == []
