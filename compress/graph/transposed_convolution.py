@@ -1,19 +1,14 @@
 """Transposed convolutions as ordinary ones whose channels are shuffled into place, and back.
 
-Every output position of a transposed convolution belongs to one of stride x stride phases, and each
-phase is an ordinary convolution of the input. All phases together are one convolution with
-stride x stride times the channels, and a pixel shuffle. No runtime for CPUs has an integer kernel
-for the former that its converters use; all have them for the latter.
-
-Source: Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016,
-section 2; Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
+No runtime for CPUs has an integer kernel for the former that its converters use; all have them for
+the latter. ``phases`` has the arithmetic.
 """
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from edgedl.compress.graph.edit import (
     copy_graph,
@@ -26,86 +21,11 @@ from edgedl.compress.graph.edit import (
     tensor_of,
 )
 from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.phases import Geometry, phases_of, weight_of_phases
 
 # On the last node of an opened transposed convolution: an ``Origin``.
 ORIGIN = "transposed_convolution"
 MOVES = (aten.slice.Tensor, aten.pixel_shuffle.default)
-# Arguments behind the bias, where they are not given.
-DEFAULTS: tuple[Any, ...] = ([1, 1], [0, 0], [0, 0], 1, [1, 1])
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The numbers of a transposed convolution, as torch takes them.
-
-    Attributes:
-        kernel: height and width of its weight.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    output_padding: tuple[int, int]
-    groups: int
-    dilation: tuple[int, int]
-
-    @classmethod
-    def of(cls, node: fx.Node, weight: Tensor) -> "Geometry":
-        """Return the numbers of an ``aten.conv_transpose2d``."""
-        given: tuple[Any, ...] = (*node.args[3:], *DEFAULTS[max(0, len(node.args) - 3) :])
-        stride, padding, output_padding, groups, dilation = given
-        return cls(
-            _pair(weight.shape[2:]),
-            _pair(stride),
-            _pair(padding),
-            _pair(output_padding),
-            int(groups),
-            _pair(dilation),
-        )
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """What torch takes behind the bias."""
-        pairs = (self.stride, self.padding, self.output_padding)
-        return (*(list(p) for p in pairs), self.groups, list(self.dilation))
-
-    def axis(self, index: int) -> "Axis":
-        """Return what happens along the height (0) or the width (1)."""
-        numbers = self.kernel, self.stride, self.padding, self.dilation
-        kernel, stride, padding, dilation = (n[index] for n in numbers)
-        taps = [
-            (phase, tap, (phase + padding - tap * dilation) // stride)
-            for phase in range(stride)
-            for tap in range(kernel)
-            if (phase + padding - tap * dilation) % stride == 0
-        ]
-        return Axis(tuple(taps))
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of the ordinary convolution.
-
-    Attributes:
-        taps: (phase, tap of the transposed kernel, offset of the input position that it reads).
-    """
-
-    taps: tuple[tuple[int, int, int], ...]
-
-    @property
-    def first(self) -> int:
-        """The smallest offset."""
-        return min(offset for _, _, offset in self.taps)
-
-    @property
-    def last(self) -> int:
-        """The largest offset."""
-        return max(offset for _, _, offset in self.taps)
-
-    @property
-    def window(self) -> int:
-        """Size of the ordinary kernel."""
-        return self.last - self.first + 1
 
 
 @dataclass(frozen=True)
@@ -182,44 +102,6 @@ def _insert(
     return call
 
 
-def phases_of(weight: Tensor, geometry: Geometry) -> Tensor:
-    """Return the weight of the ordinary convolution.
-
-    Args:
-        weight: [C_in, C_out / groups, kernel height, kernel width].
-        geometry: of the transposed convolution, the same stride along both axes.
-
-    Returns:
-        [C_out * stride * stride, C_in / groups, window height, window width]; the channels of a
-        pixel shuffle.
-    """
-    rows, columns = geometry.axis(0), geometry.axis(1)
-    stride, groups = geometry.stride[0], geometry.groups
-    grouped = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
-    _, outputs, inputs = grouped.shape[:3]
-    shape = (groups, outputs, stride, stride, inputs, rows.window, columns.window)
-    opened = weight.new_zeros(shape)
-    for y, tap_y, offset_y in rows.taps:
-        for x, tap_x, offset_x in columns.taps:
-            place = (offset_y - rows.first, offset_x - columns.first)
-            opened[:, :, y, x, :, place[0], place[1]] = grouped[:, :, :, tap_y, tap_x]
-    return opened.reshape(-1, *shape[4:])
-
-
-def weight_of_phases(opened: Tensor, geometry: Geometry) -> Tensor:
-    """Return the transposed convolution's weight, from what ``phases_of`` made of it."""
-    rows, columns = geometry.axis(0), geometry.axis(1)
-    stride, groups = geometry.stride[0], geometry.groups
-    split = opened.reshape(groups, -1, stride, stride, *opened.shape[1:])
-    shape = (groups, split.shape[1], split.shape[4], *geometry.kernel)
-    grouped = opened.new_zeros(shape)
-    for y, tap_y, offset_y in rows.taps:
-        for x, tap_x, offset_x in columns.taps:
-            place = (offset_y - rows.first, offset_x - columns.first)
-            grouped[:, :, :, tap_y, tap_x] = split[:, :, y, x, :, place[0], place[1]]
-    return grouped.transpose(1, 2).reshape(-1, shape[1], *geometry.kernel)
-
-
 def join_transposed_convolutions(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy with transposed convolutions where ``open_transposed_convolution`` found them.
 
@@ -291,8 +173,3 @@ def _operands(node: fx.Node) -> tuple[Any, Any, Any]:
     """Return a layer's input, weight and bias, None where it has none."""
     x, weight, *rest = node.args
     return x, weight, rest[0] if rest else None
-
-
-def _pair(numbers: Any) -> tuple[int, int]:
-    first, second = (*numbers, *numbers)[:2]
-    return int(first), int(second)
