@@ -79,6 +79,7 @@ def main(reference: str, samples: int = 1000, names: Sequence[str] = ()) -> None
         found = _outputs(Simulation(state.quantized.graph, state.quantized.encodings), inputs)
         agree = float((found.argmax(1) == exact.argmax(1)).float().mean())
         lines.append([name, f"{sqnr(exact, found):.1f}", f"{100 * agree:.1f}", f"{seconds:.0f}"])
+        print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
     print(f"{reference}, {len(exact)} test samples")
     print(to_markdown(["variant", "SQNR, dB", "same top-1, %", "CPU s"], lines))
 
