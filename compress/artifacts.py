@@ -193,7 +193,7 @@ class ArtifactBuilder:
 
     @cached_property
     def _joined(self) -> fx.GraphModule:
-        """What float ONNX files are made of."""
+        """What float files for ONNX Runtime are made of."""
         return join_transposed_convolutions(self._state.graph)
 
     @cached_property
@@ -202,7 +202,8 @@ class ArtifactBuilder:
 
     @cached_property
     def _bfloat16(self) -> fx.GraphModule:
-        return to_bfloat16(self._joined)
+        # TensorRT's builder takes no transposed convolution of bfloat16.
+        return to_bfloat16(self._state.graph)
 
     @cached_property
     def _onnx_float32(self) -> bytes:

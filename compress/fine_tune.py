@@ -68,7 +68,8 @@ class FineTune(
             is asked about every sample once; 0 keeps nothing. For a subject that augments it needs
             ``views``: changed at random, no sample comes twice.
         views: in how many ways the subject's ``augment`` changes every sample; a round shows all
-            samples in one of them. null changes them otherwise every time.
+            samples in one of them. null changes them otherwise every time. It says nothing for a
+            subject that does not augment.
         schedule: "one_cycle" reaches the peak after 30 % of the steps; "cosine" starts there.
         accumulate: batches per step of the optimizer, for batches larger than memory allows.
         ema_decay: end with averaged weights, reaching back 1 / (1 - ema_decay) steps; 0.99 is a
@@ -91,7 +92,7 @@ class FineTune(
     feature_loss: FeatureLoss = "none"
     feature_weight: Annotated[float, Meta(gt=0)] = 1.0
     answer_cache_bytes: Annotated[int, Meta(ge=0)] = 0
-    views: Annotated[int, Meta(ge=1)] | None = None
+    views: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
     accumulate: Annotated[int, Meta(ge=1)] = 1
     ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None

@@ -86,7 +86,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] | None = None
     channel_multiple: Annotated[int, Meta(ge=1)] | None = None
-    precisions: tuple[Precision, ...] | None = None
+    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)] | None = None
     refused: dict[Precision, str] = {}
 
 
@@ -160,8 +160,12 @@ def _variant(own: Variant, name: str) -> TargetDescription:
     """Return the whole description of a variant.
 
     Raises:
-        BadInputError: it wants files that the target it is like does not have.
+        BadInputError: it is like no target of the package, or wants files that that does not have.
     """
+    if own.like not in target_names():
+        raise BadInputError(
+            f"{name}: like is '{own.like}', it must be one of {', '.join(target_names())}"
+        )
     like = describe_target(own.like)
     given = {k: v for k, v in msgspec.structs.asdict(own).items() if v is not None and k != "like"}
     made = tuple(p for p in like.precisions if p not in (*FLOATS, *own.refused))

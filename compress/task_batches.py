@@ -113,8 +113,10 @@ class TaskBatches:
         if self._augment is None:
             return inputs
         generator = torch.Generator().manual_seed(view * self._count + start)
-        first = _augmented(self._augment, torch.from_numpy(np.asarray(inputs[0])), generator)
-        return (first.numpy(), *inputs[1:])
+        # A copy: the array may be the task's own, and augment may work in place.
+        first = torch.from_numpy(np.array(inputs[0]))
+        changed = _augmented(self._augment, first, generator).detach()
+        return (changed.numpy(), *inputs[1:])
 
 
 def _augmented(augment: Augment, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -17,17 +17,23 @@ def parse_targets(text: str) -> "tuple[Target, ...]":
     """Read "ort,tflite,tensorrt"; a path ending in .yaml is a target of one's own.
 
     Raises:
-        BadInputError: there is no such target.
+        BadInputError: there is no such target, or two would have files of the same names.
 
     >>> parse_targets("ort, tflite")
     ('ort', 'tflite')
     """
-    from edgedl.compress.target import describe_target
+    from edgedl.compress.target import describe_target, target_name
 
-    names = [part.strip() for part in text.split(",")]
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    called: dict[str, str] = {}
     for name in names:
         describe_target(name)
-    return tuple(dict.fromkeys(names))
+        other = called.setdefault(target_name(name), name)
+        if other != name:
+            raise BadInputError(
+                f"the files of {other} and {name} would have the same names: rename one of them"
+            )
+    return names
 
 
 def parse_threads(text: str) -> tuple[int, ...]:

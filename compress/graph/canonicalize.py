@@ -40,7 +40,8 @@ def canonicalize(module: fx.GraphModule) -> fx.GraphModule:
             pool_to_mean(module, node, keepdim=False)
         elif node.target in REWRITES:
             REWRITES[node.target](module, node)
-    # Only now: a batch norm behind one is folded into its weight.
+    # Only now: a batch norm behind one is folded into its weight, and reads it no more.
+    module.graph.eliminate_dead_code()
     for node in module.graph.find_nodes(op="call_function", target=TRANSPOSED):
         if not open_transposed_convolution(module, node):
             crop_transposed_convolution(module, node)

@@ -8,6 +8,7 @@ Source: Shi et al., "Is the deconvolution layer the same as a convolutional laye
 section 2; Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,42 @@ class Axis:
     def window(self) -> int:
         """Size of the ordinary kernel."""
         return self.last - self.first + 1
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large the maps of the ordinary convolution are, along the height and the width.
+
+    Attributes:
+        input: positions of what it reads, without margins.
+        places: positions of what it writes, of which each holds all phases.
+        margins: zeros in front of the input and behind it; negative where it would be cropped.
+    """
+
+    input: tuple[int, int]
+    places: tuple[int, int]
+    margins: tuple[tuple[int, int], tuple[int, int]]
+
+    @classmethod
+    def of(cls, geometry: Geometry, before: Sequence[int], after: Sequence[int]) -> "Extent":
+        """Return it for a transposed convolution that maps size ``before`` to size ``after``."""
+        places = [-(-size // s) for size, s in zip(after, geometry.stride, strict=True)]
+        margins = []
+        for index in range(2):
+            axis = geometry.axis(index)
+            margins.append((-axis.first, places[index] - before[index] + axis.last))
+        return cls(_pair(before), _pair(places), (margins[0], margins[1]))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the margins are a padding that the convolution itself has."""
+        return all(front == back for front, back in self.margins)
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Size of the input with its margins."""
+        (top, bottom), (left, right) = self.margins
+        return self.input[0] + top + bottom, self.input[1] + left + right
 
 
 def phases_of(weight: Tensor, geometry: Geometry) -> Tensor:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
+# Registers the operators of pairs.
+import torch.ao.quantization.fx._decomposed
 from torch import fx
 
 from edgedl.compress.graph.edit import (
@@ -20,12 +23,16 @@ from edgedl.compress.graph.edit import (
     is_constant,
     tensor_of,
 )
-from edgedl.compress.graph.operators import aten
-from edgedl.compress.graph.phases import Geometry, phases_of, weight_of_phases
+from edgedl.compress.graph.operators import FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.phases import Extent, Geometry, phases_of, weight_of_phases
 
 # On the last node of an opened transposed convolution: an ``Origin``.
 ORIGIN = "transposed_convolution"
 MOVES = (aten.slice.Tensor, aten.pixel_shuffle.default)
+PAIR = (
+    torch.ops.quantized_decomposed.quantize_per_tensor.default,
+    torch.ops.quantized_decomposed.dequantize_per_tensor.default,
+)
 
 
 @dataclass(frozen=True)
@@ -55,42 +62,54 @@ def open_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> bool:
     before, after = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
     if not all(isinstance(size, int) for size in (*before, *after)):
         return False
-    stride = geometry.stride[0]
-    axes = geometry.axis(0), geometry.axis(1)
-    places = [-(-size // stride) for size in after]
-    # Zeros in front and behind, along the height and the width.
-    margins = [
-        (-axis.first, count - size + axis.last)
-        for axis, count, size in zip(axes, places, before, strict=True)
-    ]
-    if geometry.stride[1] != stride or min(min(m) for m in margins) < 0:
+    extent = Extent.of(geometry, before, after)
+    if geometry.stride[0] != geometry.stride[1] or min(min(m) for m in extent.margins) < 0:
         return False
-    path = f"{node.name}_phases"
-    opened = insert_constant(module, node, f"{path}_weight", phases_of(weight, geometry))
-    if bias is not None:
-        values = get_tensor(module, bias.target).repeat_interleave(stride**2)
-        bias = insert_constant(module, node, f"{path}_bias", values)
-    padding = [front for front, _ in margins]
-    padded = any(front != back for front, back in margins)
-    if padded:
-        widths = [width for margin in reversed(margins) for width in margin]
-        shape = (
-            *x.meta["val"].shape[:2],
-            *(n + sum(m) for n, m in zip(before, margins, strict=True)),
-        )
-        x, padding = _insert(module, node, shape, aten.pad.default, x, widths), [0, 0]
-    convolution = (x, opened, bias, [1, 1], padding, [1, 1], geometry.groups)
-    result = insert_shaped_call(module, node, aten.conv2d.default, *convolution)
+    result = _convolution(module, node, geometry, extent)
+    activation = _activation_behind(node)
+    if activation is not None:
+        # In front of the moves it is folded into the convolution.
+        result = insert_shaped_call(module, node, activation.target, result, *activation.args[1:])
+        activation.replace_all_uses_with(node)
+        module.graph.erase_node(activation)
+    stride = geometry.stride[0]
     if stride > 1:
-        shape = (*node.meta["val"].shape[:2], *(count * stride for count in places))
+        shape = (*node.meta["val"].shape[:2], *(count * stride for count in extent.places))
         result = _insert(module, node, shape, aten.pixel_shuffle.default, result, stride)
-    for axis, (count, size) in enumerate(zip(places, after, strict=True), start=2):
+    for axis, (count, size) in enumerate(zip(extent.places, after, strict=True), start=2):
         if count * stride > size:
             result = insert_shaped_call(module, node, aten.slice.Tensor, result, axis, 0, size)
-    result.meta[ORIGIN] = Origin(geometry, padded)
+    result.meta[ORIGIN] = Origin(geometry, padded=not extent.symmetric)
     node.replace_all_uses_with(result)
     module.graph.erase_node(node)
     return True
+
+
+def _convolution(
+    module: fx.GraphModule, node: fx.Node, geometry: Geometry, extent: Extent
+) -> fx.Node:
+    """Insert the convolution that computes all phases of a transposed one; return it."""
+    x, stored, bias = _operands(node)
+    path = f"{node.name}_phases"
+    weight = phases_of(get_tensor(module, stored.target), geometry)
+    opened = insert_constant(module, node, f"{path}_weight", weight)
+    if bias is not None:
+        values = get_tensor(module, bias.target).repeat_interleave(geometry.stride[0] ** 2)
+        bias = insert_constant(module, node, f"{path}_bias", values)
+    (top, bottom), (left, right) = extent.margins
+    padding = [top, left]
+    if not extent.symmetric:
+        shape = (*x.meta["val"].shape[:2], *extent.padded)
+        x = _insert(module, node, shape, aten.pad.default, x, [left, right, top, bottom])
+        padding = [0, 0]
+    arguments = (x, opened, bias, [1, 1], padding, [1, 1], geometry.groups)
+    return insert_shaped_call(module, node, aten.conv2d.default, *arguments)
+
+
+def _activation_behind(node: fx.Node) -> fx.Node | None:
+    """Return the activation that alone reads a node's value, if there is one."""
+    user = next(iter(node.users)) if len(node.users) == 1 else None
+    return user if user is not None and user.target in FUSED_ACTIVATIONS else None
 
 
 def _insert(
@@ -105,9 +124,9 @@ def _insert(
 def join_transposed_convolutions(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy with transposed convolutions where ``open_transposed_convolution`` found them.
 
-    ONNX Runtime's float kernels compute those faster. One whose phases no longer belong together,
-    since a stage has changed their weights or biases apart, stays open. The graph itself comes back
-    if it has none.
+    ONNX Runtime's float kernels compute those faster. One that is quantized, or whose phases no
+    longer belong together, since a stage has changed their weights or biases apart, stays open. The
+    graph itself comes back if it has none.
     """
     if not any(ORIGIN in node.meta for node in module.graph.nodes):
         return module
@@ -119,10 +138,16 @@ def join_transposed_convolutions(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _join(module: fx.GraphModule, last: fx.Node, origin: Origin) -> None:
-    convolution: Any = last
-    while convolution.target in MOVES:
-        convolution = convolution.args[0]
+    moved: Any = last
+    while moved.target in MOVES:
+        moved = moved.args[0]
+    activation = moved if moved.target in FUSED_ACTIVATIONS else None
+    convolution = moved if activation is None else activation.args[0]
+    if convolution.target is not aten.conv2d.default:
+        return
     x, opened, bias = _operands(convolution)
+    if not is_constant(opened):
+        return
     geometry, phases = origin.geometry, get_tensor(module, opened.target)
     weight = weight_of_phases(phases, geometry)
     if not torch.equal(phases_of(weight, geometry), phases):
@@ -134,12 +159,19 @@ def _join(module: fx.GraphModule, last: fx.Node, origin: Origin) -> None:
             return
         bias = insert_constant(module, last, f"{path}_bias", values[:, 0])
     if origin.padded:
+        # Zeros and values of a grid are on it already.
+        while x.target in PAIR:
+            x = x.args[0]
         x = x.args[0]
     stored = insert_constant(module, last, f"{path}_weight", weight)
     transposed = (aten.conv_transpose2d.input, x, stored, bias, *geometry.arguments)
-    call = insert_shaped_call(module, last, *transposed)
-    call.meta["val"] = last.meta["val"]
-    last.replace_all_uses_with(call)
+    result = insert_shaped_call(module, last, *transposed)
+    result.meta["val"] = last.meta["val"]
+    if activation is not None:
+        behind = (activation.target, result, *activation.args[1:])
+        result = insert_shaped_call(module, last, *behind)
+        result.meta["val"] = last.meta["val"]
+    last.replace_all_uses_with(result)
 
 
 def crop_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> None:

@@ -107,10 +107,17 @@ def _tflite_tensors(model: bytes) -> list[InnerTensor]:
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
-        details = Interpreter(model_content=model).get_tensor_details()
+        interpreter = Interpreter(model_content=model)
+        details = interpreter.get_tensor_details()
+        # The converter leaves tensors behind that no operator writes any more.
+        written = {d["index"] for d in interpreter.get_input_details()}
+        for operator in interpreter._get_ops_details():
+            written.update(int(index) for index in operator["outputs"])
     uses = Counter(tensor["name"] for tensor in details)
     tensors = []
     for tensor in details:
+        if tensor["index"] not in written:
+            continue
         scale, zero_point = tensor["quantization"]
         # Weights have a scale per channel, which this pair does not hold.
         if tensor["dtype"] is np.int8 and scale and uses[tensor["name"]] == 1:

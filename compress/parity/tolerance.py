@@ -17,6 +17,8 @@ from edgedl.runtime.manifest import Precision
 INT8_TOLERANCE_LSB = 3.0
 # Those of 16 bits are 256 times finer, and kernels look functions up in tables of 512 entries.
 INT16_TOLERANCE_LSB = 64.0
+# A difference of just so many steps is a float32, which may be a little more.
+FLOAT_SLACK = 1e-3
 # In deep networks one flipped rounding flips others behind it. How far that carries is measured: by
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
@@ -57,7 +59,7 @@ def allowed_difference(
     allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
     inputs = next(iter(state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
     noise = ROUNDING_NOISE_FACTOR * rounding_noise(graph, inputs)
-    return max(allowed * max(steps) if steps else of_floats, noise)
+    return max((allowed + FLOAT_SLACK) * max(steps) if steps else of_floats, noise)
 
 
 def output_steps(state: ModelState, target: Target) -> list[float]:

@@ -16,6 +16,7 @@ from edgedl.compress.graph.edit import (
     set_tensor,
 )
 from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
 from edgedl.compress.quantize.affine import Affine, grid_of
 from edgedl.compress.quantize.encodings import (
     Encodings,
@@ -56,7 +57,11 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
             if describe_target(target).integer_biases:
                 _round_bias(emitted, node, scales)
             node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
-    return finish(emitted)
+    emitted = finish(emitted)
+    if describe_target(target).runtime == "tflite":
+        return emitted
+    # Those that are kept in float.
+    return join_transposed_convolutions(emitted)
 
 
 def _insert_pair(

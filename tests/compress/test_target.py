@@ -29,6 +29,7 @@ from edgedl.compress.subject import Subject
 from edgedl.compress.target import TARGETS, describe_target, saturates_here, target_names
 from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
+from edgedl.tools.options import parse_targets
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -68,6 +69,29 @@ def test_a_variant_refuses_more_and_says_why(tmp_path: Path) -> None:
     assert set(found.precisions) == {*like.precisions} - {"int8", "float32", "float16"}
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("like: board.yaml\ndescription: a board\n", "like is 'board.yaml', it must be one of ort"),
+        ("like: oort\ndescription: a board\n", r"board.yaml: like is 'oort'"),
+        ("like: ort\ndescription: a board\nprecisions: []\n", "length >= 1"),
+    ],
+)
+def test_a_variant_of_nothing_is_refused(tmp_path: Path, said: str, words: str) -> None:
+    with pytest.raises(BadInputError, match=words):
+        describe_target(own_target(tmp_path, said, "board"))
+
+
+def test_two_targets_of_one_name_are_refused(tmp_path: Path) -> None:
+    paths = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        paths.append(own_target(folder, "like: ort\ndescription: a board\n"))
+    assert parse_targets(f"{paths[0]},{paths[0]}") == (paths[0],)
+    with pytest.raises(BadInputError, match="the same names: rename one"):
+        parse_targets(",".join(paths))
+
+
 def test_orin_has_no_fp8() -> None:
     orin, tensorrt = describe_target("tensorrt_orin"), describe_target("tensorrt")
     assert "fp8" in tensorrt.precisions
@@ -98,7 +122,7 @@ def test_files_for_a_target_of_ones_own(tmp_path: Path, like: str) -> None:
         ("like: ort\ndescription: x\ncolour: 1", "pi4", "unknown field `colour`"),
         ("like: ort\ndescription: x\nweight_bits: 33", "pi4", "<= 8"),
         ("like: [", "pi4", "describes no target: while parsing"),
-        ("like: rknn\ndescription: x", "pi4", "unknown target 'rknn'"),
+        ("like: rknn\ndescription: x", "pi4", "like is 'rknn'"),
         ("like: ort\ndescription: x\nprecisions: [fp8]", "pi4", "no files of fp8 .* like ort"),
         ("like: ort\ndescription: x", "ort", "'ort' it cannot be"),
         ("like: ort\ndescription: x", "a b", "'a b' it cannot be"),

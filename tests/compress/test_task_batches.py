@@ -102,6 +102,19 @@ def test_views_are_few_and_do_not_depend_on_what_else_is_drawn() -> None:
     assert {len(values) for values in seen.values()} == {3}
 
 
+@pytest.mark.parametrize("views", [None, 2])
+def test_an_augment_that_works_in_place_leaves_the_task_s_data(views: int | None) -> None:
+    def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return x.add_(1.0)
+
+    stored = Samples((np.zeros((20, 2), np.float32),), np.arange(20))
+    task = ArrayTask("stored", {"train": lambda: stored})
+    for _ in range(2):
+        for (first,), _targets in epoch(TaskBatches(task, "train", 20, 5, None, augment, views)):
+            assert (first == 1).all()
+    assert not stored.inputs[0].any()
+
+
 def test_labels_that_are_no_numbers_are_refused() -> None:
     samples = Samples((np.zeros((4, 2), np.float32),), np.array(["cat", "dog", "cat", "dog"]))
     with pytest.raises(BadInputError, match=r"labels of the split .* takes numbers"):

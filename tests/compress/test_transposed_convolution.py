@@ -1,5 +1,7 @@
 """Transposed convolutions written as ordinary ones, against torch's own."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -11,12 +13,17 @@ from torch import Tensor, fx, nn
 
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.graph.edit import get_tensor, set_tensor
+from edgedl.compress.graph.layers import find_layers
 from edgedl.compress.graph.operators import TRANSPOSED, aten
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.pack import compress
+from edgedl.compress.quantize.emit import emit
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.recipe import Recipe
 from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import weight_bits
+from edgedl.compress.target import TARGETS, weight_bits
 from edgedl.tools.operators.float_operators import float_operators
 
 SHUFFLE = aten.pixel_shuffle.default
@@ -59,6 +66,8 @@ def test_opened_and_joined_again_it_is_what_it_was(options: dict[str, Any], norm
     assert TRANSPOSED not in targets
     assert aten.conv2d.default in targets
     assert not {aten.batch_norm.default, aten.mul.Tensor} & {*targets}
+    # Where a runtime folds it into the convolution.
+    assert targets[targets.index(aten.conv2d.default) + 1] is aten.relu.default
     assert all(isinstance(n.meta["val"].shape[0], torch.SymInt) for n in called(graph))
     joined = join_transposed_convolutions(graph)
     assert [n.target for n in called(joined)] == [TRANSPOSED, aten.relu.default]
@@ -126,28 +135,56 @@ def test_float_files_hold_what_their_runtime_computes_faster() -> None:
     for precision in ("float32", "float16"):
         nodes = onnx.load_from_string(builder.file("ort", precision)[1]).graph.node
         assert "ConvTranspose" in [n.op_type for n in nodes]
+    # TensorRT's builder refuses that of bfloat16.
+    nodes = onnx.load_from_string(builder.file("tensorrt", "bfloat16")[1]).graph.node
+    assert "ConvTranspose" not in [n.op_type for n in nodes]
     model = Interpreter(model_content=builder.file("tflite", "float32")[1])
     operators = {d["op_name"] for d in model._get_ops_details()}
     assert "TRANSPOSE_CONV" not in operators
     assert "CONV_2D" in operators
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_size": 2, "stride": 2},
-        {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "groups": 2},
-    ],
-    ids=str,
-)
-def test_int8_files_compute_in_integers_what_the_graph_computes(options: dict[str, Any]) -> None:
-    first, last = nn.Conv2d(3, 4, 1), nn.Conv2d(6, 2, 3)
-    net = Net(
+PADDED = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "groups": 2}
+
+
+def between(**options: Any) -> Net:
+    return Net(
         lambda net, x: net.last(F.relu(net.up(net.first(x)))),
-        first=first,
+        first=nn.Conv2d(3, 4, 1),
         up=nn.ConvTranspose2d(4, 6, **options),
-        last=last,
+        last=nn.Conv2d(6, 2, 3),
     )
-    found = Quantized(net, (noise(32, 3, 5, 6),), bits=weight_bits(("ort",)))
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 2, "stride": 2}, PADDED], ids=str)
+def test_int8_files_compute_in_integers_what_the_graph_computes(options: dict[str, Any]) -> None:
+    found = Quantized(between(**options), (noise(32, 3, 5, 6),), bits=weight_bits(("ort",)))
     assert float_operators(found.onnx, "ort") == []
     assert float_operators(found.tflite, "tflite") == []
+
+
+def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
+    found = Quantized(between(**PADDED), (noise(32, 3, 5, 6),))
+    (up,) = find_layers(found.graph.graph.nodes, ["up"]) & {
+        n for n in found.graph.graph.nodes if n.target is aten.conv2d.default
+    }
+    kept = replace(found.encodings, float_nodes=frozenset({up.name}))
+    targets = {t: [n.target for n in called(emit(found.graph, kept, t))] for t in TARGETS}
+    assert TRANSPOSED in targets["ort"]
+    assert TRANSPOSED in targets["tensorrt"]
+    assert TRANSPOSED not in targets["tflite"]
+    torch.testing.assert_close(
+        emit(found.graph, kept, "ort")(*found.inputs),
+        emit(found.graph, kept, "tflite")(*found.inputs),
+        rtol=0,
+        atol=2 * found.steps[0],
+    )
+
+
+def test_its_file_is_certified_layer_by_layer(tmp_path: Path) -> None:
+    subject = Subject("up", between(**PADDED).eval(), noise_task((3, 5, 6)))
+    recipe = Recipe("int8", (QuantizeStatic(32, 32, weight_bits=weight_bits(("ort",))),))
+    made = compress(subject, recipe, ("tflite",), tmp_path, only=("int8",))
+    assert not made.refusals
+    (artifact,) = [a for a in made.bundle.manifest.artifacts if a.precision == "int8"]
+    assert artifact.parity is not None
