@@ -9,7 +9,8 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import get_tensor
+from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.operators import TRANSPOSED
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
@@ -79,7 +80,7 @@ class Sparsify(
         """
         subject = state.subject
         graph = trainable_graph(state, "sparsify")
-        chosen, left = self._chosen(stored_weights(graph, self.keep))
+        chosen, left = self._chosen(stored_weights(graph, self.keep), _transposed(graph))
         weights = [weight.value.detach() for weight in chosen]
         with torch.no_grad():
             for weight, mask in zip(weights, self._masks(weights), strict=True):
@@ -95,13 +96,18 @@ class Sparsify(
             history=(*state.history, HistoryEntry("sparsify", settings)),
         )
 
-    def _chosen(self, weights: list[StoredWeight]) -> tuple[list[StoredWeight], tuple[str, ...]]:
-        """Return the weights to make sparse, and those that the pattern does not fit."""
+    def _chosen(
+        self, weights: list[StoredWeight], transposed: Sequence[str]
+    ) -> tuple[list[StoredWeight], tuple[str, ...]]:
+        """Return the weights to make sparse, and what is said of those that are left."""
         fitting = [w for w in weights if self.pattern != "2:4" or fits_two_of_four(w.value)]
-        left = tuple(
-            f"{w.path}: {w.value.shape[1]} inputs per group are no multiple of 4"
-            for w in weights
-            if w not in fitting
+        left = (
+            *(
+                f"{w.path}: {w.value.shape[1]} inputs per group are no multiple of 4"
+                for w in weights
+                if w not in fitting
+            ),
+            *(f"{path}: transposed convolutions stay as they are" for path in transposed),
         )
         if not fitting:
             reason = "; ".join(left) or "it has no convolution or linear layer but those in keep"
@@ -130,3 +136,9 @@ class Sparsify(
             if self.pattern == "2:4"
             else None,
         }
+
+
+def _transposed(graph: fx.GraphModule) -> list[str]:
+    """Return the paths of the weights of transposed convolutions."""
+    nodes = graph.graph.find_nodes(op="call_function", target=TRANSPOSED)
+    return [str(n.args[1].target) for n in nodes if is_constant(n.args[1])]

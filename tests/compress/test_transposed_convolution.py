@@ -21,9 +21,11 @@ from edgedl.compress.pack import compress
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe import Recipe
+from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import TARGETS, weight_bits
+from edgedl.runtime.errors import BadInputError
 from edgedl.tools.operators.float_operators import float_operators
 
 SHUFFLE = aten.pixel_shuffle.default
@@ -188,3 +190,13 @@ def test_its_file_is_certified_layer_by_layer(tmp_path: Path) -> None:
     assert not made.refusals
     (artifact,) = [a for a in made.bundle.manifest.artifacts if a.precision == "int8"]
     assert artifact.parity is not None
+
+
+def test_sparsity_says_that_they_stay() -> None:
+    up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+    net = Net(lambda net, x: net.up(net.conv(x)), conv=nn.Conv2d(4, 8, 1), up=up)
+    start = begin(Subject("up", net.eval(), noise_task((4, 5, 5))))
+    left = Sparsify(pattern="2:4").apply(start).history[-1].settings["left"]
+    assert left == ("up.weight: transposed convolutions stay as they are",)
+    with pytest.raises(BadInputError, match=r"up\.weight: transposed"):
+        Sparsify(keep=("conv",)).apply(start)
