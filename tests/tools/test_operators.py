@@ -54,7 +54,11 @@ def test_the_page_counts_and_explains() -> None:
     rows = [
         Row("layer", "first", cells),
         Row("norm", "second", {**cells, "ort-int8": Cell("partly", "Exp")}),
-        Row("norm", "third", {**cells, "ort-int8": Cell("refused", "because")}),
+        Row(
+            "norm",
+            "third",
+            {**cells, "ort-int8": Cell("refused", "because\n of /x/site-packages/y.py")},
+        ),
     ]
     page = render_page(rows, run_context(), "the checker")
     assert "3 operators" in page
@@ -62,7 +66,7 @@ def test_the_page_counts_and_explains() -> None:
     (counts,) = [x for x in page.splitlines() if x.startswith("| ort-int8 ")]
     assert [c.strip() for c in counts.split("|")[2:6]] == ["1", "1", "0", "1"]
     assert "float: Exp" in page
-    assert "1. because" in page
+    assert "1. because of y.py\n" in page
     assert page.index("## ort") < page.index("## tflite") < page.index("## tensorrt")
     assert "- no fp8: TFLite has no FP8 kernels" in page
 

@@ -1,5 +1,6 @@
 """The operator matrix as a page of documentation."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -73,6 +74,8 @@ def _text(cell: Cell, reasons: list[str]) -> str:
         return "accepted"
     if cell.outcome == "partly":
         return f"float: {cell.detail}"
-    if cell.detail not in reasons:
-        reasons.append(cell.detail)
-    return f"no ({reasons.index(cell.detail) + 1})"
+    # In one line, and without where this machine keeps its packages.
+    reason = re.sub(r"\S*/site-packages/", "", " ".join(cell.detail.split()))
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"no ({reasons.index(reason) + 1})"
