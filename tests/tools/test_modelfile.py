@@ -126,6 +126,41 @@ def test_what_differs_is_said(compressed: CompressedModel):
     assert [m.differences() for m in align(after[1:], after) if m.first is None] == [["only in B"]]
 
 
+def element_wise(*operators: str) -> list[FileLayer]:
+    return [
+        FileLayer(f"{o}_{i}", o, (1, 8), "float32", None, None, 0, 0)
+        for i, o in enumerate(operators)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "paired"),
+    [
+        # Of one size all: the first two of three would be taken, were it not for their operators.
+        (("Mul", "Add", "Relu"), ("ADD", "RELU"), [("Add", "ADD"), ("Relu", "RELU")]),
+        (("MaxPool", "Sigmoid"), ("LOGISTIC", "MAX_POOL_2D"), [("MaxPool", "MAX_POOL_2D")]),
+        # Only the size is left to go by where each format has its own word.
+        (("Add", "Sigmoid"), ("ADD", "LOGISTIC"), [("Add", "ADD"), ("Sigmoid", "LOGISTIC")]),
+    ],
+)
+def test_layers_of_one_size_match_by_operator(
+    first: tuple[str, ...], second: tuple[str, ...], paired: list[tuple[str, str]]
+):
+    matches = align(element_wise(*first), element_wise(*second))
+    both = [m for m in matches if m.first is not None and m.second is not None]
+    assert [(m.first.operator, m.second.operator) for m in both] == paired
+    assert len(matches) == len(first) + len(second) - len(paired)
+
+
+def test_layers_of_one_file_format_match_by_name():
+    one = element_wise("Add", "Add", "Add")
+    assert [(m.first, m.second) for m in align(one, one[1:])] == [
+        (one[0], None),
+        (one[1], one[1]),
+        (one[2], one[2]),
+    ]
+
+
 @pytest.mark.parametrize(
     ("other", "same"),
     [

@@ -1,12 +1,15 @@
 """Match the layers of two model files, whatever their formats."""
 
 import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
 
 from edgedl.tools.modelfile.layer import FileLayer, Grid
+
+_Key = Callable[[FileLayer], tuple[Hashable, ...]]
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,27 @@ class Match:
 def align(first: list[FileLayer], second: list[FileLayer]) -> list[Match]:
     """Return the layers of two files in order, those side by side that do the same work.
 
-    Layers match by the size of their output and their multiply-accumulates: names and operators
-    are each format's own. What one format has as an operator of its own, the other may have folded
-    into its neighbour.
+    First those of the same name and operator find each other, as in two files of one format;
+    between them those of the same operator, whose multiply-accumulates or the format-neutral form
+    of whose kind agree; then those whose output is of the same size. What one format has as an
+    operator of its own, the other may have folded into its neighbour.
     """
-    keys = [[_work(layer) for layer in layers] for layers in (first, second)]
+    return _align(first, second, (_name, _kind, _work))
+
+
+def _align(first: list[FileLayer], second: list[FileLayer], keys: Sequence[_Key]) -> list[Match]:
+    """Match by the first key; what is left between two matches, by the others."""
+    if not keys or not first or not second:
+        return [Match(a, None) for a in first] + [Match(None, b) for b in second]
+    known = [[keys[0](layer) for layer in layers] for layers in (first, second)]
     matches: list[Match] = []
-    blocks = SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes()
+    blocks = SequenceMatcher(None, known[0], known[1], autojunk=False).get_opcodes()
     for kind, a0, a1, b0, b1 in blocks:
         if kind == "equal":
             pairs = zip(first[a0:a1], second[b0:b1], strict=True)
             matches += [Match(a, b) for a, b in pairs]
         else:
-            matches += [Match(a, None) for a in first[a0:a1]]
-            matches += [Match(None, b) for b in second[b0:b1]]
+            matches += _align(first[a0:a1], second[b0:b1], keys[1:])
     return matches
 
 
@@ -67,5 +77,15 @@ def width(dtype: str) -> str:
     return dtype.removeprefix("u")
 
 
-def _work(layer: FileLayer) -> tuple[int, int]:
+def _work(layer: FileLayer) -> tuple[Hashable, ...]:
     return math.prod(d for d in layer.shape if d is not None), layer.macs
+
+
+def _kind(layer: FileLayer) -> tuple[Hashable, ...]:
+    """Return the work and the operator: ``Add`` and ``ADD``, ``AveragePool`` and its ``_2D``."""
+    plain = layer.operator.lower().replace("_", "").removesuffix("2d")
+    return (*_work(layer), "" if layer.macs else plain)
+
+
+def _name(layer: FileLayer) -> tuple[Hashable, ...]:
+    return (*_work(layer), layer.operator, layer.name)
