@@ -180,7 +180,9 @@ class ArtifactBuilder:
         if network is None:
             raise ExportError(f"{precision} files need the stage quantize_weights in the recipe")
         if runtime == "tflite":
-            content = to_tflite(network.graph, self._inputs, quantized=False)
+            content = to_tflite(
+                network.graph, self._inputs, quantized=False, weights_as_they_are=True
+            )
             return _tflite_path(target, precision), weights_for_tflite(content, network.weights)
         path = f"{precision}.{target_name(target)}.onnx"
         if runtime == "tensorrt":

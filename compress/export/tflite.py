@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tflite_padding import absorb_padding
+from edgedl.compress.export.tflite_pixel_shuffle import use_depth_to_space
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import TensorSpec
 from edgedl.runtime.quiet import quiet
@@ -25,6 +26,7 @@ def to_tflite(
     example_inputs: tuple[Tensor, ...],
     quantized: bool,
     float_islands: bool = False,
+    weights_as_they_are: bool = False,
 ) -> bytes:
     """Return the graph as a TFLite model for a batch of one.
 
@@ -34,6 +36,7 @@ def to_tflite(
         quantized: whether the graph holds quantize/dequantize pairs to be fused into integers.
         float_islands: whether some of its operators compute in float all the same. Then inputs
             and outputs are float32, too; otherwise they are int8.
+        weights_as_they_are: whether every weight keeps the order of its channels.
 
     Raises:
         BackendUnavailableError: litert-torch is not installed.
@@ -52,7 +55,8 @@ def to_tflite(
             config = _static_config() if quantized else None
             path = Path(folder) / "model.tflite"
             litert_torch.convert(graph, single, quant_config=config).export(str(path))
-            return absorb_padding(path.read_bytes())
+            model = absorb_padding(path.read_bytes())
+            return model if weights_as_they_are else use_depth_to_space(model)
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
         with quiet():

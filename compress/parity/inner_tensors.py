@@ -111,12 +111,16 @@ def _tflite_tensors(model: bytes) -> list[InnerTensor]:
         details = interpreter.get_tensor_details()
         # The converter leaves tensors behind that no operator writes any more.
         written = {d["index"] for d in interpreter.get_input_details()}
+        shuffled = set()
         for operator in interpreter._get_ops_details():
             written.update(int(index) for index in operator["outputs"])
+            if operator["op_name"] == "DEPTH_TO_SPACE":
+                # Its channels have another order than the graph's; what it becomes is compared.
+                shuffled.update(int(index) for index in operator["inputs"])
     uses = Counter(tensor["name"] for tensor in details)
     tensors = []
     for tensor in details:
-        if tensor["index"] not in written:
+        if tensor["index"] not in written - shuffled:
             continue
         scale, zero_point = tensor["quantization"]
         # Weights have a scale per channel, which this pair does not hold.
