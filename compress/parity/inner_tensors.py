@@ -111,7 +111,7 @@ def _tflite_tensors(model: bytes) -> list[InnerTensor]:
         details = interpreter.get_tensor_details()
         # The converter leaves tensors behind that no operator writes any more.
         written = {d["index"] for d in interpreter.get_input_details()}
-        shuffled = set()
+        shuffled: set[int] = set()
         for operator in interpreter._get_ops_details():
             written.update(int(index) for index in operator["outputs"])
             if operator["op_name"] == "DEPTH_TO_SPACE":
