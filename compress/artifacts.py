@@ -12,6 +12,7 @@ from edgedl.compress.export.float16 import to_bfloat16, to_float16
 from edgedl.compress.export.onnx import (
     BFLOAT16_OPSET,
     BLOCK_OPSET,
+    HALF_OPSET,
     OPSET,
     describe_onnx,
     protect_float_layers,
@@ -213,7 +214,7 @@ class ArtifactBuilder:
 
     @cached_property
     def _onnx_float16(self) -> bytes:
-        return self._to_onnx(self._float16)
+        return self._to_onnx(self._float16, HALF_OPSET)
 
     @cached_property
     def _tflite_float32(self) -> bytes:

@@ -8,6 +8,7 @@ from edgedl.runtime.backend import BACKENDS, open_backend
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.runner import Runner
 from edgedl.tools.result import NotMeasured
 
 # Before the names of files of the network that stages have cut or trained.
@@ -48,6 +49,27 @@ def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasur
             else:
                 entries.append(Entry(name, bundle, artifact))
     return entries, missing
+
+
+def leave_out_refused(
+    entries: Sequence[Entry],
+) -> tuple[list[Entry], list[NotMeasured]]:
+    """Load every artifact once; return those that their runtime takes, and the others with why.
+
+    A runtime can refuse on one processor what it takes on another.
+
+    Raises:
+        IntegrityError: a file is not what its manifest says.
+    """
+    taken, refused = [], []
+    for entry in entries:
+        try:
+            Runner(entry.bundle, entry.artifact).close()
+        except BadInputError as error:
+            refused.append(NotMeasured(entry.name, str(error)))
+        else:
+            taken.append(entry)
+    return taken, refused
 
 
 def bundle_names(folders: Sequence[Path]) -> list[str]:

@@ -21,6 +21,9 @@ from edgedl.runtime.quiet import quiet
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20
+# On ARM processors with half-float arithmetic ONNX Runtime 1.31 refuses average pools of opset 19
+# and later, whose kernels it has for older ones alone.
+HALF_OPSET = 18
 # The first that has 4-bit integers and blocks of them with a scale each.
 BLOCK_OPSET = 21
 # Convolutions of bfloat16 came with this one; ONNX Runtime has no such kernels anyhow.

@@ -1,10 +1,15 @@
 """What rows of several bundles are called, and what they are held against."""
 
+import json
 from pathlib import Path
 
+import msgspec
+import onnx
 import pytest
+from command import Run
 
 from edgedl.compress.pack import CompressedModel
+from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.errors import BadInputError
 from edgedl.tools.entries import (
     PARENT,
@@ -66,3 +71,42 @@ def test_the_baseline_is_a_float32_file_that_runs_here(compressed: CompressedMod
     assert put_baseline_first([*entries, *named], "small:")[0].name == "small:ort-float32"
     with pytest.raises(BadInputError, match=r"'ort-float32'.* one of tflite-int8 as --baseline"):
         put_baseline_first([e for e in device if e.name == "tflite-int8"])
+
+
+@pytest.fixture
+def refused_here(bundle_copy: Path) -> Path:
+    """A bundle of which ONNX Runtime on this processor takes one file no more."""
+    path = bundle_copy / "float16.onnx"
+    model = onnx.load(path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, path)
+    manifest = Bundle.open(bundle_copy).manifest
+    write_manifest(bundle_copy, msgspec.structs.replace(manifest, files=record_files(bundle_copy)))
+    return bundle_copy
+
+
+def test_bench_goes_on_without_a_file_that_its_runtime_refuses(
+    edgedl: Run, refused_here: Path, subject_file: Path, tmp_path: Path
+) -> None:
+    task = ("--task", f"{subject_file}:subject")
+    done = edgedl(
+        "bench", refused_here, *task, "--threads", 1, "--blocks", 40, "--out", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    names = [c["name"] for c in result["candidates"]]
+    assert "ort-int8" in names
+    assert "ort-float16" not in names
+    (why,) = (m["why"] for m in result["not_measured"] if m["what"] == "ort-float16")
+    assert "onnxruntime refuses float16.onnx" in why
+
+
+def test_verify_goes_on_behind_a_file_that_its_runtime_refuses(
+    edgedl: Run, refused_here: Path
+) -> None:
+    done = edgedl("verify", refused_here)
+    assert done.returncode == 5
+    assert "ort-float16: FAILED, onnxruntime refuses float16.onnx" in done.stdout
+    assert "ort-int8: ok" in done.stdout
+    assert "tflite-int8: ok" in done.stdout
+    assert "on this machine ort-float16 does not run" in done.stderr

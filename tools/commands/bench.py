@@ -11,7 +11,13 @@ from edgedl.runtime.errors import BackendUnavailableError, BadInputError, Budget
 from edgedl.runtime.measure import Protocol
 from edgedl.tools.bench import BenchSettings, bench
 from edgedl.tools.budget import missed, parse_budget
-from edgedl.tools.entries import BASELINES, bundle_names, find_entries, put_baseline_first
+from edgedl.tools.entries import (
+    BASELINES,
+    bundle_names,
+    find_entries,
+    leave_out_refused,
+    put_baseline_first,
+)
 from edgedl.tools.loose_file import is_model_file, wrap_file
 from edgedl.tools.options import parse_threads
 from edgedl.tools.progress import steps
@@ -70,6 +76,13 @@ def command(
         entries, missing = find_entries(opened)
         if not entries:
             raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+        # A file that was named itself must run.
+        named = [e for e in entries if e.bundle.folder.is_relative_to(wrapped)]
+        taken, refused = leave_out_refused([e for e in entries if e not in named])
+        entries = [e for e in entries if e in (*named, *taken)]
+        if not entries:
+            raise BadInputError("; ".join(item.why for item in refused))
+        missing += refused
         name = bundle_names([bundle.folder for bundle in opened])[0]
         ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
         settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))

@@ -9,7 +9,7 @@ from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.golden import check_golden
 from edgedl.runtime.layer_vectors import can_check_layers, check_layers
 from edgedl.runtime.runner import Runner
-from edgedl.tools.entries import Entry, find_entries
+from edgedl.tools.entries import Entry, find_entries, leave_out_refused
 
 
 @click.command()
@@ -26,7 +26,10 @@ def command(bundle: Path, parity: bool) -> None:
     opened.verify()
     click.echo(f"{len(opened.manifest.files)} files match their sha256")
     entries, missing = find_entries([opened])
-    failed = []
+    entries, refused = leave_out_refused(entries)
+    for item in refused:
+        click.echo(f"{item.what}: FAILED, {item.why}")
+    failed = [item.what for item in refused]
     for entry in entries:
         with Runner(opened, entry.artifact) as runner:
             check = check_golden(runner)
@@ -43,7 +46,8 @@ def command(bundle: Path, parity: bool) -> None:
         click.echo(f"{item.what}: not run: {item.why}")
     if failed:
         raise IntegrityError(
-            f"{', '.join(failed)} computes something else on this machine than where it was made"
+            f"on this machine {', '.join(failed)} does not run, or computes something else than "
+            "where it was made"
         )
 
 
