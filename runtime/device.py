@@ -27,7 +27,7 @@ class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine while it measured.
 
     Attributes:
-        cpu: model name. isa: instruction sets that matter for int8 and may be used by this
+        cpu: model name, of the board where there is none. isa: instruction sets that matter for int8 and may be used by this
             process. cores: logical cores.
         memory_bytes: physical memory; None where unknown.
         governor: frequency governor; load_1min: load average at the start;
@@ -76,7 +76,9 @@ def _cpu() -> tuple[str, set[str]]:
         for key, _, value in (line.partition(":") for line in text.splitlines())
         if key.strip()
     )
-    name = fields.get("model name") or fields.get("Model") or platform.processor() or "unknown"
+    # ARM kernels name the board, and no processor.
+    board = (_read(Path("/proc/device-tree/model")) or "").rstrip("\0")
+    name = fields.get("model name") or board or platform.processor() or "unknown"
     return name, set((fields.get("flags") or fields.get("Features") or "").split())
 
 

@@ -42,7 +42,8 @@ describe_cpu() {
       exit 2
       ;;
   esac
-  mkdir -p "$root/proc"
+  mkdir -p "$root/proc/device-tree"
+  printf 'Emulated %s\0' "$cpu" >"$root/proc/device-tree/model"
   {
     printf 'processor\t: 0\nBogoMIPS\t: 108.00\nFeatures\t: %s\n' "$features"
     printf 'CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\n'

@@ -123,6 +123,7 @@ def test_the_runner_answers_as_on_this_machine(
 
 def test_the_processor_is_known(on_arm: OnArm) -> None:
     found = [on_arm(cpu, "doctor").stdout for cpu in CPUS]
+    assert "machine: Emulated cortex-a72," in found[0]
     assert "int8 instructions: none known" in found[0]
     assert "int8 instructions: asimddp" in found[1]
     assert all("backend ort: ready" in f and "backend tflite: ready" in f for f in found)
