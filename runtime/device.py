@@ -27,8 +27,9 @@ class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The machine while it measured.
 
     Attributes:
-        cpu: model name, of the board where there is none. isa: instruction sets that matter for int8 and may be used by this
-            process. cores: logical cores.
+        cpu: model name; that of the board where the system names no processor.
+        isa: instruction sets that matter for int8 and may be used by this process.
+        cores: logical cores.
         memory_bytes: physical memory; None where unknown.
         governor: frequency governor; load_1min: load average at the start;
         temperature_c: hottest zone. None where the system does not say.
