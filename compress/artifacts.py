@@ -24,7 +24,7 @@ from edgedl.compress.export.tflite_int16 import to_tflite_int16
 from edgedl.compress.export.weights_onnx import weights_for_ort, weights_for_tensorrt
 from edgedl.compress.export.weights_tflite import weights_for_tflite
 from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
-from edgedl.compress.parity.tolerance import allowed_difference
+from edgedl.compress.parity.tolerance import allowed_differences
 from edgedl.compress.quantize.emit import emit
 from edgedl.compress.quantize.placement import float_islands
 from edgedl.compress.stage import ModelState
@@ -124,8 +124,8 @@ class ArtifactBuilder:
             check = verdict.describe()
             if not verdict.accepted:
                 raise ExportError(check)
-        tolerance = allowed_difference(self._state, graph, target, precision)
-        artifact = Artifact(name, runtime, precision, path, inputs, outputs, tolerance, check=check)
+        allowed = allowed_differences(self._state, graph, target, precision)
+        artifact = Artifact(name, runtime, precision, path, inputs, outputs, allowed, check=check)
         return BuiltArtifact(artifact, content, graph)
 
     def _graph(self, target: Target, precision: Precision) -> fx.GraphModule:

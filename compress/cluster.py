@@ -13,16 +13,11 @@ from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.compress.shared_values import VALUE_BYTES, SharedValues, share_values
 from edgedl.compress.stage import ModelState, NothingRemovedError, float_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class ClusterWeights(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="cluster_weights",
-):
+class ClusterWeights(StageSettings, frozen=True, tag="cluster_weights"):
     """Weight sharing: k-means of each layer's weights to a few values.
 
     A file gets smaller once it is compressed (zip, gzip, an app package); no runtime stores or

@@ -21,6 +21,7 @@ from edgedl.compress.losses import fine_tuning_loss, is_classification
 from edgedl.compress.precision import InBfloat16, has_bfloat16
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, trainable_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.compress.subject import Subject
 from edgedl.compress.task_batches import TaskBatches, Teacher
 from edgedl.compress.training import TrainingSettings, train
@@ -30,13 +31,7 @@ from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import training_split
 
 
-class FineTune(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="fine_tune",
-):
+class FineTune(StageSettings, frozen=True, tag="fine_tune"):
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
     On the split "train" of the task, or on "calibration" where the task has no other, changed at
@@ -100,6 +95,7 @@ class FineTune(
 
     def __post_init__(self) -> None:
         """Refuse features without a loss, and a loss without features."""
+        super().__post_init__()
         if bool(self.features) != (self.feature_loss != "none"):
             raise BadInputError(
                 "features and feature_loss go together: name modules in features, and set "

@@ -45,7 +45,7 @@ def load_file(
     """Load a file's bytes; ``sample`` [1, ...] is what the timed call computes."""
     describe = describe_tflite if backend == "tflite" else describe_onnx
     inputs, outputs = describe(content)
-    artifact = Artifact(path, backend, precision, path, inputs, outputs, 0.0)
+    artifact = Artifact(path, backend, precision, path, inputs, outputs, ())
     session = open_backend(backend).load(content, artifact, 1)
 
     def feed(x: tuple[Array, ...]) -> list[Array]:

@@ -93,6 +93,9 @@ def compress(
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
     """
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
+    subject.check_test_inputs()
     begin = ModelState(subject, _traced(subject, report), say=detail)
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, report)
     applied = _apply(begin, recipe, store, selection, report)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task import Task
 
@@ -48,11 +49,32 @@ class Subject:
         Raises:
             BadInputError: an input is of a type that no file takes.
         """
-        batch = next(iter(self.task.batches("calibration", 2)))
+        return tuple(torch.tensor(x) for x in self._first_inputs("calibration", 2))
+
+    def check_test_inputs(self) -> None:
+        """Look at the first test sample before hours go by.
+
+        Raises:
+            BadInputError: its inputs are not of the types of the calibration split's.
+        """
+        known = self._first_inputs("calibration", 1)
+        found = self._first_inputs("test", 1)
+        if [x.dtype for x in found] != [x.dtype for x in known]:
+            raise BadInputError(
+                f"the inputs of task '{self.task.name}' are {_types(found)} in the split 'test' "
+                f"and {_types(known)} in 'calibration'"
+            )
+
+    def _first_inputs(self, split: str, count: int) -> tuple[Array, ...]:
+        batch = next(iter(self.task.batches(split, count)))
         for index, x in enumerate(batch.inputs):
             if str(x.dtype) not in INPUT_TYPES:
                 raise BadInputError(
-                    f"input {index} of task '{self.task.name}' is {x.dtype}, "
+                    f"input {index} of task '{self.task.name}', split '{split}', is {x.dtype}, "
                     f"expected one of {', '.join(INPUT_TYPES)}"
                 )
-        return tuple(torch.tensor(x) for x in batch.inputs)
+        return batch.inputs
+
+
+def _types(inputs: tuple[Array, ...]) -> str:
+    return ", ".join(str(x.dtype) for x in inputs)

@@ -5,7 +5,7 @@ in the file; these catch a runtime that computes something else.
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,9 @@ class GoldenCheck:
     """Result for one artifact.
 
     Attributes:
-        artifact: its name. max_abs_error: largest difference found. tolerance: largest allowed.
+        artifact: its name.
+        max_abs_error: largest difference, of the output that comes nearest to what it may be.
+        tolerance: largest allowed difference of that output.
         why: what this processor does to a file that failed, and what to do; empty if unknown.
     """
 
@@ -32,6 +34,13 @@ class GoldenCheck:
     max_abs_error: float
     tolerance: float
     why: str = ""
+
+    @property
+    def share(self) -> float:
+        """The difference over what it may be."""
+        if self.tolerance:
+            return self.max_abs_error / self.tolerance
+        return np.inf if self.max_abs_error else 0.0
 
     @property
     def passed(self) -> bool:
@@ -71,10 +80,19 @@ def check_golden(runner: Runner) -> GoldenCheck:
     name = runner.artifact.name
     outputs = runner(*golden_inputs(runner.bundle))
     errors = [_largest_error(y, _take(arrays, f"{name}/{i}")) for i, y in enumerate(outputs)]
-    worst = max(e if np.isfinite(e) else np.inf for e in errors)
-    tolerance = runner.artifact.golden_tolerance
-    why = "" if worst <= tolerance else saturation(runner.bundle.manifest, runner.artifact)
-    return GoldenCheck(name, worst, tolerance, why)
+    allowed = runner.artifact.golden_tolerances
+    if len(allowed) != len(errors):
+        raise IntegrityError(
+            f"{name} has {len(errors)} outputs and tolerances for {len(allowed)} of them"
+        )
+    checks = [
+        GoldenCheck(name, error if np.isfinite(error) else np.inf, tolerance)
+        for error, tolerance in zip(errors, allowed, strict=True)
+    ]
+    worst = max(checks, key=lambda check: check.share)
+    if worst.passed:
+        return worst
+    return replace(worst, why=saturation(runner.bundle.manifest, runner.artifact))
 
 
 def _largest_error(found: Floats, expected: npt.NDArray[np.generic]) -> float:

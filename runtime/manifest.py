@@ -199,7 +199,7 @@ class Artifact(_Record, frozen=True):
         path: file inside the bundle; two artifacts may share one file.
         inputs: as in the file, in the order of the manifest's inputs.
         outputs: as in the file, in the order of the manifest's outputs.
-        golden_tolerance: largest allowed difference to ``golden.npz`` on this runtime.
+        golden_tolerances: largest allowed difference of each output to ``golden.npz``.
         parity: agreement with the torch graph, measured when the bundle was made.
         check: what examined a file that cannot run on the making machine, and its verdict.
     """
@@ -210,7 +210,7 @@ class Artifact(_Record, frozen=True):
     path: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    golden_tolerance: float
+    golden_tolerances: tuple[float, ...]
     parity: Parity | None = None
     check: str | None = None
 

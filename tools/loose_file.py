@@ -62,7 +62,7 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
         inputs=tuple(_logical(spec) for spec in inputs),
         outputs=tuple(_logical(spec) for spec in outputs),
         preprocessing=task.preprocessing,
-        artifacts=(Artifact(name, backend, precision, path.name, inputs, outputs, 0.0),),
+        artifacts=(Artifact(name, backend, precision, path.name, inputs, outputs, ()),),
         files=record_files(folder),
         history=(),
         toolchain={},

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from edgedl.runtime.errors import BadInputError
 
+# What stands in the names of staging folders.
+_RANDOM_BYTES = 4
+_RANDOM = "[0-9a-f]" * 2 * _RANDOM_BYTES
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
@@ -22,7 +26,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     target = _target(path)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInputError(f"{path} exists and is not an empty folder: choose another --out")
-    staging = target.with_name(f".{target.name}.{os.urandom(4).hex()}.partial")
+    staging = target.with_name(f".{target.name}.{os.urandom(_RANDOM_BYTES).hex()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging.mkdir()
@@ -52,6 +56,8 @@ def only_run(path: Path) -> Iterator[None]:
     lock = FileLock(place, timeout=0)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # The lock takes a folder in which nothing can be made for one that another run holds.
+        place.touch()
         lock.acquire()
     except Timeout as error:
         raise BadInputError(
@@ -60,7 +66,7 @@ def only_run(path: Path) -> Iterator[None]:
     except OSError as error:
         raise BadInputError(f"{path} cannot be written ({error.strerror})") from error
     try:
-        for left in target.parent.glob(f".{escape(target.name)}.*.partial"):
+        for left in target.parent.glob(f".{escape(target.name)}.{_RANDOM}.partial"):
             shutil.rmtree(left, ignore_errors=True)
         yield
     finally:

@@ -29,18 +29,13 @@ from edgedl.compress.stage import (
     refuse_together,
     trainable_graph,
 )
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry, Setting
 
 ENERGY = 0.9
 
 
-class Factorize(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="factorize",
-):
+class Factorize(StageSettings, frozen=True, tag="factorize"):
     """Low rank: a linear layer or convolution becomes two, where both together multiply less.
 
     The first keeps the kernel and has fewer outputs, the second is a linear layer or a 1x1
@@ -75,6 +70,7 @@ class Factorize(
         Raises:
             BadInputError: there are two of energy, ratio and speedup.
         """
+        super().__post_init__()
         ways = {"energy": self.energy, "ratio": self.ratio, "speedup": self.speedup}
         refuse_together("factorize", ways)
 

@@ -45,14 +45,17 @@ def trace(
             canonical graph differs from it by more than 1e-4 of its largest output, or does not
             compute another size of a free axis.
     """
-    was_training = module.training
-    doubled = _doubled(example_inputs)
-    graph = canonicalize(export_graph(module, example_inputs))
-    _check_interface(graph)
-    _check_equal(module, graph, doubled)
-    if any(free_axes):
-        _check_other_lengths(module, graph, shortened(doubled, free_axes))
-    module.train(was_training)
+    training = {m: m.training for m in module.modules()}
+    try:
+        doubled = _doubled(example_inputs)
+        graph = canonicalize(export_graph(module, example_inputs))
+        _check_interface(graph)
+        _check_equal(module, graph, doubled)
+        if any(free_axes):
+            _check_other_lengths(module, graph, shortened(doubled, free_axes))
+    finally:
+        for part, was_training in training.items():
+            part.training = was_training
     return graph
 
 

@@ -19,10 +19,13 @@ INT8_TOLERANCE_LSB = 3.0
 INT16_TOLERANCE_LSB = 64.0
 # A difference of just so many steps is a float32, which may be a little more.
 FLOAT_SLACK = 1e-3
+# Share of the largest output that a smaller one is taken for, which may be nothing at all.
+LEAST = 1e-3
 # In deep networks one flipped rounding flips others behind it. How far that carries is measured: by
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
 ROUNDING_NOISE_SAMPLES = 32
+# Share of an output's largest value.
 FLOAT_TOLERANCE: dict[Precision, float] = {
     "float32": 1e-3,
     "float16": 2e-2,
@@ -32,12 +35,17 @@ FLOAT_TOLERANCE: dict[Precision, float] = {
     "int8_weights": 1e-3,
     "int4_weights": 1e-3,
 }
+# Small outputs can be differences of large values. What float32's rounding makes of them is
+# measured as above; it is so many times more with fewer bits of mantissa.
+COARSER_THAN_FLOAT32: dict[Precision, float] = {"float16": 2.0**13, "bfloat16": 2.0**16}
+# Ranges found while a network runs err by a share of what is inside, not of what comes out.
+LEAST_DYNAMIC = 1.0
 
 
-def allowed_difference(
+def allowed_differences(
     state: ModelState, graph: fx.GraphModule, target: Target, precision: Precision
-) -> float:
-    """Return how far a runtime's outputs may be from the torch graph's.
+) -> tuple[float, ...]:
+    """Return how far each of a runtime's outputs may be from the torch graph's.
 
     Raises:
         ExportError: the graph's outputs are not finite on the example inputs, or torch cannot
@@ -51,15 +59,29 @@ def allowed_difference(
         ) from error
     if not all(np.isfinite(y).all() for y in expected):
         raise ExportError(f"{target}-{precision} computes values that are not finite")
-    largest = max(float(np.abs(y).max()) for y in expected)
-    of_floats = FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"]) * max(1.0, largest)
-    if precision not in INTEGERS:
-        return of_floats
-    steps = output_steps(state, target)
-    allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
     inputs = next(iter(state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
-    noise = ROUNDING_NOISE_FACTOR * rounding_noise(graph, inputs)
-    return max((allowed + FLOAT_SLACK) * max(steps) if steps else of_floats, noise)
+    integers = precision in INTEGERS
+    noise = rounding_noise(graph if integers else state.graph, inputs)
+    of_floats = _of_floats(expected, noise, precision)
+    if not integers:
+        return of_floats
+    allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
+    return tuple(
+        max(of_float if step is None else (allowed + FLOAT_SLACK) * step, ROUNDING_NOISE_FACTOR * n)
+        for step, of_float, n in zip(steps_by_output(state, target), of_floats, noise, strict=True)
+    )
+
+
+def _of_floats(
+    expected: tuple[Array, ...], noise: tuple[float, ...], precision: Precision
+) -> tuple[float, ...]:
+    share = FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"])
+    coarser = ROUNDING_NOISE_FACTOR * COARSER_THAN_FLOAT32.get(precision, 1.0)
+    largest = [float(np.abs(y).max(initial=0.0)) for y in expected]
+    least = LEAST_DYNAMIC if precision == "dynamic_int8" else LEAST * max(1.0, *largest)
+    return tuple(
+        max(share * max(size, least), coarser * n) for size, n in zip(largest, noise, strict=True)
+    )
 
 
 def output_steps(state: ModelState, target: Target) -> list[float]:
@@ -81,8 +103,8 @@ def steps_by_output(state: ModelState, target: Target) -> list[float | None]:
     ]
 
 
-def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:
-    """Return the largest difference in any output between two orders of summation in torch.
+def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[float, ...]:
+    """Return the largest difference in each output between two orders of summation in torch.
 
     Both are right to float32's last digits; what they disagree on are roundings of a quantized
     graph that fall the other way, and what follows from them.
@@ -90,4 +112,4 @@ def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> float:
     usual = run_graph(graph, inputs)
     with without_onednn():
         other = run_graph(graph, inputs)
-    return max(float(np.abs(a - b).max()) for a, b in zip(usual, other, strict=True))
+    return tuple(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(usual, other, strict=True))

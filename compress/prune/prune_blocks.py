@@ -25,6 +25,7 @@ from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
 from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.tensor_axes import TensorAxes
 from edgedl.compress.stage import ModelState, refuse_after, refuse_together, trainable_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry, Setting
 from edgedl.runtime.statistics import Estimate
@@ -41,13 +42,7 @@ class _Choice:
     measured: dict[str, Setting] = field(default_factory=dict)
 
 
-class PruneBlocks(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="prune_blocks",
-):
+class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
     """Depth pruning: residual sums x + f(x) become x where f matters least.
 
     Blocks are those of residual networks and inverted residuals whose shortcut is no layer, and
@@ -88,6 +83,7 @@ class PruneBlocks(
         Raises:
             BadInputError: there are blocks and speedup.
         """
+        super().__post_init__()
         refuse_together("prune_blocks", {"blocks": self.blocks, "speedup": self.speedup})
 
     def apply(self, state: ModelState) -> ModelState:

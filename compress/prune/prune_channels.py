@@ -37,6 +37,7 @@ from edgedl.compress.stage import (
     refuse_together,
     trainable_graph,
 )
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.compress.target import describe_target
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.runtime.errors import BadInputError
@@ -47,13 +48,7 @@ from edgedl.runtime.task import Task, training_split
 RATIO = 0.5
 
 
-class PruneChannels(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="prune_channels",
-):
+class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
     """Structured pruning: the network that remains is dense and smaller.
 
     Channels that only go together, over residual sums, concatenations, depthwise and grouped
@@ -99,6 +94,7 @@ class PruneChannels(
         Raises:
             BadInputError: there is speedup beside ratio or scope.
         """
+        super().__post_init__()
         refuse_together("prune_channels", {"ratio": self.ratio, "speedup": self.speedup})
         refuse_together("prune_channels", {"scope": self.scope, "speedup": self.speedup})
 

@@ -19,14 +19,13 @@ from edgedl.compress.quantize.rounding import round_to_nearest
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 SMALLEST_DEVIATION = 1e-12
 
 
-class CorrectBias(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="correct_bias"
-):
+class CorrectBias(StageSettings, frozen=True, tag="correct_bias"):
     """Bias correction: weights are rounded to nearest, and only biases change.
 
     Each bias is corrected once. Correcting the outputs of all layers at the same time would count

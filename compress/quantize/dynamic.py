@@ -3,20 +3,14 @@
 from dataclasses import replace
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class QuantizeDynamic(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="quantize_dynamic",
-):
+class QuantizeDynamic(StageSettings, frozen=True, tag="quantize_dynamic"):
     """Dynamic quantization: int8 per-channel weights; the runtime measures each activation's range.
 
     There is nothing to calibrate. Linear and recurrent layers are quantized, where the runtime

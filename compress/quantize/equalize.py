@@ -26,6 +26,7 @@ from edgedl.compress.quantize.channel_statistics import channel_axis, observe_ch
 from edgedl.compress.quantize.placement import activation_bounds
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, float_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 ROUNDS = 100
@@ -33,9 +34,7 @@ ROUNDS = 100
 CONVERGED = 1e-3
 
 
-class Equalize(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="equalize"
-):
+class Equalize(StageSettings, frozen=True, tag="equalize"):
     """Cross-layer equalization: a factor per channel moves from one layer into the next.
 
     Exact, but for float rounding, where only positively homogeneous operators stand between two

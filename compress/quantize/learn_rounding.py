@@ -11,12 +11,11 @@ from edgedl.compress.quantize.adaround import Reconstruction, learn
 from edgedl.compress.quantize.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class LearnRounding(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="learn_rounding"
-):
+class LearnRounding(StageSettings, frozen=True, tag="learn_rounding"):
     """AdaRound: layer by layer, learn which weights to round up and which down.
 
     Attributes:

@@ -22,19 +22,14 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.simulate import Simulation, last_users
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 # A channel is scaled by no more than this, or its inverse: one that hardly varies has no scale.
 MOST = 1.5
 
 
-class MatchStatistics(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="match_statistics",
-):
+class MatchStatistics(StageSettings, frozen=True, tag="match_statistics"):
     """Batch-norm re-estimation for networks whose norms are folded into their layers.
 
     A batch norm whose mean and variance are measured anew, on the quantized network, brings each

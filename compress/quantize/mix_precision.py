@@ -13,16 +13,11 @@ from edgedl.compress.quantize.float_search import Constraints, Finding, FloatSea
 from edgedl.compress.quantize.layer_cost import PrecisionTimer
 from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry, Setting
 
 
-class MixPrecision(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="mix_precision",
-):
+class MixPrecision(StageSettings, frozen=True, tag="mix_precision"):
     """Keep the layers in float that buy most accuracy for the latency they cost.
 
     With a limit on noise or loss: the cheapest layers that meet it. Without one: those that leave

@@ -12,12 +12,11 @@ from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.static import calibration_inputs, kept_float
 from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class QuantizeFp8(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="quantize_fp8"
-):
+class QuantizeFp8(StageSettings, frozen=True, tag="quantize_fp8"):
     """Post-training static FP8: E4M3 weights and activations, for TensorRT alone.
 
     A float keeps its precision over a wide range, so that nothing is gained by clipping: ranges

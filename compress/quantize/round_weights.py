@@ -10,16 +10,11 @@ from edgedl.compress.quantize.layerwise import correct_layers
 from edgedl.compress.quantize.rounding import round_layer
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class RoundWeights(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="round_weights",
-):
+class RoundWeights(StageSettings, frozen=True, tag="round_weights"):
     """Layer by layer, choose integer weights whose outputs are nearest to the float network's.
 
     Attributes:

@@ -33,15 +33,14 @@ from edgedl.compress.quantize.channel_statistics import (
 )
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, float_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.manifest import HistoryEntry
 
 # What a layer's inputs come from, and the layers that read them.
 Readers = dict[fx.Node, list[fx.Node]]
 
 
-class Smooth(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage", tag="smooth"
-):
+class Smooth(StageSettings, frozen=True, tag="smooth"):
     """SmoothQuant: a factor per input channel moves from activations into weights.
 
     What produces the activations is divided by the factor, and what reads them multiplied: exact

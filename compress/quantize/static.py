@@ -24,18 +24,13 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.observers import PERCENTILE, Observer
 from edgedl.compress.quantize.placement import results_read_as_floats
 from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.compress.target import MAX_WEIGHT_BITS
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import Task
 
 
-class QuantizeStatic(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="quantize_static",
-):
+class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):
     """Post-training static quantization: int8 per-channel weights, int8 or int16 activations.
 
     Attributes:

@@ -14,19 +14,14 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.trainable import TrainableNetwork
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, quantized_by
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import training_split
 
 
-class TrainQuantized(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="train_quantized",
-):
+class TrainQuantized(StageSettings, frozen=True, tag="train_quantized"):
     """Quantization-aware training, straight through the rounding, with learned step sizes.
 
     Adam with a cosine schedule to zero, on the split "train" of the task, or on "calibration"

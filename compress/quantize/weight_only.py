@@ -29,6 +29,7 @@ from edgedl.compress.quantize.input_products import input_products
 from edgedl.compress.quantize.rounding import LARGEST, round_groups_with_feedback
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
@@ -38,13 +39,7 @@ CONVOLUTION_BITS = 8
 LINEAR, PRODUCT = aten.linear.default, aten.matmul.default
 
 
-class QuantizeWeights(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="quantize_weights",
-):
+class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
     """Weight-only quantization: integer weights, float32 activations and arithmetic.
 
     Linear layers, matrix products with a constant and tables of embeddings are quantized
@@ -74,6 +69,7 @@ class QuantizeWeights(
 
     def __post_init__(self) -> None:
         """Refuse widths and groups that no runtime has a kernel for."""
+        super().__post_init__()
         if self.bits not in BITS:
             raise BadInputError(f"bits is {self.bits}: weights can be stored in 4 or 8")
         if self.group_size is not None and self.group_size not in GROUP_SIZES:

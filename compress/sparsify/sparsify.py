@@ -23,17 +23,12 @@ from edgedl.compress.sparsify.patterns import (
     two_of_four,
 )
 from edgedl.compress.stage import ModelState, trainable_graph
+from edgedl.compress.stage_settings import StageSettings
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class Sparsify(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    tag_field="stage",
-    tag="sparsify",
-):
+class Sparsify(StageSettings, frozen=True, tag="sparsify"):
     """Set the smallest weights of convolutions and linear layers to zero.
 
     The zeros stay through every later stage: training sets them to zero again after each step,
@@ -64,6 +59,7 @@ class Sparsify(
         Raises:
             BadInputError: which it is.
         """
+        super().__post_init__()
         if not 0 < self.sparsity < 1:
             raise BadInputError(f"sparsity is {self.sparsity}: it must be above 0 and below 1")
         if self.pattern == "2:4" and (self.sparsity != 0.5 or self.scope != "uniform"):

@@ -21,7 +21,7 @@ INT8 = ("ort-int8", "tflite-int8", "tensorrt-int8")
 
 
 def artifact_of(model: bytes, backend: str = "ort") -> Artifact:
-    return Artifact(f"{backend}-int8", backend, "int8", "f.onnx", *describe_onnx(model), 0.1)
+    return Artifact(f"{backend}-int8", backend, "int8", "f.onnx", *describe_onnx(model), (0.1,))
 
 
 def samples_of(net: Quantized, count: int = 4) -> list:

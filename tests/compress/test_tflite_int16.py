@@ -79,7 +79,7 @@ def wide(name: str) -> Wide:
 def run(file: bytes, inputs: tuple[Tensor, ...]) -> list[np.ndarray]:
     """Run samples one by one through the runtime of devices, with its encoding of inputs."""
     specs, outputs = describe_tflite(file)
-    artifact = Artifact("tflite-int8_int16", "tflite", "int8_int16", "x", specs, outputs, 1.0)
+    artifact = Artifact("tflite-int8_int16", "tflite", "int8_int16", "x", specs, outputs, (1.0,))
     session = LiteRTBackend().load(file, artifact, 1)
     rows = []
     for i in range(SAMPLES):

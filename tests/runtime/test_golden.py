@@ -48,7 +48,7 @@ def test_made_bundle_passes(compressed, name):
     with Runner(bundle, bundle.artifact(name)) as runner:
         check = check_golden(runner)
     assert check.artifact == name
-    assert check.tolerance == bundle.artifact(name).golden_tolerance > 0
+    assert check.tolerance == bundle.artifact(name).golden_tolerances[0] > 0
     assert check.passed
 
 
@@ -70,7 +70,7 @@ def test_inputs_are_the_first_test_pictures(compressed):
 
 @pytest.mark.parametrize(("shift", "passes"), [(0.0, True), (0.9, True), (1.1, False)])
 def test_tolerance_is_the_limit(bundle_copy, change_golden, manifest, shift, passes):
-    tolerance = manifest.artifacts[0].golden_tolerance
+    tolerance = manifest.artifacts[0].golden_tolerances[0]
     expected = expected_outputs(bundle_copy)
     expected[3, 1] += np.float32(shift * tolerance)
     change_golden(KEY, expected)

@@ -125,7 +125,7 @@ def test_inputs_of_different_batch_sizes(refused, tmp_path, counts):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     ins = (TensorSpec("a", (None, 1, 3), "float32"), TensorSpec("b", (None, 3, 1), "float32"))
     outs = (TensorSpec("y", (None, 1, 1), "float32"),)
-    artifact = Artifact("ort-float32", "ort", "float32", "m.onnx", ins, outs, 1e-3)
+    artifact = Artifact("ort-float32", "ort", "float32", "m.onnx", ins, outs, (1e-3,))
     write_manifest(
         tmp_path,
         Manifest(

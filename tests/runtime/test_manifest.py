@@ -68,7 +68,7 @@ def test_missing_key_is_refused(content, key):
         (("classes",), []),
         (("artifacts", 0, "backend"), "coreml"),
         (("artifacts", 0, "precision"), "int4"),
-        (("artifacts", 0, "golden_tolerance"), "0.1"),
+        (("artifacts", 0, "golden_tolerances"), ["0.1"]),
         (("artifacts", 0, "inputs", 0, "shape"), [1, "N"]),
         (("artifacts", 0, "inputs", 0, "shape"), [1.5]),
         (("files", "golden.npz", "size_bytes"), 1.5),
@@ -90,7 +90,7 @@ def test_records_cannot_be_changed(manifest):
     with pytest.raises(AttributeError):
         manifest.name = "other"
     with pytest.raises(AttributeError):
-        manifest.artifacts[0].golden_tolerance = 1e9
+        manifest.artifacts[0].golden_tolerances = (1e9,)
 
 
 text = st.text('aZ_/.0 "\\\n\x7f\u00e9\u20ac\U0001f600', max_size=12)

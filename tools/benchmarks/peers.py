@@ -64,10 +64,8 @@ def add_peers(bundle: Bundle, subject: Subject) -> Bundle:
     (bundle.folder / "peer.onnx").write_bytes(onnx_file)
     (bundle.folder / "peer.tflite").write_bytes(tflite_file)
     peers = (
-        Artifact("ort-peer", "ort", "int8", "peer.onnx", *describe_onnx(onnx_file), 0.0),
-        Artifact(
-            "tflite-peer", "tflite", "int8", "peer.tflite", *describe_tflite(tflite_file), 0.0
-        ),
+        Artifact("ort-peer", "ort", "int8", "peer.onnx", *describe_onnx(onnx_file), ()),
+        Artifact("tflite-peer", "tflite", "int8", "peer.tflite", *describe_tflite(tflite_file), ()),
     )
     manifest = msgspec.structs.replace(
         bundle.manifest,
