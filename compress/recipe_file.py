@@ -12,6 +12,7 @@ import yaml
 
 from edgedl.compress.recipe import Budget, Recipe, check_order, joined
 from edgedl.compress.stages import STAGES, AnyStage
+from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.errors import BadInputError
 
 
@@ -82,7 +83,7 @@ def parse_recipe(text: str, source: str, outer: tuple[str, ...] = ()) -> Recipe:
         raise BadInputError(
             f"{source}{line}: not YAML ({getattr(error, 'problem', error)})"
         ) from error
-    _check_keys(tree, source)
+    refuse_repeated_keys(tree, source)
     _check_stage_names(content, tree, source)
     items = content.get("stages") if isinstance(content, dict) else None
     parts = []
@@ -145,21 +146,6 @@ def _part(item: dict[str, Any], where: _Place, outer: tuple[str, ...]) -> Recipe
         return Recipe("", (stage,))
     inside = replace(where, path=(*where.path, "budget"))
     return Recipe("", (stage,), {0: inside.convert(item["budget"], Budget)})
-
-
-def _check_keys(node: yaml.Node | None, source: str) -> None:
-    """Refuse a key that stands twice in one mapping; YAML would take the last in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                raise BadInputError(f"{source}, line {line}: the key '{key.value}' stands twice")
-            seen.add(key.value)
-            _check_keys(value, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _check_keys(item, source)
 
 
 def _check_stage_names(content: Any, tree: yaml.Node | None, source: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import BackendName, Precision
@@ -146,7 +147,9 @@ def _read_own(path: Path) -> TargetDescription:
             f"target has: rename the file, '{name}' it cannot be"
         )
     try:
-        own = msgspec.convert(yaml.safe_load(path.read_text(encoding="utf-8")), Variant)
+        text = path.read_text(encoding="utf-8")
+        refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), str(path))
+        own = msgspec.convert(yaml.safe_load(text), Variant)
     except OSError as error:
         raise BadInputError(f"the target {path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValueError) as error:

@@ -28,7 +28,7 @@ from edgedl.compress.stage import ModelState
 from edgedl.compress.subject import Subject
 from edgedl.compress.target import weight_bits
 from edgedl.runtime.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
 from edgedl.runtime.golden import GOLDEN, check_golden
 from edgedl.runtime.manifest import Artifact, HistoryEntry
 from edgedl.runtime.runner import Runner
@@ -205,6 +205,16 @@ def test_a_wrong_score_is_found_beside_a_box_a_thousand_times_larger(tmp_path: P
     check = check_golden(Runner(Bundle.open(tmp_path), artifact))
     assert not check.passed
     assert check.tolerance < 0.01
+
+
+def test_a_folder_with_files_of_the_users_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "float32.onnx"
+    mine.write_text("mine")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(BadInputError, match="must be an empty folder"):
+            compress(make_subject(), load_recipe("float"), ("ort",), folder)
+    assert mine.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ def test_inputs_of_another_type_are_refused(dtype: str) -> None:
         return Samples((np.zeros((4, 3), np.float32), np.zeros((4, 3), dtype)), np.zeros(4))
 
     task = ArrayTask("typed", {"calibration": split})
-    with pytest.raises(BadInputError, match=rf"input 1 of task 'typed' is {dtype}"):
+    with pytest.raises(
+        BadInputError, match=rf"input 1 of task 'typed', split 'calibration', is {dtype}"
+    ):
         Subject("typed", torch.nn.Identity(), task).example_inputs()
 
 
@@ -48,3 +50,19 @@ def test_a_split_without_samples_is_refused() -> None:
     task = ArrayTask("empty", {"calibration": lambda: Samples((np.zeros((0, 3)),), np.zeros(0))})
     with pytest.raises(BadInputError, match="0 labels"):
         Subject("empty", torch.nn.Identity(), task).example_inputs()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("float64", "input 0 of task 'typed', split 'test', is float64"),
+        ("int64", "are int64 in the split 'test' and float32 in 'calibration'"),
+    ],
+)
+def test_test_inputs_of_another_type_are_refused(dtype: str, said: str) -> None:
+    def split(dtype: str) -> Samples:
+        return Samples((np.zeros((4, 3), dtype),), np.zeros(4))
+
+    splits = {"calibration": lambda: split("float32"), "test": lambda: split(dtype)}
+    with pytest.raises(BadInputError, match=said):
+        Subject("typed", torch.nn.Identity(), ArrayTask("typed", splits)).check_test_inputs()

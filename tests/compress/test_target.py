@@ -75,6 +75,7 @@ def test_a_variant_refuses_more_and_says_why(tmp_path: Path) -> None:
         ("like: board.yaml\ndescription: a board\n", "like is 'board.yaml', it must be one of ort"),
         ("like: oort\ndescription: a board\n", r"board.yaml: like is 'oort'"),
         ("like: ort\ndescription: a board\nprecisions: []\n", "length >= 1"),
+        ("like: ort\nlike: tflite\ndescription: a board\n", "line 2: the key 'like' stands twice"),
     ],
 )
 def test_a_variant_of_nothing_is_refused(tmp_path: Path, said: str, words: str) -> None:

@@ -128,9 +128,16 @@ def test_interfaces_that_cannot_ship_are_refused_in_one_line(net: nn.Module) -> 
 
 
 def test_training_mode_of_the_users_module_is_restored() -> None:
-    net = nn.Sequential(nn.Linear(3, 2)).train()
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Sequential(nn.ReLU())).train()
+    # A norm whose statistics are frozen.
+    net[1].eval()
+    before = [m.training for m in net.modules()]
     trace(net, (noise(2, 3),))
-    assert net.training
+    assert [m.training for m in net.modules()] == before
+    net.append(nn.Linear(7, 7))
+    with pytest.raises(TraceError):
+        trace(net, (noise(2, 3),))
+    assert [m.training for m in net.modules()] == [*before, True]
 
 
 def test_a_precision_that_torch_cannot_compute_is_refused() -> None:

@@ -27,8 +27,19 @@ def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
     half, other = tmp_path / ".o[u]t.12345678.partial", tmp_path / ".out.12345678.partial"
-    for folder in (half, other):
+    mine = tmp_path / ".o[u]t.my-data.partial"
+    for folder in (half, other, mine):
         (folder / "bundle").mkdir(parents=True)
     with only_run(tmp_path / "o[u]t"):
         assert not half.exists()
         assert other.exists()
+        assert mine.exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder that even root cannot write")
+def test_where_nothing_can_be_made_no_other_run_is_to_blame() -> None:
+    with (
+        pytest.raises(BadInputError, match="/proc/out cannot be written"),
+        only_run(Path("/proc/out")),
+    ):
+        pass
