@@ -8,12 +8,17 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+
+# Registers the operators of pairs.
+import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tflite_padding import absorb_padding
 from edgedl.compress.export.tflite_pixel_shuffle import use_depth_to_space
+from edgedl.compress.graph.edit import copy_graph
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.manifest import TensorSpec
 from edgedl.runtime.quiet import quiet
@@ -54,7 +59,8 @@ def to_tflite(
         with quiet(), strict, tempfile.TemporaryDirectory() as folder:
             config = _static_config() if quantized else None
             path = Path(folder) / "model.tflite"
-            litert_torch.convert(graph, single, quant_config=config).export(str(path))
+            written = _dequantized_apart(graph) if quantized else graph
+            litert_torch.convert(written, single, quant_config=config).export(str(path))
             model = absorb_padding(path.read_bytes())
             return model if weights_as_they_are else use_depth_to_space(model)
     except Exception as error:
@@ -62,6 +68,22 @@ def to_tflite(
         with quiet():
             why = explain_failure(graph, single, litert_torch.convert, error)
         raise ExportError(f"litert-torch cannot convert {why}") from error
+
+
+def _dequantized_apart(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return a copy in which every reader of a quantized tensor dequantizes it for itself.
+
+    The converter decides for every operator whether its channels stand first or last, and mixes
+    that up at a dequantize that both kinds read. It joins them again itself.
+    """
+    copy = copy_graph(graph)
+    for node in list(copy.graph.nodes):
+        if node.target is torch.ops.quantized_decomposed.dequantize_per_tensor.default:
+            for user in list(node.users)[1:]:
+                with copy.graph.inserting_after(node):
+                    user.replace_input_with(node, copy.graph.node_copy(node))
+    copy.recompile()
+    return copy
 
 
 def to_float16_weights(model: bytes) -> bytes:

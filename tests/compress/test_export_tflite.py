@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from file_readers import TFLiteFile, run_onnx
-from small_networks import NETWORKS, Net, network, noise
+from small_networks import NETWORKS, Net, Quantized, network, noise
+from torch import nn
 
 from edgedl.compress.export.errors import ExportError
 from edgedl.compress.export.tflite import describe_tflite, to_float16_weights, to_tflite
@@ -53,6 +54,26 @@ def test_file_is_integer_from_end_to_end(name: str) -> None:
     assert not {"QUANTIZE", "DEQUANTIZE"} & set(file.operators)
     assert {t["dtype"].__name__ for t in file.tensors} == {"int8", "int32"}
     assert all(d["dtype"] is np.int8 for d in [*file.inputs, *file.outputs])
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_channels_first_and_last_may_read_one_tensor(norm: bool) -> None:
+    """A residual block as in ConvNeXt: a convolution's result is added to a linear layer's."""
+
+    def forward(m: Net, x: torch.Tensor) -> torch.Tensor:
+        x = m.stem(x)
+        y = x.permute(0, 2, 3, 1)
+        return m.last(x + m.inside(m.norm(y) if norm else y).permute(0, 3, 1, 2))
+
+    layers = {"stem": nn.Conv2d(3, 8, 3), "norm": nn.LayerNorm(8), "inside": nn.Linear(8, 8)}
+    net = Quantized(Net(forward, last=nn.Conv2d(8, 2, 1), **layers), (noise(16, 3, 8, 8),))
+    file = TFLiteFile(net.tflite, xnnpack=False)
+    assert file.operators["FULLY_CONNECTED"] == 1
+    assert norm or not {"QUANTIZE", "DEQUANTIZE"} & set(file.operators)
+    (found,) = TFLiteFile(net.tflite).run(net.arrays)
+    (expected,) = net.outputs(net.emitted("tflite"))
+    assert np.abs(found - expected).max() <= 1.001 * net.steps[0]
+    assert np.abs(found - expected).mean() <= 0.02 * net.steps[0]
 
 
 def test_the_bundles_file_is_integer_from_end_to_end(compressed: CompressedModel) -> None:
