@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import fx
 
-from edgedl.compress.graph.layers import find_layers
+from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
 from edgedl.compress.recipe import Recipe, check_order, fit_channels, fit_weights, keep_float
 from edgedl.compress.recipe_file import load_recipe
@@ -63,8 +63,7 @@ def fitting_recipe(
 
 def _check_float_layers(graph: fx.GraphModule, recipe: Recipe) -> None:
     """Refuse names of layers that are not there, before any stage has taken its time."""
-    operators = [node for node in graph.graph.nodes if node.op == "call_function"]
     for stage in recipe.stages:
         if stage_name(type(stage)) in _RENAME:
             return
-        find_layers(operators, getattr(stage, "keep_float", ()))
+        find_operators(graph, getattr(stage, "keep_float", ()))

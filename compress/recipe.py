@@ -14,6 +14,7 @@ from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
+from edgedl.compress.stage_settings import Refinement
 from edgedl.compress.stages import STAGES, AnyStage, stage_name
 from edgedl.compress.target import Target, describe_target, weight_bits
 from edgedl.runtime.errors import BadInputError
@@ -75,7 +76,7 @@ def check_order(recipe: Recipe) -> None:
         raise BadInputError(
             f"a budget is of stage {outside[0]}, the recipe has {len(recipe.stages)}, from 0"
         )
-    reached, latest = 0, ""
+    reached, latest, precision = 0, "", ""
     names = [stage_name(type(stage)) for stage in recipe.stages]
     for number, stage in enumerate(recipe.stages):
         for earlier, undoes in _UNDONE_BY.items():
@@ -100,7 +101,21 @@ def check_order(recipe: Recipe) -> None:
                 f"the stage {name} works on a quantized network: "
                 "the recipe needs quantize_static before it"
             )
+        if isinstance(stage, _QUANTIZERS):
+            precision = _precision(stage)
+        if isinstance(stage, Refinement) and precision not in stage.works_on:
+            raise BadInputError(
+                f"the stage {name} works on {' and '.join(stage.works_on)} networks, that of "
+                f"{latest} is {precision}: leave it out of the recipe"
+            )
         reached, latest = kind, name
+
+
+def _precision(stage: AnyStage) -> str:
+    """Return the precision of the network that a quantizer makes."""
+    if isinstance(stage, QuantizeStatic):
+        return "int8" if stage.activation_bits == ACTIVATION_BITS else "int8_int16"
+    return "fp8" if isinstance(stage, QuantizeFp8) else "weight-only or dynamic"
 
 
 def _kind(stage: AnyStage) -> int:

@@ -1,9 +1,11 @@
 """What the settings of all stages have in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from edgedl.compress.quantize.encodings import QuantizedPrecision
+from edgedl.compress.stage import INTEGERS
 from edgedl.runtime.errors import BadInputError
 
 
@@ -27,3 +29,13 @@ class StageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
             except msgspec.ValidationError as error:
                 stage = self.__struct_config__.tag
                 raise BadInputError(f"{stage}, {field.name} = {value!r}: {error}") from error
+
+
+class Refinement(StageSettings, frozen=True):
+    """Settings of a stage that changes a quantized network.
+
+    Attributes:
+        works_on: precisions of the networks that it can change.
+    """
+
+    works_on: ClassVar[tuple[QuantizedPrecision, ...]] = INTEGERS

@@ -25,24 +25,38 @@ def find_layers(nodes: Sequence[fx.Node], patterns: Sequence[str]) -> set[fx.Nod
     of the graph, or either with the wildcards of a shell.
 
     Raises:
-        BadInputError: a pattern matches none of the nodes; the message has the nearest names.
+        BadInputError: a pattern matches none of the nodes; the message has the nearest names, of
+            single layers and of modules that hold some.
     """
     found: set[fx.Node] = set()
     for pattern in patterns:
         matched = {node for node in nodes if _matches(node, pattern)}
         if not matched:
-            names = sorted({layer_name(n) or n.name for n in nodes})
+            names = sorted({name for n in nodes for name in _paths(n) or [n.name]})
             near = difflib.get_close_matches(pattern, names, 3, 0.0)
             raise BadInputError(
                 f"no layer is called '{pattern}': the nearest names are {', '.join(near)}"
                 if near
-                else f"no layer is called '{pattern}': the network has none that can be quantized"
+                else f"no layer is called '{pattern}': the network has none"
             )
         found |= matched
     return found
 
 
+def find_operators(graph: fx.GraphModule, patterns: Sequence[str]) -> set[fx.Node]:
+    """Return the operators of a graph that patterns name, whatever they are.
+
+    Raises:
+        BadInputError: a pattern matches none.
+    """
+    return find_layers([n for n in graph.graph.nodes if n.op == "call_function"], patterns)
+
+
 def _matches(node: fx.Node, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in (*_paths(node), node.name))
+
+
+def _paths(node: fx.Node) -> list[str]:
+    """Return the module an operator comes from and those around it, the outermost first."""
     steps = layer_name(node).split(".")
-    paths = [".".join(steps[:end]) for end in range(1, len(steps) + 1)]
-    return any(fnmatchcase(name, pattern) for name in (*paths, node.name) if name)
+    return [".".join(steps[:end]) for end in range(1, len(steps) + 1) if steps != [""]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import is_constant
-from edgedl.compress.graph.layers import find_layers
+from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators import WEIGHTED
 
 
@@ -50,7 +50,7 @@ def stored_weights(graph: fx.GraphModule, keep: Sequence[str] = ()) -> list[Stor
             first.setdefault(id(tensor), (path, tensor))
             side = readers if _is_weight_of(constant, node) else others
             side.setdefault(id(tensor), []).append(node)
-    kept = find_layers([n for nodes in readers.values() for n in nodes], keep)
+    kept = find_operators(graph, keep)
     return [
         StoredWeight(*first[key], tuple(nodes), tuple(others.get(key, ())))
         for key, nodes in readers.items()

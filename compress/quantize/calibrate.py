@@ -85,6 +85,7 @@ def calibrate(
         # A mask of infinities has no grid, and neither has what it is added to.
         if values.isfinite().all():
             activations[constant.name] = _constant_range(constant, values)
+    widen_zeros(graph.graph, activations)
     share_encodings(graph.graph, activations)
     table = replace(table, activations=activations)
     return replace(table, weights=weight_ranges(graph, table, weight_observer))
@@ -96,6 +97,20 @@ def fixed_range(node: fx.Node, bits: int) -> Range:
     if bits == 16:
         return Range(-FIXED_END_INT16 if lo < 0 else 0.0, FIXED_END_INT16)
     return Range(lo, hi)
+
+
+def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give what was never anything but zero the size of what it is computed from, in place.
+
+    A ReLU that no calibration sample wakes may fire on another one; and a runtime's kernels take no
+    grid that is so much finer than that of what they read.
+    """
+    for node in graph.nodes:
+        found = activations.get(node.name)
+        if found is None or max(-found.lo, found.hi) >= SMALLEST_WIDTH:
+            continue
+        read = [activations[n.name] for n in node.all_input_nodes if n.name in activations]
+        activations[node.name] = Range(0.0, max((max(-r.lo, r.hi) for r in read), default=found.hi))
 
 
 def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:

@@ -19,13 +19,13 @@ from edgedl.compress.quantize.rounding import round_to_nearest
 from edgedl.compress.quantize.simulate import Simulation
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.runtime.manifest import HistoryEntry
 
 SMALLEST_DEVIATION = 1e-12
 
 
-class CorrectBias(StageSettings, frozen=True, tag="correct_bias"):
+class CorrectBias(Refinement, frozen=True, tag="correct_bias"):
     """Bias correction: weights are rounded to nearest, and only biases change.
 
     Each bias is corrected once. Correcting the outputs of all layers at the same time would count
@@ -49,7 +49,7 @@ class CorrectBias(StageSettings, frozen=True, tag="correct_bias"):
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "correct_bias")
+        quantized = quantized_by(state, "correct_bias", self.works_on)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         if self.method == "empirical":
             corrected = correct_layers(

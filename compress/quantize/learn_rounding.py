@@ -11,11 +11,11 @@ from edgedl.compress.quantize.adaround import Reconstruction, learn
 from edgedl.compress.quantize.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class LearnRounding(StageSettings, frozen=True, tag="learn_rounding"):
+class LearnRounding(Refinement, frozen=True, tag="learn_rounding"):
     """AdaRound: layer by layer, learn which weights to round up and which down.
 
     Attributes:
@@ -38,7 +38,7 @@ class LearnRounding(StageSettings, frozen=True, tag="learn_rounding"):
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "learn_rounding")
+        quantized = quantized_by(state, "learn_rounding", self.works_on)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         corrected = correct_layers(quantized.graph, quantized.encodings, batches, self._learn)
         entry = HistoryEntry("learn_rounding", msgspec.structs.asdict(self))

@@ -22,14 +22,14 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.simulate import Simulation, last_users
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.runtime.manifest import HistoryEntry
 
 # A channel is scaled by no more than this, or its inverse: one that hardly varies has no scale.
 MOST = 1.5
 
 
-class MatchStatistics(StageSettings, frozen=True, tag="match_statistics"):
+class MatchStatistics(Refinement, frozen=True, tag="match_statistics"):
     """Batch-norm re-estimation for networks whose norms are folded into their layers.
 
     A batch norm whose mean and variance are measured anew, on the quantized network, brings each
@@ -57,7 +57,7 @@ class MatchStatistics(StageSettings, frozen=True, tag="match_statistics"):
             BadInputError: no stage before this one has quantized the network, or there are no
                 calibration samples.
         """
-        quantized = quantized_by(state, "match_statistics")
+        quantized = quantized_by(state, "match_statistics", self.works_on)
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
         matched = match_statistics(state.graph, quantized, batches)
         entry = HistoryEntry("match_statistics", msgspec.structs.asdict(self))

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -13,11 +13,11 @@ from edgedl.compress.quantize.float_search import Constraints, Finding, FloatSea
 from edgedl.compress.quantize.layer_cost import PrecisionTimer
 from edgedl.compress.quantize.quantized_layers import quantized_layers
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.runtime.manifest import HistoryEntry, Setting
 
 
-class MixPrecision(StageSettings, frozen=True, tag="mix_precision"):
+class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
     """Keep the layers in float that buy most accuracy for the latency they cost.
 
     With a limit on noise or loss: the cheapest layers that meet it. Without one: those that leave
@@ -35,6 +35,7 @@ class MixPrecision(StageSettings, frozen=True, tag="mix_precision"):
         batch_size: samples per forward pass.
     """
 
+    works_on: ClassVar = ("int8",)
     min_sqnr_db: float | None = None
     max_loss: Annotated[float, Meta(ge=0)] | None = None
     max_slowdown: Annotated[float, Meta(ge=1)] = 1.1
@@ -56,7 +57,7 @@ class MixPrecision(StageSettings, frozen=True, tag="mix_precision"):
             BackendUnavailableError: the runtime to time on is not installed.
             ExportError: its int8 file cannot be made.
         """
-        quantized = quantized_by(state, "mix_precision", ("int8",))
+        quantized = quantized_by(state, "mix_precision", self.works_on)
         constraints = Constraints(
             DamageBudget(self.min_sqnr_db, self.max_loss),
             self.max_slowdown,

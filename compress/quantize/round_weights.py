@@ -10,11 +10,11 @@ from edgedl.compress.quantize.layerwise import correct_layers
 from edgedl.compress.quantize.rounding import round_layer
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.runtime.manifest import HistoryEntry
 
 
-class RoundWeights(StageSettings, frozen=True, tag="round_weights"):
+class RoundWeights(Refinement, frozen=True, tag="round_weights"):
     """Layer by layer, choose integer weights whose outputs are nearest to the float network's.
 
     Attributes:
@@ -31,7 +31,7 @@ class RoundWeights(StageSettings, frozen=True, tag="round_weights"):
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "round_weights")
+        quantized = quantized_by(state, "round_weights", self.works_on)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         corrected = correct_layers(quantized.graph, quantized.encodings, batches, round_layer)
         entry = HistoryEntry("round_weights", msgspec.structs.asdict(self))

@@ -10,7 +10,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.layers import find_layers
+from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators import (
     has_int16_kernel,
     is_product,
@@ -26,6 +26,7 @@ from edgedl.compress.quantize.placement import results_read_as_floats
 from edgedl.compress.stage import ModelState
 from edgedl.compress.stage_settings import StageSettings
 from edgedl.compress.target import MAX_WEIGHT_BITS
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import Task
 
@@ -97,10 +98,13 @@ def kept_float(
     """Return the names of the operators that stay float: those named, and those without a kernel.
 
     Raises:
-        BadInputError: a pattern matches no layer.
+        BadInputError: a pattern matches no layer, or none is left.
     """
     able = [n for n in graph.graph.nodes if is_quantizable(n)]
-    kept = find_layers([n for n in able if not moves_values(n)], patterns)
+    computing = {n for n in able if not moves_values(n)}
+    kept = find_operators(graph, patterns) & computing
+    if kept and kept == computing:
+        raise BadInputError("keep_float leaves no layer to quantize: use the recipe float")
     if precision == "int8_int16":
         kept |= {n for n in able if not has_int16_kernel(n)}
     return frozenset(n.name for n in kept)

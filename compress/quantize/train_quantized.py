@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -14,14 +14,14 @@ from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.compress.quantize.trainable import TrainableNetwork
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import ModelState, quantized_by
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage_settings import Refinement
 from edgedl.compress.task_batches import TaskBatches
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.runtime.manifest import HistoryEntry
 from edgedl.runtime.task import training_split
 
 
-class TrainQuantized(StageSettings, frozen=True, tag="train_quantized"):
+class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
     """Quantization-aware training, straight through the rounding, with learned step sizes.
 
     Adam with a cosine schedule to zero, on the split "train" of the task, or on "calibration"
@@ -48,6 +48,7 @@ class TrainQuantized(StageSettings, frozen=True, tag="train_quantized"):
             the best epoch's weights. null trains all epochs and ends with the last one's.
     """
 
+    works_on: ClassVar = ("int8",)
     epochs: Annotated[int, Meta(ge=1)] = 3
     samples: Annotated[int, Meta(ge=1)] = 6400
     batch_size: Annotated[int, Meta(ge=1)] = 64
@@ -69,7 +70,7 @@ class TrainQuantized(StageSettings, frozen=True, tag="train_quantized"):
                 the labels have no known loss, or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
-        start = quantized_by(state, "train_quantized", ("int8",))
+        start = quantized_by(state, "train_quantized", self.works_on)
         network = TrainableNetwork(start, self.learn)
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)

@@ -15,7 +15,7 @@ from edgedl.compress.graph.edit import (
     insert_constant,
     is_constant,
 )
-from edgedl.compress.graph.layers import find_layers, layer_name
+from edgedl.compress.graph.layers import find_operators, layer_name
 from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, aten
 from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.grouped import (
@@ -109,7 +109,7 @@ class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
                 "quantize_weights finds no linear layer, convolution or embedding in the network: "
                 "use the recipe float or static_w8c_a8"
             )
-        kept = find_layers(layers, self.keep_float)
+        kept = find_operators(graph, self.keep_float)
         readers: dict[tuple[str, Any], list[fx.Node]] = {}
         for node in layers:
             if node not in kept:

@@ -54,14 +54,12 @@ class Sparsify(StageSettings, frozen=True, tag="sparsify"):
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse shares that say nothing, and settings that a pattern of two of four cannot have.
+        """Refuse settings that a pattern of two of four cannot have.
 
         Raises:
             BadInputError: which it is.
         """
         super().__post_init__()
-        if not 0 < self.sparsity < 1:
-            raise BadInputError(f"sparsity is {self.sparsity}: it must be above 0 and below 1")
         if self.pattern == "2:4" and (self.sparsity != 0.5 or self.scope != "uniform"):
             raise BadInputError(
                 "the pattern 2:4 zeroes half of every layer: leave sparsity and scope out"

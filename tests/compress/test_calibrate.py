@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import NETWORKS, Net, network, noise
+from file_readers import TFLiteFile, run_onnx
+from small_networks import NETWORKS, Net, Quantized, network, noise
 from torch import Tensor, nn
 
 from edgedl.compress.graph.edit import get_tensor
@@ -208,3 +209,21 @@ def test_tables_of_embeddings_have_no_zero_point(seed: int) -> None:
     grid = affine_for(table.activations[name], "tflite")
     assert grid.zero_point == 0
     assert grid.scale * 127 >= 0.999999 * float(net.words.weight.detach().abs().max())
+
+
+def test_a_relu_that_never_fires_has_room_for_what_it_reads() -> None:
+    """Its file must load, and a sample that wakes it must not be cut off."""
+    net = Net(
+        lambda m, x: m.last(F.relu(m.first(x))),
+        first=nn.Conv2d(3, 4, 3),
+        last=nn.Conv2d(4, 2, 1),
+    ).eval()
+    with torch.no_grad():
+        net.first.bias.fill_(-10.0)
+    made = Quantized(net, (noise(8, 3, 6, 6),))
+    largest = float(net.first(made.inputs[0]).abs().max())
+    found = made.encodings.activations["relu"]
+    assert (found.lo, found.hi) == (0.0, pytest.approx(largest, rel=1e-3))
+    (expected,) = made.outputs(made.graph)
+    for found in (TFLiteFile(made.tflite).run(made.arrays), run_onnx(made.onnx, made.arrays)):
+        assert np.abs(found[0] - expected).max() <= made.steps[0]

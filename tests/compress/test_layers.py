@@ -73,5 +73,5 @@ def test_the_nearest_names_are_in_the_message(nodes):
 
 
 def test_a_network_without_layers():
-    with pytest.raises(BadInputError, match="none that can be quantized"):
+    with pytest.raises(BadInputError, match="the network has none"):
         find_layers([], ["fc"])

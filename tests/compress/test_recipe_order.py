@@ -8,7 +8,10 @@ from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.milder import milder
 from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
+from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.mix_precision import MixPrecision
+from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
+from edgedl.compress.quantize.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe import Budget, Recipe, check_order, joined
@@ -37,6 +40,12 @@ ORDERS = [
         "prune_channels works on the network as it was trained.*before quan",
     ),
     ((MixPrecision(),), "mix_precision works on a quantized network.*quantize_static before it"),
+    ((QuantizeFp8(), RoundWeights()), "round_weights works on int8 and int8_int16 networks.*fp8"),
+    (
+        (QuantizeStatic(activation_bits=16), RoundWeights(), MixPrecision()),
+        "mix_precision works on int8 networks.*int8_int16",
+    ),
+    ((QuantizeDynamic(), RoundWeights()), "round_weights works on int8 and .* dynamic"),
 ]
 
 

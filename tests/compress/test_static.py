@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import Net, noise, noise_task
 from tiny import make_task
+from torch import nn
 
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.calibrate import calibrate
 from edgedl.compress.quantize.static import QuantizeStatic, calibration_inputs
+from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stage import ModelState, begin
 from edgedl.compress.subject import Subject
 from edgedl.runtime.errors import BadInputError
@@ -155,3 +157,22 @@ def test_layers_that_are_kept_in_float_are_in_the_table(float_state: ModelState)
     ).replace(b" ]", b"]")
     with pytest.raises(BadInputError, match="no layer is called 'head'"):
         QuantizeStatic(samples=8, keep_float=("head",)).apply(float_state)
+
+
+def block(m: Net, x: torch.Tensor) -> torch.Tensor:
+    return m.fc(torch.nn.functional.gelu(m.norm(m.first(x))))
+
+
+def test_layers_that_are_float_anyway_may_be_kept_float() -> None:
+    net = Net(block, first=nn.Linear(6, 8), norm=nn.LayerNorm(8), fc=nn.Linear(8, 3)).eval()
+    state = begin(Subject("block", net, noise_task((6,))))
+    plain = QuantizeStatic(samples=8).apply(state).quantized.encodings
+    kept = QuantizeStatic(samples=8, keep_float=("norm",)).apply(state).quantized.encodings
+    assert (kept.activations, kept.float_nodes) == (plain.activations, frozenset())
+    weights = QuantizeWeights(8, None, keep_float=("norm",)).apply(state).weights
+    assert len(weights.weights) == 2
+
+
+def test_something_must_be_left_to_quantize(float_state: ModelState) -> None:
+    with pytest.raises(BadInputError, match="keep_float leaves no layer to quantize"):
+        QuantizeStatic(samples=8, keep_float=("*",)).apply(float_state)
