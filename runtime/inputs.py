@@ -1,7 +1,7 @@
 """Read what people point at: a picture, a CSV file, an array file, a folder, a stream of paths."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +94,16 @@ def _read_table(path: Path, manifest: Manifest) -> NamedInputs:
 
 
 def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
-    """Read one array per input: a .npy for one input, a .npz with one entry per input name."""
-    names = [spec.name for spec in manifest.inputs]
+    arrays = read_arrays(path, [spec.name for spec in manifest.inputs])
+    return tuple(_prepare(x, i, manifest) for i, x in enumerate(arrays))
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
+    """Read one array per input: a .npy for one input, a .npz with one entry per input name.
+
+    Raises:
+        BadInputError: the file cannot be read, or holds another number of arrays.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -114,7 +122,7 @@ def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
         raise BadInputError(
             f"{path} holds {len(arrays)} arrays, the network takes {len(names)}: {', '.join(names)}"
         )
-    return tuple(_prepare(x, i, manifest) for i, x in enumerate(arrays))
+    return tuple(arrays)
 
 
 def _prepare(x: Array, index: int, manifest: Manifest) -> Array:

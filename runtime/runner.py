@@ -57,7 +57,7 @@ class Runner:
         logical = self.bundle.manifest.inputs
         if len(inputs) != len(logical):
             raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
-        checked = [_check(x, spec) for x, spec in zip(inputs, logical, strict=True)]
+        checked = [check_input(x, spec) for x, spec in zip(inputs, logical, strict=True)]
         if len({len(x) for x in checked}) > 1:
             raise BadInputError(
                 f"the inputs have different batch sizes: {[len(x) for x in checked]}"
@@ -153,7 +153,12 @@ def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
             )
 
 
-def _check(x: Array, spec: TensorSpec) -> Array:
+def check_input(x: Array, spec: TensorSpec) -> Array:
+    """Return an input as it is.
+
+    Raises:
+        BadInputError: wrong shape or type, no samples, or values that are not finite.
+    """
     shape = ", ".join("N" if d is None else str(d) for d in spec.shape)
     fits = x.ndim == len(spec.shape) and all(
         want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)

@@ -1,5 +1,6 @@
 """How far two ONNX files with the same inputs are apart."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import Floats
 
 FREE_SIZE = 1
+FAR_DB, FAR_PREDICTIONS = 20.0, 0.95
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,13 @@ class Agreement:
     samples: int
     sqnr_db: float | None
     same_prediction: float | None
+
+    @property
+    def far(self) -> bool:
+        """Whether they are further apart than two grids for the same ranges are."""
+        noisy = self.sqnr_db is not None and not self.sqnr_db >= FAR_DB
+        same = 1.0 if self.same_prediction is None else self.same_prediction
+        return noisy or same < FAR_PREDICTIONS
 
     def describe(self) -> str:
         """Return it in a few words."""
@@ -57,7 +66,7 @@ def agreement(first: bytes, second: bytes, inputs: tuple[Array, ...]) -> Agreeme
     same = expected[0].argmax(-1) == found[0].argmax(-1)
     return Agreement(
         samples=len(inputs[0]),
-        sqnr_db=float(10 * np.log10(signal / noise)) if noise and signal else None,
+        sqnr_db=_decibels(signal, noise),
         same_prediction=float(same.mean()) if predicts else None,
     )
 
@@ -81,6 +90,12 @@ def noise_for(network: ForeignNetwork, samples: int) -> tuple[Array, ...]:
         lo, hi = (ends.lo, ends.hi) if ends else (-1.0, 1.0)
         arrays.append(rng.uniform(lo, hi, shape).astype(np.float32))
     return tuple(arrays)
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if noise == 0:
+        return None
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def _run(model: bytes, inputs: tuple[Array, ...]) -> list[Floats]:

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.files import atomic_write
+from edgedl.runtime.inputs import read_arrays
+from edgedl.runtime.runner import check_input
 from edgedl.tools.options import parse_targets
 
 if TYPE_CHECKING:
+    from edgedl.compress.export.foreign import ForeignNetwork
     from edgedl.runtime.backend import Array
 
 SAMPLES = 64
@@ -25,7 +27,7 @@ SAMPLES = 64
     "inputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Array to compare on, .npy, one per input in the file's order; noise otherwise.",
+    help="Arrays to compare on: a .npz, or a .npy per input in the file's order; noise otherwise.",
 )
 def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> None:
     """Carry a quantized ONNX FILE to other runtimes with the ranges that it has.
@@ -43,7 +45,7 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
             "an ONNX file cannot be written as TFLite: compress the torch network for it"
         )
     network = read_foreign(_read(file), str(file))
-    arrays = tuple(_load(path) for path in inputs) or noise_for(network, SAMPLES)
+    arrays = _load(inputs, network) if inputs else noise_for(network, SAMPLES)
     if not inputs:
         # Noise drives activations out of the ranges that real samples gave.
         click.echo(
@@ -65,6 +67,8 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
         with atomic_write(path) as written:
             written.write(made.content)
         click.echo(f"{path}: {found.describe()}")
+        if found.far:
+            click.echo(f"warning: {path} is far from {file}: {_advice(bool(inputs))}", err=True)
 
 
 def _read(file: Path) -> bytes:
@@ -78,12 +82,33 @@ def _read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _load(path: Path) -> "Array":
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BadInputError(f"{path} is not a .npy array: {error}") from error
-    return array
+def _load(paths: tuple[Path, ...], network: "ForeignNetwork") -> "tuple[Array, ...]":
+    """Return the arrays that are given for a network's inputs, each one checked."""
+    from edgedl.compress.export.onnx import describe_onnx
+
+    missing = next((path for path in paths if not path.is_file()), None)
+    if missing is not None:
+        raise BadInputError(f"there is no file {missing}")
+    stored = {t.name for t in network.model.graph.initializer}
+    described, _ = describe_onnx(network.model.SerializeToString())
+    specs = [spec for spec in described if spec.name not in stored]
+    if len(paths) == 1:
+        arrays = read_arrays(paths[0], [spec.name for spec in specs])
+    elif len(paths) == len(specs):
+        arrays = tuple(read_arrays(p, [s.name])[0] for p, s in zip(paths, specs, strict=True))
+    else:
+        raise BadInputError(f"the file has {len(specs)} inputs, {len(paths)} arrays were given")
+    checked = tuple(check_input(x, spec) for x, spec in zip(arrays, specs, strict=True))
+    if len({len(x) for x in checked if x.ndim}) > 1:
+        counts = ", ".join(str(len(x)) for x in checked if x.ndim)
+        raise BadInputError(f"the arrays must be of as many samples each, not {counts}")
+    return checked
+
+
+def _advice(measured: bool) -> str:
+    if measured:
+        return "compress the float network for that runtime instead, with 'edgedl compress'"
+    return "noise may be the reason, compare on real samples with --input before it is used"
 
 
 def _check(content: bytes) -> None:
