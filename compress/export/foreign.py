@@ -20,7 +20,7 @@ from edgedl.runtime.errors import BadInputError
 Numbers = npt.NDArray[np.float64]
 
 MIN_OPSET = 13
-MIDDLE = 128
+MIDDLE, LAST = 128, 255
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 _DYNAMIC = (
     "DynamicQuantizeLinear",
@@ -67,12 +67,14 @@ class ForeignNetwork:
         model: the same operators without pairs; weights and biases are float32.
         grids: value name -> integers, for every activation that had a pair.
         weights: initializer name -> integers, for every constant that had a pair.
+        unrounded: names of those grids' values that something reads without a pair, too.
         notes: what is not as it was, one line each.
     """
 
     model: onnx.ModelProto
     grids: dict[str, Grid]
     weights: dict[str, StoredWeight]
+    unrounded: frozenset[str]
     notes: tuple[str, ...]
 
 
@@ -142,6 +144,7 @@ class _Reader:
             if node.op_type == _DEQUANTIZE:
                 renamed[node.output[0]] = self._behind(node)
         kept = [n for n in self._graph.node if n.op_type not in (_QUANTIZE, _DEQUANTIZE)]
+        read = {o.name for o in self._graph.output}.union(*(n.input for n in kept))
         for node in kept:
             self._check_reads(node)
             for index, name in enumerate(node.input):
@@ -150,7 +153,9 @@ class _Reader:
         for name in sorted(names):
             kept.append(onnx.helper.make_node("Identity", [_follow(renamed, name)], [name]))
         self._rebuild(kept)
-        return ForeignNetwork(self._model, self._grids, self._weights, tuple(self._notes()))
+        unrounded = frozenset(read & set(self._grids))
+        notes = tuple(self._notes())
+        return ForeignNetwork(self._model, self._grids, self._weights, unrounded, notes)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -232,7 +237,10 @@ class _Reader:
                 f"{self._source}: '{node.name}' makes {zeros.dtype}, 8 bits can be carried over"
             )
         axis = int(attributes.get("axis", 1))
-        return stored[0], zeros, axis % constant.ndim if constant is not None else axis
+        if constant is not None:
+            # A single number has no axis.
+            axis = axis % constant.ndim if constant.ndim else 0
+        return stored[0], zeros, axis
 
     def _check_reads(self, node: onnx.NodeProto) -> None:
         for name in node.input:

@@ -85,6 +85,36 @@ def test_a_scale_per_block_is_refused() -> None:
         read_foreign(model.SerializeToString(), "f.onnx")
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["as integers", "as a float"])
+def test_a_single_number_can_be_quantized(stored: bool) -> None:
+    pair = ["number_scale", "number_zero"]
+    first = [] if stored else [helper.make_node("QuantizeLinear", ["six", *pair], ["number"])]
+    made = [
+        *first,
+        helper.make_node("DequantizeLinear", ["number", *pair], ["n"]),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("Mul", ["d", "n"], ["y"]),
+    ]
+    numbers = {"number_scale": np.float32(6 / 255), "number_zero": np.uint8(0)}
+    numbers |= {"s": np.float32(0.05), "z": np.uint8(128)}
+    numbers |= {"number": np.uint8(255)} if stored else {"six": np.float32(6)}
+    graph = helper.make_graph(
+        made,
+        "six times",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 8])],
+        [numpy_helper.from_array(np.asarray(a), n) for n, a in numbers.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    network = read_foreign(model, "f.onnx")
+    # TensorRT's file has no pair in front of a product: nothing is rounded.
+    for target, expected in (("ort", run_onnx(model, X, False)[0]), ("tensorrt", 6 * X[0])):
+        (found,) = run_onnx(requantize(network, target).content, X, False)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_arrays_for_other_inputs_are_refused() -> None:
     model = product(np.uint8(128))
     with pytest.raises(BadInputError, match="has 1 inputs, 2 arrays were given"):
