@@ -20,6 +20,7 @@ from edgedl.compress.graph.open_operators import (
     open_attention,
     open_silu,
     open_split,
+    open_unbind,
 )
 from edgedl.compress.graph.operators import TRANSPOSED, WEIGHTED, aten, groups_of
 from edgedl.compress.graph.transposed_convolution import (
@@ -186,4 +187,5 @@ REWRITES: dict[Any, Callable[[fx.GraphModule, fx.Node], None]] = {
     aten.split.Tensor: open_split,
     aten.split_with_sizes.default: open_split,
     aten.chunk.default: open_split,
+    aten.unbind.int: open_unbind,
 }

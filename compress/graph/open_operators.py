@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -98,19 +99,39 @@ def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bo
 
 def open_split(module: fx.GraphModule, node: fx.Node) -> None:
     """Write a split or chunk as one slice per part: slices move values, a list has no encoding."""
-    x = node.args[0]
     axis = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
     sizes = [part.shape[axis] for part in node.meta["val"]]
-    for user in list(node.users):
-        if user.target is not operator.getitem or not isinstance(user.args[1], int):
-            return
-    for user in list(node.users):
-        index = int(user.args[1])  # type: ignore[arg-type]
+
+    def part(index: int) -> tuple[Any, ...]:
         start = sum(sizes[:index])
-        part = insert_shaped_call(
-            module, user, aten.slice.Tensor, x, axis, start, start + sizes[index]
-        )
-        _replace(module, user, part)
+        return aten.slice.Tensor, axis, start, start + sizes[index]
+
+    _open_parts(module, node, part)
+
+
+def open_unbind(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write an unbind as one select per part, for the same reason."""
+    axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    _open_parts(module, node, lambda index: (aten.select.int, axis, index))
+
+
+def _open_parts(
+    module: fx.GraphModule, node: fx.Node, part: Callable[[int], tuple[Any, ...]]
+) -> None:
+    """Replace every item of a list by an operator on what the list is made of.
+
+    Args:
+        module: holds the graph.
+        node: gives the list.
+        part: maps the item's position to the operator and what it takes behind its input.
+    """
+    users = list(node.users)
+    if any(u.target is not operator.getitem or not isinstance(u.args[1], int) for u in users):
+        return
+    for user in users:
+        function, *arguments = part(int(user.args[1]))  # type: ignore[arg-type]
+        made = insert_shaped_call(module, user, function, node.args[0], *arguments)
+        _replace(module, user, made)
     module.graph.erase_node(node)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from small_networks import Net, noise
 from torch import Tensor, nn
 
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators import aten, moves_values
 from edgedl.compress.graph.trace import trace
 
 
@@ -78,6 +78,19 @@ def test_a_split_is_slices(split: Any) -> None:
     found = targets(net, noise(2, 5, 4))
     assert aten.slice.Tensor in found
     assert not {aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default} & {*found}
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_what_is_unbound_is_on_one_grid(axis: int) -> None:
+    """Query, key and value of one linear layer: rounded once."""
+    net = Net(lambda net, x: torch.cat([2 * x.unbind(axis)[0], x.unbind(axis)[2]], 1))
+    x = noise(4, 3, 5, 3)
+    graph = trace(net, (x,))
+    found = [n for n in graph.graph.nodes if n.target is aten.select.int]
+    assert len(found) == 2
+    assert all(moves_values(n) for n in found)
+    assert not graph.graph.find_nodes(op="call_function", target=aten.unbind.int)
+    torch.testing.assert_close(graph(x), net(x))
 
 
 def test_the_shapes_of_new_operators_are_known() -> None:
