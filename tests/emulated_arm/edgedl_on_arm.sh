@@ -16,7 +16,6 @@ cpu="$1"
 shift
 
 set_up() {
-  mkdir -p "$root"
   # Only unpacked: nothing of it is ever started but Python.
   debootstrap --foreign --arch=arm64 --variant=minbase --include=python3,libstdc++6 bookworm "$root"
   for package in "$root"/var/cache/apt/archives/*.deb; do dpkg -x "$package" "$root"; done
@@ -51,6 +50,10 @@ describe_cpu() {
   } >"$root/proc/cpuinfo"
 }
 
+# One at a time, to the end of the run: the description of the processor is shared.
+mkdir -p "$root"
+exec 9>"$root/.lock"
+flock 9
 if [ ! -e "$root/.ready" ]; then
   trap 'exit 75' ERR
   set_up >&2

@@ -34,7 +34,6 @@ pytestmark = [
         not (shutil.which("qemu-aarch64-static") and shutil.which("debootstrap")),
         reason="needs Debian's qemu-user-static and debootstrap",
     ),
-    pytest.mark.xdist_group("emulated_arm"),
 ]
 
 OnArm = Callable[..., subprocess.CompletedProcess[str]]
