@@ -9,6 +9,7 @@ from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.wording import counted
 from edgedl.tools.result import NotMeasured
 
 # Before the names of files of the network that stages have cut or trained.
@@ -142,6 +143,6 @@ def _known_of(artifact: Artifact) -> list[str]:
     if parity is not None and parity.float32_agreement is not None:
         known.append(
             f"run by {parity.runtime}, it predicts as float32 does for "
-            f"{100 * parity.float32_agreement:.1f} % of {parity.samples} samples"
+            f"{100 * parity.float32_agreement:.1f} % of {counted(parity.samples, 'sample')}"
         )
     return known

@@ -11,6 +11,7 @@ from edgedl.compress.quantize.affine import range_of
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import Floats
+from edgedl.runtime.wording import counted
 
 FREE_SIZE = 1
 FAR_DB, FAR_PREDICTIONS = 20.0, 0.95
@@ -43,7 +44,7 @@ class Agreement:
         said = "the same outputs" if self.sqnr_db is None else f"{self.sqnr_db:.1f} dB"
         if self.same_prediction is not None:
             said += f", {100 * self.same_prediction:.1f} % the same prediction"
-        return f"{said}, {self.samples} samples"
+        return f"{said}, {counted(self.samples, 'sample')}"
 
 
 def agreement(first: bytes, second: bytes, inputs: tuple[Array, ...]) -> Agreement:

@@ -9,6 +9,7 @@ from edgedl.compress.quantize.encodings import Range
 from edgedl.compress.quantize.network import QuantizedNetwork
 from edgedl.runtime.backend import Array
 from edgedl.runtime.task import Task
+from edgedl.runtime.wording import counted
 
 # Fewer calibration samples than this are worth a word.
 FEW = 32
@@ -37,7 +38,9 @@ def calibration_warnings(
     seen = next(iter(task.batches("calibration", LOOKED_AT))).inputs
     count = len(seen[0]) if samples is None else min(samples, len(seen[0]))
     if count < FEW:
-        warnings.append(f"there are only {count} calibration samples: ranges may be too narrow")
+        are = "is" if count == 1 else "are"
+        only = counted(count, "calibration sample")
+        warnings.append(f"there {are} only {only}: ranges may be too narrow")
     if count > 1 and all((x[:count] == x[:1]).all() for x in seen):
         warnings.append(f"the first {count} calibration samples are all the same")
     inputs = next(iter(task.batches("test", LOOKED_AT))).inputs

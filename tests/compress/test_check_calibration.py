@@ -41,7 +41,7 @@ def test_data_of_one_kind_raise_no_doubt() -> None:
         (0.1, 48, "% of the values of test input 0 lie outside"),
         (0.0, 48, "input 0 has one value, 0, in all calibration data"),
         (1.0, 31, "only 31 calibration samples"),
-        (1.0, 1, "only 1 calibration samples"),
+        (1.0, 1, "there is only 1 calibration sample:"),
     ],
 )
 def test_reasons_to_doubt(factor: float, count: int, part: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import counted, points
 from edgedl.tools.options import recipe_option, weights_option
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _line(layer: "ExplainedLayer", timed: bool) -> list[str]:
         _db(layer.only_db),
         _db(layer.all_but_db),
         "" if layer.operator == "input" else _db(layer.kept_float_db),
-        f"{layer.only_points:+.2f}",
+        points(layer.only_points),
     ]
     cost = layer.float_cost
     if cost is not None:
@@ -93,7 +94,7 @@ def _line(layer: "ExplainedLayer", timed: bool) -> list[str]:
 
 def _summary(found: "Explanation") -> list[str]:
     lines = [
-        f"{found.subject}, {found.recipe}, {found.samples} calibration samples",
+        f"{found.subject}, {found.recipe}, {counted(found.samples, 'calibration sample')}",
         f"all int8: {_db(found.int8_db)} dB, {found.metric} "
         f"{100 * found.float_score:.2f} -> {100 * found.int8_score:.2f} points, "
         f"loss {found.int8_loss:.3g}",

@@ -9,6 +9,7 @@ from edgedl.runtime.manifest import (
     Parity,
     RuntimeAgreement,
 )
+from edgedl.runtime.wording import counted
 from edgedl.tools.report.table import to_markdown
 
 LAYER_HEADERS = ("layer", "node", "tensor", "max steps", "mean steps", "differing", "SQNR dB")
@@ -44,7 +45,7 @@ def describe_layers(certificate: LayerCertificate) -> str:
     """Return what a certificate says, in one sentence."""
     if certificate.not_read is not None:
         return f"not compared: {certificate.not_read}"
-    said = f"{_worst(certificate.layers)}; {certificate.samples} samples"
+    said = f"{_worst(certificate.layers)}; {counted(certificate.samples, 'sample')}"
     if certificate.outputs_differ:
         share = 100 * certificate.outputs_differ
         said += f"; {share:.2f} % of the outputs differ from those of the run that ships"

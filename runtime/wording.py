@@ -1,0 +1,20 @@
+"""Numbers as sentences and tables say them."""
+
+
+def counted(number: float, noun: str) -> str:
+    """Return how many there are of something whose plural ends in s.
+
+    >>> counted(1, "sample"), counted(12000000, "sample"), counted(0.5, "point")
+    ('1 sample', '12000000 samples', '0.5 points')
+    """
+    text = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{text} {noun}" if number == 1 else f"{text} {noun}s"
+
+
+def points(value: float) -> str:
+    """Return points of a score with their sign; what is not 0 does not look like it.
+
+    >>> points(1.234), points(0.0), points(-0.00123), points(4.2e-8)
+    ('+1.23', '+0.00', '-0.0012', '+4.2e-08')
+    """
+    return f"{value:+.2g}" if 0 < abs(value) < 0.005 else f"{value:+.2f}"
