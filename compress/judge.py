@@ -1,5 +1,6 @@
 """How much of its score a network has lost on its way, measured on the file of ONNX Runtime."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.manifest import Precision
 from edgedl.runtime.statistics import Estimate, paired_drop, samples_to_decide
 from edgedl.runtime.task import Scores, Task
+from edgedl.runtime.wording import counted, points
 
 SCORE_BATCH = 100
 
@@ -22,11 +24,12 @@ class Verdict:
     """A drop, held against a budget.
 
     Attributes:
-        drop: of the score, a share; the interval has the budget's confidence.
+        drop: of the score, a share; the interval has the budget's confidence, and is infinite
+            where there are too few samples for one.
         budget: that it is held against.
         samples: that were scored.
         more_samples: how many more should decide where the interval reaches over the budget, but
-            what was lost does not.
+            what was lost does not, or where there is no interval.
     """
 
     drop: Estimate
@@ -41,11 +44,12 @@ class Verdict:
 
     def __str__(self) -> str:
         """Say what was lost, of how much that may be."""
-        d = self.drop
+        lost, lo, hi = (100 * x for x in (self.drop.value, self.drop.lo, self.drop.hi))
+        known = "" if math.isinf(hi) else f" [{points(lo)}, {points(hi)}]"
         more = f", inconclusive: about {self.more_samples} more needed" if self.more_samples else ""
         return (
-            f"{100 * d.value:.2f} [{100 * d.lo:.2f}, {100 * d.hi:.2f}] points lost on "
-            f"{self.samples} samples, budget {self.budget.max_drop_pp:g}{more}"
+            f"{points(lost)}{known} points lost on {counted(self.samples, 'sample')}, "
+            f"budget {self.budget.max_drop_pp:g}{more}"
         )
 
 
@@ -67,7 +71,7 @@ class Judge:
         scores = self._score(state)
         drop = paired_drop(self._reference, scores, confidence=budget.confidence)
         limit, more = budget.max_drop_pp / 100, None
-        if drop.value <= limit < drop.hi:
+        if drop.value <= limit < drop.hi or math.isinf(drop.hi):
             more = samples_to_decide(self._reference, scores, limit, budget.confidence)
         return Verdict(drop, budget, len(scores), more)
 

@@ -14,6 +14,10 @@ RESAMPLES = 4000
 CONFIDENCE = 0.95
 # Fewer calls than this certify nothing, whatever the percentile (MLPerf's floor is one late call).
 LATE_CALLS_FLOOR = 1
+# Fewer scores than this that are not 0 or 1 have no interval; ``paired_drop`` says why.
+FEWEST_GRADED = 20
+# Nobody collects more samples than this to decide a question.
+MOST_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,12 @@ def paired_drop(
     differ, where none does): without them, samples that are all alike would prove what they do
     not.
 
+    A bootstrap knows no loss that it has not seen, and with few samples has not seen the large
+    ones. Fewer than ``FEWEST_GRADED`` have the interval from minus to plus infinity: of 95 %
+    intervals of exponential differences 92 % cover the mean with 20 samples, 76 % with 4 and 37 %
+    with 1; a loss that one sample in five has is not seen once in 87 times with 20, two times in
+    five with 4.
+
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for
     the paired-sample design", Statistics in Medicine 17, 1998, section 4.
 
@@ -90,17 +100,25 @@ def paired_drop(
     0.00383
     """
     difference = baseline - candidate
-    values, counts = np.unique(difference, return_counts=True)
+    value = float(difference.mean())
     if _is_binary(baseline, candidate):
         lost, won = int((difference > 0).sum()), int((difference < 0).sum())
         return _matched_proportions(lost, won, len(difference), quantile(confidence))
-    every = np.concatenate([baseline, candidate])
-    most = float(np.abs(values).max()) or float(np.ptp(every)) or float(np.abs(every).max())
+    if len(difference) < FEWEST_GRADED:
+        return Estimate(value, -math.inf, math.inf)
+    values, counts = np.unique(difference, return_counts=True)
+    most = _largest_loss(baseline, candidate)
     values = np.append(values, [-most, most])
     shares = np.append(counts.astype(np.float64), [0.5, 0.5])
-    value = float(difference.mean())
     lo, hi = _bootstrap_mean(values, shares, seed, confidence)
     return Estimate(value, min(value, lo), max(value, hi))
+
+
+def _largest_loss(baseline: Floats, candidate: Floats) -> float:
+    """Return how much a sample may lose: as any does, or as scores differ where none does."""
+    every = np.concatenate([baseline, candidate])
+    most = float(np.abs(baseline - candidate).max())
+    return most or float(np.ptp(every)) or float(np.abs(every).max())
 
 
 def samples_to_decide(
@@ -109,10 +127,12 @@ def samples_to_decide(
     """Return how many more samples should show on which side of a limit the mean drop is.
 
     The interval must shrink until it ends at the limit, with the mean and the spread as seen so
-    far. None where the mean is at the limit: no number of samples would show it.
+    far. None where the mean is at the limit, or as good as there: no number of samples up to
+    ``MOST_SAMPLES`` would show it.
 
     For scores of 0 and 1 it is the interval of ``paired_drop``; else the sample size of an interval
-    of a given width, a pseudo-sample keeping the spread above 0.
+    of a given width, its pseudo-sample keeping the spread above 0, and no fewer than have an
+    interval at all.
 
     >>> samples_to_decide(np.ones(100), np.r_[np.zeros(1), np.ones(99)], 0.02)
     653
@@ -120,11 +140,17 @@ def samples_to_decide(
     difference = baseline - candidate
     count, mean, z = len(difference), float(difference.mean()), quantile(confidence)
     distance = abs(limit - mean)
+    binary = _is_binary(baseline, candidate)
+    missing = 0 if binary else max(0, FEWEST_GRADED - count)
     if math.isclose(limit, mean, rel_tol=1e-9, abs_tol=1e-12):
-        return None
-    if not _is_binary(baseline, candidate):
-        variance = (float((difference**2).sum()) + 1) / (count + 2) - mean**2
-        return max(1, math.ceil(variance * (z / distance) ** 2) - count)
+        return missing or None
+    if not binary:
+        squares = float((difference**2).sum()) + _largest_loss(baseline, candidate) ** 2
+        variance = squares / (count + 1) - (mean * count / (count + 1)) ** 2
+        total = variance * (z / distance) ** 2
+        if total > MOST_SAMPLES:
+            return missing or None
+        return max(1, missing, math.ceil(total) - count)
     lost, won = float((difference > 0).mean()), float((difference < 0).mean())
 
     def decides(total: int) -> bool:
@@ -133,6 +159,8 @@ def samples_to_decide(
 
     few, many = count, 2 * count
     while not decides(many):
+        if many > MOST_SAMPLES:
+            return None
         few, many = many, 2 * many
     while many - few > 1:
         middle = (few + many) // 2

@@ -20,21 +20,18 @@ from edgedl.runtime.statistics import (
     CONFIDENCE,
     block_median,
     certified_percentile,
-    mcnemar_p,
     mean_score,
-    paired_drop,
     paired_ratio,
     required_samples,
-    samples_to_decide,
 )
 from edgedl.runtime.task import Scores, Task
+from edgedl.tools.drop import drop_record
 from edgedl.tools.entries import PARENT, Entry, float32_of
-from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
+from edgedl.tools.recommend import recommend, speed_verdict
 from edgedl.tools.repeated_weights import repetition_of, zipped_bytes
 from edgedl.tools.result import (
     Candidate,
     ColdStart,
-    Drop,
     Latency,
     NoiseFloor,
     NotMeasured,
@@ -204,32 +201,6 @@ def _candidate(
         saving_lost=explain_saving(saving, ratio, size_bytes) if saving and ratio else "",
         repeated_weights=repeated,
         zipped_bytes=zipped_bytes(entry.bundle.folder / entry.artifact.path) if repeated else None,
-    )
-
-
-def drop_record(
-    baseline: Scores, candidate: Scores, max_drop_pp: float | None, confidence: float = CONFIDENCE
-) -> Drop:
-    """Return the drop between scores [N] of the same samples, judged against a budget."""
-    if baseline is candidate:
-        verdict = drop_verdict(0.0, 0.0, max_drop_pp)
-        return Drop(pp=0.0, ci95=(0.0, 0.0), lost=0, won=0, p_value=1.0, verdict=verdict)
-    estimate = paired_drop(baseline, candidate)
-    lost, won = int((candidate < baseline).sum()), int((candidate > baseline).sum())
-    binary = set(np.unique(baseline)) | set(np.unique(candidate)) <= {0.0, 1.0}
-    lo, hi = interval(paired_drop(baseline, candidate, confidence=confidence), 100)
-    verdict = drop_verdict(lo, hi, max_drop_pp)
-    more = None
-    if verdict == "inconclusive" and max_drop_pp is not None:
-        more = samples_to_decide(baseline, candidate, max_drop_pp / 100, confidence)
-    return Drop(
-        pp=estimate.value * 100,
-        ci95=interval(estimate, 100),
-        lost=lost,
-        won=won,
-        p_value=mcnemar_p(lost, won) if binary else None,
-        verdict=verdict,
-        more_samples=more,
     )
 
 

@@ -46,13 +46,15 @@ def missed(candidate: Candidate, limits: tuple[Limit, ...]) -> list[str]:
         "p90_ms": latency.p90_ms,
         "p99_ms": latency.p99_ms,
         "ratio": speedup.ci95[1],
-        "drop_pp": candidate.drop.ci95[1],
+        "drop_pp": candidate.drop.ci95[1] if candidate.drop.ci95 else None,
         "size_kb": candidate.size_bytes / 1000,
     }
     sentences = []
     for limit in limits:
         value = upper[limit.quantity]
-        if value is None:
+        if value is None and limit.quantity == "drop_pp":
+            sentences.append(f"{candidate.name}: drop_pp has too few samples for an interval")
+        elif value is None:
             sentences.append(f"{candidate.name}: {limit.quantity} has too few calls to certify")
         elif value >= limit.below:
             sentences.append(

@@ -17,7 +17,8 @@ from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.manifest import BackendName
 from edgedl.runtime.statistics import Estimate, paired_ratio
 from edgedl.runtime.task import Task
-from edgedl.tools.bench import BenchSettings, drop_record, score_entry, time_entries
+from edgedl.tools.bench import BenchSettings, score_entry, time_entries
+from edgedl.tools.drop import drop_record
 from edgedl.tools.entries import Entry, find_entries
 from edgedl.tools.recommend import speed_verdict
 from edgedl.tools.report.table import describe_verdict
@@ -68,7 +69,8 @@ class _Tried:
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """Return a key by which the better of two files is the smaller one."""
-        by = self.drop.ci95[1] if self.faster and not self.taken else self.ratio.value
+        upper = self.drop.ci95[1] if self.drop.ci95 else self.drop.pp
+        by = upper if self.faster and not self.taken else self.ratio.value
         return not self.taken, not self.faster, by
 
     @property

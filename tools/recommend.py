@@ -1,8 +1,10 @@
 """Decide which artifact to use, from measured intervals only."""
 
+import math
 from collections.abc import Collection, Sequence
 
 from edgedl.runtime.manifest import Precision
+from edgedl.runtime.wording import counted, points
 from edgedl.tools.entries import PARENT
 from edgedl.tools.result import (
     Candidate,
@@ -44,6 +46,8 @@ def speed_verdict(lo: float, hi: float) -> SpeedVerdict:
 def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict:
     """Judge a score drop in points by its interval, against a budget if there is one.
 
+    An infinite interval is that of too few samples.
+
     >>> drop_verdict(-0.1, 0.2, None), drop_verdict(-0.1, 0.2, 0.1), drop_verdict(-0.1, 0.2, 0.5)
     ('no drop shown', 'inconclusive', 'within budget')
     """
@@ -51,6 +55,8 @@ def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict
         if hi <= max_drop_pp:
             return "within budget"
         return "over budget" if lo > max_drop_pp else "inconclusive"
+    if math.isinf(hi):
+        return "inconclusive"
     if lo > 0:
         return "drop"
     return "gain" if hi < 0 else "no drop shown"
@@ -72,7 +78,6 @@ def recommend(
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
         made: precisions of all files, those that do not run here included.
     """
-    limit = DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
     chosen = candidates[0]
     faster = [c for c in candidates if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
     if faster:
@@ -81,7 +86,7 @@ def recommend(
         chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
     return Recommendation(
         name=chosen.name,
-        reason=_reason(chosen, candidates[0], limit),
+        reason=_reason(chosen, candidates, max_drop_pp),
         notes=_notes(candidates),
         budget_met=None if max_drop_pp is None else _budget_met(candidates, made),
     )
@@ -97,8 +102,15 @@ def _is_faster(speed: Speedup) -> bool:
 def _within(drop: Drop, max_drop_pp: float | None) -> bool:
     """Say whether a drop is certainly within the budget; its verdict knows the confidence."""
     if max_drop_pp is None:
-        return drop.ci95[1] <= DEFAULT_MAX_DROP_PP
+        return drop.ci95 is not None and drop.ci95[1] <= DEFAULT_MAX_DROP_PP
     return drop.verdict == "within budget"
+
+
+def _undecided(drop: Drop, max_drop_pp: float | None) -> bool:
+    """Say whether a drop may be within the budget or over it."""
+    if max_drop_pp is not None:
+        return drop.verdict == "inconclusive"
+    return drop.ci95 is None or drop.ci95[0] <= DEFAULT_MAX_DROP_PP < drop.ci95[1]
 
 
 def _budget_met(candidates: Sequence[Candidate], made: Collection[Precision]) -> bool:
@@ -109,15 +121,44 @@ def _budget_met(candidates: Sequence[Candidate], made: Collection[Precision]) ->
     return any(c.precision == strongest and c.drop.verdict == "within budget" for c in own)
 
 
-def _reason(chosen: Candidate, baseline: Candidate, limit: float) -> str:
+def _reason(chosen: Candidate, candidates: Sequence[Candidate], max_drop_pp: float | None) -> str:
+    baseline = candidates[0]
     if chosen.name == baseline.name:
-        return f"nothing within {limit:g} points is faster than the float32 baseline: keep it"
+        return _why_the_baseline(candidates, max_drop_pp)
     speed = chosen.speedup[0]
     return (
         f"{describe_speed(speed.ratio)} {baseline.name} with {speed.threads} thread(s) (latency "
         f"ratio {speed.ratio:.3f} [{speed.ci95[0]:.3f}, {speed.ci95[1]:.3f}]), "
         f"{describe_size(chosen.size_bytes / baseline.size_bytes)}, {describe_drop(chosen.drop)}"
     )
+
+
+def _why_the_baseline(candidates: Sequence[Candidate], max_drop_pp: float | None) -> str:
+    """Say that nothing fits, and what might if there were more samples."""
+    limit = counted(DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp, "point")
+    perhaps = [
+        c for c in candidates if _undecided(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
+    ]
+    if not perhaps:
+        return f"nothing within {limit} is faster than the float32 baseline: keep it"
+    fastest = min(perhaps, key=lambda c: c.speedup[0].ratio)
+    more = fastest.drop.more_samples
+    return (
+        f"nothing faster than the float32 baseline is certainly within {limit}: keep it; "
+        f"{fastest.name} is {describe_speed(fastest.speedup[0].ratio)} it and may be within, "
+        f"{describe_drop(fastest.drop)}, {decided_by(more)}"
+    )
+
+
+def decided_by(more: int | None) -> str:
+    """Say how many more samples should decide what is inconclusive.
+
+    >>> decided_by(1), decided_by(None)
+    ('1 more sample needed', 'no number of samples will decide it in practice')
+    """
+    if more is None:
+        return "no number of samples will decide it in practice"
+    return f"{counted(more, 'more sample')} needed"
 
 
 def describe_speed(ratio: float) -> str:
@@ -132,16 +173,20 @@ def describe_speed(ratio: float) -> str:
 def describe_size(ratio: float) -> str:
     """Return a size ratio in words.
 
-    >>> describe_size(0.25), describe_size(3.0)
-    ('4.0x smaller', '3.0x larger')
+    >>> describe_size(0.25), describe_size(3.0), describe_size(1.0)
+    ('4.0x smaller', '3.0x larger', 'as large')
     """
+    if ratio == 1:
+        return "as large"
     return f"{1 / ratio:.1f}x smaller" if ratio <= 1 else f"{ratio:.1f}x larger"
 
 
 def describe_drop(drop: Drop) -> str:
     """Return a drop in words, with its interval in points."""
+    if drop.ci95 is None:
+        return f"score drop {points(drop.pp)} points, too few samples for an interval"
     lo, hi = drop.ci95
-    return f"score drop {drop.pp:+.2f} points [{lo:+.2f}, {hi:+.2f}]"
+    return f"score drop {points(drop.pp)} points [{points(lo)}, {points(hi)}]"
 
 
 def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
@@ -169,11 +214,26 @@ def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
             continue
         if speed_verdict(*speed.same_runtime_ci95) != "faster":
             lo, hi = speed.same_runtime_ci95
+            smaller = candidate.size_bytes < _float32_size(candidate, candidates)
+            is_what = "smaller, not faster" if smaller else "neither smaller nor faster"
             notes.append(
-                f"{candidate.name} is smaller, not faster: {speed.same_runtime_ratio:.2f} "
+                f"{candidate.name} is {is_what}: {speed.same_runtime_ratio:.2f} "
                 f"[{lo:.2f}, {hi:.2f}] of float32 on the same runtime"
             )
     return tuple(notes)
+
+
+def _float32_size(candidate: Candidate, candidates: Sequence[Candidate]) -> int:
+    """Return the size in bytes of the float32 file that a file is timed against."""
+    bundle = candidate.name.rpartition(":")[0]
+    own = [
+        c
+        for c in candidates
+        if (c.backend, c.precision) == (candidate.backend, "float32")
+        and (c.name.startswith(PARENT) or c.name.rpartition(":")[0] == bundle)
+    ]
+    own.sort(key=lambda c: not c.name.startswith(PARENT))
+    return (own or candidates)[0].size_bytes
 
 
 def _on_repetition(candidate: Candidate) -> str:

@@ -40,16 +40,18 @@ class Drop(_Record, frozen=True):
     """Score lost against the baseline on the same samples, in points (percent of the scale).
 
     Attributes:
-        pp: mean loss; negative is a gain. ci95: its paired interval.
+        pp: mean loss; negative is a gain. ci95: its paired interval; None where there are too few
+            samples for one.
         lost: samples scored lower than by the baseline. won: samples scored higher.
         p_value: McNemar's exact test that losses and wins are equally likely; None for scores
             other than 0 and 1.
         verdict: against zero, or against the budget if one was given.
-        more_samples: where that is inconclusive, how many more should decide it.
+        more_samples: where it is not clear whether the drop is within the budget (1 point if none
+            was given), how many more should decide it; None also where no number would.
     """
 
     pp: float
-    ci95: Interval
+    ci95: Interval | None
     lost: int
     won: int
     p_value: float | None
@@ -151,7 +153,7 @@ class Recommendation(_Record, frozen=True):
 
     Attributes:
         name: of the artifact. reason: in one sentence with the numbers.
-        notes: reasons to doubt the calibration; files that are smaller but not faster.
+        notes: reasons to doubt the calibration; files that are not faster.
         budget_met: whether the strongest precision made is within the drop budget; None if no
             budget was given.
     """

@@ -15,7 +15,7 @@ from edgedl.compress.cluster import ClusterWeights
 from edgedl.compress.estimate import estimate
 from edgedl.compress.factorize.factorize import Factorize
 from edgedl.compress.fine_tune import FineTune
-from edgedl.compress.judge import Judge
+from edgedl.compress.judge import Judge, Verdict
 from edgedl.compress.pack import compress
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.mix_precision import MixPrecision
@@ -235,3 +235,15 @@ def test_an_estimate_counts_every_batch(start: ModelState) -> None:
     quantized = estimate(QuantizeStatic(samples=64), start)
     assert quantized.state.quantized is not None
     assert estimate(MixPrecision(), quantized.state).seconds is None
+
+
+def test_a_budget_is_not_met_by_too_few_samples_without_an_interval() -> None:
+    baseline = np.full(4, 0.9)
+    few = Verdict(paired_drop(baseline, baseline), Budget(2.0), 4, 16)
+    assert not few.met
+    assert str(few) == (
+        "+0.00 points lost on 4 samples, budget 2, inconclusive: about 16 more needed"
+    )
+    one = Verdict(paired_drop(np.ones(1), np.ones(1)), Budget(100.0), 1)
+    assert one.met
+    assert "points lost on 1 sample, budget 100" in str(one)

@@ -7,7 +7,7 @@ from tiny import make_task
 from edgedl.compress.selection import SHARE, divide
 from edgedl.runtime.statistics import Estimate
 from edgedl.runtime.task import ArrayTask, Samples
-from edgedl.tools.bench import drop_record
+from edgedl.tools.drop import drop_record
 from edgedl.tools.ladder import AS_FAST_AS, RUNGS, _Tried
 
 FASTER, SLOWER = Estimate(0.5, 0.45, 0.55), Estimate(1.5, 1.4, 1.6)
@@ -28,6 +28,16 @@ def test_only_what_is_faster_and_within_the_budget_is_taken() -> None:
 
 def test_the_best_file_is_taken_then_faster_then_nearest_to_the_budget() -> None:
     files = [tried(100, SLOWER), tried(100, FASTER), tried(30, FASTER), tried(0, FASTER)]
+    assert sorted(files, key=lambda t: t.rank) == files[::-1]
+
+
+def test_without_intervals_the_least_loss_comes_closest() -> None:
+    losses = (0.3, 0.2, 0.1)
+    files = [
+        _Tried("file", drop_record(np.full(4, 0.9), np.full(4, 0.9 - lost), 1.0), FASTER)
+        for lost in losses
+    ]
+    assert [file.outcome for file in files] == ["inconclusive, 16 more samples needed"] * 3
     assert sorted(files, key=lambda t: t.rank) == files[::-1]
 
 

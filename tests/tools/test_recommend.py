@@ -2,9 +2,10 @@
 
 import pytest
 from measured import candidate, judged
+from msgspec.structs import replace
 
 from edgedl.tools.recommend import recommend, speed_verdict
-from edgedl.tools.result import Candidate
+from edgedl.tools.result import Candidate, Drop
 
 BASELINE = candidate("ort-float32", (1.0, 1.0), size=400)
 
@@ -86,6 +87,59 @@ def test_notes_name_what_is_smaller_but_not_faster() -> None:
     assert note.startswith("ort-int4_weights is smaller, not faster: ")
     assert recommend([BASELINE, candidate("ort-int8", (0.5, 0.6))], None).notes == ()
     assert recommend([BASELINE, candidate("ort-int4_weights", (0.5, 0.6))], None).notes == ()
+
+
+def test_notes_call_smaller_only_what_is() -> None:
+    """By the float32 file of the same runtime, which is not the baseline's."""
+    device = candidate("tflite-float32", (0.9, 1.0), size=300)
+    for size, words in (
+        (299, "is smaller, not faster: 1.05"),
+        (300, "is neither smaller nor faster: 1.05"),
+        (350, "is neither smaller nor faster: 1.05"),
+    ):
+        file = candidate("tflite-int8", (0.9, 1.0), size=size, same_runtime=(1.0, 1.1))
+        (note,) = recommend([BASELINE, device, file], None).notes
+        assert note.startswith(f"tflite-int8 {words}")
+
+
+SLOW = candidate("ort-float16", (1.1, 1.2), (-1.0, 3.0))
+OVER = candidate("tflite-int8", (0.2, 0.3), (4.0, 5.0))
+PERHAPS = candidate("ort-int8", (0.4, 0.5), (-1.88, 1.88))
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+def test_what_may_be_within_the_budget_is_named_when_the_baseline_is_kept(
+    budget: float | None,
+) -> None:
+    slower = candidate("ort-int8_weights", (0.6, 0.7), (-1.88, 1.88))
+    found = recommend(judged([BASELINE, SLOW, OVER, slower, PERHAPS], budget), budget)
+    assert found.name == "ort-float32"
+    assert found.reason == (
+        "nothing faster than the float32 baseline is certainly within 1 point: keep it; ort-int8 "
+        "is 2.22x faster than it and may be within, score drop +0.00 points [-1.88, +1.88], no "
+        "number of samples will decide it in practice"
+    )
+    drop = replace(PERHAPS.drop, more_samples=160)
+    counted = replace(PERHAPS, drop=drop)
+    reason = recommend(judged([BASELINE, counted], budget), budget).reason
+    assert reason.endswith("[-1.88, +1.88], 160 more samples needed")
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+def test_where_all_that_is_faster_loses_too_much_nothing_is_named(budget: float | None) -> None:
+    found = recommend(judged([BASELINE, SLOW, OVER], budget), budget)
+    assert found.reason == ("nothing within 1 point is faster than the float32 baseline: keep it")
+
+
+@pytest.mark.parametrize("budget", [None, 1.0])
+def test_a_drop_without_an_interval_is_not_within_any_budget(budget: float | None) -> None:
+    few = Drop(0.1, None, 1, 0, None, "inconclusive", 16)
+    found = recommend([BASELINE, replace(PERHAPS, drop=few)], budget)
+    assert found.name == "ort-float32"
+    assert found.reason.endswith(
+        "score drop +0.10 points, too few samples for an interval, 16 more samples needed"
+    )
+    assert found.budget_met is (None if budget is None else False)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,11 @@ from measured import make_result
 from PIL import Image
 
 from edgedl.runtime.manifest import LayerCertificate, LayerParity, Parity
+from edgedl.tools.budget import missed, parse_budget
+from edgedl.tools.drop import drop_record
 from edgedl.tools.report.page import render
-from edgedl.tools.result import read_result, write_result
+from edgedl.tools.report.table import describe_ladder, describe_verdict, drop_in_points, rows
+from edgedl.tools.result import Ladder, Rung, read_result, write_result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -143,3 +146,46 @@ def test_result_survives_the_disk(tmp_path: Path) -> None:
     assert read_result(tmp_path) == result
     with np.load(tmp_path / "samples.npz") as samples:
         np.testing.assert_array_equal(samples["1/ort-int8"], calls["1/ort-int8"])
+
+
+def test_a_drop_that_is_shown_is_not_printed_as_nothing() -> None:
+    baseline = np.full(200, 0.9)
+    drop = drop_record(baseline, baseline - np.random.default_rng(0).uniform(1e-6, 3e-6, 200), None)
+    assert drop.verdict == "drop"
+    numbers = [float(x) for x in re.findall(r"[-+][\d.e-]+", drop_in_points(drop))]
+    assert drop.ci95 is not None
+    np.testing.assert_allclose(numbers, [drop.pp, *drop.ci95], rtol=0.05)
+
+
+def test_a_drop_of_too_few_samples_has_no_interval_anywhere(tmp_path: Path) -> None:
+    drop = drop_record(np.full(4, 0.9), np.array([0.8, 0.9, 0.85, 0.9]), 50.0)
+    assert (drop.verdict, drop.more_samples, drop.ci95) == ("inconclusive", 16, None)
+    assert drop_record(np.full(4, 0.9), np.full(4, 0.8), None).verdict == "inconclusive"
+    result = make_result(max_drop_pp=50.0)
+    first, second, *others = result.candidates
+    few = msgspec.structs.replace(second, drop=drop)
+    result = msgspec.structs.replace(result, candidates=(first, few, *others))
+    assert rows(result, 1)[1][3:5] == ("+3.75", "inconclusive, 16 more samples needed")
+    write_result(tmp_path, result, {})
+    assert read_result(tmp_path) == result
+    assert "+3.75" in parse(render("few", [read_result(tmp_path)])).cells
+    assert missed(few, parse_budget("drop_pp<50")) == [
+        "ort-int8: drop_pp has too few samples for an interval"
+    ]
+    assert missed(others[0], parse_budget("drop_pp<50")) == []
+
+
+def test_numbers_of_samples_in_words() -> None:
+    drop = make_result().candidates[1].drop
+    for more, words in (
+        (1, "inconclusive, 1 more sample needed"),
+        (7, "inconclusive, 7 more samples needed"),
+        (None, "inconclusive, no number of samples will decide it in practice"),
+    ):
+        open_ = msgspec.structs.replace(drop, verdict="inconclusive", more_samples=more)
+        assert describe_verdict(open_) == words
+    # Of a drop without a budget it is known for the recommendation alone.
+    assert describe_verdict(msgspec.structs.replace(drop, more_samples=7)) == drop.verdict
+    rung = Rung("float", None, None, None, None, "")
+    for count, words in ((1, "on 1 sample that"), (2, "on 2 samples that")):
+        assert words in describe_ladder(Ladder((rung,), "float", met=False, samples=count))

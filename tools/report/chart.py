@@ -72,11 +72,12 @@ def draw(result: Result, threads: int) -> str:
 def _draw_candidate(axes: Axes, candidate: Candidate, index: int) -> None:
     speed, drop = candidate.speedup[index], candidate.drop
     x, y = speed.ratio, -drop.pp
+    lo, hi = drop.ci95 or (drop.pp, drop.pp)
     axes.errorbar(
         x,
         y,
         xerr=[[max(0.0, x - speed.ci95[0])], [max(0.0, speed.ci95[1] - x)]],
-        yerr=[[max(0.0, y + drop.ci95[1])], [max(0.0, -drop.ci95[0] - y)]],
+        yerr=[[max(0.0, y + hi)], [max(0.0, -lo - y)]],
         fmt=MARKERS[candidate.precision],
         color=COLORS[candidate.backend],
         markersize=7,

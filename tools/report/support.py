@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from edgedl.models.pretrained import TrainingRecord, has_weights, load_record
 from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel
-from edgedl.tools.report.table import to_markdown, with_interval
+from edgedl.tools.report.table import drop_in_points, to_markdown, with_interval
 from edgedl.tools.result import Candidate, Result
 
 RUNTIMES = ("ort", "tflite", "tensorrt")
@@ -104,7 +104,7 @@ def _measured(candidate: Candidate, baseline: str) -> tuple[str, ...]:
         candidate.precision,
         f"{candidate.size_bytes / 1000:.1f}",
         with_interval(100 * score.value, (shown[0], shown[1]), ".2f"),
-        "baseline" if is_baseline else with_interval(drop.pp, drop.ci95, "+.2f"),
+        "baseline" if is_baseline else drop_in_points(drop),
         "1" if is_baseline else with_interval(speed.ratio, speed.ci95, ".3f"),
         "" if is_baseline else speed.verdict,
     )

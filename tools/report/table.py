@@ -4,6 +4,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from edgedl.runtime.wording import counted, points
+from edgedl.tools.recommend import decided_by
 from edgedl.tools.result import Candidate, Drop, Ladder, Result
 
 HEADERS = (
@@ -57,7 +59,7 @@ def ladder_rows(ladder: Ladder) -> list[tuple[str, ...]]:
         (
             rung.recipe,
             rung.artifact or "",
-            with_interval(rung.drop.pp, rung.drop.ci95, "+.2f") if rung.drop else "",
+            drop_in_points(rung.drop) if rung.drop else "",
             with_interval(rung.ratio, rung.ratio_ci95, ".3f")
             if rung.ratio is not None and rung.ratio_ci95 is not None
             else "",
@@ -77,8 +79,8 @@ def describe_ladder(ladder: Ladder) -> str:
     else:
         end = f"none fits, and {ladder.chosen} comes closest"
     return (
-        f"recipes tried, cheapest first, on {ladder.samples} samples that the scores above are "
-        f"not of: {end}"
+        f"recipes tried, cheapest first, on {counted(ladder.samples, 'sample')} that the scores "
+        f"above are not of: {end}"
     )
 
 
@@ -114,7 +116,7 @@ def _row(candidate: Candidate, index: int, is_baseline: bool) -> tuple[str, ...]
         candidate.name,
         f"{candidate.size_bytes / 1000:.1f}",
         f"{100 * candidate.score.value:.2f}",
-        "baseline" if is_baseline else with_interval(drop.pp, drop.ci95, "+.2f"),
+        "baseline" if is_baseline else drop_in_points(drop),
         "" if is_baseline else describe_verdict(drop),
         with_interval(latency.median_ms, latency.ci95, ".3f"),
         p90,
@@ -125,9 +127,16 @@ def _row(candidate: Candidate, index: int, is_baseline: bool) -> tuple[str, ...]
 
 def describe_verdict(drop: Drop) -> str:
     """Return the verdict, and what would decide it where the samples cannot."""
-    if drop.more_samples is None:
+    if drop.verdict != "inconclusive":
         return drop.verdict
-    return f"{drop.verdict}, {drop.more_samples} more samples needed"
+    return f"{drop.verdict}, {decided_by(drop.more_samples)}"
+
+
+def drop_in_points(drop: Drop) -> str:
+    """Return a drop with its interval, if there is one."""
+    if drop.ci95 is None:
+        return points(drop.pp)
+    return f"{points(drop.pp)} [{points(drop.ci95[0])}, {points(drop.ci95[1])}]"
 
 
 def with_interval(value: float, ci95: tuple[float, float], form: str) -> str:
