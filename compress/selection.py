@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess import Preprocessing
 from edgedl.runtime.task import Array, Batch, Scores, Task
 
@@ -72,7 +73,16 @@ def divide(task: Task) -> tuple[Task, Task]:
 
     A task that names a split "selection" in its ``splits`` chooses by that one, and keeps its
     whole test split for the final score.
+
+    Raises:
+        BadInputError: there are too few test samples for both.
     """
     if "selection" in getattr(task, "splits", ()):
         return _SelectionSplit(task), task
+    if next((b for b in SplitPart(task, chooses=False).batches("test", SHARE)), None) is None:
+        raise BadInputError(
+            f"the test split of task '{task.name}' has too few samples for a budget: at least 2 "
+            "are needed, some that choose and others for the final score; or give the task a split "
+            "'selection' to choose by"
+        )
     return SplitPart(task, chooses=True), SplitPart(task, chooses=False)

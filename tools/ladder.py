@@ -11,7 +11,7 @@ from edgedl.compress.pack import CompressedModel, compress
 from edgedl.compress.recipe_file import load_recipe
 from edgedl.compress.stage_store.store import StageStore
 from edgedl.compress.subject import Subject
-from edgedl.compress.target import Target
+from edgedl.compress.target import Target, describe_target
 from edgedl.runtime.bundle import Bundle
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.manifest import BackendName
@@ -95,7 +95,8 @@ def climb(
 
     A recipe fits when a file of it is certainly faster than its runtime's float32 file and its
     drop is certainly within the budget. Where none fits, it is the one that comes closest among
-    the faster ones, or else the float files.
+    the faster ones, or else the float files. A runtime whose targets have no float32 file gets one
+    to be timed against, which is not kept; one that takes none is held against ONNX Runtime's.
 
     Args:
         subject: network and task; the test split of that task is not touched.
@@ -109,6 +110,7 @@ def climb(
     Raises:
         EdgedlError: not even the float files can be made.
     """
+    floats = _make_floats(subject, targets, folder)
     rungs: list[Rung] = []
     kept: dict[str, CompressedModel] = {}
     found: dict[str, list[_Tried]] = {}
@@ -126,7 +128,7 @@ def climb(
                 raise
             rungs.append(_without_file(name, str(error)))
             continue
-        found[name] = _try(kept[name], precision, task, settings)
+        found[name] = _try(kept[name], precision, task, settings, floats)
         rungs.append(_record(name, kept[name], precision, found[name]))
         if any(file.taken for file in found[name]):
             break
@@ -134,7 +136,24 @@ def climb(
     chosen = min(faster)[1] if faster else RUNGS[0][0]
     met = any(file.taken for file in found.get(chosen, []))
     samples = sum(len(b.labels) for b in task.batches("test", COUNTING_BATCH))
+    if floats is not None:
+        shutil.rmtree(floats.folder)
     return Climb(_keep(chosen, kept, folder), Ladder(tuple(rungs), chosen, met, samples))
+
+
+def _make_floats(subject: Subject, targets: tuple[Target, ...], folder: Path) -> Bundle | None:
+    """Make float32 files of the runtimes that would have none; None where all have one.
+
+    Of ONNX Runtime there always is one.
+    """
+    found = [describe_target(target) for target in targets]
+    have = {"ort", *(d.runtime for d in found if "float32" in d.precisions)}
+    lacking = tuple(sorted({d.runtime for d in found} - have))
+    if not lacking:
+        return None
+    place = folder.with_name(f"{folder.name}-float32")
+    place.mkdir()
+    return compress(subject, load_recipe("float"), lacking, place, only=("float32",)).bundle
 
 
 def _make(
@@ -155,11 +174,23 @@ def _make(
 
 
 def _try(
-    made: CompressedModel, precision: str, task: Task, settings: BenchSettings
+    made: CompressedModel,
+    precision: str,
+    task: Task,
+    settings: BenchSettings,
+    floats: Bundle | None = None,
 ) -> list[_Tried]:
-    """Score and time the files of one precision and return them, the best first."""
+    """Score and time the files of one precision and return them, the best first.
+
+    Args:
+        made: with the files.
+        precision: of those that count.
+        task: whose test split chooses.
+        settings: budget, confidence, and how to time.
+        floats: float32 files of runtimes that have none in ``made``.
+    """
     entries, _ = find_entries([made.bundle])
-    baselines = {e.artifact.backend: e for e in entries if e.artifact.precision == "float32"}
+    baselines = _baselines([*(find_entries([floats])[0] if floats else ()), *entries])
     reference = score_entry(baselines["ort"], task)
     tried = []
     for entry in entries:
@@ -171,10 +202,16 @@ def _try(
     return sorted(tried, key=lambda t: t.rank)
 
 
+def _baselines(entries: Sequence[Entry]) -> dict[BackendName, Entry]:
+    """Return what files of each runtime are timed against: its float32 file, or else ort's."""
+    floats = {e.artifact.backend: e for e in entries if e.artifact.precision == "float32"}
+    return {e.artifact.backend: floats.get(e.artifact.backend, floats["ort"]) for e in entries}
+
+
 def _ratio(
     baselines: Mapping[BackendName, Entry], entry: Entry, settings: BenchSettings
 ) -> Estimate:
-    """Return the latency over that of the same runtime's float32 file."""
+    """Return the latency over that of the same runtime's float32 file, if it has one."""
     own = baselines[entry.artifact.backend]
     times = time_entries([own, entry], settings.threads[0], settings.protocol)
     before, after = (times[e.name].latency_ns.astype(np.float64) for e in (own, entry))
