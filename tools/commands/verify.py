@@ -29,7 +29,7 @@ def command(bundle: Path, parity: bool) -> None:
     entries, refused = leave_out_refused(entries)
     for item in refused:
         click.echo(f"{item.what}: FAILED, {item.why}")
-    failed = [item.what for item in refused]
+    failed = []
     for entry in entries:
         with Runner(opened, entry.artifact) as runner:
             check = check_golden(runner)
@@ -44,11 +44,15 @@ def command(bundle: Path, parity: bool) -> None:
             failed.append(entry.name)
     for item in missing:
         click.echo(f"{item.what}: not run: {item.why}")
+    found = []
+    if refused:
+        found.append(f"{', '.join(item.what for item in refused)} does not run on this machine")
     if failed:
-        raise IntegrityError(
-            f"on this machine {', '.join(failed)} does not run, or computes something else than "
-            "where it was made"
+        found.append(
+            f"{', '.join(failed)} computes something else on this machine than where it was made"
         )
+    if found:
+        raise IntegrityError("; ".join(found))
 
 
 def _check_layers(entry: Entry) -> bool:
