@@ -10,15 +10,15 @@ from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.trace import trace
 from edgedl.runtime.device import run_context
 from edgedl.tools.operators.cases import OperatorCase, operator_cases
-from edgedl.tools.operators.matrix import ARTIFACTS, Cell, Row, support_matrix
+from edgedl.tools.operators.matrix import ARTIFACTS, RECIPES, Cell, Row, folder_name, support_matrix
 from edgedl.tools.operators.page import render_page
 
 CASES = operator_cases()
 
 
 def test_names_are_unique() -> None:
-    names = [c.name for c in CASES]
-    assert len(set(names)) == len(names)
+    for names in ([c.name for c in CASES], [folder_name(c).lower() for c in CASES]):
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
@@ -32,8 +32,9 @@ def test_every_case_is_a_network_that_can_be_traced(case: OperatorCase) -> None:
 
 
 @pytest.mark.slow
-def test_what_runs_in_integers_and_what_does_not() -> None:
-    (row,) = support_matrix([c for c in CASES if c.name == "LayerNorm"], lambda text: None)
+def test_what_runs_in_integers_and_what_does_not(edgedl: Run, tmp_path: Path) -> None:
+    cases = [c for c in CASES if c.name == "LayerNorm"]
+    (row,) = support_matrix(cases, lambda text: None, tmp_path)
     assert set(row.cells) == set(ARTIFACTS)
     outcomes = {name: cell.outcome for name, cell in row.cells.items()}
     for name in ("ort-float32", "tflite-float16", "ort-int4_weights"):
@@ -47,6 +48,16 @@ def test_what_runs_in_integers_and_what_does_not() -> None:
     assert outcomes["ort-int8"] == "partly"
     assert "LayerNormalization" in row.cells["ort-int8"].detail
     assert "RSQRT" in row.cells["tflite-int8"].detail
+    # What a device would do with the bundles.
+    bundles = sorted(tmp_path.glob("LayerNorm/*"))
+    assert len(bundles) == len(RECIPES)
+    done = edgedl("verify", *bundles, "--parity")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ort-float32: ok") == len(bundles)
+    (bundles[0] / "golden.npz").write_bytes(b"")
+    broken = edgedl("verify", *bundles)
+    assert broken.returncode == 5
+    assert str(bundles[0]) in broken.stderr
 
 
 def test_the_page_counts_and_explains() -> None:

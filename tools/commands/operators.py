@@ -1,5 +1,6 @@
 """``edgedl operators``: which operators run in which precision on which runtime."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -9,13 +10,19 @@ from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.files import atomic_write
 from edgedl.tools.progress import steps
+from edgedl.tools.workspace import new_folder
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write a page here.")
+@click.option(
+    "--bundles",
+    type=click.Path(path_type=Path),
+    help="Keep the bundles in this new folder: `edgedl verify FOLDER/*/* --parity` on a device.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def command(names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+def command(names: tuple[str, ...], out: Path | None, bundles: Path | None, as_json: bool) -> None:
     """Compress one small network per operator and show what every runtime makes of it.
 
     NAME is a part of an operator's name, such as conv; without one all are tried, which takes
@@ -31,8 +38,9 @@ def command(names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
     if not cases:
         known = ", ".join(c.name for c in every)
         raise BadInputError(f"no operator has '{names[0]}' in its name; there are: {known}")
-    with steps("operators", len(cases)) as report:
-        rows = support_matrix(cases, report)
+    kept = nullcontext(None) if bundles is None else new_folder(bundles)
+    with kept as folder, steps("operators", len(cases)) as report:
+        rows = support_matrix(cases, report, folder)
     page = render_page(rows, run_context(), checker())
     if out is not None:
         with atomic_write(out) as file:

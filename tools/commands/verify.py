@@ -13,46 +13,60 @@ from edgedl.tools.entries import Entry, find_entries, leave_out_refused
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument(
+    "bundles", nargs=-1, required=True, metavar="BUNDLE...", type=click.Path(path_type=Path)
+)
 @click.option("--parity", is_flag=True, help="Also compare every quantized layer of int8 files.")
-def command(bundle: Path, parity: bool) -> None:
-    """Check every file of BUNDLE against its sha256, then run the golden vectors.
+def command(bundles: tuple[Path, ...], parity: bool) -> None:
+    """Check every file of a BUNDLE against its sha256, then run the golden vectors.
 
     With --parity the integers of every quantized layer are compared, too, with those of the torch
     graph that the bundle was made from: where a file computes something else on this machine, the
     first such layer is named. Neither torch nor data is needed.
     """
-    opened = Bundle.open(bundle)
-    opened.verify()
-    click.echo(f"{len(opened.manifest.files)} files match their sha256")
-    entries, missing = find_entries([opened])
+    found = []
+    for path in bundles:
+        several = f"{path}: " if len(bundles) > 1 else ""
+        if several:
+            click.echo(path)
+        found += [several + wrong for wrong in _verify(Bundle.open(path), parity)]
+    if found:
+        raise IntegrityError("; ".join(found))
+
+
+def _verify(bundle: Bundle, parity: bool) -> list[str]:
+    """Print what is found of a bundle; return what is wrong with it."""
+    bundle.verify()
+    click.echo(f"{len(bundle.manifest.files)} files match their sha256")
+    entries, missing = find_entries([bundle])
     entries, refused = leave_out_refused(entries)
     for item in refused:
         click.echo(f"{item.what}: FAILED, {item.why}")
-    failed = []
-    for entry in entries:
-        with Runner(opened, entry.artifact) as runner:
-            check = check_golden(runner)
-        verdict = "ok" if check.passed else "FAILED"
-        why = f"; {check.why}" if check.why else ""
-        click.echo(
-            f"{entry.name}: {verdict}, golden outputs differ by {check.max_abs_error:.3g} "
-            f"(allowed {check.tolerance:.3g}){why}"
-        )
-        layers_passed = not parity or _check_layers(entry)
-        if not (check.passed and layers_passed):
-            failed.append(entry.name)
+    failed = [entry.name for entry in entries if not _check(entry, parity)]
     for item in missing:
         click.echo(f"{item.what}: not run: {item.why}")
-    found = []
+    wrong = []
     if refused:
-        found.append(f"{', '.join(item.what for item in refused)} does not run on this machine")
+        wrong.append(f"{', '.join(item.what for item in refused)} does not run on this machine")
     if failed:
-        found.append(
+        wrong.append(
             f"{', '.join(failed)} computes something else on this machine than where it was made"
         )
-    if found:
-        raise IntegrityError("; ".join(found))
+    return wrong
+
+
+def _check(entry: Entry, parity: bool) -> bool:
+    """Run an artifact and print how it did; say whether it computes what it must."""
+    with Runner(entry.bundle, entry.artifact) as runner:
+        check = check_golden(runner)
+    verdict = "ok" if check.passed else "FAILED"
+    why = f"; {check.why}" if check.why else ""
+    click.echo(
+        f"{entry.name}: {verdict}, golden outputs differ by {check.max_abs_error:.3g} "
+        f"(allowed {check.tolerance:.3g}){why}"
+    )
+    layers_passed = not parity or _check_layers(entry)
+    return check.passed and layers_passed
 
 
 def _check_layers(entry: Entry) -> bool:

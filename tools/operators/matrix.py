@@ -1,5 +1,7 @@
 """Which operators each runtime computes in integers: found by compressing small networks."""
 
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,34 +81,52 @@ class Row:
     cells: dict[str, Cell]
 
 
-def support_matrix(cases: Sequence[OperatorCase], report: Callable[[str], None]) -> list[Row]:
+def support_matrix(
+    cases: Sequence[OperatorCase], report: Callable[[str], None], bundles: Path | None = None
+) -> list[Row]:
     """Compress every case for every target and return what its files compute.
 
     Every file is run by its runtime and held against the torch graph, as in ``edgedl compress``;
     TensorRT's are checked by its parser and builder where those are installed.
+
+    Args:
+        cases: operators.
+        report: hears the name of each.
+        bundles: an empty folder that keeps the bundles, one per operator and precision; None keeps
+            none.
     """
     rows = []
-    for case in cases:
-        report(case.name)
-        rows.append(Row(case.family, case.name, _cells(case)))
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in cases:
+            report(case.name)
+            folder = Path(scratch) if bundles is None else bundles
+            rows.append(Row(case.family, case.name, _cells(case, folder / folder_name(case))))
     return rows
 
 
-def _cells(case: OperatorCase) -> dict[str, Cell]:
+def folder_name(case: OperatorCase) -> str:
+    """Return the name of an operator as a file system takes it."""
+    return re.sub(r"\W+", "_", case.name).strip("_")
+
+
+def _cells(case: OperatorCase, place: Path) -> dict[str, Cell]:
     subject = Subject(case.name, _module(case), _task(case))
     found: dict[str, Cell] = {}
     for precision, recipe in RECIPES.items():
         only = (precision, *FLOATS) if precision == "int8" else (precision,)
         targets = tuple(t for t in TARGETS if set(only) & set(describe_target(t).precisions))
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found |= _read(compress(subject, recipe, targets, Path(folder), only=only))
-            except TraceError as error:
-                return dict.fromkeys(ARTIFACTS, Cell("refused", str(error)))
-            except BadInputError as error:
-                # There is nothing that the recipe could quantize.
-                refused = Cell("refused", str(error))
-                found |= {f"{target}-{precision}": refused for target in targets}
+        folder = place / precision
+        folder.mkdir(parents=True)
+        try:
+            found |= _read(compress(subject, recipe, targets, folder, only=only))
+        except TraceError as error:
+            shutil.rmtree(folder)
+            return dict.fromkeys(ARTIFACTS, Cell("refused", str(error)))
+        except BadInputError as error:
+            # There is nothing that the recipe could quantize.
+            shutil.rmtree(folder)
+            refused = Cell("refused", str(error))
+            found |= {f"{target}-{precision}": refused for target in targets}
     return {name: found[name] for name in ARTIFACTS}
 
 
