@@ -146,7 +146,7 @@ def test_a_result_that_is_missing_is_made_as_it_was(tmp_path: Path) -> None:
     assert load(path.read_bytes()).keys() == load(content).keys()
 
 
-@pytest.mark.parametrize("stage", [Equalize(8), ClusterWeights(), QuantizeWeights(8)])
+@pytest.mark.parametrize("stage", [Equalize(), ClusterWeights(), QuantizeWeights(8)])
 def test_what_a_file_cannot_give_again_is_applied_again(stage: AnyStage, tmp_path: Path) -> None:
     heard = Heard()
     first, second = (run((stage,), begin(make_subject()), tmp_path, heard) for _ in range(2))
