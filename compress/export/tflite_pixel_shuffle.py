@@ -12,8 +12,9 @@ import numpy as np
 
 from edgedl.compress.export.tflite_file import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, TfliteFile
 
-# Version of the operator that takes int8.
+# Version of the operator that takes int8, and what it takes.
 VERSION = 2
+TYPES = ("FLOAT32", "INT8")
 
 
 def use_depth_to_space(model: bytes) -> bytes:
@@ -48,7 +49,10 @@ def _replace(file: TfliteFile, convolution: Any) -> bool:
     """Rewrite what stands behind one convolution; say whether it was a pixel shuffle."""
     source = int(convolution.outputs[0])
     shuffle = _shuffle_behind(file, source)
-    if shuffle is None or not file.same_grid(source, shuffle.result):
+    taken = [getattr(file.schema.TensorType, name) for name in TYPES]
+    if shuffle is None or file.graph.tensors[source].type not in taken:
+        return False
+    if not file.same_grid(source, shuffle.result):
         return False
     constants = [int(i) for i in convolution.inputs[1:] if i >= 0]
     full = file.shape(constants[0])[3] == file.shape(convolution.inputs[0])[3]

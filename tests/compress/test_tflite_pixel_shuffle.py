@@ -10,11 +10,14 @@ from file_readers import TFLiteFile
 from small_networks import Net, Quantized, noise, noise_task
 from torch import Tensor, nn
 
+from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.tflite import to_tflite
 from edgedl.compress.export.tflite_pixel_shuffle import use_depth_to_space
+from edgedl.compress.loaded_file import build_and_load
 from edgedl.compress.pack import compress
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe import Recipe
+from edgedl.compress.stage import begin
 from edgedl.compress.subject import Subject
 
 MOVES = ("TRANSPOSE", "RESHAPE")
@@ -97,6 +100,15 @@ def test_where_the_channels_cannot_be_moved_it_stays(net: nn.Module) -> None:
     file = TFLiteFile(to_tflite(made.graph, made.inputs, False), xnnpack=False)
     assert file.operators["DEPTH_TO_SPACE"] == 0
     np.testing.assert_allclose(file.run(made.arrays)[0], made.outputs(made.graph)[0], atol=1e-5)
+
+
+def test_in_16_bits_the_runtime_has_no_such_operator() -> None:
+    state = begin(Subject("up", transposed(), noise_task((3, 8, 8))))
+    quantized = QuantizeStatic(activation_bits=16).apply(state)
+    file = build_and_load(quantized, "tflite", "int8_int16")
+    (x,) = (x.numpy() for x in state.subject.example_inputs())
+    (found,), (expected,) = file.run((x[:1],)), run_graph(state.graph, (x[:1],))
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
 def test_the_certificate_holds_the_shuffled_layer(tmp_path: Path) -> None:
