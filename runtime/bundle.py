@@ -13,7 +13,7 @@ import msgspec
 
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.files import atomic_write
-from edgedl.runtime.manifest import Artifact, FileRecord, Manifest
+from edgedl.runtime.manifest import SCHEMA_VERSION, Artifact, FileRecord, Manifest
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 4 << 20
@@ -31,7 +31,7 @@ class Bundle:
         """Read the manifest and compare the folder's listing with it.
 
         Raises:
-            BadInputError: the folder is not a bundle.
+            BadInputError: the folder is not a bundle, or one of another version's manifest.
             IntegrityError: the manifest is damaged, or files are missing, added, or links.
         """
         if not (folder / MANIFEST).exists():
@@ -40,6 +40,12 @@ class Bundle:
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            version = _version_of(raw)
+            if version not in (None, SCHEMA_VERSION):
+                raise BadInputError(
+                    f"{folder} has a manifest of version {version}, this edgedl reads "
+                    f"{SCHEMA_VERSION}: compress again, or take the edgedl that made it"
+                ) from error
             raise IntegrityError(f"{folder / MANIFEST} is not a valid manifest: {error}") from error
         bundle = cls(folder, manifest)
         bundle._check_listing()
@@ -118,6 +124,19 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
             content = path.read_bytes()
             records[name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     return records
+
+
+def _version_of(raw: bytes) -> int | None:
+    """Return the version that a manifest says it is of, if it says one."""
+
+    class Versioned(msgspec.Struct):
+        schema_version: int
+
+    try:
+        return msgspec.json.decode(raw, type=Versioned).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # The last: brackets within brackets, made to be that.
+        return None
 
 
 def _is_plain_path(path: str) -> bool:

@@ -1,6 +1,6 @@
 """The records of ``manifest.json``. Strict: unknown or missing keys are an error."""
 
-from typing import Literal, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import msgspec
 
@@ -234,6 +234,10 @@ class HostMetric(_Record, frozen=True):
     ci95: tuple[float, float] | None
 
 
+# Of manifests; another one is not read.
+SCHEMA_VERSION: Final = 2
+
+
 class Manifest(_Record, frozen=True):
     """Everything a device needs to know about a bundle.
 
@@ -268,4 +272,4 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION

@@ -201,13 +201,19 @@ def test_manifest_cut_short(refused, bundle_copy, share):
         (lambda m: m["artifacts"][0].update(run="rm -rf"), "run"),
         (lambda m: m["files"][MODEL].update(md5=""), "md5"),
         (lambda m: m.pop("files"), "files"),
-        (lambda m: m.update(schema_version=2), "schema_version"),
+        (lambda m: m.update(schema_version="2"), "schema_version"),
         (lambda m: m["artifacts"][0].update(backend="cloud"), "backend"),
     ],
 )
 def test_manifest_with_wrong_keys(refused, bundle_copy, edit_manifest, change, word):
     edit_manifest(change)
     with refused(IntegrityError, "not a valid manifest", word):
+        Bundle.open(bundle_copy)
+
+
+def test_manifest_of_another_version_is_not_called_damaged(refused, bundle_copy, edit_manifest):
+    edit_manifest(lambda m: m.update(schema_version=1))
+    with refused(BadInputError, "a manifest of version 1, this edgedl reads 2", "compress again"):
         Bundle.open(bundle_copy)
 
 

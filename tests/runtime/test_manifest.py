@@ -62,8 +62,8 @@ def test_missing_key_is_refused(content, key):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("schema_version",), 2),
-        (("schema_version",), "1"),
+        (("schema_version",), 1),
+        (("schema_version",), "2"),
         (("name",), None),
         (("classes",), []),
         (("artifacts", 0, "backend"), "coreml"),
