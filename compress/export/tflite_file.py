@@ -84,6 +84,17 @@ class TfliteFile:
         self.model.buffers.append(buffer)
         return self.add_tensor(like, self.shape(like), suffix, len(self.model.buffers) - 1)
 
+    def write_constant(self, constant: int, content: bytes, suffix: str) -> int:
+        """Give a constant that one operator reads other content; return its index.
+
+        It is another tensor where its bytes are those of others, too.
+        """
+        buffer = self.graph.tensors[constant].buffer
+        if sum(t.buffer == buffer for t in self.graph.tensors) > 1:
+            return self.add_constant(constant, content, suffix)
+        self.model.buffers[buffer].data = np.frombuffer(content, np.uint8)
+        return constant
+
     def add_tensor(self, like: int, shape: list[int], suffix: str, buffer: int = 0) -> int:
         """Add a tensor of the type and grid of another; return its index."""
         source, tensor = self.graph.tensors[like], self.schema.TensorT()

@@ -120,10 +120,10 @@ def _alone(file: TfliteFile, constant: int) -> bool:
 
 
 def _reorder(file: TfliteFile, constant: int, order: Any) -> int:
-    """Add a constant [channels, ...] with its channels in another order; return its index."""
+    """Write a constant [channels, ...] with its channels in another order; return its index."""
     rows = np.frombuffer(file.content(constant), np.uint8).reshape(len(order), -1)
-    moved = file.add_constant(constant, rows[order].tobytes(), "_phases")
-    grid = file.graph.tensors[constant].quantization
+    moved = file.write_constant(constant, rows[order].tobytes(), "_phases")
+    grid = file.graph.tensors[moved].quantization
     if grid is not None and grid.scale is not None and len(grid.scale) == len(order):
         own = file.schema.QuantizationParametersT()
         own.scale = np.asarray(grid.scale, np.float32)[order]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 from file_readers import TFLiteFile
 from small_networks import Net, Quantized, noise, noise_task
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.evaluate import run_graph
 from edgedl.compress.export.tflite import to_tflite
+from edgedl.compress.export.tflite_file import TfliteFile
 from edgedl.compress.export.tflite_pixel_shuffle import use_depth_to_space
 from edgedl.compress.loaded_file import build_and_load
 from edgedl.compress.pack import compress
@@ -79,6 +81,24 @@ def test_it_computes_the_same_without_the_moves(case: str, quantized: bool) -> N
     assert operators[1]["RESHAPE"] == 0
     assert operators[1]["TRANSPOSE"] == 2
     assert use_depth_to_space(after) == after
+    assert len(after) < len(TfliteFile(before).pack())
+
+
+def test_bytes_that_others_read_stay() -> None:
+    """The converter stores what is equal once."""
+    net = Net(
+        lambda m, x: m.last(F.pixel_shuffle(m.wide(m.first(x)), 2)),
+        first=nn.Conv2d(3, 8, 1),
+        wide=nn.Conv2d(8, 8, 1),
+        last=nn.Conv2d(2, 2, 1),
+    ).eval()
+    with torch.no_grad():
+        net.wide.bias.copy_(net.first.bias)
+    made = Quantized(net, (noise(4, 3, 6, 6),))
+    before = to_tflite(made.graph, made.inputs, False, weights_as_they_are=True)
+    after = use_depth_to_space(before)
+    (expected,), (found,) = (TFLiteFile(c).run(made.arrays) for c in (before, after))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 def read_twice(m: Net, x: Tensor) -> Tensor:
