@@ -15,6 +15,7 @@ from edgedl.compress.graph.operators import (
     EMBEDDING,
     FIXED_END_INT16,
     FIXED_RANGES,
+    FUSED_ACTIVATIONS,
     MASKING,
     MATRIX_PRODUCTS,
     SOFTMAX,
@@ -110,7 +111,9 @@ def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
         if found is None or max(-found.lo, found.hi) >= SMALLEST_WIDTH:
             continue
         read = [activations[n.name] for n in node.all_input_nodes if n.name in activations]
-        activations[node.name] = Range(0.0, max((max(-r.lo, r.hi) for r in read), default=found.hi))
+        largest = max((max(-r.lo, r.hi) for r in read), default=found.hi)
+        lowest = 0.0 if node.target in FUSED_ACTIVATIONS else -largest
+        activations[node.name] = Range(lowest, largest)
 
 
 def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:

@@ -221,9 +221,18 @@ def test_a_relu_that_never_fires_has_room_for_what_it_reads() -> None:
     with torch.no_grad():
         net.first.bias.fill_(-10.0)
     made = Quantized(net, (noise(8, 3, 6, 6),))
-    largest = float(net.first(made.inputs[0]).abs().max())
+    largest = float(net.first(made.inputs[0]).detach().abs().max())
     found = made.encodings.activations["relu"]
     assert (found.lo, found.hi) == (0.0, pytest.approx(largest, rel=1e-3))
     (expected,) = made.outputs(made.graph)
     for found in (TFLiteFile(made.tflite).run(made.arrays), run_onnx(made.onnx, made.arrays)):
         assert np.abs(found[0] - expected).max() <= made.steps[0]
+
+
+def test_what_was_always_zero_may_have_either_sign() -> None:
+    net = Net(lambda m, x: m.last(x - m.first(x)), first=nn.Linear(4, 4), last=nn.Linear(4, 2))
+    with torch.no_grad():
+        net.first.weight.copy_(torch.eye(4))
+        net.first.bias.zero_()
+    found = table(net, noise(16, 4)).activations
+    assert found["sub"].lo == -found["sub"].hi < -1.0
