@@ -111,7 +111,9 @@ def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
         if found is None or max(-found.lo, found.hi) >= SMALLEST_WIDTH:
             continue
         read = [activations[n.name] for n in node.all_input_nodes if n.name in activations]
-        largest = max((max(-r.lo, r.hi) for r in read), default=found.hi)
+        if not read:
+            continue
+        largest = max(max(-r.lo, r.hi) for r in read)
         lowest = 0.0 if node.target in FUSED_ACTIVATIONS else -largest
         activations[node.name] = Range(lowest, largest)
 
