@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+# What a node's meta says of where in the user's code it comes from.
+_ORIGIN = ("nn_module_stack", "stack_trace")
+
 
 def copy_graph(module: fx.GraphModule) -> fx.GraphModule:
     """Return a copy that shares nothing with the original."""
@@ -37,25 +40,41 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, path: str, value: T
     """Store a tensor and return a node that reads it, placed before another node."""
     set_tensor(module, path, value)
     with module.graph.inserting_before(before):
-        return module.graph.get_attr(path)
+        constant = module.graph.get_attr(path)
+    shaped = before.meta.get("val")
+    if isinstance(shaped, Tensor):
+        constant.meta["val"] = shaped.new_empty(value.shape, dtype=value.dtype)
+    return constant
 
 
-def insert_call(graph: fx.Graph, before: fx.Node, function: Any, *arguments: Any) -> fx.Node:
-    """Insert a call before a node, as part of the same module, and return it."""
+def insert_call(
+    graph: fx.Graph, before: fx.Node, function: Any, *arguments: Any, **options: Any
+) -> fx.Node:
+    """Insert a call before a node, as part of the same module and line, and return it."""
     with graph.inserting_before(before):
-        call = graph.call_function(function, arguments)
-    if "nn_module_stack" in before.meta:
-        call.meta["nn_module_stack"] = before.meta["nn_module_stack"]
+        call = graph.call_function(function, arguments, options)
+    call.meta.update({k: before.meta[k] for k in _ORIGIN if k in before.meta})
     return call
 
 
 def insert_shaped_call(
-    module: fx.GraphModule, before: fx.Node, function: Any, *arguments: Any
+    module: fx.GraphModule, before: fx.Node, function: Any, *arguments: Any, **options: Any
 ) -> fx.Node:
     """Insert a call as ``insert_call`` does, whose shape is known to what reads it."""
-    call = insert_call(module.graph, before, function, *arguments)
-    call.meta["val"] = function(*fx.map_arg(arguments, lambda n: tensor_of(module, n)))
+    call = insert_call(module.graph, before, function, *arguments, **options)
+    args, kwargs = fx.map_arg((arguments, options), lambda n: tensor_of(module, n))
+    call.meta["val"] = function(*args, **kwargs)
     return call
+
+
+def take_place(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
+    """Let a new node stand for another, which goes: what read that reads it, and so it is called.
+
+    Names are how users and tables know an operator.
+    """
+    node.replace_all_uses_with(by)
+    module.graph.erase_node(node)
+    by.name = node.name
 
 
 def tensor_of(module: fx.GraphModule, node: fx.Node) -> Any:

@@ -15,7 +15,8 @@ from edgedl.compress.graph.edit import (
     is_constant,
     tensor_of,
 )
-from edgedl.compress.graph.operators import WEIGHTED, aten, moves_values
+from edgedl.compress.graph.operators import MASKED_BELOW, aten
+from edgedl.compress.graph.products import scale_producer
 
 # Beside a score this low any other takes all that softmax gives.
 HIDDEN = -1e9
@@ -49,7 +50,7 @@ def open_attention(module: fx.GraphModule, node: fx.Node) -> None:
             return
     scale = 1 / math.sqrt(query.meta["val"].shape[-1]) if scale is None else float(scale)
     shared = query in (key, value)
-    if shared or not _scale_producer(module, query, scale):
+    if shared or not scale_producer(module, query, scale):
         query = insert_shaped_call(module, node, aten.mul.Tensor, query, scale)
     turned = insert_shaped_call(module, node, aten.transpose.int, key, -2, -1)
     scores = insert_shaped_call(module, node, aten.matmul.default, query, turned)
@@ -67,9 +68,7 @@ def _causal_mask(
     if not (isinstance(length, int) and isinstance(seen, int)):
         return None
     hidden = torch.full((length, seen), HIDDEN).triu(1)
-    mask = insert_constant(module, node, f"{node.name}_causal", hidden)
-    mask.meta["val"] = query.meta["val"].new_empty(hidden.shape)
-    return mask
+    return insert_constant(module, node, f"{node.name}_causal", hidden)
 
 
 def _mask(module: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: fx.Node) -> fx.Node:
@@ -82,19 +81,34 @@ def _mask(module: fx.GraphModule, node: fx.Node, scores: fx.Node, mask: fx.Node)
     return insert_shaped_call(module, node, aten.add.Tensor, scores, mask)
 
 
-def _scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:
-    """Multiply the weight and bias of the layer that made a value, if nothing else reads it."""
-    while moves_values(value) and len(value.users) == 1 and isinstance(value.args[0], fx.Node):
-        value = value.args[0]
-    if value.target not in WEIGHTED or len(value.users) != 1 or not is_constant(value.args[1]):
-        return False
-    for index in (1, 2):
-        constant = value.args[index] if len(value.args) > index else None
-        if isinstance(constant, fx.Node):
-            path = f"{constant.target}_{value.name}_scaled"
-            scaled = get_tensor(module, str(constant.target)) * factor
-            value.update_arg(index, insert_constant(module, value, path, scaled))
-    return True
+def open_masked_scores(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write scores that a number hides in places from a softmax as a sum with a mask.
+
+    TFLite's converter would round the number with the scores.
+    """
+    if any(user.target is not aten.softmax.int for user in node.users):
+        return
+    # The mask, what stands where it is true, and what where it is false.
+    filling = node.target in (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+    mask, first, second = (node.args[i] for i in ((1, 2, 0) if filling else (0, 1, 2)))
+    numbers = [_number(module, value) for value in (first, second)]
+    hidden = next((n for n in numbers if n is not None), 0.0)
+    scores = second if numbers[0] is not None else first
+    if hidden > MASKED_BELOW or not isinstance(scores, fx.Node):
+        return
+    if tensor_of(module, scores).shape != node.meta["val"].shape:
+        return
+    values = [0.0 if n is None else max(n, HIDDEN) for n in numbers]
+    added = insert_shaped_call(module, node, aten.where.Scalar, mask, *values)
+    _replace(module, node, insert_shaped_call(module, node, aten.add.Tensor, scores, added))
+
+
+def _number(module: fx.GraphModule, value: Any) -> float | None:
+    """Return a number, or what a stored tensor of one number is; None for anything else."""
+    if is_constant(value):
+        stored = get_tensor(module, str(value.target))
+        return float(stored) if stored.numel() == 1 else None
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def open_split(module: fx.GraphModule, node: fx.Node) -> None:

@@ -7,34 +7,53 @@ from torch import fx
 
 aten = torch.ops.aten
 
+LINEAR = aten.linear.default
+
 # Operators with a constant weight -> the weight's output-channel axis.
 WEIGHTED: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv1d.padding: 0,
     aten.conv2d.default: 0,
     aten.conv2d.padding: 0,
-    aten.linear.default: 0,
+    LINEAR: 0,
 }
 
 # Written as convolutions before anything is quantized (graph/transposed_convolution.py).
 TRANSPOSED = aten.conv_transpose2d.input
 
-CONVOLUTIONS: frozenset[Any] = frozenset(WEIGHTED) - {aten.linear.default}
+CONVOLUTIONS: frozenset[Any] = frozenset(WEIGHTED) - {LINEAR}
 
 # Activations that a runtime folds into the requantization of the operator before them.
 FUSED_ACTIVATIONS: frozenset[Any] = frozenset(
     {
         aten.relu.default,
-        aten.relu_.default,
         aten.hardtanh.default,
-        aten.hardtanh_.default,
         aten.clamp.default,
         aten.relu6.default,
     }
 )
 
+MAX_POOLS: frozenset[Any] = frozenset({aten.max_pool1d.default, aten.max_pool2d.default})
+
+# Pools of pictures, into which TFLite folds an activation if both are on one grid.
+FOLDING_POOLS: frozenset[Any] = frozenset({aten.max_pool2d.default, aten.avg_pool2d.default})
+
+MULTIPLY = aten.mul.Tensor
+
+# f(s x) = s f(x) for every s > 0, element by element.
+HOMOGENEOUS: frozenset[Any] = frozenset(
+    {
+        aten.relu.default,
+        aten.leaky_relu.default,
+        aten.clone.default,
+        aten.contiguous.default,
+    }
+)
+
 # Operators after which such an activation is folded.
-ACTIVATION_PRODUCERS: frozenset[Any] = frozenset({*WEIGHTED, aten.add.Tensor, aten.add_.Tensor})
+ACTIVATION_PRODUCERS: frozenset[Any] = frozenset(
+    {*WEIGHTED, *FOLDING_POOLS, aten.add.Tensor, MULTIPLY}
+)
 
 EMBEDDING = aten.embedding.default
 
@@ -63,6 +82,13 @@ PASS_THROUGH: frozenset[Any] = frozenset(
         aten.unsqueeze.default,
         aten.squeeze.dim,
         aten.squeeze.dims,
+        aten.squeeze.default,
+        aten.unflatten.int,
+        aten.flip.default,
+        aten.repeat.default,
+        aten.tile.default,
+        aten.repeat_interleave.self_int,
+        aten.index_select.default,
         aten.contiguous.default,
         aten.clone.default,
         aten.pad.default,
@@ -75,9 +101,8 @@ PASS_THROUGH: frozenset[Any] = frozenset(
 ARITHMETIC: frozenset[Any] = frozenset(
     {
         aten.add.Tensor,
-        aten.add_.Tensor,
         aten.sub.Tensor,
-        aten.mul.Tensor,
+        MULTIPLY,
         aten.maximum.default,
         aten.minimum.default,
     }
@@ -90,9 +115,7 @@ ELEMENTWISE: frozenset[Any] = frozenset(
         aten.mean.dim,
         aten.sum.dim_IntList,
         aten.leaky_relu.default,
-        aten.leaky_relu_.default,
         aten.hardswish.default,
-        aten.hardswish_.default,
         aten.gelu.default,
     }
 )
@@ -108,12 +131,19 @@ CONCAT = aten.cat.default
 
 # Operators that TFLite has in 8 bits only.
 WITHOUT_INT16: frozenset[Any] = frozenset(
-    {CONCAT, aten.hardswish.default, aten.hardswish_.default, aten.gelu.default}
+    {
+        CONCAT,
+        aten.gelu.default,
+        aten.hardsigmoid.default,
+        aten.hardswish.default,
+        aten.index_select.default,
+    }
 )
 
 # Operators whose integer kernels have one grid for their output -> the range of that grid: 256
-# steps of 1/256 and of 1/128.
+# steps of 1/256 and of 1/128; a hard sigmoid is written as others, and reaches its ends.
 FIXED_RANGES: dict[Any, tuple[float, float]] = {
+    aten.hardsigmoid.default: (0.0, 1.0),
     aten.sigmoid.default: (0.0, 255 / 256),
     aten.softmax.int: (0.0, 255 / 256),
     aten._softmax.default: (0.0, 255 / 256),
@@ -135,6 +165,9 @@ MASKING: frozenset[Any] = frozenset(
         aten.masked_fill.Tensor,
     }
 )
+
+# Scores this low are a mask's doing: beside any other, softmax makes 0 of them.
+MASKED_BELOW = -1000.0
 
 # Products of two activations.
 MATRIX_PRODUCTS: frozenset[Any] = frozenset({aten.matmul.default, aten.bmm.default})
@@ -176,6 +209,13 @@ def moves_values(node: fx.Node) -> bool:
     return True
 
 
+def folds_activation(node: fx.Node) -> bool:
+    """Say whether runtimes fold an activation behind a node into it; a product, of activations."""
+    if node.target is MULTIPLY:
+        return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in node.args[:2])
+    return node.target in ACTIVATION_PRODUCERS
+
+
 def _divides(pool: fx.Node) -> bool:
     """Say whether the windows of an adaptive pool are all of one size."""
     source = pool.args[0]
@@ -205,7 +245,7 @@ def has_int16_kernel(node: fx.Node) -> bool:
     """
     if node.target in WITHOUT_INT16:
         return False
-    if node.target in (aten.max_pool1d.default, aten.max_pool2d.default):
+    if node.target in MAX_POOLS:
         padding: Any = node.args[3] if len(node.args) > 3 else 0
         return not any(padding) if isinstance(padding, (list, tuple)) else not padding
     if node.target in ARITHMETIC or node.target in MATRIX_PRODUCTS:

@@ -1,8 +1,8 @@
 """The arithmetic of transposed convolutions as ordinary ones: which weight goes where.
 
-Every output position of a transposed convolution belongs to one of stride x stride phases, and each
-phase is an ordinary convolution of the input. All phases together are one convolution with
-stride x stride times the channels, and a pixel shuffle.
+Every output position of a transposed convolution belongs to one of as many phases as its strides
+multiply to, and each phase is an ordinary convolution of the input. All phases together are one
+convolution with that many times the channels, and a pixel shuffle.
 
 Source: Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016,
 section 2; Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
@@ -133,17 +133,17 @@ def phases_of(weight: Tensor, geometry: Geometry) -> Tensor:
 
     Args:
         weight: [C_in, C_out / groups, kernel height, kernel width].
-        geometry: of the transposed convolution, the same stride along both axes.
+        geometry: of the transposed convolution.
 
     Returns:
-        [C_out * stride * stride, C_in / groups, window height, window width]; the channels of a
-        pixel shuffle.
+        [C_out * vertical stride * horizontal stride, C_in / groups, window height, window width];
+        the channels of a pixel shuffle.
     """
     rows, columns = geometry.axis(0), geometry.axis(1)
-    stride, groups = geometry.stride[0], geometry.groups
+    groups = geometry.groups
     grouped = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
     _, outputs, inputs = grouped.shape[:3]
-    shape = (groups, outputs, stride, stride, inputs, rows.window, columns.window)
+    shape = (groups, outputs, *geometry.stride, inputs, rows.window, columns.window)
     opened = weight.new_zeros(shape)
     for y, tap_y, offset_y in rows.taps:
         for x, tap_x, offset_x in columns.taps:
@@ -155,8 +155,8 @@ def phases_of(weight: Tensor, geometry: Geometry) -> Tensor:
 def weight_of_phases(opened: Tensor, geometry: Geometry) -> Tensor:
     """Return the transposed convolution's weight, from what ``phases_of`` made of it."""
     rows, columns = geometry.axis(0), geometry.axis(1)
-    stride, groups = geometry.stride[0], geometry.groups
-    split = opened.reshape(groups, -1, stride, stride, *opened.shape[1:])
+    groups = geometry.groups
+    split = opened.reshape(groups, -1, *geometry.stride, *opened.shape[1:])
     shape = (groups, split.shape[1], split.shape[4], *geometry.kernel)
     grouped = opened.new_zeros(shape)
     for y, tap_y, offset_y in rows.taps:

@@ -4,6 +4,7 @@ No runtime for CPUs has an integer kernel for the former that its converters use
 the latter. ``phases`` has the arithmetic.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,12 +24,20 @@ from edgedl.compress.graph.edit import (
     is_constant,
     tensor_of,
 )
-from edgedl.compress.graph.operators import FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators import FUSED_ACTIVATIONS, TRANSPOSED, aten
 from edgedl.compress.graph.phases import Extent, Geometry, phases_of, weight_of_phases
 
 # On the last node of an opened transposed convolution: an ``Origin``.
 ORIGIN = "transposed_convolution"
-MOVES = (aten.slice.Tensor, aten.pixel_shuffle.default)
+MOVES = (
+    aten.slice.Tensor,
+    aten.pixel_shuffle.default,
+    aten.unflatten.int,
+    aten.permute.default,
+    aten.flatten.using_ints,
+)
+# What stands behind a layer of series, [N, C, T], and works on pictures as well.
+SERIES_FOLLOWERS = frozenset({aten.batch_norm.default, *FUSED_ACTIVATIONS})
 PAIR = (
     torch.ops.quantized_decomposed.quantize_per_tensor.default,
     torch.ops.quantized_decomposed.dequantize_per_tensor.default,
@@ -47,12 +56,35 @@ class Origin:
     padded: bool
 
 
+def series_as_pictures(module: fx.GraphModule, node: fx.Node) -> None:
+    """Write a transposed convolution of series as one of pictures of one row, in place.
+
+    With what follows it alone: a batch norm is folded into it then, and an activation.
+    """
+    x, weight, *rest = node.args
+    bias, *numbers = rest or [None]
+    row = insert_shaped_call(module, node, aten.unsqueeze.default, x, 2)
+    stored = insert_shaped_call(module, node, aten.unsqueeze.default, weight, 2)
+    # Stride, padding, output padding, groups, dilation; along the one row nothing happens.
+    across = ([1], [0], [0], 1, [1])
+    pairs = [
+        given if isinstance(given, int) else [*one, *given]  # type: ignore[misc]
+        for one, given in zip(across, numbers, strict=False)
+    ]
+    result = insert_shaped_call(module, node, TRANSPOSED, row, stored, bias, *pairs)
+    last = node
+    while len(last.users) == 1 and next(iter(last.users)).target in SERIES_FOLLOWERS:
+        last = next(iter(last.users))
+        result = insert_shaped_call(module, last, last.target, result, *last.args[1:])
+    last.replace_all_uses_with(insert_shaped_call(module, last, aten.squeeze.dim, result, 2))
+
+
 def open_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> bool:
     """Write a transposed convolution as an ordinary one and a pixel shuffle, in place.
 
     Returns:
-        Whether it was possible. One with different strides, of a picture whose size is not fixed,
-        or that crops more than its kernel overlaps stays as it is.
+        Whether it was possible. One of a picture whose size is not fixed, or that crops more than
+        its kernel overlaps, stays as it is.
     """
     x, stored, bias = _operands(node)
     if not is_constant(stored) or not (bias is None or is_constant(bias)):
@@ -63,7 +95,7 @@ def open_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> bool:
     if not all(isinstance(size, int) for size in (*before, *after)):
         return False
     extent = Extent.of(geometry, before, after)
-    if geometry.stride[0] != geometry.stride[1] or min(min(m) for m in extent.margins) < 0:
+    if min(min(m) for m in extent.margins) < 0:
         return False
     result = _convolution(module, node, geometry, extent)
     activation = _activation_behind(node)
@@ -72,17 +104,37 @@ def open_transposed_convolution(module: fx.GraphModule, node: fx.Node) -> bool:
         result = insert_shaped_call(module, node, activation.target, result, *activation.args[1:])
         activation.replace_all_uses_with(node)
         module.graph.erase_node(activation)
-    stride = geometry.stride[0]
-    if stride > 1:
-        shape = (*node.meta["val"].shape[:2], *(count * stride for count in extent.places))
-        result = _insert(module, node, shape, aten.pixel_shuffle.default, result, stride)
-    for axis, (count, size) in enumerate(zip(extent.places, after, strict=True), start=2):
-        if count * stride > size:
+    result = _shuffle(module, node, result, geometry.stride, extent.places)
+    for axis, size in enumerate(after, start=2):
+        if extent.places[axis - 2] * geometry.stride[axis - 2] > size:
             result = insert_shaped_call(module, node, aten.slice.Tensor, result, axis, 0, size)
     result.meta[ORIGIN] = Origin(geometry, padded=not extent.symmetric)
     node.replace_all_uses_with(result)
     module.graph.erase_node(node)
     return True
+
+
+def _shuffle(
+    module: fx.GraphModule,
+    node: fx.Node,
+    phases: fx.Node,
+    stride: tuple[int, int],
+    places: tuple[int, int],
+) -> fx.Node:
+    """Insert what brings the phases of [N, C * height * width, H, W] into place; return it."""
+    height, width = stride
+    if height == width == 1:
+        return phases
+    batch, channels = node.meta["val"].shape[:2]
+    shape = (batch, channels, places[0] * height, places[1] * width)
+    if height == width:
+        return _insert(module, node, shape, aten.pixel_shuffle.default, phases, height)
+    result = insert_shaped_call(
+        module, node, aten.unflatten.int, phases, 1, [channels, height, width]
+    )
+    result = insert_shaped_call(module, node, aten.permute.default, result, [0, 1, 4, 2, 5, 3])
+    result = insert_shaped_call(module, node, aten.flatten.using_ints, result, 4, 5)
+    return insert_shaped_call(module, node, aten.flatten.using_ints, result, 2, 3)
 
 
 def _convolution(
@@ -94,7 +146,7 @@ def _convolution(
     weight = phases_of(get_tensor(module, stored.target), geometry)
     opened = insert_constant(module, node, f"{path}_weight", weight)
     if bias is not None:
-        values = get_tensor(module, bias.target).repeat_interleave(geometry.stride[0] ** 2)
+        values = get_tensor(module, bias.target).repeat_interleave(math.prod(geometry.stride))
         bias = insert_constant(module, node, f"{path}_bias", values)
     (top, bottom), (left, right) = extent.margins
     padding = [top, left]
@@ -154,7 +206,7 @@ def _join(module: fx.GraphModule, last: fx.Node, origin: Origin) -> None:
         return
     path = f"{last.name}_joined"
     if bias is not None:
-        values = get_tensor(module, bias.target).reshape(-1, geometry.stride[0] ** 2)
+        values = get_tensor(module, bias.target).reshape(-1, math.prod(geometry.stride))
         if not (values == values[:, :1]).all():
             return
         bias = insert_constant(module, last, f"{path}_bias", values[:, 0])

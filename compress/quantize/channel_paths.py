@@ -9,21 +9,10 @@ from torch import Tensor, fx
 
 from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant, set_tensor
-from edgedl.compress.graph.operators import WEIGHTED, aten, groups_of
+from edgedl.compress.graph.operators import HOMOGENEOUS, WEIGHTED, aten, groups_of
 from edgedl.runtime.errors import EdgedlError
 
-# f(s x) = s f(x) for every s > 0, element by element.
-HOMOGENEOUS: frozenset[Any] = frozenset(
-    {
-        aten.relu.default,
-        aten.relu_.default,
-        aten.leaky_relu.default,
-        aten.leaky_relu_.default,
-        aten.clone.default,
-        aten.contiguous.default,
-    }
-)
-# The same, channel by channel of a feature map [N, C, ...].
+# Homogeneous as well, channel by channel of a feature map [N, C, ...].
 POOLS: frozenset[Any] = frozenset(
     {aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool2d.default}
 )

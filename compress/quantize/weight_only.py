@@ -16,7 +16,7 @@ from edgedl.compress.graph.edit import (
     is_constant,
 )
 from edgedl.compress.graph.layers import find_operators, layer_name
-from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, aten
+from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, LINEAR, WEIGHTED
 from edgedl.compress.quantize.clipping import WeightObserver
 from edgedl.compress.quantize.grouped import (
     GroupedWeight,
@@ -36,18 +36,17 @@ from edgedl.runtime.manifest import HistoryEntry
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)
 CONVOLUTION_BITS = 8
-LINEAR, PRODUCT = aten.linear.default, aten.matmul.default
 
 
 class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
     """Weight-only quantization: integer weights, float32 activations and arithmetic.
 
-    Linear layers, matrix products with a constant and tables of embeddings are quantized
-    group-wise. Convolutions get 8 bits per output channel, whatever ``bits`` is: runtimes have no
-    kernels for them, they only get smaller. Everything is symmetric.
+    Linear layers and tables of embeddings are quantized group-wise. Convolutions get 8 bits per
+    output channel, whatever ``bits`` is: runtimes have no kernels for them, they only get smaller.
+    Everything is symmetric.
 
     Attributes:
-        bits: of linear layers, products and embeddings, 4 or 8.
+        bits: of linear layers and embeddings, 4 or 8.
         group_size: inputs that share a step: 32, 64, 128, or null for all of an output channel. A
             layer whose inputs it does not divide takes its half or quarter, not below 16, else one
             step per channel; the history names such layers.
@@ -147,7 +146,7 @@ class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
         ]
         if self.rounding == "gptq":
             fitting = [
-                i for i, w in enumerate(weights) if w.is_product and w.value.shape[1] <= LARGEST
+                i for i, w in enumerate(weights) if w.is_linear and w.value.shape[1] <= LARGEST
             ]
             products = input_products(graph, [weights[i].readers for i in fitting], batches)
             for index, moments in zip(fitting, products, strict=True):
@@ -171,12 +170,11 @@ class _Weight:
 
     @classmethod
     def of(cls, graph: fx.GraphModule, readers: list[fx.Node]) -> "_Weight":
-        value = get_tensor(graph, _path(readers[0]))
-        return cls(readers, value.t() if readers[0].target is PRODUCT else value)
+        return cls(readers, get_tensor(graph, _path(readers[0])))
 
     @property
-    def is_product(self) -> bool:
-        return self.readers[0].target in (LINEAR, PRODUCT)
+    def is_linear(self) -> bool:
+        return self.readers[0].target is LINEAR
 
     @property
     def is_convolution(self) -> bool:
@@ -189,10 +187,7 @@ class _Weight:
 
 def _holds_weight(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Say whether a node reads a weight that can be stored as integers."""
-    if node.target in (LINEAR, PRODUCT):
-        constant = is_constant(node.args[1])
-        return constant and get_tensor(graph, _path(node)).ndim == 2
-    if node.target in CONVOLUTIONS:
+    if node.target in WEIGHTED:
         return is_constant(node.args[1])
     return node.target is EMBEDDING and is_constant(node.args[0])
 
@@ -215,9 +210,7 @@ def _with_weights(
     for weight, integers in rounded:
         first = nodes[weight.readers[0].name]
         path = f"{_path(weight.readers[0])}_{first.name}_dequantized"
-        real = integers.dequantized()
-        real = real.t().contiguous() if first.target is PRODUCT else real
-        constant = insert_constant(changed, first, path, real)
+        constant = insert_constant(changed, first, path, integers.dequantized())
         for reader in weight.readers:
             nodes[reader.name].update_arg(_position(reader), constant)
         table[path] = integers

@@ -102,6 +102,92 @@ def test_batch_norm_of_vectors_without_a_layer_stays() -> None:
     assert operators(graph)["batch_norm"] == 1
 
 
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.conv(x) / 3 - 1,
+        lambda net, x: 1 - net.conv(x),
+        lambda net, x: net.scale * net.conv(x) + net.scale,
+        lambda net, x: net.norm(net.conv(x) * 0.5) * net.scale,
+        lambda net, x: net.conv(x) / net.scale,
+        lambda net, x: net.line(x) * net.row - net.row,
+        lambda net, x: net.up(x) * net.scale,
+        lambda net, x: net.one + net.conv(x),
+    ],
+)
+def test_arithmetic_with_stored_numbers_is_part_of_the_layer(forward: Callable) -> None:
+    net = Net(
+        forward,
+        conv=nn.Conv2d(3, 4, 3),
+        up=nn.ConvTranspose2d(3, 4, 3, bias=False),
+        line=nn.Linear(8, 5, bias=False),
+        norm=trained(nn.BatchNorm2d(4)),
+        scale=nn.Parameter(torch.rand(1, 4, 1, 1) + 0.5),
+        row=nn.Parameter(torch.rand(5) + 0.5),
+        one=nn.Parameter(torch.tensor([0.3])),
+    )
+    graph = traced(net, *IMAGES)
+    (layer,) = [n for n in graph.graph.nodes if n.op == "call_function"]
+    assert layer.target in WEIGHTED
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: 2 * F.leaky_relu(net.conv(x)),
+        lambda net, x: F.max_pool2d(F.relu(net.conv(x)), 2) / 3,
+        lambda net, x: net.conv(x.sigmoid() * -3),
+    ],
+)
+def test_a_factor_goes_through_what_is_homogeneous(forward: Callable) -> None:
+    graph = traced(Net(forward, conv=nn.Conv2d(3, 4, 3, padding=1)), *IMAGES)
+    assert not graph.graph.find_nodes(op="call_function", target=aten.mul.Tensor)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: (lambda y: y + 2 * y)(net.conv(x)),
+        lambda net, x: net.conv(x) * net.row,
+        lambda net, x: net.conv(x) + net.conv(x),
+        lambda net, x: F.relu6(net.conv(x)) * 2,
+        lambda net, x: F.relu(net.conv(x)) * -2,
+    ],
+)
+def test_other_arithmetic_stays(forward: Callable) -> None:
+    net = Net(forward, conv=nn.Conv2d(3, 4, 3), row=nn.Parameter(torch.rand(6)))
+    graph = traced(net, *IMAGES)
+    assert {aten.mul.Tensor, aten.add.Tensor} & {n.target for n in graph.graph.nodes}
+
+
+@pytest.mark.parametrize("activation", [F.relu, F.relu6, F.hardtanh])
+def test_an_activation_behind_a_max_pool_moves_to_its_layer(activation: Callable) -> None:
+    net = Net(
+        lambda net, x: activation(F.max_pool2d(net.norm(net.conv(x)), 3, 2, 1)),
+        conv=nn.Conv2d(3, 4, 3),
+        norm=trained(nn.BatchNorm2d(4)),
+    )
+    graph = traced(net, *IMAGES)
+    found = [n for n in graph.graph.nodes if n.op == "call_function"]
+    assert [n.target for n in found[::2]] == [aten.conv2d.default, aten.max_pool2d.default]
+    assert found[1].meta["val"].shape == found[0].meta["val"].shape
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: F.relu(F.max_pool2d(x, 2)),
+        lambda net, x: (lambda y: F.relu(F.max_pool2d(y, 2)) + F.avg_pool2d(y, 2))(net.conv(x)),
+        lambda net, x: (lambda y: F.relu(y) + y)(F.max_pool2d(net.conv(x), 2)),
+        lambda net, x: F.relu(F.avg_pool2d(net.conv(x), 2)),
+    ],
+)
+def test_an_activation_whose_input_others_need_stays(forward: Callable) -> None:
+    graph = traced(Net(forward, conv=nn.Conv2d(3, 4, 3)), *IMAGES)
+    (relu,) = graph.graph.find_nodes(op="call_function", target=aten.relu.default)
+    assert relu.args[0].target in (aten.max_pool2d.default, aten.avg_pool2d.default)
+
+
 class TiedLayers(nn.Module):
     """Two convolutions with one weight, each with a batch norm of its own."""
 

@@ -1,5 +1,6 @@
 """Rewrites of composite operators: what they become, and that they compute the same."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from small_networks import Net, noise
 from torch import Tensor, nn
 
-from edgedl.compress.graph.operators import aten, moves_values
+from edgedl.compress.graph.operators import MASKING, aten, moves_values
 from edgedl.compress.graph.trace import trace
 
 
@@ -60,6 +61,41 @@ def test_a_mask_is_added_before_the_softmax(options: dict[str, Any]) -> None:
     found = targets(Attention(**options), noise(3, 5, 8))
     assert ATTENTION not in found
     assert found[found.index(aten.softmax.int) - 1] is aten.add.Tensor
+
+
+CAUSAL = torch.ones(5, 5).tril() == 0
+HIDE = {
+    "filled": lambda scores: scores.masked_fill(CAUSAL, float("-inf")),
+    "filled with a tensor": lambda scores: scores.masked_fill(CAUSAL, torch.tensor(-1e9)),
+    "chosen": lambda scores: torch.where(CAUSAL, -1e4, scores),
+    "kept": lambda scores: torch.where(~CAUSAL, scores, float("-inf")),
+    "kept, of a tensor": lambda scores: torch.where(~CAUSAL, scores, torch.tensor(-1e9)),
+}
+
+
+@pytest.mark.parametrize("hide", HIDE.values(), ids=HIDE)
+def test_hidden_scores_have_a_mask_added(hide: Callable) -> None:
+    net = Net(lambda net, x: hide(net.q(x) @ x.mT).softmax(-1), q=nn.Linear(8, 8))
+    graph = trace(net.eval(), (noise(3, 5, 8),))
+    found = [n.target for n in graph.graph.nodes if n.op == "call_function"]
+    assert found[-2:] == [aten.add.Tensor, aten.softmax.int]
+    x = noise(4, 5, 8, seed=1)
+    torch.testing.assert_close(graph(x), net(x))
+    assert torch.isfinite(graph(x)).all()
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda scores: scores.masked_fill(CAUSAL, -3.0),
+        lambda scores: torch.where(CAUSAL, scores, 0.5 * scores),
+        lambda scores: scores.masked_fill(CAUSAL, -1e9).relu(),
+    ],
+)
+def test_what_is_chosen_for_another_reason_stays(hide: Callable) -> None:
+    net = Net(lambda net, x: hide(net.q(x) @ x.mT).softmax(-1), q=nn.Linear(8, 8))
+    graph = trace(net.eval(), (noise(3, 5, 8),))
+    assert any(n.target in MASKING for n in graph.graph.nodes)
 
 
 @pytest.mark.parametrize(

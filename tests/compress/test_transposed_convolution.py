@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from edgedl.compress.artifacts import ArtifactBuilder
 from edgedl.compress.graph.edit import get_tensor, set_tensor
 from edgedl.compress.graph.layers import find_layers
-from edgedl.compress.graph.operators import TRANSPOSED, aten
+from edgedl.compress.graph.operators import TRANSPOSED, aten, is_quantizable
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.transposed_convolution import join_transposed_convolutions
 from edgedl.compress.pack import compress
@@ -41,6 +41,9 @@ OPENED: list[dict[str, Any]] = [
     {"kernel_size": 3, "stride": 3, "padding": 2, "dilation": 2},
     {"kernel_size": (2, 5), "stride": 2, "padding": (0, 1), "output_padding": (1, 0)},
     {"kernel_size": 16, "stride": 8, "padding": 4},
+    {"kernel_size": 3, "stride": (2, 1), "padding": 1},
+    {"kernel_size": (1, 4), "stride": (1, 2), "padding": (0, 1), "groups": 2},
+    {"kernel_size": (3, 5), "stride": (2, 3), "output_padding": (1, 2)},
 ]
 
 
@@ -90,9 +93,8 @@ def test_every_weight_is_used_once() -> None:
 @pytest.mark.parametrize(
     ("options", "cropped"),
     [
-        ({"kernel_size": 3, "stride": (2, 1), "padding": 1}, True),
-        ({"kernel_size": 3, "stride": (2, 1)}, False),
         ({"kernel_size": 2, "stride": 2, "padding": 3}, True),
+        ({"kernel_size": 2, "stride": (3, 1), "padding": (2, 0)}, True),
     ],
 )
 def test_what_cannot_be_opened_is_cropped_where_it_must(
@@ -102,6 +104,32 @@ def test_what_cannot_be_opened_is_cropped_where_it_must(
     targets = [n.target for n in called(graph)]
     assert TRANSPOSED in targets
     assert targets.count(aten.slice.Tensor) == (2 if cropped else 0)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 4, "stride": 2, "padding": 1},
+        {"kernel_size": 5, "stride": 3, "padding": 1, "output_padding": 1, "groups": 2},
+        {"kernel_size": 3, "dilation": 2, "bias": False},
+    ],
+    ids=str,
+)
+def test_series_are_pictures_of_one_row(options: dict[str, Any], norm: bool) -> None:
+    up = nn.ConvTranspose1d(4, 6, **options)
+    layers = {"up": up, "norm": trained(nn.BatchNorm1d(6)) if norm else nn.Identity()}
+    module, x = Net(lambda net, x: F.relu(net.norm(net.up(x))), **layers).eval(), noise(2, 4, 7)
+    graph = trace(module, (x,))
+    targets = [n.target for n in called(graph)]
+    assert targets[targets.index(aten.conv2d.default) + 1] is aten.relu.default
+    assert all(is_quantizable(n) for n in called(graph))
+    other = noise(5, 4, 7, seed=2)
+    torch.testing.assert_close(graph(other), module(other))
+    joined = join_transposed_convolutions(graph)
+    expected = [aten.unsqueeze.default, TRANSPOSED, aten.relu.default, aten.squeeze.dim]
+    assert [n.target for n in called(joined)] == expected
+    torch.testing.assert_close(joined(other), module(other))
 
 
 def test_a_padding_of_the_network_s_own_stays() -> None:
