@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgedl.compress.export.foreign_integers import write_in_floats
 from edgedl.compress.export.onnx_constants import store_constants
 from edgedl.compress.quantize.affine import SMALLEST_SCALE, Affine, affine_for, range_of
 from edgedl.compress.target import Target, describe_target
@@ -97,7 +98,7 @@ def read_foreign(content: bytes, source: str) -> ForeignNetwork:
         first = str(error).strip().partition("\n")[0]
         raise BadInputError(f"{source} is not a whole ONNX model: {first}") from error
     _refuse(model, source)
-    return _Reader(store_constants(model), source).read()
+    return _Reader(write_in_floats(store_constants(model)), source).read()
 
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
@@ -207,8 +208,13 @@ class _Reader:
             stored = StoredWeight(integers, scales.astype(np.float32), axis)
             self._weights[f"{name}_float"] = stored
         elif integers.dtype in (np.int8, np.uint8):
-            self._weights[f"{name}_float"] = _symmetric(values, scales, axis)
-            self._rounded += 1
+            stored = _symmetric(values, scales, axis)
+            self._weights[f"{name}_float"] = stored
+            steps = _along(stored.scales, axis, values.ndim)
+            # A single number is on every grid that ends there.
+            self._rounded += not np.allclose(
+                stored.integers.astype(np.float64) * steps, values, rtol=1e-6, atol=0.0
+            )
         return f"{name}_float"
 
     def _parameters(

@@ -15,9 +15,12 @@ from edgedl.compress.graph.operators import (
     EMBEDDING,
     FIXED_END_INT16,
     FIXED_RANGES,
+    FOLDING_POOLS,
     FUSED_ACTIVATIONS,
+    MASKED_BELOW,
     MASKING,
     MATRIX_PRODUCTS,
+    MULTIPLY,
     SOFTMAX,
     WEIGHTED,
     moves_values,
@@ -40,8 +43,6 @@ WEIGHT_FLOOR = 1e-4
 SMALLEST_WEIGHT = 1e-8
 # |bias| / (input scale * weight scale) must stay below this, well inside int32.
 BIAS_LIMIT = 2**30
-# Scores this low are a mask's doing: beside any other, softmax makes 0 of them.
-MASKED_BELOW = -1000.0
 
 Calibration = Iterable[tuple[Tensor, ...]]
 
@@ -123,7 +124,8 @@ def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
 
     A concat and everything it joins share the union of their ranges: no runtime converts between
     them then, and the joined values are on that grid anyhow. What only moves has the range of what
-    it moves. An operator before its fused activation has the activation's range.
+    it moves. An operator before its fused activation has the activation's range. What a positive
+    number multiplies keeps its integers, of another step.
     """
     for members in groups_on_one_grid(graph):
         ranges = [activations[n.name] for n in members if n.name in activations]
@@ -134,10 +136,25 @@ def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
         activation = fused_activation(node)
         if activation is not None and activation.name in activations:
             activations[node.name] = activations[activation.name]
+    _scale_encodings(graph, activations)
+
+
+def _scale_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give what a positive number multiplies the range whose integers are the same."""
+    groups = {node: members for members in groups_on_one_grid(graph) for node in members}
+    for node in graph.nodes:
+        if node.target is not MULTIPLY or not isinstance(node.args[1], (int, float)):
+            continue
+        read, factor = activations.get(node.args[0].name), node.args[1]
+        # Those that only move it have its range; a concat has one of its own.
+        alone = all(member is node or moves_values(member) for member in groups[node])
+        if read is not None and factor > 0 and alone:
+            scaled = Range(read.lo * factor, read.hi * factor)
+            activations.update({member.name: scaled for member in groups[node]})
 
 
 def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
-    """Return the nodes joined by moves and concats, by union-find."""
+    """Return the nodes joined by moves, concats and clipped pools, by union-find."""
     root: dict[fx.Node, fx.Node] = {}
 
     def find(node: fx.Node) -> fx.Node:
@@ -146,7 +163,7 @@ def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
         return node
 
     for node in graph.nodes:
-        if moves_values(node):
+        if moves_values(node) or _clips_pool(node):
             root[node] = find(node.args[0])
         elif node.target is CONCAT:
             for joined in node.args[0]:
@@ -155,6 +172,12 @@ def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
     for node in graph.nodes:
         groups.setdefault(find(node), []).append(node)
     return list(groups.values())
+
+
+def _clips_pool(node: fx.Node) -> bool:
+    """Say whether a node is an activation that a runtime folds into a pool on one grid."""
+    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
+    return isinstance(source, fx.Node) and source.target in FOLDING_POOLS
 
 
 def _constant_operands(graph: fx.Graph) -> list[fx.Node]:

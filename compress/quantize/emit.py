@@ -24,6 +24,7 @@ from edgedl.compress.quantize.encodings import (
     weight_scales,
 )
 from edgedl.compress.quantize.float8 import emit_float8
+from edgedl.compress.quantize.integer_forms import compute_on_integers, open_for_integers
 from edgedl.compress.quantize.placement import place, quantized_nodes
 from edgedl.compress.target import Target, describe_target
 
@@ -42,6 +43,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     if encodings.precision == "fp8":
         return emit_float8(graph, encodings, target)
     emitted = copy_graph(graph)
+    encodings = open_for_integers(emitted, encodings, target)
     chosen = quantized_nodes(emitted.graph, encodings)
     placement = place(emitted.graph, encodings, target)
     qmax = encodings.weight_qmax
@@ -57,6 +59,8 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
             if describe_target(target).integer_biases:
                 _round_bias(emitted, node, scales)
             node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
+    if describe_target(target).runtime == "ort":
+        compute_on_integers(emitted)
     emitted = finish(emitted)
     if describe_target(target).runtime == "tflite":
         return emitted

@@ -8,12 +8,12 @@ from torch import fx
 
 from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators import (
-    ACTIVATION_PRODUCERS,
     CONVOLUTIONS,
     FUSED_ACTIVATIONS,
     MATRIX_PRODUCTS,
     WEIGHTED,
     aten,
+    folds_activation,
     is_quantizable,
     moves_values,
 )
@@ -84,6 +84,9 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             continue
         if describe_target(target).pairs == "layer_inputs":
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
+        elif is_constant(node):
+            # A weight has scales of its own, whoever else reads it.
+            users = {u for u in node.users if u in chosen and u.target not in WEIGHTED}
         elif node not in chosen or gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
@@ -98,7 +101,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
 
 def fused_activation(node: fx.Node) -> fx.Node | None:
     """Return the activation that runtimes fold into an operator, if it has one."""
-    if node.target not in ACTIVATION_PRODUCERS or len(node.users) != 1:
+    if not folds_activation(node) or len(node.users) != 1:
         return None
     user = next(iter(node.users))
     return user if user.target in FUSED_ACTIVATIONS else None
@@ -106,7 +109,7 @@ def fused_activation(node: fx.Node) -> fx.Node | None:
 
 def activation_bounds(node: fx.Node) -> tuple[float, float]:
     """Return the smallest and largest value that an activation lets through."""
-    if node.target in (aten.relu.default, aten.relu_.default):
+    if node.target is aten.relu.default:
         return 0.0, math.inf
     if node.target is aten.relu6.default:
         return 0.0, 6.0
@@ -168,7 +171,7 @@ def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:
 
 def _residual_operand(add: fx.Node) -> fx.Node | None:
     """Return the operand of a residual add that TensorRT wants quantized, if it is one."""
-    if add.target not in (aten.add.Tensor, aten.add_.Tensor):
+    if add.target is not aten.add.Tensor:
         return None
     operands = [a for a in add.args[:2] if isinstance(a, fx.Node) and not is_constant(a)]
     if len(operands) != 2:

@@ -45,10 +45,23 @@ def test_ranges_are_those_of_the_modules_own_tensors() -> None:
 
 def test_network_inputs_keep_the_range_they_were_seen_in() -> None:
     x = torch.cat([noise(500_000, 1), torch.full((1, 1), 12.0)])
-    net = Net(lambda _, x: x * 2.0)
+    net = Net(lambda _, x: F.leaky_relu(x, 0.5))
     found = table(net, x, "mse").activations
     assert found["x"] == values_of(x)
-    assert found["mul"].hi < 2 * found["x"].hi
+    assert found["leaky_relu"].hi < found["x"].hi
+
+
+def test_what_a_number_multiplies_keeps_its_integers() -> None:
+    net = Net(lambda _, x: ((0.5 * x.sin()).flatten(1) + 1, -2 * x, torch.cat([2 * x, x], 1)))
+    x = noise(50, 4)
+    found = table(net, x).activations
+    half = Range(found["sin"].lo / 2, found["sin"].hi / 2)
+    assert found["mul"] == found["flatten"] == half
+    grids = [affine_for(found[name], "ort") for name in ("sin", "mul")]
+    assert grids[0].zero_point == grids[1].zero_point
+    # The others are turned around, or joined with what has another range.
+    assert found["mul_1"] == values_of(-2 * x)
+    assert found["mul_2"] == found["cat"]
 
 
 def test_what_only_moves_has_the_range_of_what_it_moves() -> None:
@@ -63,12 +76,12 @@ def test_what_only_moves_has_the_range_of_what_it_moves() -> None:
 
 
 def test_an_operator_has_the_range_of_the_activation_fused_into_it() -> None:
-    net = Net(lambda net, x: F.relu6(8 * net.a(x)) + F.relu6(net.b(x)), a=nn.Conv2d(2, 3, 1))
+    net = Net(lambda net, x: F.relu6(8 * net.a(x).tanh()) + F.relu6(net.b(x)), a=nn.Conv2d(2, 3, 1))
     net.b = nn.Conv2d(2, 3, 1)
     net.b.weight.data *= 30
     found = table(net, noise(16, 2, 6, 6)).activations
     assert found["conv2d_1"] == found["relu6_1"] == Range(0.0, 6.0)
-    # A multiplication folds no activation: it keeps its own range.
+    # A multiplication by a number folds no activation: it keeps its own range.
     assert found["mul"].lo < 0
 
 
@@ -99,7 +112,9 @@ def test_the_shared_range_is_the_union_of_what_each_would_have() -> None:
 
 def test_constant_operands_have_encodings() -> None:
     k = noise(1, 3, 1, 1, seed=2)
-    net = Net(lambda net, x: net.conv(x) * net.k + net.k, conv=nn.Conv2d(2, 3, 1), k=nn.Buffer(k))
+    net = Net(
+        lambda net, x: F.relu(net.conv(x)) * net.k + net.k, conv=nn.Conv2d(2, 3, 1), k=nn.Buffer(k)
+    )
     assert values_of(k) in table(net, noise(4, 2, 5, 5)).activations.values()
 
 

@@ -140,7 +140,7 @@ def test_elementwise_operators_work_on_dequantized_integers(
     operator: Callable, target: str
 ) -> None:
     net = Quantized(
-        Net(lambda n, x: operator(n.a(x), F.relu(n.a(-x))), a=nn.Conv2d(3, 4, 1)),
+        Net(lambda n, x: operator(n.a(x), F.relu(n.a(x.flip(2)))), a=nn.Conv2d(3, 4, 1)),
         (noise(20, 3, 6, 6),),
     )
     ranges = net.encodings.activations

@@ -34,9 +34,9 @@ def test_no_layer_is_left_in_float(name: str) -> None:
         if n.op == "call_function"
     )
     assert found["QLinearConv"] + found["QGemm"] == layers
-    # An activation that ONNX Runtime cannot drop, or has no integer kernel for, stands between two
-    # pairs; nothing else is float.
-    kept = found["Relu"] + found["Clip"] + found["Tanh"]
+    # What ONNX Runtime has no integer kernel for stands between two pairs; nothing else is float.
+    assert not found["Relu"]
+    kept = found["Tanh"]
     assert found["QuantizeLinear"] == len(net.inputs) + kept
     assert found["DequantizeLinear"] == len(net.steps) + kept
 

@@ -84,7 +84,7 @@ def test_what_has_one_range_in_the_table_has_one_after_training(name: str) -> No
 
 def test_inputs_constants_and_kernels_with_one_grid_keep_theirs() -> None:
     def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(net.conv(x) + net.table) * torch.sigmoid(net.conv(x))
+        return torch.tanh(F.relu(net.conv(x)) + net.table) * torch.sigmoid(net.conv(x))
 
     constant = nn.Buffer(noise(1, 4, 1, 1))
     net = Quantized(Net(forward, conv=nn.Conv2d(3, 4, 1), table=constant), (noise(9, 3, 5, 5),))
