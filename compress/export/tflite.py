@@ -16,6 +16,8 @@ from torch import Tensor, fx
 
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.errors import ExportError
+from edgedl.compress.export.tflite_clips import clip_in_xnnpack
+from edgedl.compress.export.tflite_float_kernels import compute_in_float
 from edgedl.compress.export.tflite_padding import absorb_padding
 from edgedl.compress.export.tflite_pixel_shuffle import use_depth_to_space
 from edgedl.compress.graph.edit import copy_graph
@@ -62,6 +64,7 @@ def to_tflite(
             written = _dequantized_apart(graph) if quantized else graph
             litert_torch.convert(written, single, quant_config=config).export(str(path))
             model = absorb_padding(path.read_bytes())
+            model = compute_in_float(clip_in_xnnpack(model)) if quantized else model
             return model if weights_as_they_are else use_depth_to_space(model)
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.

@@ -77,12 +77,28 @@ class TfliteFile:
         """Return a constant of shapes, axes or widths."""
         return np.frombuffer(self.content(tensor), np.int32).reshape(self.shape(tensor))
 
-    def add_constant(self, like: int, content: bytes, suffix: str) -> int:
-        """Add a tensor of the shape, type and grid of another with content of its own."""
+    def insert(
+        self, place: int, kind: str, version: int, inputs: list[int], outputs: list[int]
+    ) -> Any:
+        """Insert an operator at a place among the others; return it, without options."""
+        code, operator = self.schema.OperatorCodeT(), self.schema.OperatorT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(self.schema.BuiltinOperator, kind)
+        code.version = version
+        self.model.operatorCodes.append(code)
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs, operator.outputs = inputs, outputs
+        self.graph.operators.insert(place, operator)
+        return operator
+
+    def add_constant(
+        self, like: int, content: bytes, suffix: str, shape: list[int] | None = None
+    ) -> int:
+        """Add a tensor of the type and grid of another, and its shape, with content of its own."""
         buffer = self.schema.BufferT()
         buffer.data = np.frombuffer(content, np.uint8)
         self.model.buffers.append(buffer)
-        return self.add_tensor(like, self.shape(like), suffix, len(self.model.buffers) - 1)
+        sizes = self.shape(like) if shape is None else shape
+        return self.add_tensor(like, sizes, suffix, len(self.model.buffers) - 1)
 
     def write_constant(self, constant: int, content: bytes, suffix: str) -> int:
         """Give a constant that one operator reads other content; return its index.

@@ -67,8 +67,7 @@ def _replace(file: TfliteFile, convolution: Any) -> bool:
     first, result = shuffle.operators[0], shuffle.result
     if not shuffle.channels_last:
         result = file.add_tensor(source, shape, "_channels_last")
-    place = file.graph.operators.index(first)
-    file.graph.operators.insert(place, _depth_to_space(file, source, result, block))
+    _depth_to_space(file, file.graph.operators.index(first), source, result, block)
     if shuffle.channels_last:
         file.remove(shuffle.operators)
     else:
@@ -133,15 +132,8 @@ def _reorder(file: TfliteFile, constant: int, order: Any) -> int:
     return moved
 
 
-def _depth_to_space(file: TfliteFile, source: int, result: int, block: int) -> Any:
-    schema = file.schema
-    code, operator = schema.OperatorCodeT(), schema.OperatorT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEPTH_TO_SPACE
-    code.version = VERSION
-    file.model.operatorCodes.append(code)
-    operator.opcodeIndex = len(file.model.operatorCodes) - 1
-    operator.inputs, operator.outputs = [source], [result]
-    operator.builtinOptionsType = schema.BuiltinOptions.DepthToSpaceOptions
-    operator.builtinOptions = schema.DepthToSpaceOptionsT()
+def _depth_to_space(file: TfliteFile, place: int, source: int, result: int, block: int) -> None:
+    operator = file.insert(place, "DEPTH_TO_SPACE", VERSION, [source], [result])
+    operator.builtinOptionsType = file.schema.BuiltinOptions.DepthToSpaceOptions
+    operator.builtinOptions = file.schema.DepthToSpaceOptionsT()
     operator.builtinOptions.blockSize = block
-    return operator
