@@ -168,7 +168,7 @@ class _Operator:
             "operator",
             [
                 onnx.helper.make_tensor_value_info(
-                    name, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), [None] * x.ndim
+                    name, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), self._shape(name, x)
                 )
                 for name, x in given.items()
             ],
@@ -190,6 +190,11 @@ class _Operator:
                 f"the operator {self._node.op_type} ('{self._node.name}') cannot be computed on "
                 f"its own: {first_line(error)}"
             ) from error
+
+    def _shape(self, name: str, value: Array) -> list[int | None]:
+        """Return the sizes to declare: free ones, but for how many numbers tell a new size."""
+        tells_size = self._node.op_type == "Resize" and name != self._node.input[0]
+        return list(value.shape) if tells_size else [None] * value.ndim
 
 
 @dataclass(frozen=True)
