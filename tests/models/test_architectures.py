@@ -9,6 +9,7 @@ from edgedl.models.alexnet import AlexNet
 from edgedl.models.efficientnet import EfficientNet, SqueezeExcite, convolution
 from edgedl.models.googlenet import GoogLeNet, Inception
 from edgedl.models.mobilenet_v2 import InvertedResidual, MobileNetV2
+from edgedl.models.mobilenet_v3 import MobileNetV3
 from edgedl.models.recurrent import RecurrentClassifier
 from edgedl.models.resnet import ResNet, ResNetCifar
 from edgedl.models.vgg import VGG
@@ -46,6 +47,7 @@ def norm_channels(module):
         pytest.param(lambda: ResNet(34), 21_797_672, False, id="resnet34"),
         pytest.param(lambda: ResNet(50), 25_557_032, False, id="resnet50"),
         pytest.param(lambda: MobileNetV2(classes=1000, small=False), 3_504_872, False, id="mbv2"),
+        pytest.param(MobileNetV3, 5_483_032, False, id="mbv3"),
         pytest.param(lambda: EfficientNet(classes=1000, small=False), 5_288_548, False, id="b0"),
         pytest.param(
             lambda: EfficientNet(classes=1000, small=False, lite=True), 4_652_008, False,
@@ -72,6 +74,7 @@ def test_full_size_has_the_published_parameters(make, published, norms_for_biase
             lambda: VGG("vgg11", classes=1000, image_size=224, hidden=(4096, 4096)), 224, id="vgg11"
         ),
         pytest.param(lambda: MobileNetV2(classes=1000, small=False), 224, id="mbv2"),
+        pytest.param(MobileNetV3, 224, id="mbv3"),
         pytest.param(lambda: EfficientNet(classes=1000, small=False), 224, id="b0"),
     ],
 )

@@ -26,7 +26,7 @@ from edgedl.runtime.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.manifest import Artifact
 from edgedl.runtime.quiet import quiet
 from edgedl.runtime.statistics import paired_ratio
-from edgedl.tools.bench import BenchSettings, bench
+from edgedl.tools.bench import BenchOutcome, BenchSettings, bench
 from edgedl.tools.entries import find_entries, put_baseline_first
 from edgedl.tools.report.table import result_markdown
 from edgedl.tools.subjects import find_subject
@@ -35,9 +35,16 @@ PAIRS = (("ort-int8", "ort-peer"), ("tflite-int8", "tflite-peer"))
 CALIBRATION_SAMPLES = 512
 
 
-def main(reference: str) -> None:
+def compare(subject: Subject) -> None:
     """Print the table, and the two ratios of edgedl's file over the peer's."""
-    subject = find_subject(reference)
+    outcome = measure(subject)
+    print(result_markdown(outcome.result))
+    for own, peer in PAIRS:
+        print(f"{own} over {peer}: {ratio_of(outcome, own, peer)}")
+
+
+def measure(subject: Subject) -> BenchOutcome:
+    """Make the files of both, without float16, and time them in one interleaved run."""
     with tempfile.TemporaryDirectory() as folder:
         made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), Path(folder))
         bundle = add_peers(made.bundle, subject)
@@ -45,12 +52,14 @@ def main(reference: str) -> None:
         entries = [e for e in entries if e.artifact.precision != "float16"]
         settings = BenchSettings(threads=(1,), cold_starts=0)
         ordered = put_baseline_first(entries)
-        outcome = bench(subject.name, ordered, subject.task, settings, missing=missing)
-    print(result_markdown(outcome.result))
-    for own, peer in PAIRS:
-        own_ns, peer_ns = (outcome.samples[f"1/{n}"].astype(np.float64) for n in (own, peer))
-        ratio = paired_ratio(peer_ns, own_ns)
-        print(f"{own} over {peer}: {ratio.value:.3f} [{ratio.lo:.3f}, {ratio.hi:.3f}]")
+        return bench(subject.name, ordered, subject.task, settings, missing=missing)
+
+
+def ratio_of(outcome: BenchOutcome, name: str, baseline: str) -> str:
+    """Return the time of one file over another's, with its interval."""
+    times, base = (outcome.samples[f"1/{n}"].astype(np.float64) for n in (name, baseline))
+    ratio = paired_ratio(base, times)
+    return f"{ratio.value:.3f} [{ratio.lo:.3f}, {ratio.hi:.3f}]"
 
 
 def add_peers(bundle: Bundle, subject: Subject) -> Bundle:
@@ -133,4 +142,4 @@ def quantize_tflite(source: Path, samples: list["np.ndarray"]) -> bytes:
 if __name__ == "__main__":
     if "--without-amx" in sys.argv:
         print(refuse_amx())
-    main(sys.argv[1])
+    compare(find_subject(sys.argv[1]))

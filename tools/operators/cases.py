@@ -14,10 +14,15 @@ from edgedl.tools.operators.networks import (
     Embedded,
     First,
     Function,
+    OwnAttention,
+    SelfAttention,
     SqueezeExcite,
+    Stored,
     Tied,
+    Turned,
     TwoInputs,
     TwoOutputs,
+    weight_normalized,
 )
 
 Make = Callable[[], nn.Module]
@@ -59,8 +64,17 @@ def _on_map(operator: Function, channels: int = 4) -> Make:
     return lambda: Around(operator, nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(channels, 3, 1))
 
 
+def _between_gates(operator: Function) -> Make:
+    """Put sigmoids around it: arithmetic with a number would become part of the layers."""
+    return _on_map(lambda x: torch.sigmoid(operator(torch.sigmoid(x))))
+
+
 def _on_tokens(operator: Function, width: int = 8) -> Make:
     return lambda: Around(operator, nn.Linear(8, 8), nn.Linear(width, 3))
+
+
+def _on_series(operator: Function, channels: int = 4) -> Make:
+    return lambda: Around(operator, nn.Conv1d(4, 4, 3, padding=1), nn.Conv1d(channels, 3, 1))
 
 
 def _map_layer(make: Make, channels: int = 4) -> Make:
@@ -102,11 +116,20 @@ def _layer_cases() -> list[OperatorCase]:
         ("tied weights", Tied, 4),
     ]
     cases = [OperatorCase("layer", n, _map_layer(m, c), (MAP,)) for n, m, c in layers]
+    product = _token_layer(lambda: Stored(torch.matmul))
+    einsum = _token_layer(lambda: Stored(lambda x, w: torch.einsum("btc,co->bto", x, w)))
     return [
         *cases,
         OperatorCase("layer", "Conv1d", lambda: nn.Conv1d(4, 3, 3), (SERIES,)),
         OperatorCase("layer", "Linear, [N, C]", lambda: nn.Linear(8, 3), ((8,),)),
         OperatorCase("layer", "Linear, [N, T, C]", lambda: nn.Linear(8, 3), (TOKENS,)),
+        OperatorCase("layer", "Conv1d, weight norm", weight_normalized, (SERIES,)),
+        OperatorCase(
+            "layer", "ConvTranspose1d", _on_series(nn.ConvTranspose1d(4, 4, 2, 2)), (SERIES,)
+        ),
+        OperatorCase("layer", "product with a matrix", product, (TOKENS,)),
+        OperatorCase("layer", "einsum with a matrix", einsum, (TOKENS,)),
+        OperatorCase("layer", "tied weights, transposed", Turned, (TOKENS,)),
         OperatorCase("layer", "Embedding", Embedded, ((6,),), ids=20),
         OperatorCase("layer", "two inputs", TwoInputs, (MAP, (2, 8, 8))),
         OperatorCase("layer", "two outputs", TwoOutputs, (MAP,)),
@@ -130,6 +153,10 @@ def _activation_cases() -> list[OperatorCase]:
         "Softplus": F.softplus,
         "Mish": F.mish,
         "exp": lambda x: torch.exp(-x.abs()),
+        "GLU": lambda x: F.glu(torch.cat([x, x], 1), 1),
+        "SELU": F.selu,
+        "Softsign": F.softsign,
+        "hard swish, written out": lambda x: x * F.relu6(x + 3) / 6,
     }
     cases = [OperatorCase("activation", n, _on_map(f), (MAP,)) for n, f in functions.items()]
     prelu = _map_layer(lambda: nn.PReLU(4))
@@ -146,12 +173,14 @@ def _norm_cases() -> list[OperatorCase]:
         "GroupNorm": lambda: _trained_norm(nn.GroupNorm(2, 4)),
         "LocalResponseNorm": lambda: nn.LocalResponseNorm(3),
     }
+    alone = _on_series(nn.Sequential(nn.ReLU(), _trained_norm(nn.BatchNorm1d(4))))
     tokens: dict[str, Make] = {
         "LayerNorm": lambda: _trained_norm(nn.LayerNorm(8)),
         "RMSNorm": lambda: _trained_norm(nn.RMSNorm(8)),
     }
     return [
         *(OperatorCase("norm", n, _map_layer(m), (MAP,)) for n, m in maps.items()),
+        OperatorCase("norm", "BatchNorm1d, alone", alone, (SERIES,)),
         *(OperatorCase("norm", n, _token_layer(m), (TOKENS,)) for n, m in tokens.items()),
     ]
 
@@ -171,11 +200,18 @@ def _arithmetic_cases() -> list[OperatorCase]:
         "matmul of two activations": _on_tokens(lambda x: x @ x.transpose(1, 2), 6),
         "scaled_dot_product_attention": _token_layer(Attention),
         "attention behind a mask": _token_layer(lambda: Attention(causal=True)),
+        "attention, written out with einsum": _token_layer(OwnAttention),
+        "MultiheadAttention": _token_layer(SelfAttention),
     }
-    scaled = _on_map(lambda x: x * 0.25 + 1.0)
+    scalars: dict[str, Function] = {
+        "scalar mul and add": lambda x: x * 0.25 + 1.0,
+        "division by a number": lambda x: x / 4,
+        "1 - x": lambda x: 1 - x,
+        "square": torch.square,
+    }
     return [
         *cases,
-        OperatorCase("arithmetic", "scalar mul and add", scaled, (MAP,)),
+        *(OperatorCase("arithmetic", n, _between_gates(f), (MAP,)) for n, f in scalars.items()),
         *(OperatorCase("arithmetic", n, m, (TOKENS,)) for n, m in tokens.items()),
         OperatorCase("movement", "cat", concat, (MAP,)),
     ]
@@ -186,6 +222,16 @@ def _movement_cases() -> list[OperatorCase]:
         "split": (lambda x: torch.cat(tuple(reversed(x.split(2, 1))), 1), 4),
         "chunk": (lambda x: torch.cat(tuple(reversed(x.chunk(2, 1))), 1), 4),
         "slice": (lambda x: x[:, 1:3], 2),
+        "stack": (lambda x: torch.stack([x, x], 2).flatten(1, 2), 8),
+        "roll": (lambda x: x.roll((1, 2), (2, 3)), 4),
+        "flip": (lambda x: x.flip(3), 4),
+        "repeat": (lambda x: x.repeat(1, 2, 1, 1), 8),
+        "repeat_interleave": (lambda x: x.repeat_interleave(2, 2), 4),
+        "index by a list": (lambda x: x[:, [2, 0, 3]], 3),
+        "unflatten and movedim": (
+            lambda x: x.unflatten(1, (2, 2)).movedim(1, 2).flatten(1, 2),
+            4,
+        ),
         "channel shuffle": (lambda x: F.channel_shuffle(x, 2), 4),
         "pixel shuffle": (lambda x: F.pixel_shuffle(x, 2), 1),
         "pad with zeros": (lambda x: F.pad(x, (1, 1, 1, 1)), 4),
@@ -211,8 +257,18 @@ def _pooling_cases() -> list[OperatorCase]:
         "mean over height and width": lambda x: x.mean((2, 3), keepdim=True),
         "amax over height and width": lambda x: x.amax((2, 3), keepdim=True),
         "sum over height and width": lambda x: x.sum((2, 3), keepdim=True),
+        "AdaptiveMaxPool2d(1)": lambda x: F.adaptive_max_pool2d(x, 1),
     }
-    return [OperatorCase("pooling", n, _on_map(f), (MAP,)) for n, f in functions.items()]
+    series: dict[str, Function] = {
+        "MaxPool1d": lambda x: F.max_pool1d(x, 2),
+        "AvgPool1d": lambda x: F.avg_pool1d(x, 2),
+        "AdaptiveAvgPool1d(1)": lambda x: F.adaptive_avg_pool1d(x, 1),
+        "max along an axis": lambda x: x.max(2, keepdim=True)[0],
+    }
+    return [
+        *(OperatorCase("pooling", n, _on_map(f), (MAP,)) for n, f in functions.items()),
+        *(OperatorCase("pooling", n, _on_series(f), (SERIES,)) for n, f in series.items()),
+    ]
 
 
 def _recurrent_cases() -> list[OperatorCase]:

@@ -115,3 +115,59 @@ class TwoInputs(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return F.relu(self.left(x) + self.right(y))
+
+
+class Turned(nn.Module):
+    """An autoencoder whose second layer has the first one's weight, transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.out = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.encode(x))
+        return self.out(F.linear(hidden, self.encode.weight.t()))  # type: ignore[no-any-return]
+
+
+class Stored(nn.Module):
+    """A product with a matrix of the network's own."""
+
+    def __init__(self, product: Function) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 8) / 8**0.5)
+        self.product = product
+
+    def forward(self, x: Tensor) -> Any:
+        return self.product(x, self.matrix)
+
+
+class OwnAttention(nn.Module):
+    """Two heads of attention, written out with einsum and a division of the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, 4)) for layer in (self.q, self.k, self.v))
+        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / 2
+        mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v)
+        return self.o(mixed.flatten(2))  # type: ignore[no-any-return]
+
+
+class SelfAttention(nn.Module):
+    """torch's own layer of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
+
+
+def weight_normalized() -> nn.Module:
+    """Return a convolution whose weight is normalized at every call."""
+    layer = nn.Conv1d(4, 3, 3)
+    nn.utils.parametrizations.weight_norm(layer)
+    return layer
