@@ -26,7 +26,7 @@ def command(names: tuple[str, ...], out: Path | None, bundles: Path | None, as_j
     """Compress one small network per operator and show what every runtime makes of it.
 
     NAME is a part of an operator's name, such as conv; without one all are tried, which takes
-    about an hour on one core.
+    half an hour or more on one core.
     """
     from edgedl.compress.export.tensorrt import checker
     from edgedl.tools.operators.cases import operator_cases
