@@ -160,7 +160,7 @@ def test_the_reference_must_succeed(
 
 def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> None:
     def forward(net: Net, x: Tensor) -> Tensor:
-        return net.fc(1e5 * x) / 1e5
+        return net.fc((1e3 * x) ** 2) / 1e5
 
     subject = Subject("large", Net(forward, fc=nn.Linear(6, 2)), noise_task((6,)))
     state = begin(subject)
