@@ -93,6 +93,8 @@ def _scale_in_producer(module: fx.GraphModule, node: fx.Node) -> None:
         return
     scaled: Any = value
     if value.target in MATRIX_PRODUCTS and len(value.users) == 1:
+        if value.args[0] is value.args[1]:
+            return
         scaled = value.args[0]
     elif any(user.target not in MATRIX_PRODUCTS for user in node.users):
         return

@@ -57,23 +57,41 @@ def use_one_name(module: fx.GraphModule) -> None:
 def _without_side_effect(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     """Return an operator that works in place as one that makes a new tensor.
 
-    Whoever reads the changed tensor later reads that one.
+    Whoever reads the changed tensor later reads that one. It stays if something that shares its
+    memory is read later, as the whole of a tensor whose slice was changed.
     """
     name = node.target._overloadname  # type: ignore[union-attr]
     packet = node.target.overloadpacket.__name__  # type: ignore[union-attr]
     twin = getattr(aten, packet.removesuffix("_"), None) if packet.endswith("_") else None
     if twin is None or name not in twin.overloads():
         return node
-    changed = node.args[0]
-    if is_constant(changed):
+    changed, later = node.args[0], _nodes_behind(node)
+    if not isinstance(changed, fx.Node) or is_constant(changed):
+        return node
+    if any(user in later for view in _views_beside(changed, node, later) for user in view.users):
         return node
     made = inserter(module, node)(getattr(twin, name), *node.args, **node.kwargs)
     made.meta["val"] = node.meta["val"]
-    later = _nodes_behind(node)
-    if isinstance(changed, fx.Node):
-        changed.replace_all_uses_with(made, delete_user_cb=lambda user: user in later)
+    changed.replace_all_uses_with(made, delete_user_cb=lambda user: user in later)
     take_place(module, node, made)
     return made
+
+
+def _views_beside(changed: fx.Node, by: fx.Node, later: set[fx.Node]) -> list[fx.Node]:
+    """Return the other nodes so far that may hold the same memory: slices, reshapes, their base."""
+    behind = {by, *later}
+    base = changed
+    while _is_view(base) and isinstance(base.args[0], fx.Node):
+        base = base.args[0]
+    found = [base]
+    for view in found:
+        found += [user for user in view.users if _is_view(user) and user not in behind]
+    return [view for view in found if view is not changed]
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
 
 
 def _nodes_behind(node: fx.Node) -> set[fx.Node]:

@@ -165,6 +165,7 @@ def test_a_transposed_weight_is_stored_apart() -> None:
         (lambda q, k: q @ (k / 2), True),
         (lambda q, k: (q @ k) / 2 + q @ k, False),
         (lambda q, k: (q @ k).relu() / 2, False),
+        (lambda q, k: (lambda h: h @ h / 2)(q[:, :4, :4]) + k[:, :4, :4], False),
         (lambda q, k: q.sigmoid() / 2 + k.mT, False),
     ],
 )

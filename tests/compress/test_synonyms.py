@@ -127,6 +127,30 @@ def test_what_works_in_place_makes_a_new_tensor(function: Callable) -> None:
     assert not [t for t in targets if t._schema.is_mutable]
 
 
+def _slice(x: Tensor) -> Tensor:
+    y = x + 1
+    y[:, :2] *= 3
+    return y
+
+
+def _assigned(x: Tensor) -> Tensor:
+    y = x + 1
+    y[:, 1:3] = x[:, 1:3].sigmoid()
+    return y * 2
+
+
+def _old_view(x: Tensor) -> Tensor:
+    y = x + 1
+    rows = y.flatten(2)
+    y.mul_(2)
+    return rows + 1
+
+
+@pytest.mark.parametrize("function", [_slice, _assigned, _old_view])
+def test_what_changes_memory_that_others_read_goes_on_doing_so(function: Callable) -> None:
+    called(function, *MAP)
+
+
 def test_whole_numbers_are_not_multiplied_by_minus_one() -> None:
     net = Net(lambda net, ids: net.table(-ids + 4), table=torch.nn.Embedding(5, 3))
     graph = trace(net.eval(), (torch.tensor([[0, 1], [2, 4]]),))
