@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.sequence import SequencePreprocessing
+from edgedl.runtime.task.sequence import SequencePreprocessing
 
 SCALE_DEVIATION = 0.1
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from edgedl.models.data.dataset import ImageDataset, SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
-from edgedl.runtime.preprocess import ImagePreprocessing
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.runtime.task.preprocess import ImagePreprocessing
+from edgedl.runtime.task.task import ArrayTask, Samples
 
 
 def make_task(dataset_name: str) -> ArrayTask:

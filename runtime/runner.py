@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.backend import Array, open_backend
-from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.manifest import Artifact, TensorSpec
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import make_subject
 
-from edgedl.compress.pack import CompressedModel, compress
-from edgedl.compress.recipe_file import load_recipe
+from edgedl.compress.pipeline import CompressedModel, compress
+from edgedl.compress.recipe.recipe_file import load_recipe
 
 # The same examples in every run: a failure must come from a change.
 settings.register_profile("repeatable", derandomize=True)

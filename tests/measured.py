@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgedl.runtime.device import run_context
-from edgedl.tools.recommend import drop_verdict, recommend, speed_verdict
-from edgedl.tools.result import (
+from edgedl.runtime.measure.device import run_context
+from edgedl.tools.bench.recommend import drop_verdict, recommend, speed_verdict
+from edgedl.tools.bench.result import (
     Candidate,
     Drop,
     Latency,

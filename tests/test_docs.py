@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from edgedl.compress.recipe_file import load_recipe
+from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.tools.cli import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -70,7 +70,7 @@ HOST_ONLY = {"torch", "onnx", "yaml", "matplotlib", "jinja2", "onnxruntime", "li
 
 def test_runtime_imports_no_host_package() -> None:
     loaded = loaded_by(
-        "import edgedl.runtime.runner, edgedl.runtime.measure, edgedl.runtime.golden"
+        "import edgedl.runtime.runner, edgedl.runtime.measure.measure, edgedl.runtime.bundle.golden"
     )
     assert not loaded & (HOST_ONLY | {"click"})
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.compress.subject import Subject
-from edgedl.runtime.preprocess import ImagePreprocessing
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.compress.subject.subject import Subject
+from edgedl.runtime.task.preprocess import ImagePreprocessing
+from edgedl.runtime.task.task import ArrayTask, Samples
 
 CLASSES = ("cat", "dog", "bird", "fish")
 SIDE = 12

@@ -8,8 +8,8 @@ import click
 
 import edgedl
 from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
-from edgedl.tools.host_packages import how_to_install
-from edgedl.tools.interrupt import remembered_interrupt
+from edgedl.tools.terminal.host_packages import how_to_install
+from edgedl.tools.terminal.interrupt import remembered_interrupt
 
 # name -> (module below edgedl.tools.commands, one line of help)
 COMMANDS = {
@@ -63,7 +63,7 @@ def cli(ctx: click.Context, debug: bool, without_amx: bool) -> None:
     """Compress trained networks, compile them for edge runtimes, measure what ships."""
     ctx.obj = debug
     if without_amx:
-        from edgedl.runtime.amx import refuse_amx
+        from edgedl.runtime.measure.amx import refuse_amx
 
         click.echo(refuse_amx(), err=True)
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.task_batches import Teacher
+from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.training.task_batches import Teacher
 
 Row = npt.NDArray[np.float32]
 

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.compress.distill.inner_values import with_inner_values
-from edgedl.compress.distill.losses import (
+from edgedl.compress.graph.trace import export_graph
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.training.distances import (
     attention_distance,
     hint_distance,
     relational_distance,
 )
-from edgedl.compress.graph.trace import export_graph
-from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.task_batches import Targets
+from edgedl.compress.training.task_batches import Targets
 from edgedl.runtime.errors import BadInputError
 
 FeatureLoss = Literal["none", "projection", "attention", "relational"]

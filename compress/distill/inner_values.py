@@ -6,7 +6,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.graph.operators.table import aten
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.runtime.errors import BadInputError
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.export.errors import first_line
+from edgedl.compress.errors import first_line
+from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.errors import BadInputError
 
 

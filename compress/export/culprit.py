@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.export.errors import first_line, root_cause
+from edgedl.compress.errors import first_line, root_cause
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators import QUANTIZABLE
+from edgedl.compress.graph.operators.table import QUANTIZABLE
 
 # Suspects that are converted alone; each takes a second or so.
 MOST_SUSPECTS = 8

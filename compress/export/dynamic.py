@@ -5,12 +5,12 @@ from pathlib import Path
 
 import onnx
 
-from edgedl.compress.export.errors import ExportError, first_line
-from edgedl.compress.export.onnx import strip
-from edgedl.compress.export.tflite import INSTALL
-from edgedl.compress.target import MAX_WEIGHT_BITS
+from edgedl.compress.errors import ExportError, first_line
+from edgedl.compress.export.onnx.write import strip
+from edgedl.compress.export.tflite.write import INSTALL
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS
+from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.quiet import quiet
 
 # Operators ONNX Runtime has dynamic int8 kernels for that are worth using on a CPU, and the one
 # that looks up embeddings, whose table is then a quarter of the size.

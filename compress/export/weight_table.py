@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgedl.compress.export.errors import ExportError
-from edgedl.compress.quantize.grouped import GroupedWeight
+from edgedl.compress.encodings.grouped import GroupedWeight
+from edgedl.compress.errors import ExportError
 
 # Products of float32 that are rounded twice differ by no more than this share.
 ROUNDING = 1e-6

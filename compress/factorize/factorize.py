@@ -16,21 +16,21 @@ from edgedl.compress.factorize.ranks import (
 )
 from edgedl.compress.factorize.ranks_by_latency import FastRanks, ranks_for_speedup
 from edgedl.compress.factorize.split_layers import split_layers
+from edgedl.compress.graph.cuts.mac_counter import MacCounter
+from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.prune.mac_counter import MacCounter
-from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.stage import (
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import (
     ModelState,
     NothingRemovedError,
     refuse_after,
     refuse_together,
     trainable_graph,
 )
-from edgedl.compress.stage_settings import StageSettings
-from edgedl.runtime.manifest import HistoryEntry, Setting
+from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 
 ENERGY = 0.9
 

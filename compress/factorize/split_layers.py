@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from edgedl.compress.factorize.two_factors import TwoFactors
 from edgedl.compress.graph.edit import insert_call
-from edgedl.compress.graph.operators import aten, groups_of
+from edgedl.compress.graph.operators.table import aten, groups_of
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.runtime.errors import BadInputError
 

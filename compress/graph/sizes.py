@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators import TRANSPOSED, aten
+from edgedl.compress.graph.operators.table import TRANSPOSED, aten
 
 # Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
 BATCH = 4093

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.layers import find_operators
-from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.operators.table import WEIGHTED
 
 
 @dataclass(frozen=True, eq=False)

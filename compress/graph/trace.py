@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.export.errors import first_line
-from edgedl.compress.graph.canonicalize import canonicalize
+from edgedl.compress.errors import first_line
 from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.graph.passes.canonicalize import canonicalize
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.subject import INPUT_TYPES
+from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.subject import INPUT_TYPES
+from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.quiet import quiet
 
 MAX_BATCH = 4096
 EQUAL_WITHIN = 1e-4

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from torch import Tensor, fx, nn
 
-from edgedl.compress.graph.operators import RECURRENT, aten
+from edgedl.compress.graph.operators.table import RECURRENT, aten
 
 # Operators that behave otherwise in training -> which argument says so.
 _TRAINING_ARGUMENT: dict[Any, int] = {

@@ -12,10 +12,10 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.price_folder import price_folder, price_key
 from edgedl.compress.latency.timing import Runtime, load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState
+from edgedl.compress.state import ModelState
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure import Arm, Protocol
-from edgedl.runtime.statistics import Estimate
+from edgedl.runtime.measure.measure import Arm, Protocol
+from edgedl.runtime.measure.statistics import Estimate
 
 TimedPrecision = Literal["float32", "int8"]
 

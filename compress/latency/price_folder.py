@@ -11,10 +11,10 @@ from edgedl.compress.code_digest import code_digest
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.manifest_record import toolchain
-from edgedl.runtime.device import run_context
-from edgedl.runtime.files import atomic_write
-from edgedl.runtime.statistics import Estimate
+from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.bundle.files import atomic_write
+from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.measure.statistics import Estimate
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.compress.loaded_file import build_and_load
-from edgedl.compress.stage import ModelState
-from edgedl.runtime.manifest import Precision
-from edgedl.runtime.measure import Arm, Protocol, measure
-from edgedl.runtime.statistics import Estimate, block_median, paired_ratio
+from edgedl.compress.artifacts.loaded_file import build_and_load
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.measure.measure import Arm, Protocol, measure
+from edgedl.runtime.measure.statistics import Estimate, block_median, paired_ratio
 
 Runtime = Literal["ort", "tflite"]
 

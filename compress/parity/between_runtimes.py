@@ -5,14 +5,14 @@ from itertools import combinations
 
 import numpy as np
 
-from edgedl.compress.artifacts import BuiltArtifact
+from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.parity.layers import FileIntegers, compare_layers, layers_of, single_samples
 from edgedl.compress.parity.outputs import has_classes
 from edgedl.compress.parity.tolerance import output_steps
-from edgedl.compress.stage import ModelState
+from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.manifest import Artifact, RuntimeAgreement
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, RuntimeAgreement
 from edgedl.runtime.runner import Floats, Runner
 
 

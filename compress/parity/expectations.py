@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgedl.compress.artifacts import BuiltArtifact
+from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.parity.inner_tensors import GraphIntegers
 from edgedl.compress.parity.layers import FileIntegers, single_samples
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle import Bundle
-from edgedl.runtime.golden import golden_inputs
-from edgedl.runtime.layer_vectors import MAX_POSITIONS, encode_layer_vectors, positions
-from edgedl.runtime.manifest import Artifact
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.bundle.layer_vectors import MAX_POSITIONS, encode_layer_vectors, positions
+from edgedl.runtime.bundle.manifest import Artifact
 
 # Of the other files of the bundle; but never fewer places than these of a tensor.
 LARGEST_SHARE = 0.05

@@ -12,8 +12,8 @@ from torch import fx
 
 from edgedl.compress.graph.edit import is_constant
 from edgedl.runtime.backend import Array
-from edgedl.runtime.manifest import BackendName
-from edgedl.runtime.quiet import quiet
+from edgedl.runtime.backends.quiet import quiet
+from edgedl.runtime.bundle.manifest import BackendName
 
 # Integers minus their zero point: uint8 and int8 grids that differ by 128 give the same.
 Centred = npt.NDArray[np.int32]

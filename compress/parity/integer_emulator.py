@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.errors import ExportError, first_line
 from edgedl.runtime.backend import Array
 
 Values = dict[str, Array]

@@ -12,7 +12,7 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators import FUSED_ACTIVATIONS
+from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS
 from edgedl.compress.parity.inner_tensors import (
     Centred,
     GraphIntegers,
@@ -22,7 +22,7 @@ from edgedl.compress.parity.inner_tensors import (
 from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.match_tensors import Match, match_tensors
 from edgedl.runtime.backend import Array, Session, open_backend
-from edgedl.runtime.manifest import Artifact, LayerCertificate, LayerParity
+from edgedl.runtime.bundle.manifest import Artifact, LayerCertificate, LayerParity
 from edgedl.runtime.runner import encode
 
 LAYER_SAMPLES = 32

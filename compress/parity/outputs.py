@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from torch import fx
 
-from edgedl.compress.artifacts import BuiltArtifact
-from edgedl.compress.evaluate import run_graph
-from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.layers import certify_layers, single_samples
 from edgedl.compress.parity.tolerance import steps_by_output
-from edgedl.compress.stage import INTEGERS, ModelState
+from edgedl.compress.state import INTEGERS, ModelState
 from edgedl.runtime.backend import Array, open_backend
-from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, LayerCertificate, OutputParity, Parity
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.manifest import Artifact, LayerCertificate, OutputParity, Parity
 from edgedl.runtime.runner import Floats, Runner
-from edgedl.runtime.task import Task
+from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
 BATCH = 50

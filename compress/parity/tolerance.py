@@ -3,15 +3,15 @@
 import numpy as np
 from torch import fx
 
-from edgedl.compress.evaluate import run_graph, without_onednn
-from edgedl.compress.export.errors import ExportError, first_line
+from edgedl.compress.encodings.affine import grid_of
+from edgedl.compress.encodings.placement import gives_floats, quantized_nodes
+from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.graph.edit import output_nodes
-from edgedl.compress.quantize.affine import grid_of
-from edgedl.compress.quantize.placement import gives_floats, quantized_nodes
-from edgedl.compress.stage import INTEGERS, ModelState
-from edgedl.compress.target import Target
+from edgedl.compress.graph.run import run_graph, without_onednn
+from edgedl.compress.state import INTEGERS, ModelState
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
-from edgedl.runtime.manifest import Precision
+from edgedl.runtime.bundle.manifest import Precision
 
 # Steps of an int8 output, or a share of the largest float output.
 INT8_TOLERANCE_LSB = 3.0

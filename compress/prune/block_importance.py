@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from edgedl.compress.distill.losses import softened_divergence, squared_difference
-from edgedl.compress.evaluate import as_tuple
 from edgedl.compress.prune.find_blocks import Block
+from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.training.distances import softened_divergence, squared_difference
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task import Task
+from edgedl.runtime.task.task import Task
 
 BlockImportance = Literal["outputs", "influence", "random"]
 

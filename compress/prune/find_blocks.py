@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators import RECURRENT, TRANSPOSED, WEIGHTED, aten
+from edgedl.compress.graph.operators.table import RECURRENT, TRANSPOSED, WEIGHTED, aten
 from edgedl.compress.graph.sizes import size_of
 from edgedl.runtime.errors import BadInputError
 

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.graph.cuts.axes import channels_of
+from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
+from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.edit import copy_graph, get_tensor
-from edgedl.compress.graph.operators import aten
-from edgedl.compress.prune.axes import channels_of
-from edgedl.compress.prune.channel_groups import ChannelGroup
-from edgedl.compress.prune.tensor_axes import TensorAxes
+from edgedl.compress.graph.operators.table import aten
 from edgedl.runtime.errors import BadInputError
 
 Importance = Literal["l1", "l2", "batch_norm", "taylor", "lamp", "random"]

@@ -9,12 +9,13 @@ import msgspec
 from msgspec import Meta
 from torch import fx
 
-from edgedl.compress.graph.operators import WEIGHTED
+from edgedl.compress.graph.cuts.mac_counter import MacCounter
+from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
+from edgedl.compress.graph.operators.table import WEIGHTED
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, first_fast_enough
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.losses import is_classification
 from edgedl.compress.prune.block_importance import (
     BlockImportance,
     BlockJudge,
@@ -22,13 +23,12 @@ from edgedl.compress.prune.block_importance import (
     removal_order,
 )
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
-from edgedl.compress.prune.mac_counter import MacCounter
-from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.stage import ModelState, refuse_after, refuse_together, trainable_graph
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState, refuse_after, refuse_together, trainable_graph
+from edgedl.compress.training.losses import is_classification
+from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry, Setting
-from edgedl.runtime.statistics import Estimate
+from edgedl.runtime.measure.statistics import Estimate
 
 # How many go where nothing is said.
 BLOCKS = 1

@@ -10,13 +10,15 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
+from edgedl.compress.graph.cuts.cut import cut_channels
+from edgedl.compress.graph.cuts.mac_counter import MacCounter
+from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
+from edgedl.compress.graph.cuts.widths import most_important, ranked_widths, uniform_widths
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.losses import is_classification, label_loss
-from edgedl.compress.prune.axes import Axis
-from edgedl.compress.prune.channel_groups import ChannelGroup, channel_groups
-from edgedl.compress.prune.cut import cut_channels
 from edgedl.compress.prune.importance import (
     Importance,
     batch_norm_scales,
@@ -26,23 +28,21 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
-from edgedl.compress.prune.mac_counter import MacCounter
 from edgedl.compress.prune.speed import NetworkTimer, find_widths
-from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import most_important, ranked_widths, uniform_widths
-from edgedl.compress.stage import (
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import (
     ModelState,
     NothingRemovedError,
     refuse_after,
     refuse_together,
     trainable_graph,
 )
-from edgedl.compress.stage_settings import StageSettings
-from edgedl.compress.target import describe_target
-from edgedl.compress.task_batches import TaskBatches
+from edgedl.compress.targets.target import describe_target
+from edgedl.compress.training.losses import is_classification, label_loss
+from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry, Setting
-from edgedl.runtime.task import Task, training_split
+from edgedl.runtime.task.task import Task, training_split
 
 # Share that goes where nothing is said.
 RATIO = 0.5

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
+from edgedl.compress.graph.cuts.cut import cut_channels
+from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
+from edgedl.compress.graph.cuts.widths import aligned, narrowing_path, widening_path
 from edgedl.compress.latency.file_timer import (
     FileTimer,
     Prices,
@@ -14,14 +19,9 @@ from edgedl.compress.latency.file_timer import (
     first_fast_enough,
 )
 from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.prune.axes import Axis
-from edgedl.compress.prune.channel_groups import ChannelGroup
-from edgedl.compress.prune.cut import cut_channels
-from edgedl.compress.prune.tensor_axes import TensorAxes
-from edgedl.compress.prune.widths import aligned, narrowing_path, widening_path
-from edgedl.compress.stage import ModelState
-from edgedl.runtime.measure import Protocol
-from edgedl.runtime.statistics import Estimate
+from edgedl.compress.state import ModelState
+from edgedl.runtime.measure.measure import Protocol
+from edgedl.runtime.measure.statistics import Estimate
 
 
 class NetworkTimer:

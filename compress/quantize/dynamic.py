@@ -5,9 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from edgedl.compress.stage import ModelState
-from edgedl.compress.stage_settings import StageSettings
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.manifest import HistoryEntry
 
 
 class QuantizeDynamic(StageSettings, frozen=True, tag="quantize_dynamic"):

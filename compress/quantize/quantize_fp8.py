@@ -7,13 +7,13 @@ import msgspec
 from msgspec import Meta
 from torch import fx
 
-from edgedl.compress.graph.operators import WEIGHTED, moves_values
-from edgedl.compress.quantize.calibrate import calibrate
-from edgedl.compress.quantize.network import QuantizedNetwork
+from edgedl.compress.encodings.calibrate import calibrate
+from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.graph.operators.table import WEIGHTED, moves_values
 from edgedl.compress.quantize.static import calibration_inputs, kept_float
-from edgedl.compress.stage import ModelState
-from edgedl.compress.stage_settings import StageSettings
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.manifest import HistoryEntry
 
 
 class QuantizeFp8(StageSettings, frozen=True, tag="quantize_fp8"):

@@ -10,25 +10,25 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
+from edgedl.compress.encodings.calibrate import calibrate
+from edgedl.compress.encodings.clipping import WeightObserver
+from edgedl.compress.encodings.encodings import QuantizedPrecision
+from edgedl.compress.encodings.observers import PERCENTILE, Observer
+from edgedl.compress.encodings.placement import results_read_as_floats
+from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.layers import find_operators
-from edgedl.compress.graph.operators import (
+from edgedl.compress.graph.operators.table import (
     has_int16_kernel,
     is_product,
     is_quantizable,
     moves_values,
 )
-from edgedl.compress.quantize.calibrate import calibrate
-from edgedl.compress.quantize.clipping import WeightObserver
-from edgedl.compress.quantize.encodings import QuantizedPrecision
-from edgedl.compress.quantize.network import QuantizedNetwork
-from edgedl.compress.quantize.observers import PERCENTILE, Observer
-from edgedl.compress.quantize.placement import results_read_as_floats
-from edgedl.compress.stage import ModelState
-from edgedl.compress.stage_settings import StageSettings
-from edgedl.compress.target import MAX_WEIGHT_BITS
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS
+from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry
-from edgedl.runtime.task import Task
+from edgedl.runtime.task.task import Task
 
 
 class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):

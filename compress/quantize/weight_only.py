@@ -8,6 +8,14 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor, fx
 
+from edgedl.compress.encodings.clipping import WeightObserver
+from edgedl.compress.encodings.grouped import (
+    GroupedWeight,
+    WeightOnlyNetwork,
+    fitting_group,
+    group_scales,
+    round_to_groups,
+)
 from edgedl.compress.graph.edit import (
     copy_graph,
     finish,
@@ -16,22 +24,14 @@ from edgedl.compress.graph.edit import (
     is_constant,
 )
 from edgedl.compress.graph.layers import find_operators, layer_name
-from edgedl.compress.graph.operators import CONVOLUTIONS, EMBEDDING, LINEAR, WEIGHTED
-from edgedl.compress.quantize.clipping import WeightObserver
-from edgedl.compress.quantize.grouped import (
-    GroupedWeight,
-    WeightOnlyNetwork,
-    fitting_group,
-    group_scales,
-    round_to_groups,
-)
-from edgedl.compress.quantize.input_products import input_products
-from edgedl.compress.quantize.rounding import LARGEST, round_groups_with_feedback
+from edgedl.compress.graph.operators.table import CONVOLUTIONS, EMBEDDING, LINEAR, WEIGHTED
+from edgedl.compress.quantize.corrections.input_products import input_products
+from edgedl.compress.quantize.corrections.rounding import LARGEST, round_groups_with_feedback
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import ModelState
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry
 
 BITS = (4, 8)
 GROUP_SIZES = (32, 64, 128)

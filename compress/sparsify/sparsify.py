@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators import TRANSPOSED
+from edgedl.compress.graph.operators.table import TRANSPOSED
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
@@ -22,10 +22,10 @@ from edgedl.compress.sparsify.patterns import (
     sparsity_of,
     two_of_four,
 )
-from edgedl.compress.stage import ModelState, trainable_graph
-from edgedl.compress.stage_settings import StageSettings
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState, trainable_graph
+from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import HistoryEntry
 
 
 class Sparsify(StageSettings, frozen=True, tag="sparsify"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from edgedl.runtime.manifest import HistoryEntry
+from edgedl.runtime.bundle.manifest import HistoryEntry
 
 
 def sparse_paths(history: Iterable[HistoryEntry]) -> tuple[str, ...]:

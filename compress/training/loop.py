@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from edgedl.compress.duration import about
-from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.precision import (
+from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.training.mixed_precision import (
     NO_BFLOAT16,
     float32_where_bfloat16_is_slow,
     has_bfloat16,
@@ -25,6 +24,7 @@ from edgedl.compress.training.settings import (
     TrainingDivergedError,
     TrainingSettings,
 )
+from edgedl.runtime.wording import about
 
 Targets = TypeVar("Targets")
 Loss = Callable[[Any, Targets], Tensor]

@@ -21,8 +21,8 @@ from edgedl.compress.training.settings import (
     TrainingDivergedError,
     TrainingSettings,
 )
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.files import atomic_write
 
 Score = Callable[[nn.Module], float]
 

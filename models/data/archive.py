@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.files import atomic_write
 
 Fields = Mapping[str, npt.NDArray[np.generic]]
 T = TypeVar("T")

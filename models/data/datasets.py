@@ -27,7 +27,7 @@ from edgedl.models.data.packages import (
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
-from edgedl.runtime.sequence import SequencePreprocessing
+from edgedl.runtime.task.sequence import SequencePreprocessing
 
 CIFAR10 = Package(
     "npm",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgedl.models.data.archive import read_archive, write_archive
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.sequence import SequencePreprocessing
+from edgedl.runtime.task.sequence import SequencePreprocessing
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.backends.onnx_outputs import with_outputs
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.manifest import Artifact
-from edgedl.runtime.onnx_outputs import with_outputs
 
 if TYPE_CHECKING:
     import onnxruntime

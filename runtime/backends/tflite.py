@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.backends.quiet import quiet
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.manifest import Artifact
-from edgedl.runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter

@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny import make_subject
 
-from edgedl.compress.quantize.round_weights import RoundWeights
+from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.stage import ModelState, begin
-from edgedl.compress.target import weight_bits
+from edgedl.compress.state import ModelState, begin
+from edgedl.compress.targets.target import weight_bits
 
 
 @pytest.fixture(autouse=True)

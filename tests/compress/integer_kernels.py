@@ -6,7 +6,7 @@ integer-arithmetic-only inference", 2018, section 2.2.
 
 import numpy as np
 
-from edgedl.compress.quantize.affine import Affine
+from edgedl.compress.encodings.affine import Affine
 
 INT32 = np.iinfo(np.int32)
 

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgedl.compress.evaluate import run_graph
-from edgedl.compress.export.onnx import protect_float_layers, to_onnx
-from edgedl.compress.export.tflite import to_tflite
+from edgedl.compress.encodings.affine import affine_for
+from edgedl.compress.encodings.calibrate import calibrate
+from edgedl.compress.encodings.emit import emit
+from edgedl.compress.encodings.observers import Observer
+from edgedl.compress.encodings.placement import float_islands
+from edgedl.compress.export.onnx.write import protect_float_layers, to_onnx
+from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.edit import output_nodes
+from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize.affine import affine_for
-from edgedl.compress.quantize.calibrate import calibrate
-from edgedl.compress.quantize.emit import emit
-from edgedl.compress.quantize.observers import Observer
-from edgedl.compress.quantize.placement import float_islands
-from edgedl.compress.target import Target, weight_bits
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.compress.targets.target import Target, weight_bits
+from edgedl.runtime.task.task import ArrayTask, Samples
 
 
 class Net(nn.Module):

@@ -17,20 +17,20 @@ from tiny import CLASSES, make_net, make_subject
 from torch import Tensor, nn
 
 from edgedl.compress import pack
-from edgedl.compress.artifacts import ArtifactBuilder
-from edgedl.compress.evaluate import run_graph
-from edgedl.compress.manifest_record import toolchain
-from edgedl.compress.pack import ENCODINGS, CompressedModel, compress
-from edgedl.compress.quantize.emit import emit
-from edgedl.compress.recipe import Recipe
-from edgedl.compress.recipe_file import load_recipe
-from edgedl.compress.stage import ModelState
-from edgedl.compress.subject import Subject
-from edgedl.compress.target import weight_bits
-from edgedl.runtime.bundle import Bundle, record_files, write_manifest
+from edgedl.compress.artifacts.build import ArtifactBuilder
+from edgedl.compress.encodings.emit import emit
+from edgedl.compress.graph.run import run_graph
+from edgedl.compress.pipeline import ENCODINGS, CompressedModel, compress
+from edgedl.compress.recipe.recipe import Recipe
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.state import ModelState
+from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.target import weight_bits
+from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.bundle.golden import GOLDEN, check_golden
+from edgedl.runtime.bundle.manifest import Artifact, HistoryEntry
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
-from edgedl.runtime.golden import GOLDEN, check_golden
-from edgedl.runtime.manifest import Artifact, HistoryEntry
 from edgedl.runtime.runner import Runner
 
 NAMES = [
@@ -221,7 +221,7 @@ def test_a_folder_with_files_of_the_users_is_refused(tmp_path: Path) -> None:
 def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the reference only, made in no time."""
     content = network("joined").onnx
-    monkeypatch.setattr("edgedl.compress.artifacts.to_onnx", lambda *_: content)
+    monkeypatch.setattr("edgedl.compress.artifacts.build.to_onnx", lambda *_: content)
     monkeypatch.setattr(ArtifactBuilder, "plan", lambda self, targets: [("ort", "float32")])
 
 

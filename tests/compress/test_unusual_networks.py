@@ -10,16 +10,16 @@ from file_readers import optimized_operators, run_onnx
 from small_networks import Net, Quantized, noise, noise_task, trained
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts import ArtifactBuilder, BuiltArtifact, Refusal
-from edgedl.compress.export.onnx import to_onnx
-from edgedl.compress.graph.operators import aten
+from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
+from edgedl.compress.export.onnx.write import to_onnx
+from edgedl.compress.graph.operators.table import aten
 from edgedl.compress.graph.trace import TraceError, trace
-from edgedl.compress.pack import compress
-from edgedl.compress.recipe_file import load_recipe
-from edgedl.compress.stage import begin
-from edgedl.compress.subject import Subject
-from edgedl.runtime.golden import check_golden
-from edgedl.runtime.layer_vectors import check_layers
+from edgedl.compress.pipeline import compress
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.state import begin
+from edgedl.compress.subject.subject import Subject
+from edgedl.runtime.bundle.golden import check_golden
+from edgedl.runtime.bundle.layer_vectors import check_layers
 from edgedl.runtime.runner import Runner
 
 

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
-from edgedl.compress.evaluate import as_tuple
-from edgedl.compress.quantize.simulate import Simulation
-from edgedl.compress.stage import ModelState, begin
-from edgedl.compress.subject import Subject
+from edgedl.compress.encodings.simulate import Simulation
+from edgedl.compress.state import ModelState, begin
+from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.subject import Subject
 
 SHAPE = (3, 8, 8)
 

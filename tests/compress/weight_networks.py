@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from small_networks import Net, noise
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts import WEIGHT_PRECISIONS, ArtifactBuilder
-from edgedl.compress.quantize.grouped import WeightOnlyNetwork
+from edgedl.compress.artifacts.build import WEIGHT_PRECISIONS, ArtifactBuilder
+from edgedl.compress.encodings.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.stage import ModelState, begin
-from edgedl.compress.subject import Subject
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.compress.state import ModelState, begin
+from edgedl.compress.subject.subject import Subject
+from edgedl.runtime.task.task import ArrayTask, Samples
 
 WORDS, LENGTH = 12, 5
 

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.compress.pack import CompressedModel, compress
-from edgedl.compress.recipe_file import load_recipe
-from edgedl.compress.subject import Subject
-from edgedl.runtime.golden import golden_inputs
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.compress.pipeline import CompressedModel, compress
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.subject.subject import Subject
+from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.task.task import ArrayTask, Samples
 
 SCRIPT = Path(__file__).with_name("edgedl_on_arm.sh")
 NOT_SET_UP = 75

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgedl.models.data.recordings import Recordings
 from edgedl.models.recording_batches import SCALE_DEVIATION, RecordingBatches
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.sequence import SequencePreprocessing
+from edgedl.runtime.task.sequence import SequencePreprocessing
 
 AXES = ("ax", "ay", "az", "wx", "wy", "wz")
 

@@ -5,7 +5,7 @@ import numpy as np
 from edgedl.models.data.datasets import DATASETS, load_split
 from edgedl.models.tasks import make_task
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task import training_split
+from edgedl.runtime.task.task import training_split
 
 
 def test_task_scores_on_test_and_calibrates_on_training_data():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny import make_task
 
-from edgedl.compress.pack import CompressedModel
-from edgedl.runtime.manifest import Manifest
+from edgedl.compress.pipeline import CompressedModel
+from edgedl.runtime.bundle.manifest import Manifest
 
 EditManifest = Callable[[Callable[[dict[str, Any]], object]], None]
 

@@ -10,7 +10,7 @@ import pytest
 from command import Done, Run
 from measured import make_result
 
-from edgedl.tools.result import write_result
+from edgedl.tools.bench.result import write_result
 
 RESNET8 = Path(__file__).resolve().parents[2] / "models/weights/resnet8-cifar10.safetensors"
 

@@ -6,25 +6,25 @@ from pathlib import Path
 import click
 import msgspec
 
-from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
-from edgedl.runtime.measure import Protocol
-from edgedl.tools.bench import BenchSettings, bench
-from edgedl.tools.budget import missed, parse_budget
-from edgedl.tools.entries import (
+from edgedl.runtime.measure.measure import Protocol
+from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.budget import missed, parse_budget
+from edgedl.tools.bench.entries import (
     BASELINES,
     bundle_names,
     find_entries,
     leave_out_refused,
     put_baseline_first,
 )
-from edgedl.tools.loose_file import is_model_file, wrap_file
-from edgedl.tools.options import parse_threads
-from edgedl.tools.progress import steps
+from edgedl.tools.bench.loose_file import is_model_file, wrap_file
+from edgedl.tools.bench.result import write_result
+from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.table import result_markdown, to_csv
-from edgedl.tools.result import write_result
-from edgedl.tools.subjects import find_task
-from edgedl.tools.workspace import new_folder
+from edgedl.tools.terminal.options import parse_threads
+from edgedl.tools.terminal.progress import steps
+from edgedl.tools.terminal.workspace import new_folder
 
 
 @click.command()

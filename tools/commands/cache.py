@@ -8,7 +8,7 @@ import click
 from edgedl.runtime.errors import BadInputError
 
 if TYPE_CHECKING:
-    from edgedl.compress.stage_store.store import Kept, StageStore
+    from edgedl.compress.recipe.store.store import Kept, StageStore
 
 DAY_S = 24 * 3600
 
@@ -79,7 +79,7 @@ def prune(days: int) -> None:
 
 
 def _store() -> "StageStore":
-    from edgedl.compress.stage_store.store import user_store
+    from edgedl.compress.recipe.store.store import user_store
 
     return user_store()
 

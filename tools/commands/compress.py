@@ -6,9 +6,14 @@ import click
 import msgspec
 
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
-from edgedl.tools.options import parse_targets, parse_threads, recipe_option, weights_option
-from edgedl.tools.result import Result
-from edgedl.tools.workspace import new_folder, only_run
+from edgedl.tools.bench.result import Result
+from edgedl.tools.terminal.options import (
+    parse_targets,
+    parse_threads,
+    recipe_option,
+    weights_option,
+)
+from edgedl.tools.terminal.workspace import new_folder, only_run
 
 
 @click.command()
@@ -72,10 +77,10 @@ def command(
 
     Results of stages are kept: a run that was cut off goes on where it was ('edgedl cache').
     """
-    from edgedl.compress.stage_store.store import user_store
-    from edgedl.runtime.measure import Protocol
-    from edgedl.tools.bench import BenchSettings
-    from edgedl.tools.main_job import Wish, climb_ladder, make_bundle, measure_made
+    from edgedl.compress.recipe.store.store import user_store
+    from edgedl.runtime.measure.measure import Protocol
+    from edgedl.tools.bench.bench import BenchSettings
+    from edgedl.tools.jobs.main_job import Wish, climb_ladder, make_bundle, measure_made
 
     targets, counts = parse_targets(target), parse_threads(threads)
     if max_drop is not None and not 0 <= max_drop <= 100:
@@ -87,7 +92,7 @@ def command(
     store = None if fresh else user_store()
     walks = max_drop is not None and recipe == "default" and not keep_float
     if dry_run:
-        from edgedl.tools.plan import plan, total
+        from edgedl.tools.jobs.plan import plan, total
 
         if walks:
             raise BadInputError(

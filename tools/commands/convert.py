@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.files import atomic_write
-from edgedl.runtime.inputs import read_arrays
 from edgedl.runtime.runner import check_input
-from edgedl.tools.options import parse_targets
+from edgedl.runtime.task.inputs import read_arrays
+from edgedl.tools.terminal.options import parse_targets
 
 if TYPE_CHECKING:
-    from edgedl.compress.export.foreign import ForeignNetwork
+    from edgedl.compress.convert.foreign import ForeignNetwork
     from edgedl.runtime.backend import Array
 
 SAMPLES = 64
@@ -35,9 +35,9 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
     FILE is in QDQ format, whoever made it. Each result is compared with it, both computed operator
     by operator in ONNX Runtime. Nothing is calibrated: what has no range in FILE stays float.
     """
-    from edgedl.compress.export.compare import agreement, noise_for
-    from edgedl.compress.export.foreign import read_foreign
-    from edgedl.compress.export.requantize import requantize
+    from edgedl.compress.convert.compare import agreement, noise_for
+    from edgedl.compress.convert.foreign import read_foreign
+    from edgedl.compress.convert.requantize import requantize
 
     targets = parse_targets(target)
     if any(name.startswith("tflite") for name in targets):
@@ -84,7 +84,7 @@ def _read(file: Path) -> bytes:
 
 def _load(paths: tuple[Path, ...], network: "ForeignNetwork") -> "tuple[Array, ...]":
     """Return the arrays that are given for a network's inputs, each one checked."""
-    from edgedl.compress.export.onnx import describe_onnx
+    from edgedl.compress.export.onnx.write import describe_onnx
 
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
@@ -112,7 +112,7 @@ def _advice(measured: bool) -> str:
 
 
 def _check(content: bytes) -> None:
-    from edgedl.compress.export.tensorrt import check_tensorrt
+    from edgedl.compress.export.tensorrt.check import check_tensorrt
 
     verdict = check_tensorrt(content)
     if not verdict.accepted:

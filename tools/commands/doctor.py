@@ -6,10 +6,10 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backend import BACKENDS, open_backend
-from edgedl.runtime.device import run_context
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.saturation import saturates
-from edgedl.tools.host_packages import HOST_PACKAGES
+from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.measure.saturation import saturates
+from edgedl.tools.terminal.host_packages import HOST_PACKAGES
 
 
 @click.command()

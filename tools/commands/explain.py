@@ -7,11 +7,11 @@ import click
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import counted, points
-from edgedl.tools.options import recipe_option, weights_option
+from edgedl.tools.terminal.options import recipe_option, weights_option
 
 if TYPE_CHECKING:
     from edgedl.compress.latency.timing import Runtime
-    from edgedl.tools.explanation import ExplainedLayer, Explanation
+    from edgedl.tools.jobs.explanation import ExplainedLayer, Explanation
 
 
 @click.command()
@@ -48,7 +48,7 @@ def command(
     """
     import msgspec
 
-    from edgedl.tools.explanation import explain
+    from edgedl.tools.jobs.explanation import explain
 
     if runtime is None and _given("top"):
         raise BadInputError("--top is for layers to time: add --time ort or --time tflite")

@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 import msgspec
 
-from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import Artifact, TensorSpec
 from edgedl.tools.modelfile.layer import FileLayer, read_layers
 from edgedl.tools.report.parity import parity_markdown
 from edgedl.tools.report.table import to_markdown

@@ -7,9 +7,9 @@ import numpy as np
 
 from edgedl.models.pretrained import has_weights, load_record
 from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel, find_model
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.files import atomic_write
-from edgedl.runtime.statistics import mean_score
+from edgedl.runtime.measure.statistics import mean_score
 from edgedl.tools.report.table import to_markdown
 
 
@@ -63,8 +63,8 @@ def show(name: str) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown file.")
 def table(results: Path, out: Path) -> None:
     """Write the support table from a folder with the result.json of every model as NAME.json."""
+    from edgedl.tools.bench.result import read_result
     from edgedl.tools.report.support import render
-    from edgedl.tools.result import read_result
 
     files = [results / f"{name}.json" for name in REFERENCE_MODELS]
     found = {path.stem: read_result(path) for path in files if path.is_file()}

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from edgedl.runtime.device import run_context
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.files import atomic_write
-from edgedl.tools.progress import steps
-from edgedl.tools.workspace import new_folder
+from edgedl.runtime.measure.device import run_context
+from edgedl.tools.terminal.progress import steps
+from edgedl.tools.terminal.workspace import new_folder
 
 
 @click.command()
@@ -28,7 +28,7 @@ def command(names: tuple[str, ...], out: Path | None, bundles: Path | None, as_j
     NAME is a part of an operator's name, such as conv; without one all are tried, which takes
     half an hour or more on one core.
     """
-    from edgedl.compress.export.tensorrt import checker
+    from edgedl.compress.export.tensorrt.check import checker
     from edgedl.tools.operators.cases import operator_cases
     from edgedl.tools.operators.matrix import support_matrix
     from edgedl.tools.operators.page import render_page

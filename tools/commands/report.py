@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
+from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.files import atomic_write
+from edgedl.tools.bench.result import read_result
 from edgedl.tools.report.page import render
 from edgedl.tools.report.table import result_markdown, to_csv
-from edgedl.tools.result import read_result
 
 
 @click.command()

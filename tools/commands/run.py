@@ -6,10 +6,10 @@ import click
 import msgspec
 import numpy as np
 
-from edgedl.runtime.inputs import read_inputs
-from edgedl.runtime.manifest import Manifest
+from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.measure.saturation import saturation
 from edgedl.runtime.runner import Floats, Runner
-from edgedl.runtime.saturation import saturation
+from edgedl.runtime.task.inputs import read_inputs
 
 
 @click.command()

@@ -26,7 +26,7 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
     """
     model = find_model(name)
     from edgedl.compress.training import torchrun_processes
-    from edgedl.tools.reference_training import (
+    from edgedl.tools.jobs.reference_training import (
         ReferenceTraining,
         plan_of,
         score_published,

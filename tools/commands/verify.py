@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from edgedl.runtime.bundle import Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.golden import check_golden
+from edgedl.runtime.bundle.layer_vectors import can_check_layers, check_layers
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.golden import check_golden
-from edgedl.runtime.layer_vectors import can_check_layers, check_layers
 from edgedl.runtime.runner import Runner
-from edgedl.tools.entries import Entry, find_entries, leave_out_refused
+from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
 
 
 @click.command()

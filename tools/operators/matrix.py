@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from edgedl.compress.graph.trace import TraceError
-from edgedl.compress.pack import CompressedModel, compress
+from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.recipe import Recipe
-from edgedl.compress.subject import Subject
-from edgedl.compress.target import TARGETS, Target, describe_target
-from edgedl.runtime.bundle import Bundle
+from edgedl.compress.recipe.recipe import Recipe
+from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.target import TARGETS, Target, describe_target
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, Precision
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.manifest import Artifact, Precision
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.operators.cases import OperatorCase
 from edgedl.tools.operators.float_operators import float_operators
 

@@ -4,8 +4,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from edgedl.compress.target import Target, describe_target
-from edgedl.runtime.device import RunContext
+from edgedl.compress.targets.target import Target, describe_target
+from edgedl.runtime.measure.device import RunContext
 from edgedl.tools.operators.matrix import ARTIFACTS, COLUMNS, Cell, Row
 from edgedl.tools.report.table import to_markdown
 

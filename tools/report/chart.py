@@ -10,7 +10,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from edgedl.tools.result import Candidate, Result
+from edgedl.tools.bench.result import Candidate, Result
 
 COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
 MARKERS = {

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import edgedl
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.tools.bench.result import NoiseFloor, Result
 from edgedl.tools.report.parity import LAYER_HEADERS, describe_layers, layer_rows
 from edgedl.tools.report.table import (
     HEADERS,
@@ -15,7 +16,6 @@ from edgedl.tools.report.table import (
     rows,
     thread_counts,
 )
-from edgedl.tools.result import NoiseFloor, Result
 
 
 @dataclass(frozen=True)

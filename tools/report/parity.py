@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edgedl.runtime.manifest import (
+from edgedl.runtime.bundle.manifest import (
     LayerCertificate,
     LayerParity,
     Manifest,

@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 
 from edgedl.runtime.wording import counted, points
-from edgedl.tools.recommend import decided_by
-from edgedl.tools.result import Candidate, Drop, Ladder, Result
+from edgedl.tools.bench.recommend import decided_by
+from edgedl.tools.bench.result import Candidate, Drop, Ladder, Result
 
 HEADERS = (
     "artifact",

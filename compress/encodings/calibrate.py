@@ -1,0 +1,282 @@
+"""Fill the encodings table by running calibration samples through the float graph."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.encodings.affine import SMALLEST_WIDTH, grid_of, range_of
+from edgedl.compress.encodings.clipping import WeightObserver, least_error_amax
+from edgedl.compress.encodings.encodings import (
+    WEIGHT_BITS,
+    WEIGHT_QMAX,
+    Encodings,
+    QuantizedPrecision,
+    Range,
+)
+from edgedl.compress.encodings.observers import PERCENTILE, Histogram, Observer
+from edgedl.compress.encodings.placement import fused_activation
+from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.operators.table import (
+    CONCAT,
+    ELEMENTWISE,
+    EMBEDDING,
+    FIXED_END_INT16,
+    FIXED_RANGES,
+    FOLDING_POOLS,
+    FUSED_ACTIVATIONS,
+    MASKED_BELOW,
+    MASKING,
+    MATRIX_PRODUCTS,
+    MULTIPLY,
+    SOFTMAX,
+    WEIGHTED,
+    moves_values,
+)
+from edgedl.runtime.errors import BadInputError
+
+# A channel whose weights are (almost) zero still needs a step; relative to the largest channel.
+WEIGHT_FLOOR = 1e-4
+SMALLEST_WEIGHT = 1e-8
+# |bias| / (input scale * weight scale) must stay below this, well inside int32.
+BIAS_LIMIT = 2**30
+
+Calibration = Iterable[tuple[Tensor, ...]]
+
+
+def calibrate(
+    graph: fx.GraphModule,
+    batches: Calibration,
+    observer: Observer,
+    percentile: float = PERCENTILE,
+    weight_observer: WeightObserver = "minmax",
+    weight_bits: int = WEIGHT_BITS,
+    precision: QuantizedPrecision = "int8",
+) -> Encodings:
+    """Return the table of a canonical float graph.
+
+    Args:
+        graph: from ``trace``.
+        batches: calibration inputs, one tuple of float32 tensors per batch.
+        observer: how a range is chosen from what was seen. Network inputs always keep the
+            whole range they were seen in: their grid is the sensor's.
+        percentile: setting of that observer.
+        weight_observer: how the range of a weight's channel is chosen.
+        weight_bits: of every weight's integers.
+        precision: of the files that are made of the table.
+
+    Raises:
+        BadInputError: there are no samples, or a tensor is not finite on one of them.
+    """
+    table = Encodings({}, {}, weight_bits=weight_bits, precision=precision)
+    bits = table.activation_bits
+    histograms = observe(graph, batches)
+    inputs = {n.name for n in graph.graph.nodes if n.op == "placeholder"}
+    activations = {
+        name: histogram.range("minmax" if name in inputs else observer, percentile, bits)
+        for name, histogram in histograms.items()
+    }
+    for node in graph.graph.nodes:
+        if node.target in FIXED_RANGES and node.name in activations:
+            activations[node.name] = fixed_range(node, bits)
+    for constant in _constant_operands(graph.graph):
+        values = get_tensor(graph, str(constant.target))
+        # A mask of infinities has no grid, and neither has what it is added to.
+        if values.isfinite().all():
+            activations[constant.name] = _constant_range(constant, values)
+    widen_zeros(graph.graph, activations)
+    share_encodings(graph.graph, activations)
+    table = replace(table, activations=activations)
+    return replace(table, weights=weight_ranges(graph, table, weight_observer))
+
+
+def fixed_range(node: fx.Node, bits: int) -> Range:
+    """Return the range of an operator whose integer kernels have one grid for their output."""
+    lo, hi = FIXED_RANGES[node.target]
+    if bits == 16:
+        return Range(-FIXED_END_INT16 if lo < 0 else 0.0, FIXED_END_INT16)
+    return Range(lo, hi)
+
+
+def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give what was never anything but zero the size of what it is computed from, in place.
+
+    A ReLU that no calibration sample wakes may fire on another one; and a runtime's kernels take no
+    grid that is so much finer than that of what they read.
+    """
+    for node in graph.nodes:
+        found = activations.get(node.name)
+        if found is None or max(-found.lo, found.hi) >= SMALLEST_WIDTH:
+            continue
+        read = [activations[n.name] for n in node.all_input_nodes if n.name in activations]
+        if not read:
+            continue
+        largest = max(max(-r.lo, r.hi) for r in read)
+        lowest = 0.0 if node.target in FUSED_ACTIVATIONS else -largest
+        activations[node.name] = Range(lowest, largest)
+
+
+def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give tensors that must be on one grid the same range, in place.
+
+    A concat and everything it joins share the union of their ranges: no runtime converts between
+    them then, and the joined values are on that grid anyhow. What only moves has the range of what
+    it moves. An operator before its fused activation has the activation's range. What a positive
+    number multiplies keeps its integers, of another step.
+    """
+    for members in groups_on_one_grid(graph):
+        ranges = [activations[n.name] for n in members if n.name in activations]
+        if ranges:
+            shared = Range(min(r.lo for r in ranges), max(r.hi for r in ranges))
+            activations.update({n.name: shared for n in members})
+    for node in graph.nodes:
+        activation = fused_activation(node)
+        if activation is not None and activation.name in activations:
+            activations[node.name] = activations[activation.name]
+    _scale_encodings(graph, activations)
+
+
+def _scale_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+    """Give what a positive number multiplies the range whose integers are the same."""
+    groups = {node: members for members in groups_on_one_grid(graph) for node in members}
+    for node in graph.nodes:
+        if node.target is not MULTIPLY or not isinstance(node.args[1], (int, float)):
+            continue
+        read, factor = activations.get(node.args[0].name), node.args[1]
+        # Those that only move it have its range; a concat has one of its own.
+        alone = all(member is node or moves_values(member) for member in groups[node])
+        if read is not None and factor > 0 and alone:
+            scaled = Range(read.lo * factor, read.hi * factor)
+            activations.update({member.name: scaled for member in groups[node]})
+
+
+def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
+    """Return the nodes joined by moves, concats and clipped pools, by union-find."""
+    root: dict[fx.Node, fx.Node] = {}
+
+    def find(node: fx.Node) -> fx.Node:
+        while root.get(node, node) is not node:
+            node = root[node]
+        return node
+
+    for node in graph.nodes:
+        if moves_values(node) or _clips_pool(node):
+            root[node] = find(node.args[0])
+        elif node.target is CONCAT:
+            for joined in node.args[0]:
+                root[find(joined)] = find(node)
+    groups: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(find(node), []).append(node)
+    return list(groups.values())
+
+
+def _clips_pool(node: fx.Node) -> bool:
+    """Say whether a node is an activation that a runtime folds into a pool on one grid."""
+    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
+    return isinstance(source, fx.Node) and source.target in FOLDING_POOLS
+
+
+def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
+    """Return the constants that integer operators read, weights and biases apart."""
+    computing = {*ELEMENTWISE, *MATRIX_PRODUCTS, CONCAT, EMBEDDING}
+    users = [n for n in graph.nodes if n.target in computing]
+    return [c for n in users for c in n.all_input_nodes if is_constant(c)]
+
+
+def _constant_range(constant: fx.Node, values: Tensor) -> Range:
+    """Return what the integers of a constant cover; TFLite wants tables without a zero point."""
+    lo, hi = float(values.min()), float(values.max())
+    if any(user.target is EMBEDDING for user in constant.users):
+        scale = np.float32(max(-lo, hi, SMALLEST_WIDTH) / 127)
+        return range_of(float(scale), 128)
+    return Range(lo, hi)
+
+
+def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:
+    """Return one histogram per float tensor that has an encoding of its own.
+
+    Attention scores behind a mask have none: the mask's huge values would leave no integers for
+    the others. They stay in float up to the softmax.
+    """
+    histograms: dict[str, Histogram] = {}
+    masked: set[str] = set()
+
+    def add(node: fx.Node, value: Tensor) -> None:
+        if _is_masked(node, value):
+            masked.add(node.name)
+            return
+        try:
+            histograms.setdefault(node.name, Histogram()).add(value)
+        except ValueError as error:
+            raise BadInputError(f"calibration met {error} in tensor '{node.name}'") from error
+
+    tap = _Tap(graph, add)
+    with torch.no_grad():
+        for batch in batches:
+            tap.run(*batch)
+    if not histograms:
+        raise BadInputError("there are no calibration samples")
+    return {name: histogram for name, histogram in histograms.items() if name not in masked}
+
+
+def _is_masked(node: fx.Node, value: Tensor) -> bool:
+    if not node.users or any(user.target not in SOFTMAX for user in node.users):
+        return False
+    masks = any(n.target in MASKING for n in (node, *node.all_input_nodes))
+    return masks or float(value.min()) < MASKED_BELOW
+
+
+def weight_ranges(
+    graph: fx.GraphModule, table: Encodings, observer: WeightObserver = "minmax"
+) -> dict[str, Tensor]:
+    """Return the largest magnitude to cover per output channel of every quantizable weight.
+
+    A channel's range is widened where its bias would not fit the int32 accumulator, whose step
+    is the input's times the weight's.
+    """
+    activations, qmax = table.activations, table.weight_qmax
+    ranges: dict[str, Tensor] = {}
+    for node in graph.graph.nodes:
+        if node.target not in WEIGHTED or not is_constant(node.args[1]):
+            continue
+        path = str(node.args[1].target)
+        weight = get_tensor(graph, path).movedim(WEIGHTED[node.target], 0).flatten(1)
+        amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight, qmax)
+        amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
+        if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
+            bias = get_tensor(graph, str(node.args[2].target))
+            input_scale = grid_of(table, node.args[0].name, "tflite").scale
+            amax = torch.maximum(amax, smallest_amax(bias, input_scale, qmax))
+        ranges[path] = torch.maximum(amax, ranges.get(path, amax))
+    return ranges
+
+
+def smallest_amax(bias: Tensor, input_scale: float | Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
+    """Return the least weight range of each channel whose bias still fits int32: float32 [C_out].
+
+    Args:
+        bias: float32 [C_out].
+        input_scale: step of the layer's input.
+        qmax: largest integer of the weight.
+    """
+    return bias.abs() * qmax / (input_scale * BIAS_LIMIT)
+
+
+class _Tap(fx.Interpreter):
+    """Runs a graph and shows every float tensor that needs an encoding of its own."""
+
+    def __init__(self, graph: fx.GraphModule, show: Callable[[fx.Node, Tensor], None]) -> None:
+        super().__init__(graph)
+        self.extra_traceback = False
+        self._show = show
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        computed = n.op in ("call_function", "placeholder") and not moves_values(n)
+        if computed and isinstance(value, Tensor) and value.is_floating_point():
+            self._show(n, value)
+        return value

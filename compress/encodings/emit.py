@@ -1,0 +1,139 @@
+"""Write the table into a graph: quantize/dequantize operators where a target wants them.
+
+The emitted graph runs in torch. It is the reference that the exported file is held against.
+"""
+
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.encodings.affine import Affine, grid_of
+from edgedl.compress.encodings.encodings import (
+    Encodings,
+    quantize_weight,
+    weight_scales,
+)
+from edgedl.compress.encodings.float8 import emit_float8
+from edgedl.compress.encodings.integer_forms import compute_on_integers, open_for_integers
+from edgedl.compress.encodings.placement import place, quantized_nodes
+from edgedl.compress.graph.edit import (
+    copy_graph,
+    finish,
+    get_tensor,
+    insert_call,
+    insert_constant,
+    is_constant,
+    set_tensor,
+)
+from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.targets.target import Target, describe_target
+
+_ops = torch.ops.quantized_decomposed
+_INT32_MAX = 2**31
+
+
+def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.GraphModule:
+    """Return a copy of a canonical float graph, quantized as ``target`` wants it.
+
+    Activations get per-tensor encodings, weights symmetric per-channel int8; ``emit_float8`` writes
+    tables of 8-bit floats. For ONNX Runtime and TFLite biases are rounded to the int32 grid (input
+    scale times weight scale) that both compute on, so that torch gives the same integers; TensorRT
+    keeps float biases.
+    """
+    if encodings.precision == "fp8":
+        return emit_float8(graph, encodings, target)
+    emitted = copy_graph(graph)
+    encodings = open_for_integers(emitted, encodings, target)
+    chosen = quantized_nodes(emitted.graph, encodings)
+    placement = place(emitted.graph, encodings, target)
+    qmax = encodings.weight_qmax
+    for node, users in placement.items():
+        affine = grid_of(encodings, node.name, target)
+        pair = _insert_pair(emitted, node, node.next, affine, target)
+        for user in users:
+            user.replace_input_with(node, pair)
+    for node in list(emitted.graph.nodes):
+        if node.target in WEIGHTED and node in chosen:
+            scales = weight_scales(encodings.weights[str(node.args[1].target)], qmax)
+            axis = WEIGHTED[node.target]
+            if describe_target(target).integer_biases:
+                _round_bias(emitted, node, scales)
+            node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
+    if describe_target(target).runtime == "ort":
+        compute_on_integers(emitted)
+    emitted = finish(emitted)
+    if describe_target(target).runtime == "tflite":
+        return emitted
+    # Those that are kept in float.
+    return join_transposed_convolutions(emitted)
+
+
+def _insert_pair(
+    module: fx.GraphModule, value: fx.Node, before: fx.Node, affine: Affine, target: Target
+) -> fx.Node:
+    """Insert quantize and dequantize of ``value`` and return the dequantize.
+
+    A constant is stored as the integers, but for TFLite, whose converter wants the floats.
+    """
+    graph = module.graph
+    arguments = (
+        affine.scale,
+        affine.zero_point,
+        affine.qmin,
+        affine.qmax,
+        getattr(torch, affine.dtype),
+    )
+    if is_constant(value) and describe_target(target).runtime != "tflite":
+        integers = _ops.quantize_per_tensor(get_tensor(module, str(value.target)), *arguments)
+        quantized = insert_constant(module, before, f"{value.name}_{affine.dtype}", integers)
+    else:
+        quantized = insert_call(graph, before, _ops.quantize_per_tensor.default, value, *arguments)
+    pair = insert_call(graph, before, _ops.dequantize_per_tensor.default, quantized, *arguments)
+    pair.meta["val"] = value.meta.get("val")
+    return pair
+
+
+def _quantize_weight(
+    module: fx.GraphModule, node: fx.Node, scales: Tensor, axis: int, qmax: int, target: Target
+) -> fx.Node:
+    """Return a node with the dequantized weight, placed before ``node``.
+
+    TFLite's converter wants to quantize the float weight itself; ONNX files store int8.
+    """
+    source = node.args[1]
+    if not isinstance(source, fx.Node):
+        raise TypeError(f"the weight of '{node.name}' is not a constant")
+    path = f"{node.name}_weight"
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    scale = insert_constant(module, node, f"{path}_scale", scales)
+    zero_point = insert_constant(module, node, f"{path}_zero_point", zeros)
+    arguments = (scale, zero_point, axis, -qmax, qmax, torch.int8)
+    if describe_target(target).runtime == "tflite":
+        quantized = insert_call(
+            module.graph, node, _ops.quantize_per_channel.default, source, *arguments
+        )
+    else:
+        weight = get_tensor(module, str(source.target))
+        values = quantize_weight(weight, scales, axis, qmax)
+        quantized = insert_constant(module, node, f"{path}_int8", values)
+    return insert_call(
+        module.graph, node, _ops.dequantize_per_channel.default, quantized, *arguments
+    )
+
+
+def _round_bias(module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
+    """Round a bias to multiples of input scale times weight scale, as the int32 kernels do."""
+    if len(node.args) < 3 or not is_constant(node.args[2]):
+        return
+    dequantized = node.args[0]
+    if not isinstance(dequantized, fx.Node) or not isinstance(dequantized.args[1], float):
+        return
+    step = scales.double() * dequantized.args[1]
+    bias = get_tensor(module, str(node.args[2].target))  # type: ignore[union-attr]
+    integers = torch.round(bias.double() / step)
+    if integers.abs().max() >= _INT32_MAX:
+        raise OverflowError(f"the bias of '{node.name}' does not fit int32 at its scale")
+    path = f"{node.name}_bias_int32_grid"
+    set_tensor(module, path, (integers * step).float())
+    with module.graph.inserting_before(node):
+        node.update_arg(2, module.graph.get_attr(path))

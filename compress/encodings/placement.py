@@ -1,0 +1,182 @@
+"""Where a target wants its quantize/dequantize pairs: the only thing that differs by target."""
+
+import math
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgedl.compress.encodings.affine import grid_of
+from edgedl.compress.encodings.encodings import Encodings
+from edgedl.compress.graph.edit import is_constant
+from edgedl.compress.graph.operators.table import (
+    CONVOLUTIONS,
+    FUSED_ACTIVATIONS,
+    MATRIX_PRODUCTS,
+    WEIGHTED,
+    aten,
+    folds_activation,
+    is_quantizable,
+    moves_values,
+)
+from edgedl.compress.targets.target import Target, describe_target
+
+Placement = dict[fx.Node, set[fx.Node]]
+
+
+def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
+    """Return the nodes that compute in int8; the others stay float islands.
+
+    A value that only moves (reshape, max pool, ...) is int8 if what it moves is; the activation
+    that fuses with an operator that is kept in float stays with it. What is computed of constants
+    alone is one.
+    """
+    chosen: set[fx.Node] = set()
+    constant: set[fx.Node] = set()
+    kept = set(encodings.float_nodes)
+    for node in graph.nodes:
+        if node.op == "call_function" and all(
+            is_constant(n) or n in constant for n in node.all_input_nodes
+        ):
+            constant.add(node)
+            continue
+        if not is_quantizable(node) or node.name not in encodings.activations:
+            continue
+        if node.name in kept:
+            activation = fused_activation(node)
+            kept |= {activation.name} if activation is not None else set()
+            continue
+        if moves_values(node):
+            source = node.args[0]
+            if source not in chosen and source.op == "call_function":
+                continue
+        if node.target in WEIGHTED and not is_constant(node.args[1]):
+            continue
+        chosen.add(node)
+    return chosen
+
+
+def float_islands(graph: fx.Graph, encodings: Encodings) -> list[fx.Node]:
+    """Return the operators that compute floats although the network is quantized."""
+    chosen = quantized_nodes(graph, encodings)
+    return [
+        node
+        for node in graph.nodes
+        if node.op == "call_function"
+        and node not in chosen
+        and isinstance(node.meta.get("val"), torch.Tensor)
+        and node.meta["val"].is_floating_point()
+    ]
+
+
+def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
+    """Return {node: its users that must read it quantized and dequantized}.
+
+    ONNX Runtime and TFLite want every tensor quantized, except between an operator and the
+    activation it fuses with, and the results that the table wants in float. TensorRT wants the
+    inputs of convolutions, linear layers, and one operand of a residual add: the one that is not
+    the output of the convolution it fuses with.
+    """
+    chosen = quantized_nodes(graph, encodings)
+    placement: Placement = {}
+    for node in graph.nodes:
+        if node.name not in encodings.activations:
+            continue
+        if describe_target(target).pairs == "layer_inputs":
+            users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
+        elif is_constant(node):
+            # A weight has scales of its own, whoever else reads it.
+            users = {u for u in node.users if u in chosen and u.target not in WEIGHTED}
+        elif node not in chosen or gives_floats(node, encodings, target):
+            users = {u for u in node.users if u in chosen}
+        else:
+            fused = _fuses(node, chosen, encodings, target) or _joins_convolutions(
+                node, chosen, target
+            )
+            users = set() if fused else set(node.users)
+        if users:
+            placement[node] = users
+    return placement
+
+
+def fused_activation(node: fx.Node) -> fx.Node | None:
+    """Return the activation that runtimes fold into an operator, if it has one."""
+    if not folds_activation(node) or len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    return user if user.target in FUSED_ACTIVATIONS else None
+
+
+def activation_bounds(node: fx.Node) -> tuple[float, float]:
+    """Return the smallest and largest value that an activation lets through."""
+    if node.target is aten.relu.default:
+        return 0.0, math.inf
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    unlimited = (-math.inf, math.inf)
+    standard = unlimited if node.target is aten.clamp.default else (-1.0, 1.0)
+    given = [*node.args[1:3], None, None][:2]
+    lo, hi = (d if g is None else float(g) for g, d in zip(given, standard, strict=True))  # type: ignore[arg-type]
+    return lo, hi
+
+
+def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Target) -> bool:
+    """Say whether nothing needs to stand between an operator and the activation behind it.
+
+    ONNX Runtime drops the activation only where the integers cannot leave its bounds anyhow;
+    TFLite always folds it, as a clamp of the integers. Where ONNX Runtime would not, a pair on
+    the activation's own grid stands between the two: the same integers again.
+    """
+    activation = fused_activation(node)
+    if activation is None or activation not in chosen:
+        return False
+    if describe_target(target).folds_activations == "always":
+        return True
+    lo, hi = activation_bounds(activation)
+    affine = grid_of(encodings, activation.name, target)
+    ends = affine.dequantize(np.array([affine.qmin, affine.qmax]))
+    # ONNX Runtime's own tolerance in this comparison.
+    slack = float(np.finfo(np.float32).eps)
+    return bool(lo <= ends[0] + slack and ends[1] <= hi + slack)
+
+
+def _joins_convolutions(node: fx.Node, chosen: set[fx.Node], target: Target) -> bool:
+    """Say whether a node pads pictures that convolutions alone read, and becomes part of them."""
+    paddings = (aten.pad.default, aten.constant_pad_nd.default)
+    if node.target not in paddings or not describe_target(target).folds_padding:
+        return False
+    widths = node.args[1]
+    spatial = isinstance(widths, (list, tuple)) and len(widths) <= 4
+    read = all(user in chosen and user.target in CONVOLUTIONS for user in node.users)
+    return spatial and read and node.meta["val"].ndim == 4
+
+
+def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
+    """Return the linear layers and matrix products whose integers nothing reads."""
+    chosen = quantized_nodes(graph, encodings)
+    products = {n for n in chosen if n.target is aten.linear.default or n.target in MATRIX_PRODUCTS}
+    return {n for n in products if not any(user in chosen for user in n.users)}
+
+
+def gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
+    """Say whether a target's kernel leaves an int8 operator's result in float."""
+    return node.name in encodings.float_results and describe_target(target).float_results
+
+
+def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:
+    if user.target in WEIGHTED:
+        return user.args[0] is node
+    return _residual_operand(user) is node
+
+
+def _residual_operand(add: fx.Node) -> fx.Node | None:
+    """Return the operand of a residual add that TensorRT wants quantized, if it is one."""
+    if add.target is not aten.add.Tensor:
+        return None
+    operands = [a for a in add.args[:2] if isinstance(a, fx.Node) and not is_constant(a)]
+    if len(operands) != 2:
+        return None
+    first, second = operands
+    if first.target in WEIGHTED and len(first.users) == 1:
+        return second
+    return first if second.target in WEIGHTED and len(second.users) == 1 else None

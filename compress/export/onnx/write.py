@@ -1,0 +1,204 @@
+"""torch graph -> ONNX file, without the exporter's metadata."""
+
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.errors import ExportError
+from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.onnx.float8 import float8_translations
+from edgedl.compress.export.onnx.recurrent import translations
+from edgedl.compress.graph.edit import input_nodes, output_nodes
+from edgedl.compress.graph.lengths import free_output_axes
+from edgedl.compress.graph.trace import MAX_BATCH
+from edgedl.runtime.backends.quiet import quiet
+from edgedl.runtime.bundle.manifest import TensorSpec
+
+# 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
+OPSET = 20
+# On ARM processors with half-float arithmetic ONNX Runtime 1.31 refuses average pools of opset 19
+# and later, whose kernels it has for older ones alone.
+HALF_OPSET = 18
+# The first that has 4-bit integers and blocks of them with a scale each.
+BLOCK_OPSET = 21
+# Convolutions of bfloat16 came with this one; ONNX Runtime has no such kernels anyhow.
+BFLOAT16_OPSET = 22
+
+
+def to_onnx(
+    graph: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    free_axes: tuple[int, ...] = (0,),
+    opset: int = OPSET,
+) -> bytes:
+    """Return the graph as an ONNX model with a free batch size.
+
+    Args:
+        graph: a canonical or emitted graph.
+        example_inputs: one float32 tensor [B >= 2, ...] per input.
+        free_axes: axes of every input whose size stays free; 0, the batch, always does.
+        opset: version of ONNX's operators.
+
+    Raises:
+        ExportError: an operator has no ONNX form.
+    """
+    names = [n.name for n in input_nodes(graph)]
+    outputs = [f"output_{i}" for i in range(len(output_nodes(graph)))]
+    shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in names)
+    try:
+        program = _translate(
+            graph,
+            example_inputs,
+            opset_version=opset,
+            input_names=names,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+        )
+    except Exception as error:
+        # The exporter raises its own and torch's classes alike; the cause is in the message.
+        why = explain_failure(graph, example_inputs, _translate, error)
+        raise ExportError(f"torch.onnx cannot export {why}") from error
+    buffer = io.BytesIO()
+    if program is None:
+        raise ExportError("torch.onnx exported nothing")
+    onnx.save(program.model_proto, buffer)
+    model = onnx.load_from_string(buffer.getvalue())
+    if any(free_axes):
+        _free(model.graph, free_axes, free_output_axes(graph, example_inputs, free_axes))
+    return strip(model)
+
+
+def _translate(
+    graph: fx.GraphModule, inputs: tuple[Tensor, ...], **options: Any
+) -> torch.onnx.ONNXProgram | None:
+    table = {**translations(), **float8_translations()}
+    with quiet():
+        _read_operators_once()
+        return torch.onnx.export(
+            graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
+        )
+
+
+@cache
+def _read_operators_once() -> None:
+    """Let torch.onnx keep what it reads of its operators' source, which it parses in every export.
+
+    That is a third of the time of a small network's export. A torch that has it elsewhere takes
+    that time.
+    """
+    from torch.onnx._internal.exporter import _registration
+
+    library: Any = getattr(_registration, "onnxscript_apis", None)
+    if hasattr(library, "get_torchlib_ops"):
+        library.get_torchlib_ops = cache(library.get_torchlib_ops)
+
+
+def protect_float_layers(model: bytes) -> bytes:
+    """Return a model for ONNX Runtime whose float layers between quantized ones stay float.
+
+    ONNX Runtime quantizes the weights of a float ``Conv`` or ``Gemm`` by itself when it stands
+    between a dequantize and a quantize. It leaves its own ``FusedConv`` and ``FusedGemm`` alone,
+    which compute the same.
+    """
+    loaded = onnx.load_from_string(model)
+    dequantized = {
+        name
+        for node in loaded.graph.node
+        if node.op_type == "DequantizeLinear"
+        for name in node.output
+    }
+    protected = [
+        node
+        for node in loaded.graph.node
+        if node.op_type in ("Conv", "Gemm")
+        and node.input[0] in dequantized
+        and node.input[1] not in dequantized
+    ]
+    for node in protected:
+        if node.op_type == "Gemm":
+            # FusedGemm must have an activation; this one is the identity.
+            node.attribute.append(onnx.helper.make_attribute("activation", "LeakyRelu"))
+            node.attribute.append(onnx.helper.make_attribute("activation_alpha", 1.0))
+        node.op_type, node.domain = f"Fused{node.op_type}", "com.microsoft"
+    if protected:
+        loaded.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return bytes(loaded.SerializeToString())
+
+
+def _free(
+    graph: onnx.GraphProto, inputs: tuple[int, ...], outputs: Sequence[tuple[int, ...]]
+) -> None:
+    """Declare axes of inputs and outputs as free; ``check_lengths`` runs the file to see they are.
+
+    The exporter writes the example's sizes, because it traces recurrent layers at one length.
+    """
+    # Inferred shapes of inner values hold the example's length too.
+    del graph.value_info[:]
+    declared = [(value, inputs) for value in graph.input]
+    declared += list(zip(graph.output, outputs, strict=True))
+    for value, axes in declared:
+        for axis in axes:
+            if axis:
+                value.type.tensor_type.shape.dim[axis].dim_param = f"axis_{axis}"
+
+
+def strip(model: onnx.ModelProto) -> bytes:
+    """Return the model without stack traces, shapes of inner values and descriptions."""
+    graph = model.graph
+    pool_mean_to_global_average(graph)
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    items: Sequence[onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto] = [
+        *graph.node,
+        *graph.initializer,
+        *graph.input,
+        *graph.output,
+    ]
+    for item in items:
+        del item.metadata_props[:]
+        item.doc_string = ""
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def pool_mean_to_global_average(graph: onnx.GraphProto) -> None:
+    """Write ``ReduceMean`` of [N, C, H, W] over height and width as ``GlobalAveragePool``.
+
+    ONNX Runtime has an int8 kernel for the latter only. Ranks are read from ``value_info``.
+    """
+    values = [*graph.value_info, *graph.input]
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values}
+    constants = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
+            continue
+        axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+        keepdims = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        spatial = sorted(axes) in ([2, 3], [-2, -1]) and ranks.get(node.input[0]) == 4
+        if spatial and keepdims:
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:]
+            del node.attribute[:]
+    used = {name for node in graph.node for name in node.input}
+    kept = [t for t in graph.initializer if t.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def describe_onnx(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return inputs and outputs of a model, in the order of the graph's."""
+    graph = onnx.load_from_string(model).graph
+
+    def spec(value: onnx.ValueInfoProto) -> TensorSpec:
+        tensor = value.type.tensor_type
+        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        return TensorSpec.of(value.name, shape, str(dtype))
+
+    return tuple(spec(v) for v in graph.input), tuple(spec(v) for v in graph.output)

@@ -1,0 +1,79 @@
+"""TFLite files with int8 weights and int16 activations ("16x8"): what the converter gets wrong."""
+
+import numpy as np
+from torch import Tensor, fx
+
+from edgedl.compress.export.tflite.pack import pack_tflite
+from edgedl.compress.export.tflite.write import to_tflite
+from edgedl.compress.graph.edit import copy_graph, finish, insert_call
+from edgedl.compress.graph.operators.table import aten, has_int16_kernel, is_quantizable
+
+# Layers whose third input is a bias.
+_WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Adding it changes no number of a grid but zero, which rounds to zero again.
+_TINY = 1e-30
+
+
+def to_tflite_int16(
+    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], float_islands: bool
+) -> bytes:
+    """Return a graph emitted with int16 activations as a TFLite model for a batch of one.
+
+    Args:
+        graph: from ``emit`` for "tflite".
+        example_inputs: one tensor [B >= 1, ...] per input.
+        float_islands: whether some of its operators compute in float; see ``to_tflite``.
+
+    Raises:
+        BackendUnavailableError: litert-torch is not installed.
+        ExportError: an operator has no TFLite form.
+    """
+    return widen_biases(to_tflite(_set_apart(graph), example_inputs, True, float_islands))
+
+
+def _set_apart(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return the graph with an addition of almost nothing around operators without int16 kernels.
+
+    The converter gives such an operator the integers of its neighbours all the same, and then
+    refuses it. What it reads and writes must not come from, or go to, a pair directly.
+    """
+    apart = copy_graph(graph)
+    for node in list(apart.graph.nodes):
+        if not is_quantizable(node) or has_int16_kernel(node):
+            continue
+        for source in node.all_input_nodes:
+            before = insert_call(apart.graph, node, aten.add.Tensor, source, _TINY)
+            node.replace_input_with(source, before)
+        after = insert_call(apart.graph, node.next, aten.add.Tensor, node, _TINY)
+        for user in [u for u in node.users if u is not after]:
+            user.replace_input_with(node, after)
+    return finish(apart)
+
+
+def widen_biases(model: bytes) -> bytes:
+    """Return a TFLite model with the int32 biases of layers that read int16 stored as int64.
+
+    With int32 the kernel of the depthwise convolution refuses the file, and that of the
+    convolution reads beyond the bias and computes nonsense. The values stay as they are.
+
+    Source: TFLite 8-bit quantization specification, "16x8": biases are int64, and so is what the
+    kernels add up in.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    loaded = schema.ModelT.InitFromPackedBuf(model, 0)
+    wanted = {getattr(schema.BuiltinOperator, name) for name in _WITH_BIAS}
+    for graph in loaded.subgraphs:
+        for operator in graph.operators:
+            code = loaded.operatorCodes[operator.opcodeIndex]
+            inputs = [graph.tensors[i] for i in operator.inputs if i >= 0]
+            if code.builtinCode not in wanted or len(inputs) < 3:
+                continue
+            reads, bias = inputs[0], inputs[2]
+            if reads.type == schema.TensorType.INT16 and bias.type == schema.TensorType.INT32:
+                narrow = np.asarray(loaded.buffers[bias.buffer].data, np.uint8).view(np.int32)
+                # A buffer of its own: the old one may serve another tensor.
+                bias.buffer, bias.type = len(loaded.buffers), schema.TensorType.INT64
+                wide = narrow.astype(np.int64).view(np.uint8)
+                loaded.buffers.append(schema.BufferT(data=wide))
+    return pack_tflite(loaded)

@@ -1,0 +1,68 @@
+"""What a network computes of its stored tensors alone, computed once and stored."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
+from edgedl.compress.graph.operators.table import (
+    ARITHMETIC,
+    CONCAT,
+    MATRIX_PRODUCTS,
+    TRANSPOSED,
+    WEIGHTED,
+)
+
+# The operators whose operands are stored, so that they have encodings.
+READERS: frozenset[Any] = frozenset({*WEIGHTED, TRANSPOSED, *ARITHMETIC, *MATRIX_PRODUCTS, CONCAT})
+
+
+def store_computed(module: fx.GraphModule) -> None:
+    """Store what is computed of stored tensors alone, for operators that have integer kernels.
+
+    A transposed weight of another layer, one that is normalized whenever it is used, a scale or a
+    bias that is brought into shape, positions that are looked up.
+    """
+    for node in list(module.graph.nodes):
+        if node.target not in READERS:
+            continue
+        for operand in list(node.all_input_nodes):
+            value = None if is_constant(operand) else stored_value(module, operand)
+            if value is not None and value.is_floating_point():
+                path = f"{operand.name}_stored"
+                operand.replace_all_uses_with(insert_constant(module, operand, path, value))
+
+
+def stored_value(module: fx.GraphModule, node: Any) -> Tensor | None:
+    """Return the value of a node that depends on stored tensors alone; None for any other."""
+    if not isinstance(node, fx.Node):
+        return None
+    values: dict[fx.Node, Any] = {}
+
+    def value_of(node: fx.Node) -> Any:
+        if node not in values:
+            values[node] = _compute(module, node, value_of)
+        return values[node]
+
+    try:
+        value = value_of(node)
+    except _OfAnInputError:
+        return None
+    return value if isinstance(value, Tensor) else None
+
+
+class _OfAnInputError(Exception):
+    """A value depends on what the network is given, or on chance."""
+
+
+def _compute(module: fx.GraphModule, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
+    if node.op == "get_attr":
+        return get_tensor(module, str(node.target))
+    tags = getattr(node.target, "tags", ())
+    if node.op != "call_function" or torch.Tag.nondeterministic_seeded in tags:
+        raise _OfAnInputError
+    args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+    with torch.no_grad():
+        return node.target(*args, **kwargs)  # type: ignore[operator]

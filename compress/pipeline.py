@@ -1,0 +1,261 @@
+"""The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import safetensors.torch
+from torch import fx, nn
+
+from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
+from edgedl.compress.encodings.check_calibration import calibration_warnings
+from edgedl.compress.errors import ExportError
+from edgedl.compress.graph.run import run_graph
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.manifest_record import describe
+from edgedl.compress.parity.between_runtimes import measure_between
+from edgedl.compress.parity.expectations import layer_vectors
+from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
+from edgedl.compress.recipe.apply_recipe import Applied, StageRunner, apply_recipe
+from edgedl.compress.recipe.default_recipe import fitting_recipe
+from edgedl.compress.recipe.judge import Judge
+from edgedl.compress.recipe.recipe import Recipe
+from edgedl.compress.recipe.store.ingredients import Provenance
+from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.state import ModelState
+from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.target import WITHOUT_VNNI, Target, saturates_here, weight_bits
+from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
+from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
+from edgedl.runtime.bundle.manifest import Artifact, Precision
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.measure.crashes import find_crashes
+from edgedl.runtime.runner import Runner
+from edgedl.runtime.task.task import Task
+
+ENCODINGS = "encodings.json"
+# Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
+NETWORK = "network.safetensors"
+REFERENCE = "ort-float32"
+SMALL_WEIGHTS = (
+    "this processor has no VNNI: int8 weights have 7 bits, so that ONNX Runtime does not saturate"
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A written bundle, what could not be put into it, and reasons to doubt its calibration.
+
+    ``parent`` is the network that the recipe cut or trained, None if it did neither; ``missed`` the
+    budget of a stage that could not be met: the bundle is then of the stages before.
+    """
+
+    bundle: Bundle
+    refusals: tuple[Refusal, ...]
+    warnings: tuple[str, ...] = ()
+    parent: nn.Module | None = None
+    missed: str | None = None
+
+
+def compress(
+    subject: Subject,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    folder: Path,
+    report: Report = lambda text: None,
+    float_layers: tuple[str, ...] = (),
+    store: StageStore | None = None,
+    selection: Task | None = None,
+    only: tuple[Precision, ...] | None = None,
+    detail: Report = lambda text: None,
+) -> CompressedModel:
+    """Compress a subject and write its bundle into an empty folder.
+
+    Args:
+        subject: network and task.
+        recipe: stages to apply; None for the one that suits the network.
+        targets: runtimes to make files for; the float32 ONNX reference is always made.
+        folder: must exist and be empty.
+        report: hears one line before every step.
+        float_layers: layers that stay float32, besides those that the recipe names.
+        store: where results of stages are kept and found again, and checkpoints of those that
+            were cut off; None applies every stage anew.
+        selection: task whose split "test" says whether the budgets of stages are met; its samples
+            should not be those of the final score.
+        only: precisions of the files to make, besides the reference; None for all that there are.
+        detail: hears how a step gets on: what is reused, epochs, what budgets came to.
+
+    Raises:
+        EdgedlError: a step cannot be done; the message says which and why.
+    """
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
+    subject.check_test_inputs()
+    begin = ModelState(subject, _traced(subject, report), say=detail)
+    recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, report)
+    applied = _apply(begin, recipe, store, selection, report)
+    state = applied.state
+    built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, report)
+    _write_companions(state, built, folder)
+    manifest = describe(state, [b.artifact for b in built], folder)
+    write_manifest(folder, manifest)
+    outputs = GraphOutputs(subject.task)
+    bundle = Bundle.open(folder)
+    checked, refused = _check_files(state, bundle, built, outputs, report)
+    kept = {item.artifact.path for item in checked}
+    for path in {item.artifact.path for item in built} - kept:
+        (folder / path).unlink()
+    _write_layer_vectors(bundle, checked)
+    finished = msgspec.structs.replace(
+        manifest,
+        artifacts=tuple(item.artifact for item in checked),
+        between=measure_between(state, bundle, checked, outputs.inputs),
+        files=record_files(folder),
+    )
+    write_manifest(folder, finished)
+    warnings = _doubts(state)
+    if saturates_here(("ort",)) and _weight_bits(state) == weight_bits((WITHOUT_VNNI,)):
+        warnings = (*warnings, SMALL_WEIGHTS)
+    refusals += refused
+    return CompressedModel(
+        Bundle.open(folder),
+        tuple(refusals),
+        (*applied.notes, *warnings),
+        state.parent,
+        applied.missed,
+    )
+
+
+def _doubts(state: ModelState) -> tuple[str, ...]:
+    """Return what is doubtful about the samples that the ranges are from."""
+    if state.quantized is None:
+        return ()
+    used = [h.settings.get("samples") for h in state.history if h.stage == "quantize_static"]
+    samples = used[-1] if used and isinstance(used[-1], int) else None
+    return calibration_warnings(state.quantized, state.subject.task, samples)
+
+
+def _weight_bits(state: ModelState) -> int | None:
+    if state.quantized is not None and state.quantized.encodings.precision == "int8":
+        return state.quantized.encodings.weight_bits
+    return state.dynamic_bits
+
+
+def _traced(subject: Subject, report: Report) -> fx.GraphModule:
+    report("trace")
+    return trace(subject.module, subject.example_inputs(), subject.free_axes)
+
+
+def _apply(
+    begin: ModelState,
+    recipe: Recipe,
+    store: StageStore | None,
+    selection: Task | None,
+    report: Report,
+) -> Applied:
+    def judge() -> Judge:
+        if selection is None:
+            raise BadInputError(
+                "a stage of the recipe has a budget: give compress() the selection, a task whose "
+                "split 'test' it is checked on"
+            )
+        return Judge(begin, selection)
+
+    known = None if store is None else Provenance(begin, toolchain())
+    return apply_recipe(begin, recipe, StageRunner(store, known, report), judge)
+
+
+def _write_files(
+    builder: ArtifactBuilder, targets: tuple[Target, ...], folder: Path, report: Report
+) -> tuple[list[BuiltArtifact], list[Refusal]]:
+    built: list[BuiltArtifact] = []
+    refusals: list[Refusal] = []
+    for item in builder.build(targets, lambda name: report(f"export {name}")):
+        if isinstance(item, Refusal):
+            refusals.append(item)
+        else:
+            built.append(item)
+            (folder / item.artifact.path).write_bytes(item.content)
+    return built, refusals
+
+
+def _check_files(
+    state: ModelState,
+    bundle: Bundle,
+    built: list[BuiltArtifact],
+    outputs: GraphOutputs,
+    report: Report,
+) -> tuple[list[BuiltArtifact], list[Refusal]]:
+    """Run every written file; return those that may ship, and the others with the reason.
+
+    Raises:
+        BadInputError, ExportError: the float32 reference is among the others.
+    """
+    checked: list[BuiltArtifact] = []
+    refusals: list[Refusal] = []
+    runnable = [b.artifact.name for b in built if b.artifact.backend != "tensorrt"]
+    crashes = find_crashes(bundle.folder, runnable)
+    for item in built:
+        name = item.artifact.name
+        report(f"check {name}")
+        try:
+            if name in crashes:
+                raise ExportError(
+                    f"{name} crashes its runtime when it is loaded or run (signal {crashes[name]})"
+                )
+            artifact = _with_parity(state, bundle, item, outputs)
+            checked.append(replace(item, artifact=artifact))
+        except (ExportError, BadInputError) as error:
+            if name == REFERENCE:
+                raise
+            refusals.append(Refusal(name, str(error)))
+    return checked, refusals
+
+
+def _with_parity(
+    state: ModelState, bundle: Bundle, item: BuiltArtifact, outputs: GraphOutputs
+) -> Artifact:
+    """Run a written file; what its runtime refuses or computes wrongly must not ship.
+
+    Raises:
+        BadInputError: the runtime refuses the file.
+        ExportError: its golden outputs are not what the torch graph computes.
+    """
+    try:
+        parity = measure_parity(state, bundle, item, outputs)
+        check_lengths(state, bundle, item)
+        if item.artifact.backend != "tensorrt":
+            golden = check_golden(Runner(bundle, item.artifact))
+            if not golden.passed:
+                raise ExportError(
+                    f"{item.artifact.name} differs from the torch graph by "
+                    f"{golden.max_abs_error:.3g} on its runtime, allowed is {golden.tolerance:.3g}"
+                )
+    except BackendUnavailableError as error:
+        said = [item.artifact.check] if item.artifact.check else []
+        return msgspec.structs.replace(item.artifact, check="; ".join([*said, f"not run: {error}"]))
+    return msgspec.structs.replace(item.artifact, parity=parity)
+
+
+def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Path) -> None:
+    """Write the golden vectors, the encodings table, and the weights of a changed network."""
+    batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
+    expected = {b.artifact.name: run_graph(b.graph, batch.inputs) for b in built}
+    (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
+    if state.quantized is not None:
+        (folder / ENCODINGS).write_bytes(state.quantized.encodings.to_json())
+    if state.parent is not None and isinstance(state.subject.module, TracedNetwork):
+        (folder / NETWORK).write_bytes(safetensors.torch.save(state.subject.module.tensors()))
+
+
+def _write_layer_vectors(bundle: Bundle, checked: list[BuiltArtifact]) -> None:
+    size_bytes = sum(record.size_bytes for record in bundle.manifest.files.values())
+    content = layer_vectors(bundle, checked, size_bytes)
+    if content is not None:
+        (bundle.folder / LAYER_VECTORS).write_bytes(content)

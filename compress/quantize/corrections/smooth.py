@@ -1,0 +1,175 @@
+"""The stage that moves outliers of activations into the weights of the layers that read them."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import (
+    copy_graph,
+    finish,
+    get_tensor,
+    insert_constant,
+    is_constant,
+)
+from edgedl.compress.graph.operators.table import aten, groups_of
+from edgedl.compress.quantize.corrections.channel_paths import (
+    check_same,
+    find_paths,
+    input_amax,
+    keeps_rows,
+    own_parameters,
+    scale_inputs,
+    scale_outputs,
+    weight_of,
+)
+from edgedl.compress.quantize.corrections.channel_statistics import (
+    ChannelStatistics,
+    channel_axis,
+    observe_channels,
+)
+from edgedl.compress.quantize.static import calibration_inputs
+from edgedl.compress.stage import StageSettings
+from edgedl.compress.state import ModelState, float_graph
+from edgedl.runtime.bundle.manifest import HistoryEntry
+
+# What a layer's inputs come from, and the layers that read them.
+Readers = dict[fx.Node, list[fx.Node]]
+
+
+class Smooth(StageSettings, frozen=True, tag="smooth"):
+    """SmoothQuant: a factor per input channel moves from activations into weights.
+
+    What produces the activations is divided by the factor, and what reads them multiplied: exact
+    but for float rounding. The producer is a layer norm that only linear layers read, all of which
+    share one factor, maybe behind operators that move whole rows of channels; or a convolution or
+    linear layer with nothing but homogeneous operators (ReLU, pooling, flatten) before the one
+    layer that reads it. A norm that a residual sum reads too (post-norm) stays as it is.
+
+    Attributes:
+        alpha: how much of the difficulty moves into the weights: 0 makes the weights' channels
+            alike, 1 the activations'.
+        samples: calibration samples that show the outliers; memory does not grow with them.
+        batch_size: samples per forward pass.
+    """
+
+    alpha: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    samples: Annotated[int, Meta(ge=1)] = 128
+    batch_size: Annotated[int, Meta(ge=1)] = 16
+
+    def apply(self, state: ModelState) -> ModelState:
+        """Rewrite the float network.
+
+        Raises:
+            BadInputError: the network is quantized already.
+            NotEquivalentError: float32 cannot hold the smoothed weights.
+        """
+        unchanged = float_graph(state, "smooth")
+        graph = copy_graph(unchanged)
+        readers = find_readers(graph.graph)
+        if not readers:
+            state.say("smooth: no norm or layer can be divided by a factor, the network stays")
+        own_parameters(graph, _weighted(readers))
+        batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
+        observed = {producer: _observed(producer, layers) for producer, layers in readers.items()}
+        axes = {node: channel_axis(readers[producer][0]) for producer, node in observed.items()}
+        seen = observe_channels(graph, batches, axes) if axes else {}
+        for producer, layers in readers.items():
+            largest = _per_channel(graph, producer, seen[observed[producer]])
+            factor = smoothing_factor(graph, layers, largest, self.alpha)
+            _divide_outputs(graph, producer, factor)
+            for layer in layers:
+                scale_inputs(graph, layer, factor)
+        smoothed = finish(graph)
+        check_same(unchanged, smoothed, batches[0], "smooth")
+        found = {"layers": sum(len(layers) for layers in readers.values())}
+        entry = HistoryEntry("smooth", {**msgspec.structs.asdict(self), **found})
+        return replace(state, graph=smoothed, history=(*state.history, entry))
+
+
+def find_readers(graph: fx.Graph) -> Readers:
+    """Return what can be divided -> the layers that then multiply.
+
+    Depthwise layers are left out: each of their channels has a weight grid of its own anyhow.
+    """
+    readers: Readers = {}
+    for node in graph.nodes:
+        if node.target is aten.layer_norm.default and len(node.args[1]) == 1:
+            layers = _linear_readers(node)
+            if layers:
+                readers[node] = layers
+    for path in find_paths(graph):
+        if groups_of(path.consumer) == 1:
+            readers[path.producer] = [path.consumer]
+    return readers
+
+
+def _linear_readers(node: fx.Node) -> list[fx.Node]:
+    """Return the linear layers that read a node, maybe moved; none if anything else reads it."""
+    layers = []
+    for user in node.users:
+        linear = user.target is aten.linear.default and is_constant(user.args[1])
+        if linear and user.args[0] is node:
+            layers.append(user)
+            continue
+        behind = _linear_readers(user) if keeps_rows(node, user) else []
+        if not behind:
+            return []
+        layers += behind
+    return layers
+
+
+def _observed(producer: fx.Node, layers: list[fx.Node]) -> fx.Node:
+    """Return the activations whose outliers are meant: all of a norm, or what the layer reads."""
+    node = producer if producer.target is aten.layer_norm.default else layers[0].args[0]
+    if not isinstance(node, fx.Node):
+        raise TypeError(f"the input of '{layers[0].name}' is not computed")
+    return node
+
+
+def _weighted(readers: Readers) -> list[fx.Node]:
+    layers = [n for n in readers if n.target is not aten.layer_norm.default]
+    return list(dict.fromkeys([*layers, *(n for found in readers.values() for n in found)]))
+
+
+def _per_channel(graph: fx.GraphModule, producer: fx.Node, statistics: ChannelStatistics) -> Tensor:
+    """Return the largest activation per channel of the producer; flattened ones are in blocks."""
+    if producer.target is aten.layer_norm.default:
+        return statistics.largest
+    return statistics.largest.view(len(weight_of(graph, producer)), -1).amax(1)
+
+
+def smoothing_factor(
+    graph: fx.GraphModule, layers: list[fx.Node], largest: Tensor, alpha: float
+) -> Tensor:
+    """Return s_j = max|X_j|^alpha / max|W_j|^(1 - alpha), over the weights of all the layers.
+
+    A channel without any activation or weight stays as it is.
+
+    Source: Xiao et al., "SmoothQuant: accurate and efficient post-training quantization for large
+    language models", 2023, equations 3 and 4.
+    """
+    weights = [input_amax(graph, layer, len(largest)) for layer in layers]
+    weight = torch.stack(weights).amax(0)
+    factor = largest.pow(alpha) / weight.pow(1 - alpha)
+    return torch.where((largest > 0) & (weight > 0), factor, 1.0)
+
+
+def _divide_outputs(graph: fx.GraphModule, producer: fx.Node, factor: Tensor) -> None:
+    if producer.target is not aten.layer_norm.default:
+        scale_outputs(graph, producer, 1 / factor)
+        return
+    arguments = [*producer.args, None, None][: max(4, len(producer.args))]
+    for index, kind in ((2, "weight"), (3, "bias")):
+        constant = arguments[index]
+        if isinstance(constant, fx.Node):
+            value = get_tensor(graph, str(constant.target)) / factor
+        elif kind == "weight":
+            value = 1 / factor
+        else:
+            continue
+        arguments[index] = insert_constant(graph, producer, f"{producer.name}_own_{kind}", value)
+    producer.args = tuple(arguments)

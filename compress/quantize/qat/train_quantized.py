@@ -1,0 +1,121 @@
+"""The stage that trains a quantized network: weights, biases, and the table's steps."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.quantize.qat.learned_ranges import Learn
+from edgedl.compress.quantize.qat.trainable import TrainableNetwork
+from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
+from edgedl.compress.stage import Refinement
+from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training.losses import fine_tuning_loss
+from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.runtime.task.task import training_split
+
+
+class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
+    """Quantization-aware training, straight through the rounding, with learned step sizes.
+
+    Adam with a cosine schedule to zero, on the split "train" of the task, or on "calibration"
+    where the task has no other; the history says which. The test split is never read.
+
+    Source: Esser et al., "Learned step size quantization", 2020; Bhalgat et al., "LSQ+", 2020
+    (offsets); Hinton et al., "Distilling the knowledge in a neural network", 2015.
+
+    Attributes:
+        epochs: rounds; after each, a checkpoint is written where there is a workspace.
+        samples: training samples of a round, drawn anew for each; they are held in memory.
+        batch_size: samples per step.
+        learn: "nothing" leaves the table as it is, "scales" trains all steps,
+            "scales_and_offsets" also the zero points of tensors with both signs.
+        distil: weight of the float network's answers in the loss, 0 to 1; labels have the rest.
+        temperature: softens the answers.
+        learning_rate: of weights and biases, at the start.
+        scale_learning_rate: of the logarithms of steps and of offsets, at the start.
+        seed: fixes the order of the samples.
+        accumulate: batches per step of the optimizer, for batches larger than memory allows.
+        ema_decay: end with weights and steps averaged over the last 1 / (1 - ema_decay) steps of
+            the optimizer; null keeps the last ones.
+        patience: stop after so many epochs without a smaller mean training loss, and end with
+            the best epoch's weights. null trains all epochs and ends with the last one's.
+    """
+
+    works_on: ClassVar = ("int8",)
+    epochs: Annotated[int, Meta(ge=1)] = 3
+    samples: Annotated[int, Meta(ge=1)] = 6400
+    batch_size: Annotated[int, Meta(ge=1)] = 64
+    learn: Learn = "scales"
+    distil: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    temperature: Annotated[float, Meta(gt=0)] = 2.0
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-5
+    scale_learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    accumulate: Annotated[int, Meta(ge=1)] = 1
+    ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    patience: Annotated[int, Meta(ge=1)] | None = None
+
+    def apply(self, state: ModelState) -> ModelState:
+        """Train a copy of the quantized network; the float one, the teacher, stays.
+
+        Raises:
+            BadInputError: no stage before this one has quantized the network, there is no data,
+                the labels have no known loss, or a checkpoint is damaged.
+            TrainingDivergedError: the loss is not finite any more.
+        """
+        start = quantized_by(state, "train_quantized", self.works_on)
+        network = TrainableNetwork(start, self.learn)
+        task = state.subject.task
+        loss = fine_tuning_loss(task, self.distil, self.temperature)
+        split = training_split(task)
+        teacher = state.graph if self.distil > 0 else None
+        batches = TaskBatches(task, split, self.samples, self.batch_size, teacher)
+        checkpoint = _checkpoint(state.workspace, start)
+        # Only weights: a bias that happens to be zero may move.
+        sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
+        hook = hold_zeros(sparse)
+        records = train(
+            network,
+            batches,
+            loss,
+            self._training(),
+            checkpoint,
+            on_step=hook,
+            say=lambda text: state.say(f"train_quantized, {text}"),
+        )
+        settings = msgspec.structs.asdict(self)
+        learned = {**settings, "split": split, "trained_epochs": len(records)}
+        entry = HistoryEntry("train_quantized", learned)
+        return replace(state, quantized=network.quantized(), history=(*state.history, entry))
+
+    def _training(self) -> TrainingSettings:
+        return TrainingSettings(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            max_learning_rate=self.learning_rate,
+            weight_decay=0.0,
+            seed=self.seed,
+            optimizer="adamw",
+            schedule="cosine",
+            other_peaks={"ranges": self.scale_learning_rate},
+            accumulate=self.accumulate,
+            ema_decay=self.ema_decay,
+            patience=self.patience,
+        )
+
+
+def _checkpoint(workspace: Path | None, start: QuantizedNetwork) -> Path | None:
+    """Return where a training run is kept; another network to start from has another file."""
+    if workspace is None:
+        return None
+    digest = hashlib.sha256(start.encodings.to_json())
+    for name, tensor in start.graph.state_dict().items():
+        digest.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return workspace / f"train_quantized-{digest.hexdigest()[:12]}.pt"

@@ -1,0 +1,153 @@
+"""A quantized network that can be trained: the emitted graph's values, with gradients."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgedl.compress.encodings.calibrate import smallest_amax
+from edgedl.compress.encodings.encodings import weight_scales
+from edgedl.compress.encodings.placement import place, quantized_nodes
+from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.graph.edit import copy_graph, get_tensor, is_constant, set_tensor
+from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.quantize.qat.learned_ranges import Learn, LearnedRanges
+from edgedl.compress.quantize.qat.learned_step import (
+    quantize_activation,
+    round_weight,
+    straight_through,
+)
+from edgedl.compress.subject.score import as_tuple
+
+
+class TrainableNetwork(nn.Module):
+    """Computes what ``emit`` writes for ONNX Runtime and TFLite, differentiably.
+
+    Weights and biases of all convolutions and linear layers are parameters, in float layers too.
+    Batch norms were folded into them when the graph was traced: their statistics are frozen by
+    construction, as is customary for quantization-aware training.
+
+    Attributes:
+        ranges: the table as parameters.
+    """
+
+    def __init__(self, network: QuantizedNetwork, learn: Learn) -> None:
+        """Start at a quantized network; it stays as it is."""
+        super().__init__()
+        # In a list, so that the graph does not become a submodule: its tensors are not trained.
+        self._network = [network]
+        graph = network.graph.graph
+        self._chosen = quantized_nodes(graph, network.encodings)
+        # The values are the same for both runtimes, but this placement does not depend on ranges.
+        self._placement = place(graph, network.encodings, "tflite")
+        self._qmax = network.encodings.weight_qmax
+        self.ranges = LearnedRanges(graph, network.encodings, learn)
+        self._weighted = [n for n in graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]
+        paths = {str(c.target) for n in self._weighted for c in n.args[1:3] if is_constant(c)}
+        self._paths = {path: index for index, path in enumerate(sorted(paths))}
+        self.tensors = nn.ParameterList(
+            nn.Parameter(get_tensor(network.graph, path).clone()) for path in self._paths
+        )
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of a batch, float32 [B, ...] each."""
+        scales, zero_points = self.ranges.scales(), self.ranges.zero_points()
+        weights = self._weight_scales(scales)
+        values: dict[fx.Node, Any] = {}
+        rounded: dict[fx.Node, Tensor] = {}
+        feed = iter(inputs)
+
+        def read(argument: fx.Node) -> Any:
+            if node not in self._placement.get(argument, ()):
+                return values[argument]
+            if argument not in rounded:
+                grid = self.ranges.grids[argument.name]
+                rounded[argument] = quantize_activation(
+                    values[argument], scales[grid], zero_points[grid]
+                )
+            return rounded[argument]
+
+        for node in self._network[0].graph.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = next(feed)
+            elif node.op == "get_attr":
+                values[node] = self._tensor(str(node.target))
+            else:
+                arguments = fx.map_arg(node.args, read)
+                options = fx.map_arg(node.kwargs, read)
+                if node.op == "output":
+                    return as_tuple(arguments[0])
+                if node in self._chosen and node.target in WEIGHTED:
+                    arguments = self._round_constants(node, arguments, weights, scales)
+                values[node] = node.target(*arguments, **options)
+        raise ValueError("the graph has no output")
+
+    @torch.no_grad()
+    def quantized(self) -> QuantizedNetwork:
+        """Return the network as trained so far; emitted, it has exactly the learned steps."""
+        network = self._network[0]
+        graph = copy_graph(network.graph)
+        for path in self._paths:
+            set_tensor(graph, path, self._tensor(path))
+        amax = {**network.encodings.weights, **self._amax(self.ranges.scales())}
+        encodings = replace(network.encodings, activations=self.ranges.activations(), weights=amax)
+        return QuantizedNetwork(graph, encodings)
+
+    def _tensor(self, path: str) -> Tensor:
+        """Return a parameter, or a constant of the graph."""
+        index = self._paths.get(path)
+        return get_tensor(self._network[0].graph, path) if index is None else self.tensors[index]
+
+    def _input_scale(self, node: fx.Node, scales: Tensor) -> Tensor | None:
+        """Return the step on which a layer reads its input, if it reads integers."""
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or node not in self._placement.get(source, ()):
+            return None
+        return scales[self.ranges.grids[source.name]]
+
+    def _amax(self, scales: Tensor) -> dict[str, Tensor]:
+        """Return the range of every weight, wide enough for the biases it is added to."""
+        found: dict[str, Tensor] = {}
+        for node in self._weighted:
+            if node not in self._chosen:
+                continue
+            path = _path(node, 1)
+            amax = found.get(path, self.ranges.amax(path))
+            input_scale = self._input_scale(node, scales)
+            if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
+                bias = self._tensor(_path(node, 2))
+                amax = torch.maximum(
+                    amax, smallest_amax(bias.detach(), input_scale.detach(), self._qmax)
+                )
+            found[path] = amax
+        return found
+
+    def _weight_scales(self, scales: Tensor) -> dict[str, Tensor]:
+        return {path: weight_scales(amax, self._qmax) for path, amax in self._amax(scales).items()}
+
+    def _round_constants(
+        self,
+        node: fx.Node,
+        arguments: tuple[Any, ...],
+        weights: dict[str, Tensor],
+        scales: Tensor,
+    ) -> tuple[Any, ...]:
+        """Round a layer's weight to its grid, and its bias to that of the accumulator."""
+        changed = list(arguments)
+        steps = weights[_path(node, 1)]
+        changed[1] = round_weight(arguments[1], steps, WEIGHTED[node.target], self._qmax)
+        input_scale = self._input_scale(node, scales)
+        if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
+            step = steps.detach().double() * input_scale.detach().double()
+            bias = arguments[2]
+            exact = (torch.round(bias.detach().double() / step) * step).float()
+            changed[2] = straight_through(bias, exact)
+        return tuple(changed)
+
+
+def _path(node: fx.Node, index: int) -> str:
+    argument = node.args[index]
+    if not isinstance(argument, fx.Node):
+        raise TypeError(f"argument {index} of '{node.name}' is not a constant")
+    return str(argument.target)

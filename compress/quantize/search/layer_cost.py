@@ -1,0 +1,71 @@
+"""What float layers cost: files with and without them, timed against each other on a runtime."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from edgedl.compress.latency.timing import Runtime, Timings, load_arm, time_arms
+from edgedl.compress.state import ModelState, quantized_by
+from edgedl.runtime.backend import open_backend
+from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.measure.measure import Arm, Protocol
+
+# The operators that a file computes in float besides those the network's table names; None is the
+# float32 file.
+FloatNodes = frozenset[str] | None
+ALL_INT8: FloatNodes = frozenset()
+FLOAT32: FloatNodes = None
+
+
+class PrecisionTimer:
+    """Exports files of one network, each once, and times them with one thread, batch 1.
+
+    What the runtime converts between float and integer layers is part of the time.
+    """
+
+    def __init__(
+        self, state: ModelState, runtime: Runtime, protocol: Protocol | None = None
+    ) -> None:
+        """Take the sample to run from the calibration split.
+
+        Raises:
+            BadInputError: the state is not quantized.
+            BackendUnavailableError: the runtime is not installed.
+        """
+        quantized_by(state, "layer_cost", ("int8",))
+        open_backend(runtime)
+        self._state, self._runtime = state, runtime
+        self._protocol = protocol or Protocol()
+        self._arms: dict[FloatNodes, Arm] = {}
+
+    def time(self, files: Mapping[str, FloatNodes]) -> Timings:
+        """Time files against each other.
+
+        Args:
+            files: name -> what is float in it; two names may stand for one file, whose two times
+                then show the noise floor.
+
+        Raises:
+            ExportError: a file cannot be made.
+            BadInputError: the runtime refuses a file.
+            InvalidMeasurementError: the clock is too coarse.
+        """
+        arms = {name: self._arm(float_nodes) for name, float_nodes in files.items()}
+        return time_arms(arms, self._protocol)
+
+    def _arm(self, float_nodes: FloatNodes) -> Arm:
+        if float_nodes not in self._arms:
+            state = _with_float(self._state, float_nodes)
+            precision: Precision = "float32" if float_nodes is None else "int8"
+            self._arms[float_nodes] = load_arm(state, self._runtime, precision)
+        return self._arms[float_nodes]
+
+
+def _with_float(state: ModelState, float_nodes: FloatNodes) -> ModelState:
+    if float_nodes is None or state.quantized is None:
+        return state
+    encodings = state.quantized.encodings
+    kept = encodings.float_nodes | float_nodes
+    return replace(
+        state,
+        quantized=replace(state.quantized, encodings=replace(encodings, float_nodes=kept)),
+    )

@@ -1,0 +1,167 @@
+"""Apply a recipe's stages: reuse what is kept, and try milder where a budget is missed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+import torch
+
+from edgedl.compress.recipe.judge import Judge, Verdict
+from edgedl.compress.recipe.milder import difference, milder
+from edgedl.compress.recipe.recipe import Budget, Recipe
+from edgedl.compress.recipe.stages import AnyStage, is_shipped, stage_name
+from edgedl.compress.recipe.store.ingredients import Provenance, state_digest
+from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.state import ModelState, NothingRemovedError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Where a recipe led.
+
+    Attributes:
+        state: after the last stage; where a budget was missed, after the last one that was met.
+        notes: every attempt that missed a budget, and what was tried instead.
+        missed: the budget that could not be met, None if all were.
+    """
+
+    state: ModelState
+    notes: tuple[str, ...] = ()
+    missed: str | None = None
+
+
+class StageRunner:
+    """Applies stages one by one, each through the store where there is one."""
+
+    def __init__(
+        self, store: StageStore | None, provenance: Provenance | None, report: Report
+    ) -> None:
+        """Take a store with what its keys are made of, or neither; ``report`` hears every stage."""
+        self._store, self._provenance, self._report = store, provenance, report
+
+    def run(self, stages: Sequence[AnyStage], state: ModelState) -> ModelState:
+        """Return the state after some stages."""
+        for stage in stages:
+            self._report(stage_name(type(stage)))
+            # What a stage draws does not depend on which stages before it were reused.
+            torch.manual_seed(torch.initial_seed())
+            # Of a user's own stage, when its result would be another one cannot be known.
+            if self._store is None or self._provenance is None or not is_shipped(stage):
+                state = stage.apply(state)
+            elif self._provenance.unknown:
+                what = ", ".join(self._provenance.unknown)
+                state.say(f"nothing is kept: teachers or augment hold what has no digest ({what})")
+                state = stage.apply(state)
+            else:
+                ingredients = self._provenance.ingredients(stage, state)
+                state = self._store.apply(stage, state, ingredients)
+        return state
+
+
+def apply_recipe(
+    state: ModelState, recipe: Recipe, runner: StageRunner, judge: Callable[[], Judge]
+) -> Applied:
+    """Return the state after a recipe's stages.
+
+    Stages up to one with a budget are one group. Where it is missed, the group begins anew with
+    less taken away, as often as the budget says.
+
+    Args:
+        state: of the network that the recipe begins with.
+        recipe: what to do; its stages are in a possible order.
+        runner: applies a stage.
+        judge: called once, where there is a budget.
+
+    Raises:
+        EdgedlError: a stage cannot be applied.
+    """
+    first, notes = 0, []
+    judging = judge() if recipe.budgets else None
+    for number in sorted({*recipe.budgets, len(recipe.stages) - 1}):
+        group = recipe.stages[first : number + 1]
+        first = number + 1
+        budget = recipe.budgets.get(number)
+        if judging is None or budget is None:
+            state = runner.run(group, state)
+            continue
+        found = _within(group, budget, state, runner, judging)
+        notes += found.notes
+        if found.state is None:
+            return Applied(state, tuple(notes), found.notes[-1])
+        state = found.state
+    return Applied(state, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """What became of a group of stages; ``state`` is None where its budget was missed."""
+
+    notes: list[str]
+    state: ModelState | None = None
+
+
+def _within(
+    group: tuple[AnyStage, ...],
+    budget: Budget,
+    start: ModelState,
+    runner: StageRunner,
+    judge: Judge,
+) -> _Attempts:
+    """Try a group of stages, ever milder, until its budget is met."""
+    notes: list[str] = []
+    name, number = stage_name(type(group[-1])), _milder_until(group)
+    left, before = budget.retries, ""
+    while True:
+        try:
+            state = runner.run(group[:number], start)
+        except NothingRemovedError as error:
+            if not notes:
+                raise
+            notes.append(f"no milder attempt is left: {error}")
+            break
+        less = milder(group)
+        if state_digest(state) == before:
+            # Widths and ranks come in multiples.
+            tried = "gives the same network"
+        else:
+            before = state_digest(state)
+            state = runner.run(group[number:], state)
+            verdict = judge.verdict(state, budget)
+            start.say(str(verdict))
+            if verdict.met:
+                return _Attempts(notes, _with_verdict(state, verdict))
+            tried, left = str(verdict), left - 1
+        if left < 0 or less is None:
+            reason = "none of the stages can take less away"
+            if left < 0:
+                reason = "no attempt is left" if budget.retries else "it has no retries"
+            notes.append(f"the budget of {name} is missed: {tried}; {reason}")
+            break
+        notes.append(f"{name}: {tried}; tried again with {difference(group, less)}")
+        start.say(notes[-1])
+        group = less
+    return _Attempts(notes)
+
+
+def _milder_until(group: tuple[AnyStage, ...]) -> int:
+    """Return how many stages of a group it takes until none behind them can be milder."""
+    less = milder(group) or group
+    changed = [n for n, (a, b) in enumerate(zip(group, less, strict=True), 1) if a != b]
+    return max(changed, default=len(group))
+
+
+def _with_verdict(state: ModelState, verdict: Verdict) -> ModelState:
+    """Return the state with what was measured in the last entry of its history."""
+    drop, last = verdict.drop, state.history[-1]
+    settings = {
+        **last.settings,
+        "budget_max_drop_pp": verdict.budget.max_drop_pp,
+        "budget_confidence": verdict.budget.confidence,
+        "drop_pp": 100 * drop.value,
+        "drop_ci": (f"{100 * drop.lo:.4f}", f"{100 * drop.hi:.4f}"),
+        "drop_samples": verdict.samples,
+    }
+    entry = msgspec.structs.replace(last, settings=settings)
+    return replace(state, history=(*state.history[:-1], entry))

@@ -1,0 +1,69 @@
+"""Which shipped recipe suits a network, ``--recipe default``, and what it is on the targets."""
+
+from collections.abc import Callable
+
+from torch import fx
+
+from edgedl.compress.graph.layers import find_operators
+from edgedl.compress.graph.operators.table import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
+from edgedl.compress.recipe.recipe import Recipe, check_order, fit_channels, fit_weights, keep_float
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.recipe.stages import stage_name
+from edgedl.compress.targets.target import Target
+
+# After these, layers have other names.
+_RENAME = ("factorize",)
+
+
+def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
+    """Return the name of a shipped recipe and the reason for it.
+
+    Recurrent layers lose their fused kernels when every step is quantized by itself, and small
+    attention layers get slower in static int8 on both runtimes: those go dynamic. What is really
+    fastest is measured afterwards, and recommended.
+    """
+    targets = {node.target for node in graph.graph.nodes}
+    for kind, operators in (("recurrent", RECURRENT), ("attention", ATTENTION | MATRIX_PRODUCTS)):
+        if targets & operators:
+            return "dynamic_w8_afp32", f"the network has {kind} layers"
+    if targets & WEIGHTED.keys():
+        return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
+    return "float", "the network has no layer that int8 could speed up"
+
+
+def fitting_recipe(
+    graph: fx.GraphModule,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    float_layers: tuple[str, ...],
+    report: Callable[[str], None],
+) -> Recipe:
+    """Return a recipe, or the one that suits the network, fit to the targets.
+
+    Args:
+        graph: canonical graph of the network.
+        recipe: what to do; None takes the default, and ``report`` hears which and why.
+        targets: whose kernels limit widths and bits.
+        float_layers: to keep float.
+        report: hears a line.
+
+    Raises:
+        BadInputError: the order of the stages is impossible, or what shall be kept float is not
+            there.
+    """
+    if recipe is None:
+        name, reason = default_recipe(graph)
+        report(f"recipe {name}: {reason}")
+        recipe = load_recipe(name)
+    check_order(recipe)
+    recipe = keep_float(recipe, float_layers)
+    _check_float_layers(graph, recipe)
+    return fit_channels(fit_weights(recipe, targets), targets)
+
+
+def _check_float_layers(graph: fx.GraphModule, recipe: Recipe) -> None:
+    """Refuse names of layers that are not there, before any stage has taken its time."""
+    for stage in recipe.stages:
+        if stage_name(type(stage)) in _RENAME:
+            return
+        find_operators(graph, getattr(stage, "keep_float", ()))

@@ -1,0 +1,99 @@
+"""How much of its score a network has lost on its way, measured on the file of ONNX Runtime."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgedl.compress.artifacts.build import ArtifactBuilder
+from edgedl.compress.artifacts.loaded_file import build_and_load
+from edgedl.compress.recipe.recipe import Budget
+from edgedl.compress.state import ModelState
+from edgedl.compress.targets.target import describe_target
+from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure.statistics import Estimate, paired_drop, samples_to_decide
+from edgedl.runtime.task.task import Scores, Task
+from edgedl.runtime.wording import counted, points
+
+SCORE_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A drop, held against a budget.
+
+    Attributes:
+        drop: of the score, a share; the interval has the budget's confidence, and is infinite
+            where there are too few samples for one.
+        budget: that it is held against.
+        samples: that were scored.
+        more_samples: how many more should decide where the interval reaches over the budget, but
+            what was lost does not, or where there is no interval.
+    """
+
+    drop: Estimate
+    budget: Budget
+    samples: int
+    more_samples: int | None = None
+
+    @property
+    def met(self) -> bool:
+        """Say whether the upper end of the interval is within the budget."""
+        return 100 * self.drop.hi <= self.budget.max_drop_pp
+
+    def __str__(self) -> str:
+        """Say what was lost, of how much that may be."""
+        lost, lo, hi = (100 * x for x in (self.drop.value, self.drop.lo, self.drop.hi))
+        known = "" if math.isinf(hi) else f" [{points(lo)}, {points(hi)}]"
+        more = f", inconclusive: about {self.more_samples} more needed" if self.more_samples else ""
+        return (
+            f"{points(lost)}{known} points lost on {counted(self.samples, 'sample')}, "
+            f"budget {self.budget.max_drop_pp:g}{more}"
+        )
+
+
+class Judge:
+    """Holds the states of a recipe against the one it begins with."""
+
+    def __init__(self, start: ModelState, task: Task) -> None:
+        """Take the network and the task whose split "test" chooses; the final score has others."""
+        self._task = task
+        self._reference = self._score(start)
+
+    def verdict(self, state: ModelState, budget: Budget) -> Verdict:
+        """Score a state and hold it against a budget.
+
+        Raises:
+            ExportError: its file cannot be made.
+            BadInputError: ONNX Runtime has no file of its precision.
+        """
+        scores = self._score(state)
+        drop = paired_drop(self._reference, scores, confidence=budget.confidence)
+        limit, more = budget.max_drop_pp / 100, None
+        if drop.value <= limit < drop.hi or math.isinf(drop.hi):
+            more = samples_to_decide(self._reference, scores, limit, budget.confidence)
+        return Verdict(drop, budget, len(scores), more)
+
+    def _score(self, state: ModelState) -> Scores:
+        file = build_and_load(state, "ort", _precision(state))
+        batches = self._task.batches("test", SCORE_BATCH)
+        return np.concatenate([self._task.score(file.run(b.inputs), b.labels) for b in batches])
+
+
+def _precision(state: ModelState) -> Precision:
+    """Return the lowest precision that a state has files of.
+
+    Raises:
+        BadInputError: ONNX Runtime cannot run it.
+    """
+    precision = ArtifactBuilder(state).plan(("ort",))[-1][1]
+    quantized = state.quantized is not None or state.weights is not None or state.dynamic_bits
+    if not quantized:
+        return "float32"
+    if precision in ("float32", "float16", *describe_target("ort").refused):
+        raise BadInputError(
+            "a budget is checked on ONNX Runtime's CPU, which cannot run this precision: "
+            "leave the stage's budget out and use --max-drop"
+        )
+    return precision

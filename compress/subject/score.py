@@ -1,0 +1,26 @@
+"""Run a torch module on a task and score it."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgedl.runtime.task.task import Scores, Task
+
+EVALUATION_BATCH = 250
+
+
+def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
+    """Score every sample of a split: float64 [N], in the split's order."""
+    scores = []
+    with torch.no_grad():
+        for batch in task.batches(split, EVALUATION_BATCH):
+            outputs = as_tuple(
+                module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs))
+            )
+            scores.append(task.score([y.numpy() for y in outputs], batch.labels))
+    return np.concatenate(scores)
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
+    """Return a module's output or outputs as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

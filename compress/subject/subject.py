@@ -1,0 +1,80 @@
+"""What is being compressed: a module and the task it serves."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgedl.runtime.backend import Array
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.task import Task
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+# Values, and ids of words or categories.
+INPUT_TYPES = ("float32", "int64", "int32")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained network with its data.
+
+    Attributes:
+        name: what bundle and report call it.
+        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones.
+        task: data splits and score.
+        free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
+            for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
+        augment: maps the first input [B, ...] of a training batch to a randomly changed one whose
+            labels are still true; None leaves training data as it is.
+        licence: of the weights, for the manifest.
+        data: provenance of the data, for the manifest.
+        teachers: what fine_tune distils in place of the network itself: modules of the same inputs
+            and outputs, usually larger; of several the mean.
+    """
+
+    name: str
+    module: nn.Module
+    task: Task
+    licence: str = "not stated"
+    data: str = "not stated"
+    free_axes: tuple[int, ...] = (0,)
+    augment: Augment | None = None
+    teachers: tuple[nn.Module, ...] = ()
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Return the first two calibration samples, one tensor [2, ...] per input.
+
+        Raises:
+            BadInputError: an input is of a type that no file takes.
+        """
+        return tuple(torch.tensor(x) for x in self._first_inputs("calibration", 2))
+
+    def check_test_inputs(self) -> None:
+        """Look at the first test sample before hours go by.
+
+        Raises:
+            BadInputError: its inputs are not of the types of the calibration split's.
+        """
+        known = self._first_inputs("calibration", 1)
+        found = self._first_inputs("test", 1)
+        if [x.dtype for x in found] != [x.dtype for x in known]:
+            raise BadInputError(
+                f"the inputs of task '{self.task.name}' are {_types(found)} in the split 'test' "
+                f"and {_types(known)} in 'calibration'"
+            )
+
+    def _first_inputs(self, split: str, count: int) -> tuple[Array, ...]:
+        batch = next(iter(self.task.batches(split, count)))
+        for index, x in enumerate(batch.inputs):
+            if str(x.dtype) not in INPUT_TYPES:
+                raise BadInputError(
+                    f"input {index} of task '{self.task.name}', split '{split}', is {x.dtype}, "
+                    f"expected one of {', '.join(INPUT_TYPES)}"
+                )
+        return batch.inputs
+
+
+def _types(inputs: tuple[Array, ...]) -> str:
+    return ", ".join(str(x.dtype) for x in inputs)

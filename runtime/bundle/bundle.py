@@ -1,0 +1,171 @@
+"""The bundle: a directory with one ``manifest.json`` that says what every other file is.
+
+Nothing is parsed, by anybody, before its size and sha256 have been checked.
+"""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from edgedl.runtime.bundle.files import atomic_write
+from edgedl.runtime.bundle.manifest import SCHEMA_VERSION, Artifact, FileRecord, Manifest
+from edgedl.runtime.errors import BadInputError, IntegrityError
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest. Files are read through ``read`` only."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> "Bundle":
+        """Read the manifest and compare the folder's listing with it.
+
+        Raises:
+            BadInputError: the folder is not a bundle, or one of another version's manifest.
+            IntegrityError: the manifest is damaged, or files are missing, added, or links.
+        """
+        if not (folder / MANIFEST).exists():
+            raise BadInputError(f"{folder} is not a bundle: it has no {MANIFEST}")
+        raw = _read_regular_file(folder / MANIFEST, MANIFEST_LIMIT_BYTES)
+        try:
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            version = _version_of(raw)
+            if version not in (None, SCHEMA_VERSION):
+                raise BadInputError(
+                    f"{folder} has a manifest of version {version}, this edgedl reads "
+                    f"{SCHEMA_VERSION}: compress again, or take the edgedl that made it"
+                ) from error
+            raise IntegrityError(f"{folder / MANIFEST} is not a valid manifest: {error}") from error
+        bundle = cls(folder, manifest)
+        bundle._check_listing()
+        return bundle
+
+    def read(self, path: str) -> bytes:
+        """Return the verified content of a listed file.
+
+        Raises:
+            IntegrityError: size or sha256 differ from the manifest, or the file is a link.
+        """
+        record = self.manifest.files[path]
+        content = _read_regular_file(self.folder / path, record.size_bytes)
+        if len(content) != record.size_bytes:
+            raise IntegrityError(
+                f"{self.folder / path} has {len(content)} bytes, the manifest says "
+                f"{record.size_bytes}: copy the bundle again"
+            )
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise IntegrityError(
+                f"{self.folder / path} does not match its sha256 in the manifest: "
+                "it was changed or damaged, copy the bundle again"
+            )
+        return content
+
+    def verify(self) -> None:
+        """Check every file of the bundle.
+
+        Raises:
+            IntegrityError: as ``read``.
+        """
+        for path in self.manifest.files:
+            self.read(path)
+
+    def artifact(self, name: str) -> Artifact:
+        """Return the artifact of this name.
+
+        Raises:
+            BadInputError: when there is none; the message lists those there are.
+        """
+        for artifact in self.manifest.artifacts:
+            if artifact.name == name:
+                return artifact
+        names = ", ".join(a.name for a in self.manifest.artifacts)
+        raise BadInputError(f"{self.folder} has no artifact '{name}': it has {names}")
+
+    def _check_listing(self) -> None:
+        listed = set(self.manifest.files)
+        for path in listed | {a.path for a in self.manifest.artifacts}:
+            if path not in listed or not _is_plain_path(path):
+                raise IntegrityError(f"{self.folder / MANIFEST} names a file it may not: '{path}'")
+        found = {
+            p.relative_to(self.folder).as_posix()
+            for p in self.folder.rglob("*")
+            if not p.is_dir() or p.is_symlink()
+        }
+        found.discard(MANIFEST)
+        for path in sorted(listed - found):
+            raise IntegrityError(f"{self.folder / path} is missing: copy the bundle again")
+        for path in sorted(found - listed):
+            raise IntegrityError(f"{self.folder} has {path!r}, not in the manifest: remove it")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` of a bundle, whole or not at all."""
+    with atomic_write(folder / MANIFEST) as out:
+        out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """Return size and sha256 of every file in a bundle's folder but the manifest."""
+    records = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != MANIFEST:
+            content = path.read_bytes()
+            records[name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
+    return records
+
+
+def _version_of(raw: bytes) -> int | None:
+    """Return the version that a manifest says it is of, if it says one."""
+
+    class Versioned(msgspec.Struct):
+        schema_version: int
+
+    try:
+        return msgspec.json.decode(raw, type=Versioned).schema_version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # The last: brackets within brackets, made to be that.
+        return None
+
+
+def _is_plain_path(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts
+
+
+def _read_regular_file(path: Path, limit_bytes: int) -> bytes:
+    """Return the content of a file that is neither a link nor linked to.
+
+    Raises:
+        IntegrityError: it is something else, or larger than ``limit_bytes``.
+    """
+    try:
+        # Non-blocking: opening a named pipe would wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        handle = os.open(path, flags)
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be opened ({error.strerror})") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise IntegrityError(f"{path} is not a plain file of its own (link, folder or device)")
+        if status.st_size > limit_bytes:
+            raise IntegrityError(
+                f"{path} has {status.st_size} bytes, at most {limit_bytes} are expected: "
+                "copy the bundle again"
+            )
+        with os.fdopen(os.dup(handle), "rb") as file:
+            return file.read()
+    finally:
+        os.close(handle)

@@ -1,0 +1,275 @@
+"""The records of ``manifest.json``. Strict: unknown or missing keys are an error."""
+
+from typing import Final, Literal, cast, get_args
+
+import msgspec
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.preprocess import Preprocessing
+
+BackendName = Literal["ort", "tflite", "tensorrt"]
+Precision = Literal[
+    "float32",
+    "float16",
+    "bfloat16",
+    "int8",
+    "int8_int16",
+    "fp8",
+    "dynamic_int8",
+    "int8_weights",
+    "int4_weights",
+]
+ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of the manifest's records: immutable and strict."""
+
+
+class TensorSpec(_Record, frozen=True):
+    """An input or output of a network.
+
+    Attributes:
+        name: its name in the model file.
+        shape: dimensions; None where the size is free.
+        dtype: numpy name of the element type.
+        scale: quantization step of an integer tensor, else None.
+        zero_point: integer that stands for 0.0, else None.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: ElementType
+    scale: float | None = None
+    zero_point: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        shape: tuple[int | None, ...],
+        dtype: str,
+        scale: float | None = None,
+        zero_point: int | None = None,
+    ) -> "TensorSpec":
+        """Describe a tensor of a model file.
+
+        Raises:
+            BadInputError: edgedl cannot feed or read tensors of this type.
+        """
+        if dtype not in get_args(ElementType):
+            raise BadInputError(f"tensor '{name}' is {dtype}, which edgedl cannot handle")
+        return cls(name, shape, cast(ElementType, dtype), scale, zero_point)
+
+
+class TaskRecord(_Record, frozen=True):
+    """What the network is for: task name, metric, and class names in label order."""
+
+    name: str
+    metric: str
+    classes: tuple[str, ...]
+
+
+class FileRecord(_Record, frozen=True):
+    """Size and sha256 of a file of the bundle."""
+
+    size_bytes: int
+    sha256: str
+
+
+class LayerParity(_Record, frozen=True):
+    """How the integers of one quantized tensor differ between two runs of one table.
+
+    The differences are those of whole runs: what an earlier layer did is in the later ones.
+
+    Attributes:
+        node: name of the tensor in the torch graph, the same in every certificate of a bundle.
+        layer: path of the torch module that it comes from, "" for the network itself.
+        tensor: its name in the file.
+        max_lsb: largest difference, in quantization steps (least significant bits).
+        mean_lsb: mean difference, in steps.
+        differing: share of the integers that differ.
+        sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
+    """
+
+    node: str
+    layer: str
+    tensor: str
+    max_lsb: int
+    mean_lsb: float
+    differing: float
+    sqnr_db: float | None
+
+
+class LayerCertificate(_Record, frozen=True):
+    """A file held against its torch graph layer by layer.
+
+    Attributes:
+        samples: inputs compared.
+        outputs_differ: share of output values at which the run that shows the inner tensors
+            differs from the run that ships; 0 where it computes the same.
+        layers: in the order they run.
+        not_compared: tensors of the graph that the file does not hold: fused, or only moved.
+        not_read: why the runtime shows none of them; None where it does.
+    """
+
+    samples: int
+    outputs_differ: float
+    layers: tuple[LayerParity, ...]
+    not_compared: tuple[str, ...] = ()
+    not_read: str | None = None
+
+
+class RuntimeAgreement(_Record, frozen=True):
+    """Two files made of one table for two runtimes, held against each other.
+
+    Attributes:
+        first: name of an artifact. second: name of the other.
+        samples: inputs whose outputs were compared.
+        mean_lsb_error: mean difference of the outputs in their quantization steps; None for floats.
+        prediction_agreement: share of samples with the same argmax; None if not a classification.
+        layer_samples: inputs whose inner tensors were compared.
+        layers: the tensors that both files hold; their names are the first file's.
+    """
+
+    first: str
+    second: str
+    samples: int
+    mean_lsb_error: float | None
+    prediction_agreement: float | None
+    layer_samples: int
+    layers: tuple[LayerParity, ...]
+
+
+class OutputParity(_Record, frozen=True):
+    """How one output of a file, run on its runtime, differs from torch.
+
+    Attributes:
+        name: in the file.
+        max_abs_error: largest difference to the emitted torch graph. mean_abs_error: the mean one.
+        max_lsb, mean_lsb: the same in quantization steps of the output; None for floats.
+        sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
+        float32_sqnr_db: the same against the float32 network: what the precision costs.
+    """
+
+    name: str
+    max_abs_error: float
+    mean_abs_error: float
+    max_lsb: float | None
+    mean_lsb: float | None
+    sqnr_db: float | None
+    float32_sqnr_db: float | None
+
+
+class Parity(_Record, frozen=True):
+    """How a file's outputs, run on its runtime, differ from the emitted torch graph.
+
+    Attributes:
+        samples: inputs compared.
+        max_abs_error: largest difference of any output value.
+        mean_abs_error: mean difference.
+        mean_lsb_error: mean difference in quantization steps of the output; None for floats.
+        prediction_agreement: share of samples with the same argmax; None if not a classification.
+        float32_agreement: share of samples with the same argmax as the float32 network.
+        runtime: what ran the file, for example "onnxruntime 1.31.1".
+        layers: the same for every quantized tensor; None for files that have none.
+        outputs: the same for every output.
+    """
+
+    samples: int
+    max_abs_error: float
+    mean_abs_error: float
+    mean_lsb_error: float | None
+    prediction_agreement: float | None
+    float32_agreement: float | None
+    runtime: str
+    layers: LayerCertificate | None = None
+    outputs: tuple[OutputParity, ...] = ()
+
+
+class Artifact(_Record, frozen=True):
+    """One model file for one runtime.
+
+    Attributes:
+        name: backend and precision, for example "tflite-int8".
+        backend: the runtime it is for.
+        precision: of weights and arithmetic; "int8_int16" has int8 weights and int16 activations,
+            "fp8" is E4M3, "dynamic_int8" has int8 weights and finds the ranges of activations
+            while it runs, "int8_weights" and "int4_weights" compute in float32.
+        path: file inside the bundle; two artifacts may share one file.
+        inputs: as in the file, in the order of the manifest's inputs.
+        outputs: as in the file, in the order of the manifest's outputs.
+        golden_tolerances: largest allowed difference of each output to ``golden.npz``.
+        parity: agreement with the torch graph, measured when the bundle was made.
+        check: what examined a file that cannot run on the making machine, and its verdict.
+    """
+
+    name: str
+    backend: BackendName
+    precision: Precision
+    path: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    golden_tolerances: tuple[float, ...]
+    parity: Parity | None = None
+    check: str | None = None
+
+
+Setting = str | int | float | bool | tuple[str, ...] | None
+
+
+class HistoryEntry(_Record, frozen=True):
+    """A stage that was applied, with all its settings and what it measured."""
+
+    stage: str
+    settings: dict[str, Setting]
+
+
+class HostMetric(_Record, frozen=True):
+    """A number measured on the making machine: artifact, name, value and its 95 % interval."""
+
+    artifact: str
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+
+
+# Of manifests; another one is not read.
+SCHEMA_VERSION: Final = 2
+
+
+class Manifest(_Record, frozen=True):
+    """Everything a device needs to know about a bundle.
+
+    Attributes:
+        name: of the compressed model.
+        task: what it is for.
+        inputs: logical inputs, float32 after preprocessing.
+        outputs: logical outputs, float32.
+        preprocessing: how a picture or a file of sensor rows becomes the first input; None for
+            plain arrays.
+        artifacts: the model files, the float32 reference first.
+        files: every file of the bundle but this one.
+        history: stages in the order they were applied.
+        toolchain: versions that made the files.
+        metrics: measured on the making machine.
+        recommended: name of the artifact to use, decided by measurement; None if not measured.
+        between: int8 files of the same table held against each other.
+        licence: of the weights. data: provenance of calibration and evaluation data.
+    """
+
+    name: str
+    task: TaskRecord
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    artifacts: tuple[Artifact, ...]
+    files: dict[str, FileRecord]
+    history: tuple[HistoryEntry, ...]
+    toolchain: dict[str, str]
+    licence: str
+    data: str
+    metrics: tuple[HostMetric, ...] = ()
+    recommended: str | None = None
+    between: tuple[RuntimeAgreement, ...] = ()
+    schema_version: Literal[2] = SCHEMA_VERSION

@@ -1,0 +1,34 @@
+"""Integer kernels of x86 processors without VNNI: they add two products in 16 bits."""
+
+from collections.abc import Collection
+
+from edgedl.runtime.bundle.manifest import Artifact, Manifest
+from edgedl.runtime.measure.device import run_context
+
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+# Of int8 weights for which two products can be too large.
+WEIGHT_BITS = 8
+INTEGERS = ("int8", "dynamic_int8")
+
+
+def saturates(isa: Collection[str]) -> bool:
+    """Return whether integer kernels on these instruction sets add two products in 16 bits.
+
+    Those of x86 without VNNI do: twice 255 times 127 does not fit.
+
+    >>> saturates(("avx2", "avx512f")), saturates(("avx2", "avx_vnni")), saturates(("asimddp",))
+    (True, False, False)
+    """
+    return "avx2" in isa and VNNI.isdisjoint(isa)
+
+
+def saturation(manifest: Manifest, artifact: Artifact) -> str:
+    """Return why this processor may compute an artifact wrongly, and what to do; empty if not."""
+    bits = [entry.settings.get("weight_bits", WEIGHT_BITS) for entry in manifest.history]
+    exposed = artifact.backend == "ort" and artifact.precision in INTEGERS
+    if not exposed or any(b != WEIGHT_BITS for b in bits) or not saturates(run_context().isa):
+        return ""
+    return (
+        "this processor has no VNNI, so ONNX Runtime adds products in 16 bits, which saturate: "
+        "for devices like it, compress with --target ort_avx2"
+    )

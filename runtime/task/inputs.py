@@ -1,0 +1,133 @@
+"""Read what people point at: a picture, a CSV file, an array file, a folder, a stream of paths."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgedl.runtime.backend import Array
+from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.preprocess import ImagePreprocessing
+from edgedl.runtime.task.sequence import SequencePreprocessing
+
+ARRAYS = {".npy", ".npz"}
+TABLES = {".csv"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class NamedInputs:
+    """The network's inputs read from one place.
+
+    Attributes:
+        source: where they were read.
+        arrays: float32 [N, ...] each.
+        parts: what each of the N samples is of the source; empty where they are only counted.
+    """
+
+    source: str
+    arrays: tuple[Array, ...]
+    parts: tuple[str, ...] = ()
+
+    def name(self, index: int) -> str:
+        """Return what to call a sample."""
+        if self.parts:
+            return f"{self.source} {self.parts[index]}"
+        return self.source if len(self.arrays[0]) == 1 else f"{self.source}[{index}]"
+
+
+def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
+    """Yield the inputs of a file, of every file in a folder (sorted), or of paths on stdin ("-").
+
+    Raises:
+        BadInputError: nothing to read, or a file that is no input of this network.
+    """
+    if where == "-":
+        for line in sys.stdin:
+            if line.strip():
+                yield _read(Path(line.strip()), manifest)
+        return
+    path = Path(where)
+    if not path.exists():
+        raise BadInputError(f"there is no file or folder '{where}'")
+    if path.is_file():
+        yield _read(path, manifest)
+        return
+    known = ARRAYS | PICTURES | TABLES
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
+    if not files:
+        raise BadInputError(f"{where} holds no picture, no .csv and no array (.npy, .npz)")
+    for file in files:
+        yield _read(file, manifest)
+
+
+def _read(path: Path, manifest: Manifest) -> NamedInputs:
+    if not path.is_file():
+        raise BadInputError(f"there is no file '{path}'")
+    suffix = path.suffix.lower()
+    if suffix in ARRAYS:
+        return NamedInputs(str(path), _read_arrays(path, manifest))
+    if suffix in TABLES:
+        return _read_table(path, manifest)
+    if not isinstance(manifest.preprocessing, ImagePreprocessing):
+        takes = "CSV files" if manifest.preprocessing else "arrays (.npy, .npz)"
+        kind = "pictures" if suffix in PICTURES else f"'{suffix}' files"
+        raise BadInputError(f"{path}: this network takes {takes}, not {kind}")
+    pixels = manifest.preprocessing.read(path)
+    return NamedInputs(str(path), (manifest.preprocessing(pixels),))
+
+
+def _read_table(path: Path, manifest: Manifest) -> NamedInputs:
+    cut = manifest.preprocessing
+    if not isinstance(cut, SequencePreprocessing):
+        takes = "pictures" if cut else "arrays (.npy, .npz)"
+        raise BadInputError(f"{path}: this network takes {takes}, not CSV files")
+    rows = cut.read(path)
+    windows = cut.windows(rows)
+    length = windows.shape[1]
+    starts = [i * cut.hop for i in range(len(windows))]
+    parts = tuple(f"rows {start + 1} to {start + length}" for start in starts)
+    return NamedInputs(str(path), (windows,), parts)
+
+
+def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
+    arrays = read_arrays(path, [spec.name for spec in manifest.inputs])
+    return tuple(_prepare(x, i, manifest) for i, x in enumerate(arrays))
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
+    """Read one array per input: a .npy for one input, a .npz with one entry per input name.
+
+    Raises:
+        BadInputError: the file cannot be read, or holds another number of arrays.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            arrays = [loaded]
+        else:
+            with loaded:
+                known = all(name in loaded.files for name in names)
+                arrays = [loaded[name] for name in (names if known else loaded.files)]
+        if not all(isinstance(x, np.ndarray) for x in arrays):
+            raise ValueError("it holds files that are no arrays")
+    except Exception as error:
+        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"{path} is not a readable array file ({reason})") from error
+    if len(arrays) != len(names):
+        raise BadInputError(
+            f"{path} holds {len(arrays)} arrays, the network takes {len(names)}: {', '.join(names)}"
+        )
+    return tuple(arrays)
+
+
+def _prepare(x: Array, index: int, manifest: Manifest) -> Array:
+    """Preprocess raw uint8 pictures [(N,) H, W, C]; add a missing batch dimension."""
+    pictures = manifest.preprocessing
+    if index == 0 and isinstance(pictures, ImagePreprocessing) and x.dtype == np.uint8:
+        return pictures(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
+    return x[None] if x.ndim == len(manifest.inputs[index].shape) - 1 else x

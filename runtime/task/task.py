@@ -1,0 +1,144 @@
+"""What a network is for: its data splits, and how its outputs are scored. numpy only."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.preprocess import ImagePreprocessing, Preprocessing
+
+Array = npt.NDArray[np.generic]
+Scores = npt.NDArray[np.float64]
+
+
+class Batch(NamedTuple):
+    """Network inputs, each [B, ...], and the labels [B, ...] that belong to them."""
+
+    inputs: tuple[Array, ...]
+    labels: Array
+
+
+class Task(Protocol):
+    """A data set with a metric; the same object serves host and device.
+
+    Attributes:
+        name: what the manifest calls it.
+        metric: name of the score, for example "top1".
+        classes: class names in label order; empty when the task is not a classification.
+        preprocessing: how a picture or a file of sensor rows becomes the input; None when inputs
+            are plain arrays.
+
+    A task may have more splits than "calibration" and "test": it then names all of them in an
+    attribute ``splits``. Stages that train take "train" where there is one.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def metric(self) -> str: ...  # noqa: D102
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield a split in order, already preprocessed; every task has "calibration" and "test"."""
+        ...
+
+    def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
+        """Score each sample: float64 [B], larger is better; the metric is the mean."""
+        ...
+
+
+def training_split(task: Task) -> str:
+    """Return the split that stages train on: "train" where the task has it, else "calibration".
+
+    >>> training_split(ArrayTask("mine", {"calibration": lambda: Samples((), np.zeros(0))}))
+    'calibration'
+    """
+    return "train" if "train" in getattr(task, "splits", ()) else "calibration"
+
+
+def top1(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score 1.0 where the largest of the logits is at the label, else 0.0.
+
+    Args:
+        outputs: one array of logits [B, K].
+        labels: integers [B].
+
+    >>> top1([np.array([[0.1, 0.9], [0.8, 0.2]])], np.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    hits: Scores = np.asarray(outputs[0].argmax(axis=1) == labels, np.float64)
+    return hits
+
+
+class Samples(NamedTuple):
+    """A whole split: inputs, each [N, ...] (uint8 pictures [N, H, W, C] or arrays), and labels."""
+
+    inputs: tuple[Array, ...]
+    labels: Array
+
+
+@dataclass(frozen=True)
+class ArrayTask:
+    """A task over arrays in memory; the usual way to describe one's own data.
+
+    Attributes:
+        name: what the manifest calls it.
+        splits: how to load "calibration" (never seen by the score) and "test", and "train" if
+            there is more to train on than "calibration".
+        metric: name of the score.
+        score_samples: maps (outputs, labels) to one score per sample.
+        classes: class names in label order, if any.
+        preprocessing: for pictures, applied to the first input when that is uint8; arrays of
+            another type are taken as preprocessed.
+    """
+
+    name: str
+    splits: Mapping[str, Callable[[], Samples]]
+    metric: str = "top1"
+    score_samples: Callable[[Sequence[Array], Array], Scores] = top1
+    classes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).
+
+        Raises:
+            BadInputError: unknown split, or inputs and labels of different lengths.
+        """
+        if batch_size < 1:
+            raise BadInputError(f"batch_size must be at least 1, got {batch_size}")
+        if split not in self.splits:
+            raise BadInputError(f"task '{self.name}' has no split '{split}'")
+        samples = self.splits[split]()
+        count = len(samples.labels)
+        if count == 0 or any(len(x) != count for x in samples.inputs):
+            raise BadInputError(
+                f"split '{split}' of task '{self.name}': {count} labels but inputs of lengths "
+                f"{[len(x) for x in samples.inputs]}"
+            )
+        for start in range(0, count, batch_size):
+            part = slice(start, start + batch_size)
+            inputs = tuple(x[part] for x in samples.inputs)
+            if isinstance(self.preprocessing, ImagePreprocessing) and inputs[0].dtype == np.uint8:
+                inputs = (self.preprocessing(np.asarray(inputs[0], np.uint8)), *inputs[1:])
+            yield Batch(inputs, samples.labels[part])
+
+    def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
+        """Score each sample of a batch.
+
+        Raises:
+            BadInputError: the score function did not return one finite number per sample.
+        """
+        scores = np.asarray(self.score_samples(outputs, labels), np.float64)
+        if scores.shape != (len(labels),) or not np.isfinite(scores).all():
+            raise BadInputError(
+                f"the score of task '{self.name}' must be one finite number per sample "
+                f"[{len(labels)}], got shape {list(scores.shape)}"
+            )
+        return scores

@@ -1,0 +1,67 @@
+"""Networks of which one layer is kept in float, on the real runtimes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from file_readers import TFLiteFile, onnx_operators, optimized_operators, run_onnx
+from small_networks import Quantized, network
+
+from edgedl.compress.encodings.simulate import Simulation
+
+
+def with_float(name: str, *kept: str) -> Quantized:
+    """Return one of the small networks with some operators kept in float."""
+    whole = network(name)
+    net = Quantized(whole.module, whole.inputs, bits=whole.encodings.weight_bits)
+    net.encodings = replace(net.encodings, float_nodes=frozenset(kept))
+    return net
+
+
+LAYERS = [
+    (name, node.name)
+    for name in ("operators", "joined")
+    for node in Simulation(network(name).graph, network(name).encodings).weighted
+]
+
+
+@pytest.mark.parametrize(("name", "kept"), LAYERS)
+def test_the_simulation_is_the_emitted_graph(name: str, kept: str) -> None:
+    net = with_float(name, kept)
+    (found,) = Simulation(net.graph, net.encodings)(*net.inputs)
+    np.testing.assert_array_equal(found.numpy(), net.outputs(net.emitted("ort"))[0])
+
+
+@pytest.mark.parametrize(("name", "kept"), LAYERS)
+def test_onnx_runtime_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
+    net = with_float(name, kept)
+    found, before = optimized_operators(net.onnx), optimized_operators(network(name).onnx)
+    integer = ("QLinearConv", "QGemm")
+    assert sum(found[o] for o in integer) == sum(before[o] for o in integer) - 1
+    assert found["Conv"] + found["FusedConv"] + found["Gemm"] + found["FusedGemm"] == 1
+    (expected,) = net.outputs(net.emitted("ort"))
+    (outputs,) = run_onnx(net.onnx, net.arrays)
+    assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
+
+
+@pytest.mark.parametrize(("name", "kept"), LAYERS)
+def test_tflite_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
+    net = with_float(name, kept)
+    file = TFLiteFile(net.tflite, xnnpack=False)
+    assert {"QUANTIZE", "DEQUANTIZE"} <= set(file.operators)
+    integer_weights = [t for t in file.tensors if len(t["quantization_parameters"]["scales"]) > 1]
+    whole = TFLiteFile(network(name).tflite, xnnpack=False)
+    before = [t for t in whole.tensors if len(t["quantization_parameters"]["scales"]) > 1]
+    # The float layer's weight, and its bias where it is not another's, too.
+    assert len(before) - 2 <= len(integer_weights) < len(before)
+    assert all(d["dtype"] is np.float32 for d in [*file.inputs, *file.outputs])
+    (expected,) = net.outputs(net.emitted("tflite"))
+    (outputs,) = TFLiteFile(net.tflite).run(net.arrays)
+    assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
+
+
+def test_tensorrt_has_no_pairs_around_it() -> None:
+    net, kept = with_float("operators", "conv2d_1"), "conv2d_1"
+    before = onnx_operators(network("operators").tensorrt)
+    found = onnx_operators(net.tensorrt)
+    assert found["QuantizeLinear"] < before["QuantizeLinear"], kept

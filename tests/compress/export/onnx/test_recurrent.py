@@ -1,0 +1,163 @@
+"""Recurrent networks on their way: any length, one ONNX operator a layer, honest refusals."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from edgedl.compress.errors import ExportError
+from edgedl.compress.export.dynamic import dynamic_onnx
+from edgedl.compress.export.onnx.write import describe_onnx, to_onnx
+from edgedl.compress.graph.lengths import free_output_axes, shortened
+from edgedl.compress.graph.run import count_macs
+from edgedl.compress.graph.trace import TraceError, trace
+from edgedl.compress.recipe.default_recipe import default_recipe
+from edgedl.compress.targets.target import weight_bits
+
+SEQUENCE = (0, 1)
+
+
+class States(nn.Module):
+    """A recurrent layer whose every state is an output: [N, T, 3] -> [N, T, H * directions]."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+def make(kind, **settings):
+    torch.manual_seed(0)
+    return States(kind(3, 5, batch_first=True, **settings)).eval()
+
+
+def traced(net, length=12):
+    x = torch.randn(2, length, 3)
+    return trace(net, (x,), SEQUENCE), x
+
+
+LAYERS = [
+    pytest.param(nn.RNN, {}, "RNN", id="rnn"),
+    pytest.param(nn.RNN, {"nonlinearity": "relu"}, "RNN", id="rnn_relu"),
+    pytest.param(nn.RNN, {"num_layers": 2, "bidirectional": True}, "RNN", id="rnn_2_both"),
+    pytest.param(nn.RNN, {"bias": False}, "RNN", id="rnn_no_bias"),
+    pytest.param(nn.LSTM, {}, "LSTM", id="lstm"),
+    pytest.param(nn.LSTM, {"num_layers": 2, "bidirectional": True}, "LSTM", id="lstm_2_both"),
+    pytest.param(nn.GRU, {}, "GRU", id="gru"),
+]
+
+
+@pytest.mark.parametrize(("kind", "settings", "operator"), LAYERS)
+def test_onnx_runtime_computes_every_length_with_one_operator_a_layer(kind, settings, operator):
+    net = make(kind, **settings)
+    graph, x = traced(net)
+    content = to_onnx(graph, (x,), SEQUENCE)
+    found = [n.op_type for n in onnx.load_from_string(content).graph.node]
+    assert found.count(operator) == settings.get("num_layers", 1)
+    inputs, outputs = describe_onnx(content)
+    assert inputs[0].shape == (None, None, 3)
+    assert outputs[0].shape[:2] == (None, None)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for shape in [(1, 1, 3), (3, 5, 3), (2, 40, 3)]:
+        fresh = torch.randn(shape)
+        (y,) = session.run(None, {inputs[0].name: fresh.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(y, net(fresh).numpy(), atol=1e-5)
+
+
+def test_a_network_for_one_length_says_so(refused):
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(12 * 3, 2)
+
+        def forward(self, x):
+            return self.fc(x.flatten(1))
+
+    with pytest.raises(TraceError, match=r"does not take inputs \[\[2, 6, 3\]\]"):
+        traced(Fixed().eval())
+
+
+def test_a_length_baked_in_by_tracing_is_found():
+    class Baked(nn.Module):
+        def forward(self, x):
+            return x.reshape(x.shape[0], int(x.shape[1]), 3) * 2.0 / float(x.shape[1])
+
+    with pytest.raises(TraceError, match="free_axes"):
+        traced(Baked().eval())
+
+
+def test_shortened_halves_all_free_axes_but_the_batch():
+    x = torch.arange(24.0).reshape(2, 4, 3)
+    (half,) = shortened((x,), (0, 1))
+    torch.testing.assert_close(half, x[:, :2])
+    (one,) = shortened((x[:, :1],), (0, 1))
+    assert one.shape == (2, 1, 3)
+
+
+def test_free_output_axes_follow_the_inputs():
+    graph, x = traced(make(nn.GRU))
+    assert free_output_axes(graph, (x,), SEQUENCE) == [(0, 1)]
+    assert free_output_axes(graph, (x,), (0,)) == [(0,)]
+
+
+def test_lstm_is_quantized_and_close():
+    net = make(nn.LSTM)
+    graph, x = traced(net)
+    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
+    operators = {n.op_type for n in onnx.load_from_string(content).graph.node}
+    assert "DynamicQuantizeLSTM" in operators
+    assert "LSTM" not in operators
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    fresh = torch.randn(4, 30, 3)
+    (y,) = session.run(None, {session.get_inputs()[0].name: fresh.numpy()})
+    with torch.no_grad():
+        error = np.abs(y - net(fresh).numpy()).max()
+    assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize(("kind", "name"), [(nn.GRU, "GRU"), (nn.RNN, "RNN")])
+def test_what_onnx_runtime_cannot_quantize_is_named(kind, name):
+    graph, x = traced(make(kind))
+    with pytest.raises(ExportError, match=f"no int8 kernel for the operator {name}"):
+        dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
+
+
+def test_nothing_to_quantize_is_said():
+    graph = trace(nn.ReLU().eval(), (torch.randn(2, 3),))
+    with pytest.raises(ExportError, match="no linear or LSTM layer"):
+        dynamic_onnx(to_onnx(graph, (torch.randn(2, 3),)), 8)
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "name"),
+    [
+        (lambda: make(nn.LSTM), (2, 6, 3), "dynamic_w8_afp32"),
+        (lambda: make(nn.RNN), (2, 6, 3), "dynamic_w8_afp32"),
+        (lambda: nn.Conv2d(3, 4, 3).eval(), (2, 3, 8, 8), "static_w8c_a8_rounded"),
+        (lambda: nn.Linear(3, 4).eval(), (2, 3), "static_w8c_a8_rounded"),
+        (lambda: nn.Tanh().eval(), (2, 3), "float"),
+    ],
+    ids=["lstm", "rnn", "conv", "linear", "none"],
+)
+def test_default_recipe(net, shape, name):
+    found, reason = default_recipe(trace(net(), (torch.randn(shape),)))
+    assert found == name
+    assert reason.startswith("the network")
+
+
+def test_attention_goes_dynamic():
+    class Attention(nn.Module):
+        def forward(self, x):
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    assert default_recipe(trace(Attention().eval(), (torch.randn(2, 4, 8),)))[0].startswith("dyn")
+
+
+def test_macs_of_a_recurrent_layer_are_counted():
+    # 12 steps of 4 gates of 5 units over 3 inputs and 5 states.
+    assert count_macs(make(nn.LSTM), (torch.randn(1, 12, 3),)) == 12 * 4 * 5 * (3 + 5)

@@ -1,0 +1,89 @@
+"""The operator matrix: every case is sound, and the page says what was found."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from command import Run
+
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.subject.score import as_tuple
+from edgedl.runtime.measure.device import run_context
+from edgedl.tools.operators.cases import OperatorCase, operator_cases
+from edgedl.tools.operators.matrix import ARTIFACTS, RECIPES, Cell, Row, folder_name, support_matrix
+from edgedl.tools.operators.page import render_page
+
+CASES = operator_cases()
+
+
+def test_names_are_unique() -> None:
+    for names in ([c.name for c in CASES], [folder_name(c).lower() for c in CASES]):
+        assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_every_case_is_a_network_that_can_be_traced(case: OperatorCase) -> None:
+    torch.manual_seed(0)
+    net, inputs = case.make().eval(), case.inputs(2)
+    with torch.no_grad():
+        outputs = as_tuple(net(*inputs))
+    assert all(torch.isfinite(y).all() and y.std() > 0 for y in outputs)
+    trace(net, inputs)
+
+
+@pytest.mark.slow
+def test_what_runs_in_integers_and_what_does_not(edgedl: Run, tmp_path: Path) -> None:
+    cases = [c for c in CASES if c.name == "LayerNorm"]
+    (row,) = support_matrix(cases, lambda text: None, tmp_path)
+    assert set(row.cells) == set(ARTIFACTS)
+    outcomes = {name: cell.outcome for name, cell in row.cells.items()}
+    for name in ("ort-float32", "tflite-float16", "ort-int4_weights"):
+        assert outcomes[name] == "runs"
+    # No GPU has run TensorRT's.
+    tensorrt = {name: o for name, o in outcomes.items() if name.startswith("tensorrt")}
+    assert set(tensorrt.values()) == {"accepted"}
+    # The converter folds a norm's scale into the weight behind it, whose integers are then lost.
+    refused = {name for name, outcome in outcomes.items() if outcome == "refused"}
+    assert refused <= {"tflite-int8_weights", "tflite-int4_weights"}
+    assert outcomes["ort-int8"] == "partly"
+    assert "LayerNormalization" in row.cells["ort-int8"].detail
+    assert "RSQRT" in row.cells["tflite-int8"].detail
+    # What a device would do with the bundles.
+    bundles = sorted(tmp_path.glob("LayerNorm/*"))
+    assert len(bundles) == len(RECIPES)
+    done = edgedl("verify", *bundles, "--parity")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("ort-float32: ok") == len(bundles)
+    (bundles[0] / "golden.npz").write_bytes(b"")
+    broken = edgedl("verify", *bundles)
+    assert broken.returncode == 5
+    assert str(bundles[0]) in broken.stderr
+
+
+def test_the_page_counts_and_explains() -> None:
+    cells = dict.fromkeys(ARTIFACTS, Cell("runs"))
+    rows = [
+        Row("layer", "first", cells),
+        Row("norm", "second", {**cells, "ort-int8": Cell("partly", "Exp")}),
+        Row(
+            "norm",
+            "third",
+            {**cells, "ort-int8": Cell("refused", "because\n of /x/site-packages/y.py")},
+        ),
+    ]
+    page = render_page(rows, run_context(), "the checker")
+    assert "3 operators" in page
+    assert "checked by the checker" in page
+    (counts,) = [x for x in page.splitlines() if x.startswith("| ort-int8 ")]
+    assert [c.strip() for c in counts.split("|")[2:6]] == ["1", "1", "0", "1"]
+    assert "float: Exp" in page
+    assert "1. because of y.py\n" in page
+    assert page.index("## ort") < page.index("## tflite") < page.index("## tensorrt")
+    assert "- no fp8: TFLite has no FP8 kernels" in page
+
+
+def test_an_unknown_operator_is_refused(edgedl: Run, tmp_path: Path) -> None:
+    done = edgedl("operators", "nothing-like-it", "--out", tmp_path / "page.md")
+    assert done.returncode == 2
+    assert "no operator has 'nothing-like-it' in its name" in done.stderr
+    assert not (tmp_path / "page.md").exists()

@@ -1,0 +1,114 @@
+"""A model file that came alone, given a bundle: so it is measured as those of a bundle are."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.bundle.files import atomic_write
+from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
+from edgedl.runtime.bundle.manifest import (
+    Artifact,
+    BackendName,
+    Manifest,
+    Precision,
+    TaskRecord,
+    TensorSpec,
+)
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.task import Task
+from edgedl.tools.modelfile.layer import FileLayer, read_layers
+
+BACKEND_OF: dict[str, BackendName] = {".onnx": "ort", ".tflite": "tflite"}
+_INTEGERS = ("int8", "uint8")
+_FINDS_RANGES = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+
+
+def is_model_file(path: Path) -> bool:
+    """Say whether a path is a model file rather than a bundle."""
+    return path.is_file() and path.suffix in BACKEND_OF
+
+
+def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
+    """Write a bundle of one model file into a new folder, and return it.
+
+    Its golden inputs are the first of the task's test split; it has no golden outputs.
+
+    Args:
+        path: a .onnx file for ONNX Runtime, or a .tflite file for LiteRT.
+        task: what the file computes; its inputs must have the file's shapes.
+        folder: to be made.
+
+    Raises:
+        BadInputError: the file is damaged, or takes another number of inputs than the task gives.
+    """
+    backend, content = BACKEND_OF[path.suffix], path.read_bytes()
+    precision = precision_of(read_layers(content, str(path)), backend)
+    inputs, outputs = _describe(content, backend)
+    batches = itertools.islice(task.batches("test", GOLDEN_SAMPLES), 1)
+    given = next(batch.inputs for batch in batches)
+    if len(given) != len(inputs):
+        raise BadInputError(f"{path} takes {len(inputs)} inputs, the task gives {len(given)}")
+    folder.mkdir(parents=True)
+    shutil.copyfile(path, folder / path.name)
+    with atomic_write(folder / GOLDEN) as written:
+        written.write(encode_golden(given, {}))
+    name = f"{backend}-{precision}"
+    manifest = Manifest(
+        name=path.stem,
+        task=TaskRecord(task.name, task.metric, tuple(task.classes)),
+        inputs=tuple(_logical(spec) for spec in inputs),
+        outputs=tuple(_logical(spec) for spec in outputs),
+        preprocessing=task.preprocessing,
+        artifacts=(Artifact(name, backend, precision, path.name, inputs, outputs, ()),),
+        files=record_files(folder),
+        history=(),
+        toolchain={},
+        licence="unknown",
+        data="unknown",
+    )
+    write_manifest(folder, manifest)
+    return Bundle.open(folder)
+
+
+def precision_of(layers: list[FileLayer], backend: BackendName) -> Precision:
+    """Return what most of a file's multiply-accumulates are computed in."""
+    most: dict[Precision, int] = {}
+    for layer in layers:
+        if layer.macs:
+            kind = _precision_of(layer, backend)
+            most[kind] = most.get(kind, 0) + layer.macs
+    return max(most, key=lambda kind: most[kind], default="float32")
+
+
+def _precision_of(layer: FileLayer, backend: BackendName) -> Precision:
+    weight = layer.weight.dtype if layer.weight else ""
+    if layer.operator.partition("+")[0] in _FINDS_RANGES:
+        return "dynamic_int8"
+    if layer.inputs in _INTEGERS:
+        return "int8"
+    if layer.inputs == "int16":
+        return "int8_int16"
+    if weight in _INTEGERS:
+        # LiteRT rounds the activations of such layers while it runs, ONNX Runtime widens weights.
+        return "dynamic_int8" if backend == "tflite" else "int8_weights"
+    if weight in ("int4", "uint4"):
+        return "int4_weights"
+    return "float16" if layer.inputs == "float16" else "float32"
+
+
+def _describe(
+    content: bytes, backend: BackendName
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    from edgedl.compress.export.onnx.write import describe_onnx
+    from edgedl.compress.export.tflite.write import describe_tflite
+
+    return (describe_tflite if backend == "tflite" else describe_onnx)(content)
+
+
+def _logical(spec: TensorSpec) -> TensorSpec:
+    """Return what the task gives or gets: any batch, floats where the file has a grid."""
+    dtype = "float32" if np.dtype(spec.dtype).itemsize < 4 else spec.dtype
+    return TensorSpec.of(spec.name, (None, *spec.shape[1:]), dtype)

@@ -1,0 +1,213 @@
+"""The main job: make a bundle, measure it, and write down what was measured."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import torch
+
+from edgedl.compress.distill.fine_tune import FineTune
+from edgedl.compress.pipeline import CompressedModel, compress
+from edgedl.compress.recipe.recipe import DEFAULT, Recipe
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.subject.selection import divide
+from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.target import Target
+from edgedl.runtime.bundle.bundle import Bundle, write_manifest
+from edgedl.runtime.bundle.manifest import HostMetric, Manifest
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.task import Task
+from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
+from edgedl.tools.bench.result import Ladder, NotMeasured, Result, write_result
+from edgedl.tools.jobs.ladder import RUNGS, climb
+from edgedl.tools.jobs.subjects import find_subject
+from edgedl.tools.jobs.teachers import find_teacher
+from edgedl.tools.report.page import render
+from edgedl.tools.terminal.progress import steps
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user wants compressed, and how, as the command line says it.
+
+    Attributes:
+        subject: a reference model's name, or ``file.py:function``.
+        weights: a safetensors file instead of the weights that ship with a reference model.
+        recipe: names or files of recipes, joined by "+"; "default" is what suits the network.
+        keep_float: layers that stay float32.
+        teachers: who teaches where a stage distils: subjects or bundles.
+        targets: runtimes.
+        seed: of all that is random.
+    """
+
+    subject: str
+    weights: Path | None
+    recipe: str
+    keep_float: tuple[str, ...]
+    teachers: tuple[str, ...]
+    targets: tuple[Target, ...]
+    seed: int
+
+    def found_recipe(self) -> Recipe | None:
+        """Return the recipe; None for the one that suits the network.
+
+        Raises:
+            BadInputError: there is none of that name, or a file is wrong.
+        """
+        return None if self.recipe == DEFAULT else load_recipe(self.recipe)
+
+    def found_subject(self) -> Subject:
+        """Return the subject, with its teachers.
+
+        Raises:
+            BadInputError: there is none of that name, or its code fails.
+        """
+        torch.manual_seed(self.seed)
+        subject = find_subject(self.subject, self.weights)
+        if not self.teachers:
+            return subject
+        return replace(
+            subject,
+            teachers=tuple(find_teacher(name, subject.task.classes) for name in self.teachers),
+        )
+
+    def check_teachers(self, recipe: Recipe | None) -> None:
+        """Make sure that somebody learns where teachers are named; no default recipe does.
+
+        Raises:
+            BadInputError: nobody does.
+        """
+        stages = () if recipe is None else recipe.stages
+        learns = any(isinstance(s, FineTune) and (s.distil > 0 or s.features) for s in stages)
+        if self.teachers and not learns:
+            raise BadInputError(
+                f"nobody learns from {self.teachers[0]}: the recipe {self.recipe} has no stage "
+                "fine_tune with distil above 0"
+            )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A bundle, and what there is to know about it.
+
+    Attributes:
+        subject: what it was made of.
+        task: whose test split the final score is of.
+        compressed: the files, what was refused, and reasons to doubt.
+        ladder: how its recipe was chosen, if it was.
+        parent: float32 files of the network before stages cut or trained it, if they did.
+    """
+
+    subject: Subject
+    task: Task
+    compressed: CompressedModel
+    ladder: Ladder | None = None
+    parent: Bundle | None = None
+
+
+def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
+    """Apply a recipe and write the bundle; that of the parent goes beside it.
+
+    Where a stage of the recipe has a budget, the samples it is checked on are not those of the
+    final score.
+
+    Raises:
+        EdgedlError: a step cannot be done; the message says which and why.
+    """
+    recipe, subject = wish.found_recipe(), wish.found_subject()
+    selection, final = None, subject.task
+    wish.check_teachers(recipe)
+    if recipe is not None and recipe.budgets:
+        selection, final = divide(subject.task)
+    folder.mkdir()
+    files = 3 * len(wish.targets)
+    stages = 3 if recipe is None else len(recipe.stages)
+    with steps("compress", 2 * files + stages + 1) as report:
+        made = compress(
+            subject,
+            recipe,
+            wish.targets,
+            folder,
+            report,
+            wish.keep_float,
+            store,
+            selection,
+            detail=report.detail,
+        )
+    parent = None
+    if made.parent is not None:
+        before = folder.parent / "parent"
+        before.mkdir()
+        floats = load_recipe("float")
+        parent = compress(subject, floats, wish.targets, before, only=("float32",)).bundle
+    return Made(subject, final, made, parent=parent)
+
+
+def climb_ladder(
+    wish: Wish, settings: BenchSettings, folder: Path, store: StageStore | None
+) -> Made:
+    """Find the cheapest recipe within the accuracy budget, and keep its bundle.
+
+    Raises:
+        EdgedlError: the network cannot be compressed at all.
+    """
+    wish.check_teachers(None)
+    subject = wish.found_subject()
+    selection, final = divide(subject.task)
+    with steps("compress", len(RUNGS)) as report:
+        found = climb(subject, selection, wish.targets, settings, folder, report, store)
+    return Made(subject, final, found.made, found.ladder)
+
+
+def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
+    """Measure a bundle, and write ``result.json``, ``report.html``, and its metrics.
+
+    Raises:
+        EdgedlError: the measurement is not valid.
+    """
+    bundle = made.compressed.bundle
+    entries, missing = find_entries([bundle])
+    prefix = ""
+    if made.parent is not None:
+        before, _ = find_entries([made.parent])
+        entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
+        prefix = PARENT
+    missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
+    with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
+        outcome = bench(
+            made.subject.name,
+            put_baseline_first(entries, prefix),
+            made.task,
+            settings,
+            report,
+            missing,
+        )
+    advice = outcome.result.recommendation
+    advice = msgspec.structs.replace(advice, notes=(*made.compressed.warnings, *advice.notes))
+    result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
+    write_result(folder, result, outcome.samples)
+    (folder / "report.html").write_text(render(made.subject.name, [result]))
+    write_manifest(bundle.folder, _with_metrics(bundle, result))
+    return result
+
+
+def _with_metrics(bundle: Bundle, result: Result) -> Manifest:
+    """Return the manifest with what was measured of its files, and which of them to use."""
+    own = {artifact.name for artifact in bundle.manifest.artifacts}
+    metrics = []
+    for c in result.candidates:
+        if c.name not in own:
+            continue
+        score, latency = c.score, c.latency[0]
+        metrics.append(HostMetric(c.name, score.metric, score.value, score.ci95))
+        metrics.append(
+            HostMetric(c.name, f"median_ms_{latency.threads}t", latency.median_ms, latency.ci95)
+        )
+    advised = result.recommendation.name
+    return msgspec.structs.replace(
+        bundle.manifest,
+        metrics=tuple(metrics),
+        recommended=advised if advised in own else None,
+    )

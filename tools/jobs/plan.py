@@ -1,0 +1,106 @@
+"""What a run would do: its stages, what is kept of them already, and how long the others take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.recipe.default_recipe import fitting_recipe
+from edgedl.compress.recipe.estimate import Estimated, estimate
+from edgedl.compress.recipe.recipe import Recipe
+from edgedl.compress.recipe.stages import AnyStage, stage_name
+from edgedl.compress.recipe.store.ingredients import Provenance
+from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.state import ModelState, say_nothing
+from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.wording import about
+from edgedl.tools.jobs.main_job import Wish
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One line of a plan.
+
+    Attributes:
+        name: of the stage.
+        settings: those that differ from the defaults.
+        seconds: what it will take on this machine; None where that is not known.
+        kept: key of a result that will be reused, None if the stage will be applied.
+    """
+
+    name: str
+    settings: str
+    seconds: float | None
+    kept: str | None
+
+    def __str__(self) -> str:
+        """Return the line."""
+        if self.kept is not None:
+            return f"{self.name} {self.settings}: kept, {self.kept}"
+        time = "not known before it runs" if self.seconds is None else about(self.seconds)
+        return f"{self.name} {self.settings}: {time}"
+
+
+def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) -> list[PlannedStage]:
+    """Return the stages of a run, estimated by small versions of them; nothing is written.
+
+    Args:
+        wish: what the run shall do.
+        store: where results are kept; None for none.
+        report: hears which recipe was taken, and of damaged results.
+
+    Raises:
+        EdgedlError: as the run itself would, for what can be seen before it.
+    """
+    given, subject = wish.found_recipe(), wish.found_subject()
+    wish.check_teachers(given)
+    graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
+    recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, report)
+    state = ModelState(subject, graph, say=report)
+    known = None if store is None else Provenance(state, toolchain())
+    if known is not None and known.unknown:
+        known = None
+    lines = []
+    for number, stage in enumerate(recipe.stages):
+        kept = None
+        if store is not None and known is not None:
+            kept = known.ingredients(stage, state).key()
+        there = store.find(kept, state) if store is not None and kept is not None else None
+        found = Estimated(0.0, there, whole=True) if there else _quiet_estimate(stage, state)
+        if not found.whole:
+            # What follows depends on a result that is not there yet.
+            known = None
+        state = found.state
+        name = stage_name(type(stage))
+        lines.append(
+            PlannedStage(
+                name, _settings(stage, recipe, number), found.seconds, kept if there else None
+            )
+        )
+    return lines
+
+
+def _quiet_estimate(stage: AnyStage, state: ModelState) -> Estimated:
+    """Return the estimate of a stage; what it would say of its trial runs is nobody's concern."""
+    found = estimate(stage, replace(state, say=say_nothing))
+    return replace(found, state=replace(found.state, say=state.say))
+
+
+def total(lines: list[PlannedStage]) -> str:
+    """Return what all stages take together, for people."""
+    to_do = [line for line in lines if line.kept is None]
+    known = [line.seconds for line in to_do if line.seconds is not None]
+    unknown = len(to_do) - len(known)
+    more = f", and {unknown} not known before they run" if unknown else ""
+    return f"{len(lines)} stages, {len(lines) - len(to_do)} kept: {about(sum(known))}{more}"
+
+
+def _settings(stage: AnyStage, recipe: Recipe, number: int) -> str:
+    """Return the settings that differ from the defaults, and the budget."""
+    usual = msgspec.structs.asdict(type(stage)())
+    given = msgspec.structs.asdict(stage)
+    words = [f"{name}={value}" for name, value in given.items() if value != usual[name]]
+    if number in recipe.budgets:
+        words.append(f"within {recipe.budgets[number].max_drop_pp:g} points")
+    return f"({', '.join(words)})" if words else "(defaults)"

@@ -1,0 +1,91 @@
+"""Find what the command line calls SUBJECT: a reference model, or the user's own function."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from edgedl.models.data.datasets import DATASETS, find_dataset
+from edgedl.models.pretrained import build, load_pretrained, load_record, load_weights
+from edgedl.models.reference import ReferenceModel, find_model
+from edgedl.models.tasks import make_task
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.task import Task
+from edgedl.tools.terminal.userfile import call_user_function
+
+if TYPE_CHECKING:
+    from edgedl.compress.subject.subject import Augment, Subject
+
+
+def find_subject(reference: str, weights: Path | None = None) -> "Subject":
+    """Return the subject of a reference model's name, or of ``file.py:function``.
+
+    Args:
+        reference: what the user called it.
+        weights: a safetensors file instead of the weights that ship with a reference model.
+
+    Raises:
+        BadInputError: there is no such model, file or function, or its code fails.
+    """
+    from edgedl.compress.subject.subject import Subject
+
+    if ".py:" in reference:
+        if weights is not None:
+            raise BadInputError(f"--weights is for reference models: load them in {reference}")
+        made = call_user_function(reference)
+        if not isinstance(made, Subject):
+            raise BadInputError(
+                f"{reference} returned {type(made).__name__}, expected "
+                "edgedl.compress.subject.subject.Subject"
+            )
+        return made
+    model = find_model(reference)
+    if weights is None:
+        trained_on = load_record(model).dataset
+        module, licence = load_pretrained(model), model.licence
+    else:
+        module = load_weights(build(model), weights.read_bytes(), str(weights))
+        licence, trained_on = "not stated (the user's weights)", model.dataset
+    return Subject(
+        name=model.name,
+        module=module,
+        task=make_task(model.dataset),
+        licence=licence,
+        data=f"{trained_on}; calibration on training data, score on the whole test split",
+        free_axes=free_axes(model),
+        augment=_augmentation(model),
+    )
+
+
+def _augmentation(model: ReferenceModel) -> "Augment | None":
+    """Return what the training of a picture model changes at random."""
+    if model.plan is None or model.family == "recurrent":
+        return None
+    from edgedl.models.image_batches import Augmentation
+
+    return Augmentation.of(model.plan)
+
+
+def free_axes(model: ReferenceModel) -> tuple[int, ...]:
+    """Return the axes that stay free: the batch, and the time of a recurrent network."""
+    return (0, 1) if model.family == "recurrent" else (0,)
+
+
+def find_task(bundle_task: str, reference: str | None) -> Task:
+    """Return the task to score a bundle with: a known data set, or the user's ``file.py:function``.
+
+    The function may return a Task or a Subject.
+
+    Raises:
+        BadInputError: the bundle's task is not a known one and no function is given.
+    """
+    if reference is not None:
+        made = call_user_function(reference)
+        carried = getattr(made, "task", made)  # a Subject carries its task
+        if not hasattr(carried, "batches"):
+            raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
+        return cast(Task, carried)
+    if bundle_task not in DATASETS:
+        raise BadInputError(
+            f"the bundle's task '{bundle_task}' is not one edgedl has data for: "
+            "give it with --task file.py:function"
+        )
+    return make_task(find_dataset(bundle_task).name)
