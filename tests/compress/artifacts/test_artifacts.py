@@ -8,7 +8,7 @@ import torch
 from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
-from edgedl.compress import artifacts
+from edgedl.compress.artifacts import build as artifacts
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.emit import emit

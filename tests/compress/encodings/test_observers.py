@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampled_values import histogram, samples
 
 from edgedl.compress.encodings.observers import BINS, Histogram, Observer
 
@@ -18,34 +19,11 @@ BATCHES = st.lists(st.lists(INTEGERS, min_size=1, max_size=20), min_size=1, max_
 SHRUNK = np.arange(0.3, 1.001, 0.02)
 
 
-def histogram(*batches: np.ndarray) -> Histogram:
-    result = Histogram()
-    for batch in batches:
-        result.add(torch.tensor(np.asarray(batch, np.float32)))
-    return result
-
-
 def raw_error(x: np.ndarray, lo: float, hi: float) -> float:
     """Return the mean squared error of 256 levels from lo to hi on the data itself."""
     step = (hi - lo) / 255
     quantized = np.clip(np.rint((x - lo) / step), 0, 255) * step + lo
     return float(((quantized - x) ** 2).mean())
-
-
-def samples(kind: str) -> np.ndarray:
-    rng = np.random.default_rng(7)
-    x = rng.standard_normal(6000)
-    if kind == "heavy_tail":
-        x = rng.standard_t(2.5, 6000)
-    elif kind == "relu":
-        x = np.maximum(x, 0)
-    elif kind == "silu":
-        x = 3 * x / (1 + np.exp(-3 * x))
-    elif kind == "one_outlier":
-        x[0] = 40.0
-    elif kind == "negative":
-        x = -np.abs(x) - 0.5
-    return x.astype(np.float32)
 
 
 @settings(max_examples=60, deadline=None)

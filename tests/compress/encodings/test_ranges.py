@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_observers import histogram, samples
+from sampled_values import histogram, samples
 
 from edgedl.compress.encodings.ranges import SHRINK
 

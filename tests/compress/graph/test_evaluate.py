@@ -7,8 +7,8 @@ from small_networks import noise
 from tiny import make_net, make_task
 from torch import nn
 
-from edgedl.compress import evaluate
 from edgedl.compress.graph.run import count_macs, count_parameters
+from edgedl.compress.subject import score
 from edgedl.compress.subject.score import as_tuple, score_module
 
 
@@ -21,7 +21,7 @@ def test_every_test_sample_is_scored_once_and_in_order(monkeypatch: pytest.Monke
     assert scores.dtype == np.float64
     assert np.array_equal(scores, logits.argmax(1) == batch.labels)
     assert 0 < scores.mean() < 1
-    monkeypatch.setattr(evaluate, "EVALUATION_BATCH", 70)
+    monkeypatch.setattr(score, "EVALUATION_BATCH", 70)
     assert np.array_equal(score_module(net, task), scores)
 
 

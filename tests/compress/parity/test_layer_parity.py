@@ -4,9 +4,9 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from built_files import built, first_samples
 from file_readers import onnx_session
 from small_networks import Quantized, network
-from test_parity import built, first_samples
 from tiny import CLASSES
 
 from edgedl.compress.export.onnx.write import describe_onnx

@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from built_files import built, first_samples
 from file_readers import TFLiteFile, run_onnx
 from tiny import make_net, make_task
 
 from edgedl.compress.artifacts.build import BuiltArtifact
-from edgedl.compress.encodings.emit import emit
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.outputs import PARITY_SAMPLES, GraphOutputs, measure_parity
 from edgedl.compress.parity.tolerance import output_steps
@@ -21,18 +21,6 @@ from edgedl.runtime.bundle.manifest import Parity
 
 def outputs(state: ModelState, samples: int) -> GraphOutputs:
     return GraphOutputs(state.subject.task, samples)
-
-
-def built(compressed: CompressedModel, state: ModelState, name: str) -> BuiltArtifact:
-    artifact = compressed.bundle.artifact(name)
-    graph = state.graph
-    if artifact.precision == "int8":
-        graph = emit(state.quantized.graph, state.quantized.encodings, artifact.backend)
-    return BuiltArtifact(artifact, compressed.bundle.read(artifact.path), graph)
-
-
-def first_samples(count: int) -> np.ndarray:
-    return next(iter(make_task().batches("test", count))).inputs[0]
 
 
 def run_file(item: BuiltArtifact, x: np.ndarray) -> np.ndarray:

@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 import torch
 import torch.nn.functional as F
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_data_parallel import SETTINGS, score, without_time
 from training_blobs import Blobs, make_module
 from edgedl.compress.training import torchrun_processes, train
@@ -84,7 +84,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     script.write_text(PARALLEL)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(
-        [sys.executable, *command, str(Path(__file__).parents[1]), str(tmp_path)],
+        [sys.executable, *command, str(Path(__file__).parent), str(tmp_path)],
         capture_output=True,
         text=True,
     )

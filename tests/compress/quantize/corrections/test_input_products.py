@@ -9,7 +9,7 @@ from small_networks import Net, noise
 from torch import fx, nn
 
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize import input_products as module
+from edgedl.compress.quantize.corrections import input_products as module
 from edgedl.compress.quantize.corrections.input_products import input_products
 from edgedl.runtime.errors import BadInputError
 

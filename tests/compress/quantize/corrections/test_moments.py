@@ -7,7 +7,7 @@ from small_networks import Net, Quantized, noise
 from torch import nn
 
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.quantize import moments
+from edgedl.compress.quantize.corrections import moments
 from edgedl.compress.quantize.corrections.layerwise import Layer
 from edgedl.compress.quantize.corrections.moments import InputMoments, patches
 

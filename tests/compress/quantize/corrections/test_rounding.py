@@ -12,7 +12,7 @@ from torch import nn
 from edgedl.compress.encodings.encodings import per_channel, quantize_weight
 from edgedl.compress.encodings.grouped import GroupedWeight, group_scales, round_to_groups
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.quantize import rounding
+from edgedl.compress.quantize.corrections import rounding
 from edgedl.compress.quantize.corrections.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.corrections.rounding import (
     round_groups_with_feedback,

@@ -21,7 +21,7 @@ from edgedl.compress.encodings.placement import place
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.export.onnx.write import to_onnx
 from edgedl.compress.export.tflite.write import to_tflite
-from edgedl.compress.quantize import train_quantized
+from edgedl.compress.quantize.qat import train_quantized
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe_file import parse_recipe
