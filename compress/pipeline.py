@@ -1,6 +1,6 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.manifest_record import describe
 from edgedl.compress.parity.between_runtimes import measure_between
+from edgedl.compress.parity.computed import is_computed_here
 from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
 from edgedl.compress.recipe.apply_recipe import Applied, StageRunner, apply_recipe
@@ -26,21 +27,21 @@ from edgedl.compress.recipe.store.ingredients import Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.target import WITHOUT_VNNI, Target, saturates_here, weight_bits
+from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.bundle.manifest import Artifact, Precision
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.measure.crashes import find_crashes
+from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Task
 
 ENCODINGS = "encodings.json"
 # Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
 NETWORK = "network.safetensors"
-REFERENCE = "ort-float32"
 SMALL_WEIGHTS = (
     "this processor has no VNNI: int8 weights have 7 bits, so that ONNX Runtime does not saturate"
 )
@@ -72,7 +73,7 @@ def compress(
     float_layers: tuple[str, ...] = (),
     store: StageStore | None = None,
     selection: Task | None = None,
-    only: tuple[Precision, ...] | None = None,
+    only: Collection[Precision] | None = None,
     detail: Report = lambda text: None,
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
@@ -120,7 +121,7 @@ def compress(
     )
     write_manifest(folder, finished)
     warnings = _doubts(state)
-    if saturates_here(("ort",)) and _weight_bits(state) == weight_bits((WITHOUT_VNNI,)):
+    if _weight_bits(state) == REFERENCE.weight_bits_here < REFERENCE.weight_bits:
         warnings = (*warnings, SMALL_WEIGHTS)
     refusals += refused
     return CompressedModel(
@@ -142,7 +143,7 @@ def _doubts(state: ModelState) -> tuple[str, ...]:
 
 
 def _weight_bits(state: ModelState) -> int | None:
-    if state.quantized is not None and state.quantized.encodings.precision == "int8":
+    if state.quantized is not None and state.quantized.encodings.precision == INT8.name:
         return state.quantized.encodings.weight_bits
     return state.dynamic_bits
 
@@ -199,7 +200,7 @@ def _check_files(
     """
     checked: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
-    runnable = [b.artifact.name for b in built if b.artifact.backend != "tensorrt"]
+    runnable = [b.artifact.name for b in built if is_computed_here(b)]
     crashes = find_crashes(bundle.folder, runnable)
     for item in built:
         name = item.artifact.name
@@ -212,7 +213,7 @@ def _check_files(
             artifact = _with_parity(state, bundle, item, outputs)
             checked.append(replace(item, artifact=artifact))
         except (ExportError, BadInputError) as error:
-            if name == REFERENCE:
+            if name == REFERENCE.artifact_name(FLOAT32):
                 raise
             refusals.append(Refusal(name, str(error)))
     return checked, refusals
@@ -228,9 +229,9 @@ def _with_parity(
         ExportError: its golden outputs are not what the torch graph computes.
     """
     try:
-        parity = measure_parity(state, bundle, item, outputs)
-        check_lengths(state, bundle, item)
-        if item.artifact.backend != "tensorrt":
+        parity = measure_parity(state, item, outputs)
+        check_lengths(state, item)
+        if is_computed_here(item):
             golden = check_golden(Runner(bundle, item.artifact))
             if not golden.passed:
                 raise ExportError(

@@ -14,6 +14,16 @@ from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import (
+    BFLOAT16,
+    DYNAMIC_INT8,
+    FLOAT16,
+    FLOAT32,
+    INT4_WEIGHTS,
+    INT8_WEIGHTS,
+    Precision,
+    precision_named,
+)
 
 
 def say_nothing(text: str) -> None:
@@ -48,6 +58,18 @@ class ModelState:
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
     say: Callable[[str], None] = say_nothing
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Return the precisions that there can be files of, the lowest last."""
+        found = [FLOAT32, FLOAT16, BFLOAT16]
+        if self.quantized is not None:
+            found.append(precision_named(self.quantized.encodings.precision))
+        if self.dynamic_bits is not None:
+            found.append(DYNAMIC_INT8)
+        if self.weights is not None:
+            found.append({4: INT4_WEIGHTS, 8: INT8_WEIGHTS}[self.weights.bits])
+        return tuple(found)
 
 
 def begin(subject: Subject) -> ModelState:

@@ -1,4 +1,4 @@
-"""What a runtime offers edgedl, and the one place that knows which runtimes there are."""
+"""What a runtime offers edgedl: a backend loads a file, a session runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 
 Array = npt.NDArray[np.generic]
-
-BACKENDS = ("ort", "tflite", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,21 @@ class Session(Protocol):
 
 
 class Backend(Protocol):
-    """A runtime."""
+    """A runtime.
+
+    Attributes:
+        label: what people call it.
+        suffix: of its files.
+        rounds_inputs: whether a layer of integer weights and float inputs computes in integers:
+            the runtime then finds the ranges of its inputs while it runs.
+        without_vnni: name of the target to compress for where an x86 processor has no VNNI and the
+            runtime's int8 kernels saturate there; None where they do not.
+    """
+
+    label: str
+    suffix: str
+    rounds_inputs: bool
+    without_vnni: str | None
 
     def available(self) -> Availability:
         """Say whether the runtime is installed and works here."""
@@ -67,25 +78,3 @@ class Backend(Protocol):
             BadInputError: the runtime refuses the file, or has no such tensor.
         """
         ...
-
-
-def open_backend(name: str) -> Backend:
-    """Return the backend of this name; its driver is imported when it is used.
-
-    Raises:
-        BadInputError: there is no such backend.
-        BackendUnavailableError: the backend cannot run here.
-    """
-    if name == "ort":
-        from edgedl.runtime.backends.ort import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend()
-    if name == "tflite":
-        from edgedl.runtime.backends.tflite import LiteRTBackend
-
-        return LiteRTBackend()
-    if name == "tensorrt":
-        raise BackendUnavailableError(
-            "no TensorRT runner: build an engine on the device from the bundle's file with trtexec"
-        )
-    raise BadInputError(f"unknown backend '{name}': there are {', '.join(BACKENDS)}")

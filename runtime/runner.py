@@ -1,12 +1,14 @@
 """The on-device door: a bundle in, float arrays in, float arrays out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.backend import Array, open_backend
+from edgedl.runtime.backend import Array, Session
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -64,21 +66,7 @@ class Runner:
             )
         for x, spec in zip(checked, self.artifact.inputs, strict=True):
             _check_file_takes(x, spec, self.artifact.name)
-        encoded = [encode(x, s) for x, s in zip(checked, self.artifact.inputs, strict=True)]
-        step = self.artifact.inputs[0].shape[0] or len(encoded[0])
-        if len(encoded[0]) % step:
-            raise BadInputError(
-                f"{self.artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
-            )
-        parts = [
-            self.session.run([x[i : i + step] for x in encoded])
-            for i in range(0, len(encoded[0]), step)
-        ]
-        columns = zip(*parts, strict=True)
-        return tuple(
-            decode(np.concatenate(column), spec)
-            for column, spec in zip(columns, self.artifact.outputs, strict=True)
-        )
+        return run_file(self.session, self.artifact, checked)
 
     def close(self) -> None:
         """Release the runtime's memory."""
@@ -96,6 +84,32 @@ class Runner:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Floats, ...]:
+    """Run a batch on a loaded file, in the batches that it takes.
+
+    Args:
+        session: of the file.
+        artifact: its description.
+        inputs: one array [N, ...] per input.
+
+    Raises:
+        BadInputError: N is no multiple of the file's batch.
+    """
+    encoded = [encode(x, s) for x, s in zip(inputs, artifact.inputs, strict=True)]
+    step = artifact.inputs[0].shape[0] or len(encoded[0])
+    if len(encoded[0]) % step:
+        raise BadInputError(
+            f"{artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
+        )
+    parts = [
+        session.run([x[i : i + step] for x in encoded]) for i in range(0, len(encoded[0]), step)
+    ]
+    return tuple(
+        decode(np.concatenate(column), spec)
+        for column, spec in zip(zip(*parts, strict=True), artifact.outputs, strict=True)
+    )
 
 
 def encode(x: Array, spec: TensorSpec) -> Array:
@@ -134,8 +148,6 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
     candidates.sort(key=lambda a: a.name != recommended)
     reasons = []
     for artifact in candidates:
-        if artifact.backend == "tensorrt":
-            continue
         availability = open_backend(artifact.backend).available()
         if availability.usable:
             return artifact

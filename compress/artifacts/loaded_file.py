@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgedl.compress.artifacts.build import ArtifactBuilder
-from edgedl.compress.export.onnx.write import describe_onnx
-from edgedl.compress.export.tflite.write import describe_tflite
+from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.state import ModelState
-from edgedl.runtime.backend import Array, open_backend
-from edgedl.runtime.bundle.manifest import Artifact, BackendName, Precision
+from edgedl.compress.targets.target import Target
+from edgedl.runtime.backend import Array
+from edgedl.runtime.backends.runtimes import open_backend
+from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.precision import Precision
 from edgedl.runtime.runner import Floats, decode, encode
 
 
@@ -27,26 +29,25 @@ class LoadedFile:
     timed: Callable[[], object]
 
 
-def build_and_load(state: ModelState, backend: BackendName, precision: Precision) -> LoadedFile:
-    """Make the file of a runtime and load it; nothing is compared.
+def build_and_load(state: ModelState, target: Target, precision: Precision) -> LoadedFile:
+    """Make a file and load it on its runtime; nothing is compared.
 
     Raises:
         ExportError: it cannot be made.
         BackendUnavailableError: the runtime is not installed.
     """
-    path, content = ArtifactBuilder(state).file(backend, precision)
+    path, content = ArtifactBuilder(state).file(target, precision)
     sample = tuple(x[:1].numpy() for x in state.subject.example_inputs())
-    return load_file(path, content, backend, precision, sample)
+    return load_file(path, content, target, precision, sample)
 
 
 def load_file(
-    path: str, content: bytes, backend: BackendName, precision: Precision, sample: tuple[Array, ...]
+    path: str, content: bytes, target: Target, precision: Precision, sample: tuple[Array, ...]
 ) -> LoadedFile:
     """Load a file's bytes; ``sample`` [1, ...] is what the timed call computes."""
-    describe = describe_tflite if backend == "tflite" else describe_onnx
-    inputs, outputs = describe(content)
-    artifact = Artifact(path, backend, precision, path, inputs, outputs, ())
-    session = open_backend(backend).load(content, artifact, 1)
+    inputs, outputs = exporter_of(target).describe(content)
+    artifact = Artifact(path, target.runtime, precision.name, path, inputs, outputs, ())
+    session = open_backend(target.runtime).load(content, artifact, 1)
 
     def feed(x: tuple[Array, ...]) -> list[Array]:
         return [encode(a, spec) for a, spec in zip(x, inputs, strict=True)]

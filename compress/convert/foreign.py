@@ -14,7 +14,7 @@ import onnx
 from edgedl.compress.convert.foreign_integers import write_in_floats
 from edgedl.compress.encodings.affine import SMALLEST_SCALE, Affine, affine_for, range_of
 from edgedl.compress.export.onnx.constants import store_constants
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 
@@ -46,7 +46,7 @@ class Grid:
 
     def affine(self, target: Target) -> Affine:
         """Return the target's integers: the same, or for symmetric ones a range around it."""
-        if describe_target(target).symmetric and self.zero_point == MIDDLE:
+        if target.symmetric and self.zero_point == MIDDLE:
             return Affine(self.scale, 0, -128, 127, "int8")
         return affine_for(range_of(self.scale, self.zero_point), target)
 

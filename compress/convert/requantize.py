@@ -16,7 +16,7 @@ from edgedl.compress.convert.grid_ends import (
     lost_ends,
     narrow,
 )
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 
 # Operators whose output is on the grid of their input.
@@ -42,7 +42,7 @@ def requantize(network: ForeignNetwork, target: Target) -> Requantized:
 
     Args:
         network: from ``read_foreign``; stays as it is.
-        target: "ort" or "tensorrt", or a variant of theirs.
+        target: whose runtime reads ONNX.
     """
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
@@ -57,7 +57,7 @@ class _Writer:
     def __init__(self, model: onnx.ModelProto, network: ForeignNetwork, target: Target) -> None:
         self._network, self._target = network, target
         self._graph, self._weights = model.graph, network.weights
-        self._every = describe_target(target).pairs == "every_tensor"
+        self._every = target.pairs == "every_tensor"
         self._grids = dict(network.grids)
         for node in model.graph.node:
             if node.op_type in MOVES and node.input[0] in self._grids:

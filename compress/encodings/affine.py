@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.compress.encodings.encodings import Encodings, Range
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 
 # A narrower tensor than this is a constant zero; its step must still be a normal float32.
 SMALLEST_WIDTH = 1e-8
@@ -55,23 +55,23 @@ def affine_for(values: Range, target: Target, bits: int = 8) -> Affine:
 
     Source: TFLite 8-bit quantization specification and its "16x8" extension, for 16 bits.
 
-    >>> affine_for(Range(0.0, 2.55), "ort").zero_point
+    >>> from edgedl.compress.targets.target import load_target
+    >>> affine_for(Range(0.0, 2.55), load_target("ort")).zero_point
     0
-    >>> affine_for(Range(-1.0, 1.27), "tensorrt").zero_point
+    >>> affine_for(Range(-1.0, 1.27), load_target("tensorrt")).zero_point
     0
-    >>> affine_for(Range(-1.0, 1.27), "tflite", 16).dtype
+    >>> affine_for(Range(-1.0, 1.27), load_target("tflite"), 16).dtype
     'int16'
     """
     lo, hi = min(values.lo, 0.0), max(values.hi, 0.0)
     largest = max(-lo, hi, SMALLEST_WIDTH)
     if bits == 16:
         return Affine(_float32(largest / 32767), 0, -32768, 32767, "int16")
-    wanted = describe_target(target)
-    if wanted.symmetric:
+    if target.symmetric:
         return Affine(_float32(largest / 127), 0, -128, 127, "int8")
     scale = _float32(max(hi - lo, SMALLEST_WIDTH) / 255)
     zero_point = int(min(127, max(-128, round(-lo / scale) - 128)))
-    if wanted.activations == "uint8":
+    if target.activations == "uint8":
         return Affine(scale, zero_point + 128, 0, 255, "uint8")
     return Affine(scale, zero_point, -128, 127, "int8")
 
@@ -91,7 +91,8 @@ def range_of(scale: float, zero_point: int) -> Range:
         scale: a float32 value, at least ``SMALLEST_SCALE``.
         zero_point: the integer of ONNX Runtime's grid that stands for 0.0, 0 to 255.
 
-    >>> affine_for(range_of(0.125, 7), "tflite").zero_point
+    >>> from edgedl.compress.targets.target import load_target
+    >>> affine_for(range_of(0.125, 7), load_target("tflite")).zero_point
     -121
     """
     return Range((0 - zero_point) * scale, (255 - zero_point) * scale)

@@ -36,6 +36,7 @@ from edgedl.compress.graph.operators.table import (
     WEIGHTED,
     moves_values,
 )
+from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
 
 # A channel whose weights are (almost) zero still needs a step; relative to the largest channel.
@@ -249,7 +250,7 @@ def weight_ranges(
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
         if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
             bias = get_tensor(graph, str(node.args[2].target))
-            input_scale = grid_of(table, node.args[0].name, "tflite").scale
+            input_scale = grid_of(table, node.args[0].name, REFERENCE).scale
             amax = torch.maximum(amax, smallest_amax(bias, input_scale, qmax))
         ranges[path] = torch.maximum(amax, ranges.get(path, amax))
     return ranges

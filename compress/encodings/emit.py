@@ -26,7 +26,7 @@ from edgedl.compress.graph.edit import (
 )
 from edgedl.compress.graph.operators.table import WEIGHTED
 from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 
 _ops = torch.ops.quantized_decomposed
 _INT32_MAX = 2**31
@@ -36,9 +36,9 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     """Return a copy of a canonical float graph, quantized as ``target`` wants it.
 
     Activations get per-tensor encodings, weights symmetric per-channel int8; ``emit_float8`` writes
-    tables of 8-bit floats. For ONNX Runtime and TFLite biases are rounded to the int32 grid (input
-    scale times weight scale) that both compute on, so that torch gives the same integers; TensorRT
-    keeps float biases.
+    tables of 8-bit floats. Where a target has integer biases they are rounded to the int32 grid
+    (input scale times weight scale) that its kernels compute on, so that torch gives the same
+    integers.
     """
     if encodings.precision == "fp8":
         return emit_float8(graph, encodings, target)
@@ -56,16 +56,14 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
         if node.target in WEIGHTED and node in chosen:
             scales = weight_scales(encodings.weights[str(node.args[1].target)], qmax)
             axis = WEIGHTED[node.target]
-            if describe_target(target).integer_biases:
+            if target.integer_biases:
                 _round_bias(emitted, node, scales)
             node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
-    if describe_target(target).runtime == "ort":
+    if target.clips_integers:
         compute_on_integers(emitted)
     emitted = finish(emitted)
-    if describe_target(target).runtime == "tflite":
-        return emitted
     # Those that are kept in float.
-    return join_transposed_convolutions(emitted)
+    return join_transposed_convolutions(emitted) if target.joins_phases else emitted
 
 
 def _insert_pair(
@@ -73,7 +71,7 @@ def _insert_pair(
 ) -> fx.Node:
     """Insert quantize and dequantize of ``value`` and return the dequantize.
 
-    A constant is stored as the integers, but for TFLite, whose converter wants the floats.
+    A constant is stored as the integers, unless the runtime's converter wants the floats.
     """
     graph = module.graph
     arguments = (
@@ -83,7 +81,7 @@ def _insert_pair(
         affine.qmax,
         getattr(torch, affine.dtype),
     )
-    if is_constant(value) and describe_target(target).runtime != "tflite":
+    if is_constant(value) and target.constants == "integers":
         integers = _ops.quantize_per_tensor(get_tensor(module, str(value.target)), *arguments)
         quantized = insert_constant(module, before, f"{value.name}_{affine.dtype}", integers)
     else:
@@ -98,7 +96,7 @@ def _quantize_weight(
 ) -> fx.Node:
     """Return a node with the dequantized weight, placed before ``node``.
 
-    TFLite's converter wants to quantize the float weight itself; ONNX files store int8.
+    A converter that wants to quantize the float weight itself gets it so.
     """
     source = node.args[1]
     if not isinstance(source, fx.Node):
@@ -108,7 +106,7 @@ def _quantize_weight(
     scale = insert_constant(module, node, f"{path}_scale", scales)
     zero_point = insert_constant(module, node, f"{path}_zero_point", zeros)
     arguments = (scale, zero_point, axis, -qmax, qmax, torch.int8)
-    if describe_target(target).runtime == "tflite":
+    if target.constants == "floats":
         quantized = insert_call(
             module.graph, node, _ops.quantize_per_channel.default, source, *arguments
         )

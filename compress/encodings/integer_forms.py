@@ -15,7 +15,7 @@ from edgedl.compress.encodings.encodings import Encodings, Range
 from edgedl.compress.encodings.placement import activation_bounds, quantized_nodes
 from edgedl.compress.graph.edit import insert_call, insert_constant, insert_shaped_call, take_place
 from edgedl.compress.graph.operators.table import ARITHMETIC, FUSED_ACTIVATIONS, aten
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 
 _ops = torch.ops.quantized_decomposed
 _QUANTIZE, _DEQUANTIZE = _ops.quantize_per_tensor.default, _ops.dequantize_per_tensor.default
@@ -33,8 +33,7 @@ def open_for_integers(module: fx.GraphModule, encodings: Encodings, target: Targ
     Returns:
         The table with what is new in the graph.
     """
-    runtime = describe_target(target).runtime
-    if runtime == "tensorrt" or encodings.precision != "int8":
+    if not target.opens_hard_activations or encodings.precision != "int8":
         return encodings
     ranges = dict(encodings.activations)
     chosen = quantized_nodes(module.graph, encodings)
@@ -46,7 +45,7 @@ def open_for_integers(module: fx.GraphModule, encodings: Encodings, target: Targ
             product = insert_shaped_call(module, node, aten.mul.Tensor, node.args[0], gate)
             take_place(module, node, product)
     encodings = replace(encodings, activations=ranges)
-    numbers = _store_numbers(module, encodings, target) if runtime == "ort" else {}
+    numbers = _store_numbers(module, encodings, target) if target.stores_numbers else {}
     return replace(encodings, activations=ranges | numbers)
 
 

@@ -19,7 +19,7 @@ from edgedl.compress.graph.operators.table import (
     is_quantizable,
     moves_values,
 )
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import Target
 
 Placement = dict[fx.Node, set[fx.Node]]
 
@@ -82,7 +82,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
     for node in graph.nodes:
         if node.name not in encodings.activations:
             continue
-        if describe_target(target).pairs == "layer_inputs":
+        if target.pairs == "layer_inputs":
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
         elif is_constant(node):
             # A weight has scales of its own, whoever else reads it.
@@ -130,7 +130,7 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
     activation = fused_activation(node)
     if activation is None or activation not in chosen:
         return False
-    if describe_target(target).folds_activations == "always":
+    if target.folds_activations == "always":
         return True
     lo, hi = activation_bounds(activation)
     affine = grid_of(encodings, activation.name, target)
@@ -143,7 +143,7 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
 def _joins_convolutions(node: fx.Node, chosen: set[fx.Node], target: Target) -> bool:
     """Say whether a node pads pictures that convolutions alone read, and becomes part of them."""
     paddings = (aten.pad.default, aten.constant_pad_nd.default)
-    if node.target not in paddings or not describe_target(target).folds_padding:
+    if node.target not in paddings or not target.folds_padding:
         return False
     widths = node.args[1]
     spatial = isinstance(widths, (list, tuple)) and len(widths) <= 4
@@ -160,7 +160,7 @@ def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node
 
 def gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
     """Say whether a target's kernel leaves an int8 operator's result in float."""
-    return node.name in encodings.float_results and describe_target(target).float_results
+    return node.name in encodings.float_results and target.float_results
 
 
 def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:

@@ -24,7 +24,7 @@ from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators.table import WEIGHTED
 from edgedl.compress.subject.score import as_tuple
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import REFERENCE, Target
 
 
 class Simulation:
@@ -37,14 +37,16 @@ class Simulation:
         weight_qmax: largest integer of a weight.
     """
 
-    def __init__(self, graph: fx.GraphModule, encodings: Encodings, target: Target = "ort") -> None:
+    def __init__(
+        self, graph: fx.GraphModule, encodings: Encodings, target: Target = REFERENCE
+    ) -> None:
         """Quantize every weight; the graph stays as it is."""
         self.graph = graph
         self._encodings, self._target = encodings, target
         chosen = quantized_nodes(graph.graph, encodings)
         self._placement = place(graph.graph, encodings, target)
         self._affines = {n: grid_of(encodings, n.name, target) for n in self._placement}
-        self._rounds_bias = describe_target(target).integer_biases
+        self._rounds_bias = target.integer_biases
         self.weighted = [n for n in graph.graph.nodes if n.target in WEIGHTED and n in chosen]
         self.weight_qmax = encodings.weight_qmax
         self.scales = {

@@ -30,7 +30,10 @@ from edgedl.compress.state import (
     refuse_together,
     trainable_graph,
 )
+from edgedl.compress.targets.target import load_target
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
+from edgedl.runtime.precision import precision_named
 
 ENERGY = 0.9
 
@@ -59,7 +62,7 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
     energy: Annotated[float, Meta(gt=0, le=1)] | None = None
     ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
-    runtime: Runtime = "ort"
+    runtime: Runtime = RUNTIMES[0]
     precision: TimedPrecision = "float32"
     keep: tuple[str, ...] = ()
     multiple: Annotated[int, Meta(ge=1)] = 8
@@ -90,7 +93,9 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
         if self.speedup is None:
             ranks = self._ranks(candidates, before)
         else:
-            timer = FileTimer(state, graph, self.runtime, self.precision)
+            timer = FileTimer(
+                state, graph, load_target(self.runtime), precision_named(self.precision)
+            )
             fast = ranks_for_speedup(graph, candidates, timer, self.speedup, self.multiple)
             ranks, measured = fast.ranks, _measured(fast)
         split_layers(graph, ranks)

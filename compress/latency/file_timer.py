@@ -10,13 +10,16 @@ from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.price_folder import price_folder, price_key
-from edgedl.compress.latency.timing import Runtime, load_arm, time_arms
+from edgedl.compress.latency.timing import load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Arm, Protocol
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import Precision
 
+# The name of a precision that a stage times files in.
 TimedPrecision = Literal["float32", "int8"]
 
 # Calibration samples of the int8 files that are timed: ranges do not change their speed.
@@ -44,8 +47,8 @@ class FileTimer:
         self,
         state: ModelState,
         whole: fx.GraphModule,
-        runtime: Runtime,
-        precision: TimedPrecision,
+        target: Target,
+        precision: Precision,
         protocol: Protocol | None = None,
     ) -> None:
         """Take the whole network; it is exported when something is timed.
@@ -53,12 +56,12 @@ class FileTimer:
         Args:
             state: whose data the files are calibrated with.
             whole: graph of ``export_graph``.
-            runtime: that loads the files.
+            target: whose runtime loads the files.
             precision: of the files.
             protocol: of the measurement.
         """
         self._state = state
-        self._runtime, self._precision = runtime, precision
+        self._target, self._precision = target, precision
         self._protocol = protocol or Protocol()
         self._graph = whole
         self._whole: Arm | None = None
@@ -67,7 +70,7 @@ class FileTimer:
         """Return the ratios, those measured before on this machine from its cache."""
         folder = price_folder(self._state.workspace)
         keys = {
-            name: price_key(self._graph, graph, self._runtime, self._precision)
+            name: price_key(self._graph, graph, self._target.name, self._precision.name)
             for name, graph in graphs.items()
         }
         known = {n: ratio for n, key in keys.items() if (ratio := folder.read(key)) is not None}
@@ -100,9 +103,9 @@ class FileTimer:
         network = TracedNetwork(copy_graph(graph))
         canonical = trace(network, subject.example_inputs(), subject.free_axes)
         state = ModelState(replace(subject, module=network), canonical)
-        if self._precision == "int8":
+        if not self._precision.is_float:
             state = QuantizeStatic(SAMPLES, SAMPLES, "minmax").apply(state)
-        return load_arm(state, self._runtime, self._precision)
+        return load_arm(state, self._target, self._precision)
 
 
 def first_fast_enough(

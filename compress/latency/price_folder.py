@@ -10,7 +10,6 @@ from torch import Tensor, fx
 from edgedl.compress.code_digest import code_digest
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.sizes import size_of
-from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.measure.device import run_context
@@ -66,9 +65,7 @@ def price_folder(workspace: Path | None) -> PriceFolder:
     return PriceFolder(user_cache_path("edgedl") / "prices")
 
 
-def price_key(
-    whole: fx.GraphModule, changed: fx.GraphModule, runtime: Runtime, precision: str
-) -> str:
+def price_key(whole: fx.GraphModule, changed: fx.GraphModule, target: str, precision: str) -> str:
     """Return what a price depends on: both structures, what makes and runs files, this machine.
 
     Whether AMX is refused is among the machine's instruction sets.
@@ -76,7 +73,7 @@ def price_key(
     context = run_context()
     facts = (
         [_structure(whole), _structure(changed)],
-        [runtime, precision, toolchain(), code_digest()],
+        [target, precision, toolchain(), code_digest()],
         [context.cpu, context.isa, context.cores, context.os],
     )
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:32]

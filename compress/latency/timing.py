@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from edgedl.compress.artifacts.loaded_file import build_and_load
 from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.compress.targets.target import Target
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.measure.measure import Arm, Protocol, measure
 from edgedl.runtime.measure.statistics import Estimate, block_median, paired_ratio
+from edgedl.runtime.precision import Precision
 
-Runtime = Literal["ort", "tflite"]
+# The name of a runtime that a stage times files on.
+Runtime = Annotated[str, Meta(pattern=f"^({'|'.join(RUNTIMES)})$")]
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def time_arms(arms: Mapping[str, Arm], protocol: Protocol) -> Timings:
     return Timings({name: m.latency_ns.astype(np.float64) for name, m in found.items()})
 
 
-def load_arm(state: ModelState, runtime: Runtime, precision: Precision) -> Arm:
+def load_arm(state: ModelState, target: Target, precision: Precision) -> Arm:
     """Make a network's file and load it: one thread, one sample of the calibration split.
 
     Raises:
@@ -54,4 +58,4 @@ def load_arm(state: ModelState, runtime: Runtime, precision: Precision) -> Arm:
         BadInputError: the runtime refuses it.
         BackendUnavailableError: the runtime is not installed.
     """
-    return build_and_load(state, runtime, precision).timed
+    return build_and_load(state, target, precision).timed

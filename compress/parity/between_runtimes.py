@@ -6,9 +6,10 @@ from itertools import combinations
 import numpy as np
 
 from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.artifacts.tolerance import output_steps
+from edgedl.compress.parity.computed import is_computed_here
 from edgedl.compress.parity.layers import FileIntegers, compare_layers, layers_of, single_samples
 from edgedl.compress.parity.outputs import has_classes
-from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import Bundle
@@ -32,7 +33,7 @@ def measure_between(
         built: the artifacts to compare, with a certificate of their layers.
         inputs: batches of test samples.
     """
-    files = [b for b in built if _is_comparable(b.artifact)]
+    files = [b for b in built if is_computed_here(b) and _has_layers(b.artifact)]
     return tuple(
         _agreement(state, bundle, first, second, inputs)
         for first, second in combinations(files, 2)
@@ -40,9 +41,9 @@ def measure_between(
     )
 
 
-def _is_comparable(artifact: Artifact) -> bool:
+def _has_layers(artifact: Artifact) -> bool:
     layers = artifact.parity.layers if artifact.parity else None
-    return artifact.backend != "tensorrt" and layers is not None and bool(layers.layers)
+    return layers is not None and bool(layers.layers)
 
 
 def _agreement(
@@ -53,14 +54,11 @@ def _agreement(
     inputs: list[tuple[Array, ...]],
 ) -> RuntimeAgreement:
     samples = list(single_samples(inputs))
-    readers = [
-        FileIntegers(bundle.read(b.artifact.path), b.artifact, b.graph, samples[0])
-        for b in (first, second)
-    ]
+    readers = [FileIntegers(b, samples[0]) for b in (first, second)]
     differences = compare_layers(readers[0], readers[1], samples)
     paths = layers_of(first.graph)
     one, other = (_outputs(bundle, b.artifact, inputs) for b in (first, second))
-    steps = output_steps(state, first.artifact.backend)
+    steps = output_steps(state, first.target)
     error = np.concatenate([np.abs(a - b).ravel() for a, b in zip(one, other, strict=True)])
     classifies = one[0].ndim == 2 and has_classes(state.subject.task)
     return RuntimeAgreement(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.parity.computed import is_computed_here
 from edgedl.compress.parity.inner_tensors import GraphIntegers
 from edgedl.compress.parity.layers import FileIntegers, single_samples
 from edgedl.runtime.backend import Array
@@ -26,7 +27,7 @@ def layer_vectors(bundle: Bundle, built: Sequence[BuiltArtifact], size_bytes: in
         built: artifacts with their parity and their graphs.
         size_bytes: of the bundle so far.
     """
-    certified = [b for b in built if certified_layers(b.artifact)]
+    certified = [b for b in built if is_computed_here(b) and certified_layers(b.artifact)]
     tensors = sum(len(certified_layers(b.artifact)) for b in certified)
     if not tensors:
         return None
@@ -34,27 +35,20 @@ def layer_vectors(bundle: Bundle, built: Sequence[BuiltArtifact], size_bytes: in
     places = int(LARGEST_SHARE * size_bytes / (tensors * len(inputs[0])))
     count = max(MIN_POSITIONS, min(MAX_POSITIONS, places))
     samples = list(single_samples([inputs], len(inputs[0])))
-    return encode_layer_vectors(
-        {b.artifact.name: _expected(bundle, b, samples, count) for b in certified}
-    )
+    return encode_layer_vectors({b.artifact.name: _expected(b, samples, count) for b in certified})
 
 
 def certified_layers(artifact: Artifact) -> tuple[str, ...]:
     """Return the nodes of an artifact's certificate that a device can read again."""
     layers = artifact.parity.layers if artifact.parity else None
-    if layers is None or artifact.backend == "tensorrt":
-        return ()
-    return tuple(layer.node for layer in layers.layers)
+    return () if layers is None else tuple(layer.node for layer in layers.layers)
 
 
-def _expected(
-    bundle: Bundle, built: BuiltArtifact, samples: list[tuple[Array, ...]], count: int
-) -> Array:
-    content = bundle.read(built.artifact.path)
-    matches = FileIntegers(content, built.artifact, built.graph, samples[0]).matches
+def _expected(built: BuiltArtifact, samples: list[tuple[Array, ...]], count: int) -> Array:
+    matches = FileIntegers(built, samples[0]).matches
     graph = GraphIntegers(built.graph)
     found = [graph.read(sample) for sample in samples]
-    dtype = np.int8 if built.artifact.backend == "tflite" else np.uint8
+    dtype = np.dtype(built.target.activations)
     nodes = certified_layers(built.artifact)
     expected = np.zeros((len(nodes), len(samples), count), dtype)
     for row, node in zip(expected, nodes, strict=True):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgedl.compress.parity.inner_tensors import Centred, InnerTensor
+from edgedl.compress.export.exporter import Centred, InnerTensor
 from edgedl.runtime.backend import Array
 
 

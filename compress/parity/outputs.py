@@ -1,23 +1,23 @@
 """Hold a file, run by its runtime, against the torch graph it was exported from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from torch import fx
 
 from edgedl.compress.artifacts.build import BuiltArtifact
-from edgedl.compress.errors import ExportError, first_line
+from edgedl.compress.artifacts.tolerance import steps_by_output
+from edgedl.compress.errors import ExportError
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.parity.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.computed import compute
 from edgedl.compress.parity.layers import certify_layers, single_samples
-from edgedl.compress.parity.tolerance import steps_by_output
-from edgedl.compress.state import INTEGERS, ModelState
-from edgedl.runtime.backend import Array, open_backend
-from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact, LayerCertificate, OutputParity, Parity
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.runner import Floats, Runner
+from edgedl.compress.state import ModelState
+from edgedl.runtime.backend import Array
+from edgedl.runtime.bundle.manifest import LayerCertificate, OutputParity, Parity
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import INT8
+from edgedl.runtime.runner import Floats, run_file
 from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
@@ -39,23 +39,20 @@ class GraphOutputs:
         return self._found[id(graph)]
 
 
-def measure_parity(
-    state: ModelState, bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs
-) -> Parity:
-    """Compare one artifact of a written bundle with its torch graph on test samples.
+def measure_parity(state: ModelState, built: BuiltArtifact, outputs: GraphOutputs) -> Parity:
+    """Compare one artifact with its torch graph on test samples.
 
-    TensorRT cannot run here: its int8 file is computed by the integer emulator, its float files
-    by ONNX Runtime with optimizations off.
+    Where the runtime cannot run, what stands in for it computes the file.
     """
     artifact = built.artifact
     compared = [_OutputErrors() for _ in artifact.outputs]
     agree: list[Array] = []
     agree_float: list[Array] = []
-    run = _open(bundle, artifact)
+    computed = compute(built)
     for inputs, expected, reference in zip(
         outputs.inputs, outputs.of(built.graph), outputs.of(state.graph), strict=True
     ):
-        found = run(*inputs)
+        found = run_file(computed.session, artifact, inputs)
         if any(a.shape != b.shape for a, b in zip(found, expected, strict=True)):
             raise ExportError(
                 f"{artifact.name} gives the shapes {[list(a.shape) for a in found]}, "
@@ -69,8 +66,8 @@ def measure_parity(
         agree_float.append(_same_class(found[0], reference[0]))
     mean = sum(output.total for output in compared) / sum(output.count for output in compared)
     is_classifier = has_classes(state.subject.task) and len(artifact.outputs[0].shape) == 2
-    found_steps = steps_by_output(state, artifact.backend)
-    by_output = found_steps if artifact.precision in INTEGERS else [None] * len(found_steps)
+    found_steps = steps_by_output(state, built.target)
+    by_output = found_steps if artifact.kind.has_steps else [None] * len(found_steps)
     steps = [step for step in by_output if step is not None]
     return Parity(
         samples=sum(len(a) for a in agree),
@@ -79,8 +76,8 @@ def measure_parity(
         mean_lsb_error=mean / max(steps) if steps else None,
         prediction_agreement=float(np.concatenate(agree).mean()) if is_classifier else None,
         float32_agreement=float(np.concatenate(agree_float).mean()) if is_classifier else None,
-        runtime=_runtime_name(artifact),
-        layers=_certify(bundle, built, outputs) if artifact.precision == "int8" else None,
+        runtime=computed.name,
+        layers=_certify(built, outputs) if artifact.kind is INT8 else None,
         outputs=tuple(
             output.record(spec.name, step)
             for output, spec, step in zip(compared, artifact.outputs, by_output, strict=True)
@@ -130,12 +127,11 @@ def _decibels(energy: float, noise: float) -> float | None:
     return float(10 * np.log10(energy / noise)) if energy and noise else None
 
 
-def _certify(bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs) -> LayerCertificate:
+def _certify(built: BuiltArtifact, outputs: GraphOutputs) -> LayerCertificate:
     """Compare layer by layer; a runtime that shows no inner tensors is written down."""
     samples = list(single_samples(outputs.inputs))
-    content = bundle.read(built.artifact.path)
     try:
-        return certify_layers(content, built.artifact, built.graph, samples)
+        return certify_layers(built, samples)
     except BadInputError as error:
         return LayerCertificate(0, 0.0, (), not_read=str(error))
 
@@ -145,7 +141,7 @@ def has_classes(task: Task) -> bool:
     return bool(task.classes) or task.metric == "top1"
 
 
-def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> None:
+def check_lengths(state: ModelState, built: BuiltArtifact) -> None:
     """Run a file whose inputs have a free axis besides the batch at another size of it.
 
     Raises:
@@ -156,7 +152,8 @@ def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> No
     if not any(free):
         return
     inputs = tuple(x.numpy() for x in shortened(state.subject.example_inputs(), free))
-    found, expected = _open(bundle, artifact)(*inputs), run_graph(built.graph, inputs)
+    found = run_file(compute(built).session, artifact, inputs)
+    expected = run_graph(built.graph, inputs)
     for a, b, allowed in zip(found, expected, artifact.golden_tolerances, strict=True):
         worst = float(np.abs(a - b).max()) if a.shape == b.shape else np.inf
         if not worst <= allowed:
@@ -164,48 +161,6 @@ def check_lengths(state: ModelState, bundle: Bundle, built: BuiltArtifact) -> No
                 f"{artifact.name} differs from the torch graph by {worst:.3g} on inputs of the "
                 f"sizes {[list(x.shape) for x in inputs]}, allowed is {allowed:.3g}"
             )
-
-
-class _UnoptimizedOnnxRuntime:
-    """Stands in for TensorRT, computing a float file node by node."""
-
-    def __init__(self, model: bytes) -> None:
-        import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
-
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Its errors have no class of their own in common.
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
-        except (InvalidGraph, NotImplemented) as error:
-            raise BackendUnavailableError(
-                f"ONNX Runtime cannot stand in for TensorRT: {first_line(error)}"
-            ) from error
-        self._names = [i.name for i in self._session.get_inputs()]
-
-    def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
-        return tuple(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
-
-
-def _open(bundle: Bundle, artifact: Artifact) -> Callable[..., tuple[Floats, ...]]:
-    if artifact.backend != "tensorrt":
-        return Runner(bundle, artifact)
-    content = bundle.read(artifact.path)
-    if artifact.precision != "int8":
-        return _UnoptimizedOnnxRuntime(content)
-    emulator = IntegerEmulator(content)
-    return lambda *inputs: tuple(emulator.run(inputs))
-
-
-def _runtime_name(artifact: Artifact) -> str:
-    if artifact.backend != "tensorrt":
-        return open_backend(artifact.backend).available().detail
-    if artifact.precision == "int8":
-        return "integer emulator, no GPU"
-    return open_backend("ort").available().detail + ", optimizations off, for TensorRT"
 
 
 def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:

@@ -25,10 +25,13 @@ from edgedl.compress.prune.block_importance import (
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
 from edgedl.compress.stage import StageSettings
 from edgedl.compress.state import ModelState, refuse_after, refuse_together, trainable_graph
+from edgedl.compress.targets.target import load_target
 from edgedl.compress.training.losses import is_classification
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import precision_named
 
 # How many go where nothing is said.
 BLOCKS = 1
@@ -69,7 +72,7 @@ class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
 
     blocks: Annotated[int, Meta(ge=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
-    runtime: Runtime = "ort"
+    runtime: Runtime = RUNTIMES[0]
     precision: TimedPrecision = "float32"
     importance: BlockImportance = "outputs"
     keep: tuple[str, ...] = ()
@@ -163,7 +166,7 @@ class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
         speedup: float,
     ) -> _Choice:
         """Return the fewest blocks without which the network is fast enough."""
-        timer = FileTimer(state, graph, self.runtime, self.precision)
+        timer = FileTimer(state, graph, load_target(self.runtime), precision_named(self.precision))
         alone = timer.prices({b.name: remove_blocks(graph, [b.name]) for b in blocks})
         prices = {b: max(0.0, 1 - alone.ratios[b.name].value) for b in blocks}
         order = removal_order(blocks, self.importance, judge, prices, self.seed)

@@ -37,11 +37,13 @@ from edgedl.compress.state import (
     refuse_together,
     trainable_graph,
 )
-from edgedl.compress.targets.target import describe_target
+from edgedl.compress.targets.target import load_target
 from edgedl.compress.training.losses import is_classification, label_loss
 from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import precision_named
 from edgedl.runtime.task.task import Task, training_split
 
 # Share that goes where nothing is said.
@@ -78,7 +80,7 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
 
     ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
-    runtime: Runtime = "ort"
+    runtime: Runtime = RUNTIMES[0]
     precision: Literal["float32", "int8"] = "float32"
     scope: Literal["uniform", "global"] | None = None
     importance: Importance = "lamp"
@@ -103,7 +105,7 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
         """Return the number that widths are multiples of; by itself, a stage has one target."""
         if self.multiple is not None:
             return self.multiple
-        return describe_target(self.runtime).channel_multiple
+        return load_target(self.runtime).channel_multiple
 
     def apply(self, state: ModelState) -> ModelState:
         """Return the state of the smaller network; its history says what stays of each group.
@@ -162,7 +164,9 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
     ) -> tuple[dict[Axis, int], dict[str, Setting]]:
         """Return the widths of the groups, and how they were found."""
         if self.speedup is not None:
-            timer = NetworkTimer(state, axes, self.runtime, self.precision)
+            timer = NetworkTimer(
+                state, axes, load_target(self.runtime), precision_named(self.precision)
+            )
             found = find_widths(groups, scores, timer, self.speedup, self._multiple)
             latency = found.latency
             return found.widths, {
@@ -246,7 +250,7 @@ def in_blocks(
         counter: of the network.
         runtime: whose blocks.
     """
-    multiple = describe_target(runtime).channel_multiple
+    multiple = load_target(runtime).channel_multiple
 
     def filled(group: ChannelGroup, width: int) -> int:
         step = group.step(multiple)

@@ -14,14 +14,14 @@ from edgedl.compress.graph.cuts.widths import aligned, narrowing_path, widening_
 from edgedl.compress.latency.file_timer import (
     FileTimer,
     Prices,
-    TimedPrecision,
     bisect,
     first_fast_enough,
 )
-from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import Precision
 
 
 class NetworkTimer:
@@ -31,13 +31,13 @@ class NetworkTimer:
         self,
         state: ModelState,
         axes: TensorAxes,
-        runtime: Runtime,
-        precision: TimedPrecision,
+        target: Target,
+        precision: Precision,
         protocol: Protocol | None = None,
     ) -> None:
         """Export the network at full width, which the others are compared with."""
         self._axes = axes
-        self._files = FileTimer(state, axes.graph, runtime, precision, protocol)
+        self._files = FileTimer(state, axes.graph, target, precision, protocol)
 
     def ratios(self, candidates: Mapping[str, Mapping[Axis, int]]) -> dict[str, Estimate]:
         """Return latency over that of the whole network, by name of the widths.

@@ -19,7 +19,8 @@ from edgedl.compress.prune.speed import NetworkTimer
 from edgedl.compress.quantize.search.mix_precision import MixPrecision
 from edgedl.compress.recipe.stages import AnyStage
 from edgedl.compress.state import ModelState
-from edgedl.compress.targets.target import describe_target
+from edgedl.compress.targets.target import load_target
+from edgedl.runtime.precision import precision_named
 from edgedl.runtime.task.task import training_split
 
 # Units of work in the two small versions; what the second takes longer is the price of the rest.
@@ -99,8 +100,8 @@ def _seconds_of_search(stage: PruneChannels, state: ModelState) -> float:
     axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
     groups = channel_groups(axes)
     start = time.monotonic()
-    timer = NetworkTimer(state, axes, stage.runtime, stage.precision)
-    multiple = stage.multiple or describe_target(stage.runtime).channel_multiple
+    timer = NetworkTimer(state, axes, load_target(stage.runtime), precision_named(stage.precision))
+    multiple = stage.multiple or load_target(stage.runtime).channel_multiple
     half = {g.axis: aligned(g.size / 2, g.size, g.step(multiple)) for g in groups}
     timer.ratios({"half": half})
     # Every group once, then bisection over the blocks of channels.

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.artifacts.loaded_file import build_and_load
 from edgedl.compress.recipe.recipe import Budget
 from edgedl.compress.state import ModelState
-from edgedl.compress.targets.target import describe_target
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import Estimate, paired_drop, samples_to_decide
+from edgedl.runtime.precision import FLOAT32, Precision
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.runtime.wording import counted, points
 
@@ -76,7 +75,7 @@ class Judge:
         return Verdict(drop, budget, len(scores), more)
 
     def _score(self, state: ModelState) -> Scores:
-        file = build_and_load(state, "ort", _precision(state))
+        file = build_and_load(state, REFERENCE, _precision(state))
         batches = self._task.batches("test", SCORE_BATCH)
         return np.concatenate([self._task.score(file.run(b.inputs), b.labels) for b in batches])
 
@@ -87,11 +86,10 @@ def _precision(state: ModelState) -> Precision:
     Raises:
         BadInputError: ONNX Runtime cannot run it.
     """
-    precision = ArtifactBuilder(state).plan(("ort",))[-1][1]
-    quantized = state.quantized is not None or state.weights is not None or state.dynamic_bits
-    if not quantized:
-        return "float32"
-    if precision in ("float32", "float16", *describe_target("ort").refused):
+    precision = state.precisions[-1]
+    if precision.is_float:
+        return FLOAT32
+    if precision.name not in REFERENCE.precisions:
         raise BadInputError(
             "a budget is checked on ONNX Runtime's CPU, which cannot run this precision: "
             "leave the stage's budget out and use --max-drop"

@@ -16,7 +16,7 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe.stages import STAGES, AnyStage, stage_name
 from edgedl.compress.stage import Refinement
-from edgedl.compress.targets.target import Target, describe_target, weight_bits
+from edgedl.compress.targets.target import REFERENCE, Target, weight_bits
 from edgedl.runtime.errors import BadInputError
 
 DEFAULT = "default"
@@ -165,7 +165,7 @@ def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
 
     The table is one for all targets, so the narrowest decides; budgets are checked on ONNX Runtime.
     """
-    bits = weight_bits((*targets, "ort") if recipe.budgets else targets)
+    bits = weight_bits((*targets, REFERENCE) if recipe.budgets else targets)
 
     def fit(stage: AnyStage) -> AnyStage:
         if isinstance(stage, QuantizeStatic) and stage.activation_bits > ACTIVATION_BITS:
@@ -184,7 +184,7 @@ def fit_channels(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
     Where a recipe says nothing, widths by latency are multiples of what the timed runtime likes,
     others of the most that any target likes.
     """
-    most = max(describe_target(target).channel_multiple for target in targets)
+    most = max(target.channel_multiple for target in targets)
 
     def fit(stage: AnyStage) -> AnyStage:
         if isinstance(stage, PruneChannels) and stage.multiple is None and stage.speedup is None:

@@ -13,24 +13,19 @@ import yaml
 from msgspec import Meta
 
 from edgedl.compress.yaml_keys import refuse_repeated_keys
-from edgedl.runtime.bundle.manifest import BackendName, Precision
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.saturation import saturates
+from edgedl.runtime.precision import Precision, precision_named
 
-# A target's name, that of its file in the package, or the path of a file of one's own.
-Target = str
 OWN = (".yaml", ".yml")
-# What files are made for when nothing is said.
-TARGETS: tuple[Target, ...] = ("ort", "tflite", "tensorrt")
 MAX_WEIGHT_BITS = 8
-# Files that are no others for another processor.
-FLOATS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
-# Whose weights kernels without VNNI add up.
-WITHOUT_VNNI: Target = "ort_avx2"
+
+WeightBits = Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
 
 
-class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a runtime on a kind of processor wants its files.
 
     Attributes:
@@ -41,33 +36,68 @@ class TargetDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
         pairs: where quantize/dequantize pairs stand: at "every_tensor" that integer operators
             read or write, or at "layer_inputs", those of convolutions, linear layers and one
             operand of a residual add.
+        constants: what quantized constants are stored as: "integers", or "floats" behind a
+            quantize, which the runtime's converter rounds.
         folds_activations: whether an activation is folded into the operator before it "always",
             or only where the integers are "within_bounds" of it anyhow.
         folds_padding: whether a padding is taken into the convolution behind it if no pair stands
             between the two.
+        opens_hard_activations: whether hard sigmoids and hard swishes are written as the operators
+            that they are made of, for want of an integer kernel.
+        stores_numbers: whether numbers in integer arithmetic are stored as tensors.
+        clips_integers: whether what clips or scales a grid does so on the integers.
+        joins_phases: whether the phases of a transposed convolution that computes in float are
+            joined to one operator again.
         integer_biases: whether biases are rounded to the int32 grid of the accumulator.
         float_results: whether integer kernels of linear layers and matrix products can give
             floats; where they cannot, every result is rounded.
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
+        weight_bits_without_vnni: the same on x86 processors without VNNI; None is as many.
         channel_multiple: widths of convolutions that the kernels compute without waste are
             multiples of it; measured with ``edgedl.tools.benchmarks.training.channel_widths``.
-        precisions: of the files to make.
+        precisions: names of those of the files to make.
         refused: why there are no files of other precisions that a recipe asks for.
+        name: what its files are called by; that of its YAML file.
     """
 
     description: str
-    runtime: BackendName
+    runtime: str
     activations: Literal["uint8", "int8"]
     symmetric: bool
     pairs: Literal["every_tensor", "layer_inputs"]
+    constants: Literal["integers", "floats"]
     folds_activations: Literal["always", "within_bounds"]
     folds_padding: bool
+    opens_hard_activations: bool
+    stores_numbers: bool
+    clips_integers: bool
+    joins_phases: bool
     integer_biases: bool
     float_results: bool
-    weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)]
+    weight_bits: WeightBits
     channel_multiple: Annotated[int, Meta(ge=1)]
-    precisions: tuple[Precision, ...]
-    refused: dict[Precision, str] = {}
+    precisions: tuple[str, ...]
+    refused: dict[str, str] = {}
+    weight_bits_without_vnni: WeightBits | None = None
+    name: str = ""
+
+    def has(self, precision: Precision) -> bool:
+        """Say whether there are files of a precision, or a reason why there are none."""
+        return precision.name in (*self.precisions, *self.refused)
+
+    def artifact_name(self, precision: Precision) -> str:
+        """Return what the file of a precision is called in bundles and reports."""
+        return f"{self.name}-{precision}"
+
+    @property
+    def weight_bits_here(self) -> int:
+        """Return the weight bits that kernels on this machine, too, add up without saturating.
+
+        Files are checked and measured here.
+        """
+        if self.weight_bits_without_vnni is None or not saturates(run_context().isa):
+            return self.weight_bits
+        return min(self.weight_bits, self.weight_bits_without_vnni)
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +106,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         like: name of that target: its runtime reads the files.
         description: one line for people.
-        weight_bits: as of ``TargetDescription``; None is as ``like`` has it.
+        weight_bits: as of ``Target``; None is as ``like`` has it.
         channel_multiple: the same.
         precisions: of the files to make, some of what ``like`` has; None is all but the float
             ones, which are no others for another processor.
@@ -85,45 +115,25 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     like: str
     description: str
-    weight_bits: Annotated[int, Meta(ge=2, le=MAX_WEIGHT_BITS)] | None = None
+    weight_bits: WeightBits | None = None
     channel_multiple: Annotated[int, Meta(ge=1)] | None = None
-    precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)] | None = None
-    refused: dict[Precision, str] = {}
-
-
-def target_name(target: Target) -> str:
-    """Return what files of a target are called by.
-
-    >>> target_name("devices/pi4.yaml"), target_name("ort")
-    ('pi4', 'ort')
-    """
-    return Path(target).stem if target.endswith(OWN) else target
+    precisions: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    refused: dict[str, str] = {}
 
 
 def weight_bits(targets: Collection[Target]) -> int:
-    """Return how many bits int8 weights may have in one bundle for several targets.
-
-    Files are checked and measured on this machine, so if its processor saturates, those for ONNX
-    Runtime get weights as small as for the target ``ort_avx2``.
-    """
-    binding = (*targets, WITHOUT_VNNI) if saturates_here(targets) else targets
-    return min(describe_target(target).weight_bits for target in binding)
-
-
-def saturates_here(targets: Collection[Target]) -> bool:
-    """Return whether kernels of the targets would saturate with 8-bit weights on this machine."""
-    runtimes = {describe_target(target).runtime for target in targets}
-    return "ort" in runtimes and saturates(run_context().isa)
+    """Return how many bits int8 weights may have in one bundle for several targets."""
+    return min(target.weight_bits_here for target in targets)
 
 
 @cache
-def describe_target(name: Target) -> TargetDescription:
+def load_target(name: str) -> Target:
     """Return a target by name, or the one that a YAML file of one's own describes (``Variant``).
 
     Raises:
         BadInputError: there is none of that name, or the file does not describe one.
 
-    >>> describe_target("tensorrt").symmetric
+    >>> load_target("tensorrt").symmetric
     True
     """
     if name.endswith(OWN):
@@ -135,11 +145,22 @@ def describe_target(name: Target) -> TargetDescription:
         raise BadInputError(f"unknown target '{name}'{hint} there are {', '.join(target_names())}")
     said = yaml.safe_load(file.read_text())
     if "like" in said:
-        return _variant(msgspec.convert(said, Variant), name)
-    return msgspec.convert(said, TargetDescription)
+        return _variant(msgspec.convert(said, Variant), name, name)
+    return _checked(msgspec.convert({**said, "name": name}, Target))
 
 
-def _read_own(path: Path) -> TargetDescription:
+def _checked(target: Target) -> Target:
+    """Return a target whose precisions are all known.
+
+    Raises:
+        BadInputError: one is not.
+    """
+    for name in (*target.precisions, *target.refused):
+        precision_named(name)
+    return target
+
+
+def _read_own(path: Path) -> Target:
     name = path.stem
     if name in target_names() or not re.fullmatch(r"\w+", name, re.ASCII):
         raise BadInputError(
@@ -156,30 +177,32 @@ def _read_own(path: Path) -> TargetDescription:
         first = str(error).partition("\n")[0]
         keys = ", ".join(f.name for f in msgspec.structs.fields(Variant))
         raise BadInputError(f"{path} describes no target: {first}; the keys are {keys}") from error
-    return _variant(own, str(path))
+    return _variant(own, name, str(path))
 
 
-def _variant(own: Variant, name: str) -> TargetDescription:
-    """Return the whole description of a variant.
+def _variant(own: Variant, name: str, source: str) -> Target:
+    """Return the whole description of a variant; errors call it by its source.
 
     Raises:
         BadInputError: it is like no target of the package, or wants files that that does not have.
     """
     if own.like not in target_names():
         raise BadInputError(
-            f"{name}: like is '{own.like}', it must be one of {', '.join(target_names())}"
+            f"{source}: like is '{own.like}', it must be one of {', '.join(target_names())}"
         )
-    like = describe_target(own.like)
+    like = load_target(own.like)
     given = {k: v for k, v in msgspec.structs.asdict(own).items() if v is not None and k != "like"}
-    made = tuple(p for p in like.precisions if p not in (*FLOATS, *own.refused))
+    made = tuple(
+        p for p in like.precisions if not precision_named(p).is_float and p not in own.refused
+    )
     unknown = [p for p in own.precisions or () if p not in like.precisions]
     if unknown:
         raise BadInputError(
-            f"{name}: there are no files of {unknown[0]} for a target like {own.like}, which has "
+            f"{source}: there are no files of {unknown[0]} for a target like {own.like}, which has "
             f"{', '.join(like.precisions)}"
         )
     whole = {"precisions": made, **given, "refused": {**like.refused, **own.refused}}
-    return msgspec.structs.replace(like, **whole)
+    return _checked(msgspec.structs.replace(like, **whole, name=name))
 
 
 def target_names() -> list[str]:
@@ -188,3 +211,12 @@ def target_names() -> list[str]:
     return sorted(
         p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
     )
+
+
+# Whose placement of pairs a network is trained with: every activation is folded into the operator
+# before it, and nothing else is.
+TRAINED_FOR = load_target("tflite")
+# What files are made for when nothing is said, one target for each runtime.
+TARGETS = tuple(load_target(name) for name in RUNTIMES)
+# Its float32 file is the one that all others are compared with.
+REFERENCE = TARGETS[0]

@@ -48,6 +48,11 @@ def _closed(*_: object) -> list[Array]:
 class OnnxRuntimeBackend:
     """Loads ONNX files; only the CPU provider, so nothing can fall back in silence."""
 
+    label = "ONNX Runtime"
+    suffix = ".onnx"
+    rounds_inputs = False
+    without_vnni: str | None = "ort_avx2"
+
     def available(self) -> Availability:
         """Say whether onnxruntime imports."""
         try:
@@ -101,3 +106,6 @@ def _check_names(artifact: Artifact, session: "onnxruntime.InferenceSession") ->
             if spec.name not in names:
                 known = ", ".join(sorted(names))
                 raise BadInputError(f"{artifact.path} has no tensor '{spec.name}': it has {known}")
+
+
+BACKEND = OnnxRuntimeBackend()

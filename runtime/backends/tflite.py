@@ -47,6 +47,11 @@ class LiteRTSession:
 class LiteRTBackend:
     """Loads TFLite files from memory."""
 
+    label = "LiteRT"
+    suffix = ".tflite"
+    rounds_inputs = True
+    without_vnni: str | None = None
+
     def available(self) -> Availability:
         """Say whether ai-edge-litert imports."""
         try:
@@ -115,3 +120,6 @@ def _installed_version() -> str:
     from importlib.metadata import version
 
     return version("ai-edge-litert")
+
+
+BACKEND = LiteRTBackend()

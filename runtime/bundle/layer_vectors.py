@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.backend import Array, open_backend
+from edgedl.runtime.backend import Array
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.bundle.manifest import Artifact, LayerParity
@@ -81,7 +82,8 @@ def can_check_layers(bundle: Bundle, artifact: Artifact) -> bool:
     """Say whether a bundle has vectors for the layers of an artifact."""
     parity = artifact.parity
     certified = parity is not None and parity.layers is not None and bool(parity.layers.layers)
-    return certified and artifact.backend != "tensorrt" and LAYER_VECTORS in bundle.manifest.files
+    usable = open_backend(artifact.backend).available().usable
+    return certified and usable and LAYER_VECTORS in bundle.manifest.files
 
 
 def check_layers(bundle: Bundle, artifact: Artifact) -> list[LayerDeviation]:

@@ -5,20 +5,9 @@ from typing import Final, Literal, cast, get_args
 import msgspec
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import Precision, precision_named
 from edgedl.runtime.task.preprocess import Preprocessing
 
-BackendName = Literal["ort", "tflite", "tensorrt"]
-Precision = Literal[
-    "float32",
-    "float16",
-    "bfloat16",
-    "int8",
-    "int8_int16",
-    "fp8",
-    "dynamic_int8",
-    "int8_weights",
-    "int4_weights",
-]
 ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
 
@@ -192,10 +181,8 @@ class Artifact(_Record, frozen=True):
 
     Attributes:
         name: backend and precision, for example "tflite-int8".
-        backend: the runtime it is for.
-        precision: of weights and arithmetic; "int8_int16" has int8 weights and int16 activations,
-            "fp8" is E4M3, "dynamic_int8" has int8 weights and finds the ranges of activations
-            while it runs, "int8_weights" and "int4_weights" compute in float32.
+        backend: name of the runtime it is for.
+        precision: of weights and arithmetic, by name (``edgedl.runtime.precision``).
         path: file inside the bundle; two artifacts may share one file.
         inputs: as in the file, in the order of the manifest's inputs.
         outputs: as in the file, in the order of the manifest's outputs.
@@ -205,14 +192,23 @@ class Artifact(_Record, frozen=True):
     """
 
     name: str
-    backend: BackendName
-    precision: Precision
+    backend: str
+    precision: str
     path: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     golden_tolerances: tuple[float, ...]
     parity: Parity | None = None
     check: str | None = None
+
+    @property
+    def kind(self) -> Precision:
+        """Return what its precision is.
+
+        Raises:
+            BadInputError: this edgedl knows none of that name.
+        """
+        return precision_named(self.precision)
 
 
 Setting = str | int | float | bool | tuple[str, ...] | None

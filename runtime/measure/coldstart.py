@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from edgedl.runtime.backend import open_backend
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.measure.amx import REFUSED, refuse_amx

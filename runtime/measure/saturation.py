@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.manifest import Artifact, Manifest
 from edgedl.runtime.measure.device import run_context
 
 VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 # Of int8 weights for which two products can be too large.
 WEIGHT_BITS = 8
-INTEGERS = ("int8", "dynamic_int8")
 
 
 def saturates(isa: Collection[str]) -> bool:
@@ -24,11 +24,12 @@ def saturates(isa: Collection[str]) -> bool:
 
 def saturation(manifest: Manifest, artifact: Artifact) -> str:
     """Return why this processor may compute an artifact wrongly, and what to do; empty if not."""
+    backend = open_backend(artifact.backend)
     bits = [entry.settings.get("weight_bits", WEIGHT_BITS) for entry in manifest.history]
-    exposed = artifact.backend == "ort" and artifact.precision in INTEGERS
+    exposed = backend.without_vnni is not None and artifact.kind.activations == "int8"
     if not exposed or any(b != WEIGHT_BITS for b in bits) or not saturates(run_context().isa):
         return ""
     return (
-        "this processor has no VNNI, so ONNX Runtime adds products in 16 bits, which saturate: "
-        "for devices like it, compress with --target ort_avx2"
+        f"this processor has no VNNI, so {backend.label} adds products in 16 bits, which saturate: "
+        f"for devices like it, compress with --target {backend.without_vnni}"
     )

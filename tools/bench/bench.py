@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.backend import open_backend
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.golden import golden_inputs
-from edgedl.runtime.bundle.manifest import Precision
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.measure import Arm, Measurement, Protocol, measure
@@ -23,6 +22,7 @@ from edgedl.runtime.measure.statistics import (
     paired_ratio,
     required_samples,
 )
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner, encode
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.drop import drop_record
@@ -150,8 +150,8 @@ def time_entries(
     return measure(arms, protocol)
 
 
-def _made(entries: Sequence[Entry]) -> set[Precision]:
-    """Return the precisions of all files that were made, those that cannot run here included."""
+def _made(entries: Sequence[Entry]) -> set[str]:
+    """Return the precisions of all files made, by name, those that cannot run here included."""
     own = [e.bundle for e in entries if not e.name.startswith(PARENT)]
     return {artifact.precision for bundle in own for artifact in bundle.manifest.artifacts}
 
@@ -175,11 +175,11 @@ def _candidate(
     score = mean_score(scores[entry.name])
     size_bytes = entry.bundle.manifest.files[entry.artifact.path].size_bytes
     history = entry.bundle.manifest.history
-    repeated = repetition_of(history, entry.artifact.precision)
+    repeated = repetition_of(history, entry.artifact.kind)
     speedup = tuple(_speedup(t, arms, entry, entries) for t, arms in timings.items())
     saving = saving_of(history, entry.artifact.backend, run_context().isa)
     # Other precisions have other kernels than the parent's file.
-    ratio = speedup[0].same_runtime_ratio if entry.artifact.precision == "float32" else None
+    ratio = speedup[0].same_runtime_ratio if entry.artifact.kind is FLOAT32 else None
     return Candidate(
         name=entry.name,
         backend=entry.artifact.backend,

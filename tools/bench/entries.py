@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgedl.runtime.backend import BACKENDS, open_backend
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.wording import counted
 from edgedl.tools.bench.result import NotMeasured
@@ -16,7 +17,7 @@ from edgedl.tools.bench.result import NotMeasured
 PARENT = "parent:"
 
 # What the others are measured against, the first that runs here.
-BASELINES = tuple(f"{backend}-float32" for backend in BACKENDS)
+BASELINES = tuple(f"{backend}-{FLOAT32}" for backend in RUNTIMES)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def float32_of(entry: Entry, entries: Sequence[Entry]) -> Entry | None:
         for other in entries
         if other != entry
         and other.artifact.backend == entry.artifact.backend
-        and other.artifact.precision == "float32"
+        and other.artifact.kind is FLOAT32
         and (other.bundle == entry.bundle or other.name.startswith(PARENT))
     ]
     return min(floats, key=lambda other: not other.name.startswith(PARENT), default=None)

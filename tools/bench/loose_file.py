@@ -6,22 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
+from edgedl.compress.modelfile.layer import FileLayer
+from edgedl.compress.modelfile.read import read_layers
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
 from edgedl.runtime.bundle.manifest import (
     Artifact,
-    BackendName,
     Manifest,
-    Precision,
     TaskRecord,
     TensorSpec,
 )
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import (
+    DYNAMIC_INT8,
+    FLOAT16,
+    FLOAT32,
+    INT4_WEIGHTS,
+    INT8,
+    INT8_INT16,
+    INT8_WEIGHTS,
+    Precision,
+)
 from edgedl.runtime.task.task import Task
-from edgedl.tools.modelfile.layer import FileLayer, read_layers
 
-BACKEND_OF: dict[str, BackendName] = {".onnx": "ort", ".tflite": "tflite"}
+# Of runtimes with files of one format, the first.
+BACKEND_OF = {open_backend(name).suffix: name for name in reversed(RUNTIMES)}
 _INTEGERS = ("int8", "uint8")
 _FINDS_RANGES = ("MatMulInteger", "ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul")
 
@@ -37,7 +48,7 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
     Its golden inputs are the first of the task's test split; it has no golden outputs.
 
     Args:
-        path: a .onnx file for ONNX Runtime, or a .tflite file for LiteRT.
+        path: a file whose suffix is that of a runtime's files.
         task: what the file computes; its inputs must have the file's shapes.
         folder: to be made.
 
@@ -62,7 +73,7 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
         inputs=tuple(_logical(spec) for spec in inputs),
         outputs=tuple(_logical(spec) for spec in outputs),
         preprocessing=task.preprocessing,
-        artifacts=(Artifact(name, backend, precision, path.name, inputs, outputs, ()),),
+        artifacts=(Artifact(name, backend, precision.name, path.name, inputs, outputs, ()),),
         files=record_files(folder),
         history=(),
         toolchain={},
@@ -73,39 +84,38 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
     return Bundle.open(folder)
 
 
-def precision_of(layers: list[FileLayer], backend: BackendName) -> Precision:
+def precision_of(layers: list[FileLayer], backend: str) -> Precision:
     """Return what most of a file's multiply-accumulates are computed in."""
     most: dict[Precision, int] = {}
     for layer in layers:
         if layer.macs:
             kind = _precision_of(layer, backend)
             most[kind] = most.get(kind, 0) + layer.macs
-    return max(most, key=lambda kind: most[kind], default="float32")
+    return max(most, key=lambda kind: most[kind], default=FLOAT32)
 
 
-def _precision_of(layer: FileLayer, backend: BackendName) -> Precision:
+def _precision_of(layer: FileLayer, backend: str) -> Precision:
     weight = layer.weight.dtype if layer.weight else ""
     if layer.operator.partition("+")[0] in _FINDS_RANGES:
-        return "dynamic_int8"
+        return DYNAMIC_INT8
     if layer.inputs in _INTEGERS:
-        return "int8"
+        return INT8
     if layer.inputs == "int16":
-        return "int8_int16"
+        return INT8_INT16
     if weight in _INTEGERS:
-        # LiteRT rounds the activations of such layers while it runs, ONNX Runtime widens weights.
-        return "dynamic_int8" if backend == "tflite" else "int8_weights"
+        return DYNAMIC_INT8 if open_backend(backend).rounds_inputs else INT8_WEIGHTS
     if weight in ("int4", "uint4"):
-        return "int4_weights"
-    return "float16" if layer.inputs == "float16" else "float32"
+        return INT4_WEIGHTS
+    return FLOAT16 if layer.inputs == "float16" else FLOAT32
 
 
 def _describe(
-    content: bytes, backend: BackendName
+    content: bytes, backend: str
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    from edgedl.compress.export.onnx.write import describe_onnx
-    from edgedl.compress.export.tflite.write import describe_tflite
+    from edgedl.compress.export.exporter import exporter_of
+    from edgedl.compress.targets.target import load_target
 
-    return (describe_tflite if backend == "tflite" else describe_onnx)(content)
+    return exporter_of(load_target(backend)).describe(content)
 
 
 def _logical(spec: TensorSpec) -> TensorSpec:

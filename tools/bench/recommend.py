@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.precision import FLOAT32, PRECISIONS
 from edgedl.runtime.wording import counted, points
 from edgedl.tools.bench.entries import PARENT
 from edgedl.tools.bench.result import (
@@ -16,18 +16,6 @@ from edgedl.tools.bench.result import (
 )
 
 DEFAULT_MAX_DROP_PP = 1.0
-# Precisions by how much they take off a network, the most first.
-STRONGEST = (
-    "int8",
-    "fp8",
-    "int8_int16",
-    "dynamic_int8",
-    "int4_weights",
-    "int8_weights",
-    "float16",
-    "bfloat16",
-    "float32",
-)
 # Ratios closer to 1 than this are no difference to anybody.
 EQUIVALENCE = 0.02
 
@@ -65,7 +53,7 @@ def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict
 def recommend(
     candidates: Sequence[Candidate],
     max_drop_pp: float | None,
-    made: Collection[Precision] = (),
+    made: Collection[str] = (),
 ) -> Recommendation:
     """Return the fastest artifact whose drop is certainly within the budget.
 
@@ -76,7 +64,7 @@ def recommend(
     Args:
         candidates: measured artifacts, the baseline first.
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
-        made: precisions of all files, those that do not run here included.
+        made: names of the precisions of all files, those that do not run here included.
     """
     chosen = candidates[0]
     faster = [c for c in candidates if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
@@ -113,11 +101,11 @@ def _undecided(drop: Drop, max_drop_pp: float | None) -> bool:
     return drop.ci95 is None or drop.ci95[0] <= DEFAULT_MAX_DROP_PP < drop.ci95[1]
 
 
-def _budget_met(candidates: Sequence[Candidate], made: Collection[Precision]) -> bool:
+def _budget_met(candidates: Sequence[Candidate], made: Collection[str]) -> bool:
     """Say whether a file of the strongest precision made is certainly within the budget."""
     own = [c for c in candidates if not c.name.startswith(PARENT)]
     every = {c.precision for c in own}.union(made)
-    strongest = next(p for p in STRONGEST if p in every)
+    strongest = next(name for name in PRECISIONS if name in every)
     return any(c.precision == strongest and c.drop.verdict == "within budget" for c in own)
 
 
@@ -203,7 +191,7 @@ def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
         fewer = candidate.theoretical_speedup
         if speed.same_runtime_ci95 is None or speed.same_runtime_ratio is None:
             continue
-        if candidate.precision == "float32":
+        if candidate.precision == FLOAT32.name:
             if fewer is not None:
                 why = f"; {candidate.saving_lost}" if candidate.saving_lost else ""
                 notes.append(
@@ -229,7 +217,7 @@ def _float32_size(candidate: Candidate, candidates: Sequence[Candidate]) -> int:
     own = [
         c
         for c in candidates
-        if (c.backend, c.precision) == (candidate.backend, "float32")
+        if (c.backend, c.precision) == (candidate.backend, FLOAT32.name)
         and (c.name.startswith(PARENT) or c.name.rpartition(":")[0] == bundle)
     ]
     own.sort(key=lambda c: not c.name.startswith(PARENT))
@@ -243,7 +231,7 @@ def _on_repetition(candidate: Candidate) -> str:
         f"(zip: {zipped / 1000:.1f} KB of {size / 1000:.1f})"
     )
     interval = candidate.speedup[0].same_runtime_ci95
-    if candidate.precision != "float32" or interval is None:
+    if candidate.precision != FLOAT32.name or interval is None:
         return gain
     lo, hi = interval
     timed = f"[{lo:.2f}, {hi:.2f}] of its parent's on the same runtime"

@@ -4,16 +4,16 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgedl.runtime.bundle.manifest import HistoryEntry, Precision
+from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.runtime.precision import Precision
 
 PIECE = 1 << 20
-FLOATS = ("float32", "float16", "bfloat16")
 
 
 def repetition_of(history: Sequence[HistoryEntry], precision: Precision) -> str:
     """Return which values the weights of a file repeat; empty if no stage made them.
 
-    >>> repetition_of([HistoryEntry("sparsify", {"measured_sparsity": 0.5})], "int8")
+    >>> repetition_of([HistoryEntry("sparsify", {"measured_sparsity": 0.5})], INT8)
     '50 % of its weights are zero'
     """
     found = ""
@@ -21,7 +21,7 @@ def repetition_of(history: Sequence[HistoryEntry], precision: Precision) -> str:
         if entry.stage == "sparsify":
             found = f"{100 * _number(entry, 'measured_sparsity'):.0f} % of its weights are zero"
         # The steps of int8 differ from channel to channel, and so do the integers of one value.
-        if entry.stage == "cluster_weights" and precision in FLOATS:
+        if entry.stage == "cluster_weights" and precision.is_float:
             shared = entry.settings["entropy_bits"]
             layers = len(shared) if isinstance(shared, tuple) else 0
             values = 2 ** _number(entry, "bits")

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from edgedl.runtime.bundle.manifest import BackendName, HistoryEntry, Setting
+from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
+from edgedl.runtime.precision import FLOAT32
 
 # Channels that AVX2 computes at once, in float32.
 AVX2_BLOCK = 8
@@ -39,9 +40,7 @@ class Saving:
     fixed: float | None = None
 
 
-def saving_of(
-    history: Sequence[HistoryEntry], backend: BackendName, isa: Collection[str]
-) -> Saving | None:
+def saving_of(history: Sequence[HistoryEntry], backend: str, isa: Collection[str]) -> Saving | None:
     """Return what the stages of a bundle have saved together; None if none prunes.
 
     What was timed of the narrowest network counts if it is of a float32 file of that runtime, and
@@ -63,7 +62,7 @@ def saving_of(
             widths, multiple = _widths(entry), _integer(entry, "channel_multiple") or 1
         narrowest = entry.settings.get("latency_ratio_narrowest")
         timed = (entry.settings.get("runtime"), entry.settings.get("precision"))
-        if isinstance(narrowest, float) and timed == (backend, "float32"):
+        if isinstance(narrowest, float) and timed == (backend, FLOAT32.name):
             fixed = narrowest
         stages += 1
     fixed = fixed if stages == 1 else None

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.tools.bench.result import Result
 from edgedl.tools.terminal.options import (
@@ -20,7 +21,7 @@ from edgedl.tools.terminal.workspace import new_folder, only_run
 @click.argument("subject")
 @recipe_option
 @weights_option
-@click.option("--target", default="ort,tflite,tensorrt", show_default=True, help="Runtimes.")
+@click.option("--target", default=",".join(RUNTIMES), show_default=True, help="Runtimes.")
 @click.option(
     "--keep-float",
     multiple=True,

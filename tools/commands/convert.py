@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import check_input
@@ -13,14 +14,17 @@ from edgedl.tools.terminal.options import parse_targets
 
 if TYPE_CHECKING:
     from edgedl.compress.convert.foreign import ForeignNetwork
+    from edgedl.compress.targets.target import Target
     from edgedl.runtime.backend import Array
 
 SAMPLES = 64
+SUFFIX = ".onnx"
+READ_ONNX = [name for name in RUNTIMES if open_backend(name).suffix == SUFFIX]
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--target", default="ort,tensorrt", show_default=True, help="Runtimes.")
+@click.option("--target", default=",".join(READ_ONNX), show_default=True, help="Runtimes.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
 @click.option(
     "--input",
@@ -40,10 +44,13 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
     from edgedl.compress.convert.requantize import requantize
 
     targets = parse_targets(target)
-    if any(name.startswith("tflite") for name in targets):
-        raise BadInputError(
-            "an ONNX file cannot be written as TFLite: compress the torch network for it"
-        )
+    for item in targets:
+        backend = open_backend(item.runtime)
+        if backend.suffix != SUFFIX:
+            raise BadInputError(
+                f"an ONNX file cannot be written for {backend.label}: compress the torch network "
+                "for it"
+            )
     network = read_foreign(_read(file), str(file))
     arrays = _load(inputs, network) if inputs else noise_for(network, SAMPLES)
     if not inputs:
@@ -52,16 +59,16 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
             "compared on noise, which saturates more than real data does: give some with --input",
             err=True,
         )
-    paths = {name: out / f"{file.stem}.{name}.onnx" for name in targets}
+    paths = {item.name: out / f"{file.stem}.{item.name}{SUFFIX}" for item in targets}
     there = next((path for path in paths.values() if path.exists()), None)
     if there is not None:
         raise BadInputError(f"{there} is there already: remove it, or give another --out")
-    for name, path in paths.items():
-        made = requantize(network, name)
+    for item in targets:
+        name, path = item.name, paths[item.name]
+        made = requantize(network, item)
         for note in made.notes:
             click.echo(f"{name}: {note}", err=True)
-        if name.startswith("tensorrt"):
-            _check(made.content)
+        _check(made.content, item)
         found = agreement(file.read_bytes(), made.content, arrays)
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as written:
@@ -111,10 +118,13 @@ def _advice(measured: bool) -> str:
     return "noise may be the reason, compare on real samples with --input before it is used"
 
 
-def _check(content: bytes) -> None:
-    from edgedl.compress.export.tensorrt.check import check_tensorrt
+def _check(content: bytes, target: "Target") -> None:
+    from edgedl.compress.export.exporter import exporter_of
 
-    verdict = check_tensorrt(content)
+    verdict = exporter_of(target).check(content)
+    if verdict is None:
+        return
+    label = open_backend(target.runtime).label
     if not verdict.accepted:
-        raise BadInputError(f"TensorRT does not take the file: {verdict.describe()}")
-    click.echo(f"tensorrt: {verdict.describe()}")
+        raise BadInputError(f"{label} does not take the file: {verdict.describe()}")
+    click.echo(f"{target.runtime}: {verdict.describe()}")

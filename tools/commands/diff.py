@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgedl.compress.modelfile.align import Match, align
+from edgedl.compress.modelfile.layer import FileLayer
+from edgedl.compress.modelfile.read import read_layers
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.modelfile.align import Match, align
-from edgedl.tools.modelfile.layer import FileLayer, read_layers
 from edgedl.tools.report.table import to_markdown
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import click
 
-from edgedl.runtime.backend import BACKENDS, open_backend
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.saturation import saturates
@@ -19,7 +19,7 @@ def command() -> None:
     click.echo(f"machine: {context.cpu}, {context.cores} cores, Python {context.python}")
     advice = " (no VNNI: --target ort_avx2)" if saturates(context.isa) else ""
     click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
-    for name in BACKENDS:
+    for name in RUNTIMES:
         try:
             availability = open_backend(name).available()
             state = "ready" if availability.usable else "missing"

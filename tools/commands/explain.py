@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import counted, points
 from edgedl.tools.terminal.options import recipe_option, weights_option
 
 if TYPE_CHECKING:
-    from edgedl.compress.latency.timing import Runtime
     from edgedl.tools.jobs.explanation import ExplainedLayer, Explanation
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--time",
     "runtime",
-    type=click.Choice(["ort", "tflite"]),
+    type=click.Choice(RUNTIMES),
     help="Time the worst layers in float on this runtime; an export each, seconds.",
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Layers to time.")
@@ -35,7 +35,7 @@ def command(
     recipe: str,
     weights: Path | None,
     samples: int,
-    runtime: "Runtime | None",
+    runtime: str | None,
     top: int,
     seed: int,
     as_json: bool,
@@ -51,7 +51,9 @@ def command(
     from edgedl.tools.jobs.explanation import explain
 
     if runtime is None and _given("top"):
-        raise BadInputError("--top is for layers to time: add --time ort or --time tflite")
+        raise BadInputError(
+            f"--top is for layers to time: add --time {' or --time '.join(RUNTIMES)}"
+        )
     found = explain(subject, recipe, weights, samples, runtime, top, seed)
     click.echo(msgspec.json.encode(found) if as_json else _text(found))
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgedl.compress.modelfile.layer import FileLayer
+from edgedl.compress.modelfile.read import read_layers
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.modelfile.layer import FileLayer, read_layers
 from edgedl.tools.report.parity import parity_markdown
 from edgedl.tools.report.table import to_markdown
 

@@ -8,6 +8,7 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import check_golden
 from edgedl.runtime.bundle.layer_vectors import can_check_layers, check_layers
 from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Runner
 from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
 
@@ -72,7 +73,7 @@ def _check(entry: Entry, parity: bool) -> bool:
 def _check_layers(entry: Entry) -> bool:
     """Print how the layers of an artifact compare, and say whether all are as certified."""
     artifact = entry.artifact
-    if artifact.precision != "int8":
+    if artifact.kind is not INT8:
         return True
     if not can_check_layers(entry.bundle, artifact):
         click.echo("  layers: the bundle has no certificate of them")

@@ -10,7 +10,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.tools.terminal.progress import steps
 
 if TYPE_CHECKING:
-    from edgedl.compress.latency.timing import Runtime, Timings
+    from edgedl.compress.latency.timing import Timings
     from edgedl.compress.quantize.search.sensitivity import LayerSensitivity, Sensitivity
     from edgedl.compress.state import ModelState
 
@@ -87,7 +87,7 @@ def explain(
     recipe: str,
     weights: Path | None,
     samples: int,
-    runtime: "Runtime | None",
+    runtime: str | None,
     top: int,
     seed: int,
 ) -> Explanation:
@@ -152,19 +152,22 @@ def _quantize(
     return state, name
 
 
-def _time(state: "ModelState", found: "Sensitivity", runtime: "Runtime", top: int) -> "Timings":
+def _time(state: "ModelState", found: "Sensitivity", runtime: str, top: int) -> "Timings":
     from edgedl.compress.quantize.search.layer_cost import ALL_INT8, PrecisionTimer
+    from edgedl.compress.targets.target import load_target
 
     nodes = [s.layer.node for s in found.layers if s.layer.node is not None][:top]
     files = {node.name: frozenset({node.name}) for node in nodes}
-    return PrecisionTimer(state, runtime).time({INT8: ALL_INT8, INT8_AGAIN: ALL_INT8, **files})
+    return PrecisionTimer(state, load_target(runtime)).time(
+        {INT8: ALL_INT8, INT8_AGAIN: ALL_INT8, **files}
+    )
 
 
 def _explanation(
     state: "ModelState",
     recipe: str,
     found: "Sensitivity",
-    runtime: "Runtime | None",
+    runtime: str | None,
     timings: "Timings | None",
 ) -> Explanation:
     total_macs = max(1, sum(s.layer.macs for s in found.layers))

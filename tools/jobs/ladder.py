@@ -11,11 +11,11 @@ from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import REFERENCE, Target, load_target
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import BackendName
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.statistics import Estimate, paired_ratio
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchSettings, score_entry, time_entries
 from edgedl.tools.bench.drop import drop_record
@@ -146,14 +146,14 @@ def _make_floats(subject: Subject, targets: tuple[Target, ...], folder: Path) ->
 
     Of ONNX Runtime there always is one.
     """
-    found = [describe_target(target) for target in targets]
-    have = {"ort", *(d.runtime for d in found if "float32" in d.precisions)}
-    lacking = tuple(sorted({d.runtime for d in found} - have))
+    have = {REFERENCE.runtime, *(t.runtime for t in targets if FLOAT32.name in t.precisions)}
+    names = sorted({target.runtime for target in targets} - have)
+    lacking = tuple(load_target(name) for name in names)
     if not lacking:
         return None
     place = folder.with_name(f"{folder.name}-float32")
     place.mkdir()
-    return compress(subject, load_recipe("float"), lacking, place, only=("float32",)).bundle
+    return compress(subject, load_recipe("float"), lacking, place, only=(FLOAT32,)).bundle
 
 
 def _make(
@@ -191,7 +191,7 @@ def _try(
     """
     entries, _ = find_entries([made.bundle])
     baselines = _baselines([*(find_entries([floats])[0] if floats else ()), *entries])
-    reference = score_entry(baselines["ort"], task)
+    reference = score_entry(baselines[REFERENCE.runtime], task)
     tried = []
     for entry in entries:
         if entry.artifact.precision != precision:
@@ -202,15 +202,16 @@ def _try(
     return sorted(tried, key=lambda t: t.rank)
 
 
-def _baselines(entries: Sequence[Entry]) -> dict[BackendName, Entry]:
-    """Return what files of each runtime are timed against: its float32 file, or else ort's."""
-    floats = {e.artifact.backend: e for e in entries if e.artifact.precision == "float32"}
-    return {e.artifact.backend: floats.get(e.artifact.backend, floats["ort"]) for e in entries}
+def _baselines(entries: Sequence[Entry]) -> dict[str, Entry]:
+    """Return what files of each runtime are timed against: a float32 file, its own or the first."""
+    floats = {e.artifact.backend: e for e in entries if e.artifact.kind is FLOAT32}
+    return {
+        e.artifact.backend: floats.get(e.artifact.backend, floats[REFERENCE.runtime])
+        for e in entries
+    }
 
 
-def _ratio(
-    baselines: Mapping[BackendName, Entry], entry: Entry, settings: BenchSettings
-) -> Estimate:
+def _ratio(baselines: Mapping[str, Entry], entry: Entry, settings: BenchSettings) -> Estimate:
     """Return the latency over that of the same runtime's float32 file, if it has one."""
     own = baselines[entry.artifact.backend]
     times = time_entries([own, entry], settings.threads[0], settings.protocol)

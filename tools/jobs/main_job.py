@@ -17,6 +17,7 @@ from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.manifest import HostMetric, Manifest
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchSettings, bench
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
@@ -141,7 +142,7 @@ def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
         before = folder.parent / "parent"
         before.mkdir()
         floats = load_recipe("float")
-        parent = compress(subject, floats, wish.targets, before, only=("float32",)).bundle
+        parent = compress(subject, floats, wish.targets, before, only=(FLOAT32,)).bundle
     return Made(subject, final, made, parent=parent)
 
 

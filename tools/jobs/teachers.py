@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgedl.compress.pipeline import REFERENCE
+from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.bundle.bundle import MANIFEST, Bundle
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
 from edgedl.tools.jobs.subjects import find_subject
 
@@ -28,9 +29,10 @@ class BundleTeacher(nn.Module):
         """
         super().__init__()
         files = {artifact.name: artifact for artifact in bundle.manifest.artifacts}
-        if REFERENCE not in files:
-            raise BadInputError(f"{bundle.folder} has no {REFERENCE} that could teach")
-        self._runner = Runner(bundle, files[REFERENCE])
+        name = REFERENCE.artifact_name(FLOAT32)
+        if name not in files:
+            raise BadInputError(f"{bundle.folder} has no {name} that could teach")
+        self._runner = Runner(bundle, files[name])
         content = (bundle.folder / MANIFEST).read_bytes()
         digest = torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8)
         # Tells one teacher from another, as weights do.

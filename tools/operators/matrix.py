@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.graph.trace import TraceError
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
@@ -19,41 +20,40 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.target import TARGETS, Target, describe_target
+from edgedl.compress.targets.target import TARGETS, load_target
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact, Precision
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import (
+    DYNAMIC_INT8,
+    FP8,
+    INT4_WEIGHTS,
+    INT8,
+    INT8_INT16,
+    INT8_WEIGHTS,
+    PRECISIONS,
+)
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.operators.cases import OperatorCase
-from edgedl.tools.operators.float_operators import float_operators
 
 SAMPLES = 32
 # Every file that edgedl makes for a target, in the order of its table's columns.
-COLUMNS: dict[Target, tuple[str, ...]] = {
-    target: tuple(f"{target}-{precision}" for precision in describe_target(target).precisions)
+COLUMNS = {
+    target.name: tuple(f"{target.name}-{precision}" for precision in target.precisions)
     for target in TARGETS
 }
 ARTIFACTS = tuple(name for columns in COLUMNS.values() for name in columns)
 # By the precision that each is for.
-RECIPES: dict[Precision, Recipe] = {
-    "int8": Recipe("int8", (QuantizeStatic(SAMPLES, SAMPLES, "minmax"),)),
-    "dynamic_int8": Recipe("dynamic int8", (QuantizeDynamic(),)),
-    "int8_int16": Recipe(
-        "int16", (QuantizeStatic(SAMPLES, SAMPLES, "minmax", activation_bits=16),)
-    ),
-    "fp8": Recipe("fp8", (QuantizeFp8(SAMPLES, SAMPLES),)),
-    "int8_weights": Recipe("int8 weights", (QuantizeWeights(8, None),)),
-    "int4_weights": Recipe("int4 weights", (QuantizeWeights(4, 32),)),
+RECIPES = {
+    INT8: Recipe("int8", (QuantizeStatic(SAMPLES, SAMPLES, "minmax"),)),
+    DYNAMIC_INT8: Recipe("dynamic int8", (QuantizeDynamic(),)),
+    INT8_INT16: Recipe("int16", (QuantizeStatic(SAMPLES, SAMPLES, "minmax", activation_bits=16),)),
+    FP8: Recipe("fp8", (QuantizeFp8(SAMPLES, SAMPLES),)),
+    INT8_WEIGHTS: Recipe("int8 weights", (QuantizeWeights(8, None),)),
+    INT4_WEIGHTS: Recipe("int4 weights", (QuantizeWeights(4, 32),)),
 }
 # The other files, which are made of every network.
-FLOATS: tuple[Precision, ...] = ("float32", "float16", "bfloat16")
-# Precisions whose arithmetic is not in integers on purpose.
-FLOAT_ARITHMETIC: tuple[Precision, ...] = (
-    *FLOATS,
-    "fp8",
-    "int8_weights",
-    "int4_weights",
-)
+FLOATS = tuple(precision for precision in PRECISIONS.values() if precision.is_float)
 
 Outcome = Literal["runs", "partly", "accepted", "refused"]
 
@@ -113,9 +113,9 @@ def _cells(case: OperatorCase, place: Path) -> dict[str, Cell]:
     subject = Subject(case.name, _module(case), _task(case))
     found: dict[str, Cell] = {}
     for precision, recipe in RECIPES.items():
-        only = (precision, *FLOATS) if precision == "int8" else (precision,)
-        targets = tuple(t for t in TARGETS if set(only) & set(describe_target(t).precisions))
-        folder = place / precision
+        only = (precision, *FLOATS) if precision is INT8 else (precision,)
+        targets = tuple(t for t in TARGETS if any(p.name in t.precisions for p in only))
+        folder = place / precision.name
         folder.mkdir(parents=True)
         try:
             found |= _read(compress(subject, recipe, targets, folder, only=only))
@@ -126,7 +126,7 @@ def _cells(case: OperatorCase, place: Path) -> dict[str, Cell]:
             # There is nothing that the recipe could quantize.
             shutil.rmtree(folder)
             refused = Cell("refused", str(error))
-            found |= {f"{target}-{precision}": refused for target in targets}
+            found |= {target.artifact_name(precision): refused for target in targets}
     return {name: found[name] for name in ARTIFACTS}
 
 
@@ -138,11 +138,12 @@ def _read(made: CompressedModel) -> dict[str, Cell]:
 
 
 def _cell(bundle: Bundle, artifact: Artifact) -> Cell:
-    if artifact.backend == "tensorrt":
+    if artifact.check is not None:
         return Cell("accepted")
-    if artifact.precision in FLOAT_ARITHMETIC:
+    if not artifact.kind.computes_in_integers:
         return Cell("runs")
-    found = float_operators(bundle.read(artifact.path), artifact.backend)
+    exporter = exporter_of(load_target(artifact.backend))
+    found = exporter.float_operators(bundle.read(artifact.path))
     return Cell("partly", ", ".join(found)) if found else Cell("runs")
 
 

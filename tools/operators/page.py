@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from edgedl.compress.targets.target import Target, describe_target
+from edgedl.compress.targets.target import load_target
 from edgedl.runtime.measure.device import RunContext
 from edgedl.tools.operators.matrix import ARTIFACTS, COLUMNS, Cell, Row
 from edgedl.tools.report.table import to_markdown
@@ -52,9 +52,9 @@ def render_page(rows: Sequence[Row], context: RunContext, tensorrt: str) -> str:
     return "\n".join(parts)
 
 
-def _refused(target: Target) -> str:
+def _refused(target: str) -> str:
     """Return the precisions that a target has no files of."""
-    refused = describe_target(target).refused
+    refused = load_target(target).refused
     return "".join(f"- no {precision}: {why}\n" for precision, why in refused.items()) + "\n"
 
 

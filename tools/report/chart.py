@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -10,20 +11,13 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from edgedl.runtime.backends.runtimes import RUNTIMES
+from edgedl.runtime.precision import PRECISIONS
 from edgedl.tools.bench.result import Candidate, Result
 
-COLORS = {"ort": "#1f5fa8", "tflite": "#c4580c", "tensorrt": "#3d7d2f"}
-MARKERS = {
-    "float32": "o",
-    "float16": "s",
-    "bfloat16": "p",
-    "int8": "D",
-    "int8_int16": "<",
-    "fp8": ">",
-    "dynamic_int8": "d",
-    "int8_weights": "^",
-    "int4_weights": "v",
-}
+# In the order of the runtimes and of the precisions; those of other makers come behind.
+COLORS = ("#1f5fa8", "#c4580c", "#3d7d2f", "#7a3e9d", "#a8323a", "#5c5c5c")
+MARKERS = "D><dv^sPohX*"
 
 
 def draw(result: Result, threads: int) -> str:
@@ -78,10 +72,15 @@ def _draw_candidate(axes: Axes, candidate: Candidate, index: int) -> None:
         y,
         xerr=[[max(0.0, x - speed.ci95[0])], [max(0.0, speed.ci95[1] - x)]],
         yerr=[[max(0.0, y + hi)], [max(0.0, -lo - y)]],
-        fmt=MARKERS[candidate.precision],
-        color=COLORS[candidate.backend],
+        fmt=_of(MARKERS, tuple(PRECISIONS), candidate.precision),
+        color=_of(COLORS, RUNTIMES, candidate.backend),
         markersize=7,
         capsize=3,
         linewidth=1.2,
         label=candidate.name,
     )
+
+
+def _of(signs: Sequence[str], names: Sequence[str], name: str) -> str:
+    """Return the sign of a name, the last one for a name that is not listed."""
+    return signs[names.index(name)] if name in names else signs[-1]

@@ -19,21 +19,19 @@ def parse_targets(text: str) -> "tuple[Target, ...]":
     Raises:
         BadInputError: there is no such target, or two would have files of the same names.
 
-    >>> parse_targets("ort, tflite")
-    ('ort', 'tflite')
+    >>> [target.name for target in parse_targets("ort, tflite")]
+    ['ort', 'tflite']
     """
-    from edgedl.compress.targets.target import describe_target, target_name
+    from edgedl.compress.targets.target import load_target
 
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    called: dict[str, str] = {}
-    for name in names:
-        describe_target(name)
-        other = called.setdefault(target_name(name), name)
+    given: dict[str, str] = {}
+    for name in dict.fromkeys(part.strip() for part in text.split(",")):
+        other = given.setdefault(load_target(name).name, name)
         if other != name:
             raise BadInputError(
                 f"the files of {other} and {name} would have the same names: rename one of them"
             )
-    return names
+    return tuple(load_target(name) for name in given.values())
 
 
 def parse_threads(text: str) -> tuple[int, ...]:

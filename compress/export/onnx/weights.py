@@ -1,4 +1,4 @@
-"""Put integer weights into a float32 ONNX file: for ONNX Runtime, and for TensorRT."""
+"""Put integer weights into a float32 ONNX file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,26 +20,21 @@ FLOAT32_ACCURACY = 1
 PRODUCTS = ("MatMul", "Gemm")
 
 
-def weights_for_ort(model: bytes, weights: Mapping[str, GroupedWeight]) -> bytes:
-    """Return a float32 model that holds weights as integers for ONNX Runtime.
+def write_weights(model: bytes, weights: Mapping[str, GroupedWeight], kernels: bool) -> bytes:
+    """Return a float32 model that holds weights as integers.
 
-    Group-wise and 4-bit products become ``MatMulNBits``, which computes in float32. 8 bits per
-    channel are read by a ``DequantizeLinear``: on x86 the 8-bit ``MatMulNBits`` took three times as
-    long as that.
-
-    Raises:
-        ExportError: a weight is not in the model as it is in the table.
-    """
-    return _Rewriter(model, weights, kernels=True).rewrite()
-
-
-def weights_for_tensorrt(model: bytes, weights: Mapping[str, GroupedWeight]) -> bytes:
-    """Return a float32 model of opset 21 whose weights are integers behind ``DequantizeLinear``.
+    Args:
+        model: of opset 21 or later without ``kernels``.
+        weights: path -> integers.
+        kernels: whether the runtime has ONNX Runtime's own operators. Then group-wise and 4-bit
+            products become ``MatMulNBits``, which computes in float32; 8 bits per channel are read
+            by a ``DequantizeLinear``: on x86 the 8-bit ``MatMulNBits`` took three times as long as
+            that. Otherwise all are behind ``DequantizeLinear``.
 
     Raises:
         ExportError: a weight is not in the model as it is in the table.
     """
-    return _Rewriter(model, weights, kernels=False).rewrite()
+    return _Rewriter(model, weights, kernels).rewrite()
 
 
 class _Rewriter:

@@ -98,38 +98,6 @@ def _read_operators_once() -> None:
         library.get_torchlib_ops = cache(library.get_torchlib_ops)
 
 
-def protect_float_layers(model: bytes) -> bytes:
-    """Return a model for ONNX Runtime whose float layers between quantized ones stay float.
-
-    ONNX Runtime quantizes the weights of a float ``Conv`` or ``Gemm`` by itself when it stands
-    between a dequantize and a quantize. It leaves its own ``FusedConv`` and ``FusedGemm`` alone,
-    which compute the same.
-    """
-    loaded = onnx.load_from_string(model)
-    dequantized = {
-        name
-        for node in loaded.graph.node
-        if node.op_type == "DequantizeLinear"
-        for name in node.output
-    }
-    protected = [
-        node
-        for node in loaded.graph.node
-        if node.op_type in ("Conv", "Gemm")
-        and node.input[0] in dequantized
-        and node.input[1] not in dequantized
-    ]
-    for node in protected:
-        if node.op_type == "Gemm":
-            # FusedGemm must have an activation; this one is the identity.
-            node.attribute.append(onnx.helper.make_attribute("activation", "LeakyRelu"))
-            node.attribute.append(onnx.helper.make_attribute("activation_alpha", 1.0))
-        node.op_type, node.domain = f"Fused{node.op_type}", "com.microsoft"
-    if protected:
-        loaded.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    return bytes(loaded.SerializeToString())
-
-
 def _free(
     graph: onnx.GraphProto, inputs: tuple[int, ...], outputs: Sequence[tuple[int, ...]]
 ) -> None:

@@ -9,28 +9,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
+from edgedl.compress.export.exporter import Verdict
+
 BUILD_TIMEOUT_S = 300
 _REFUSED = {"QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a checker says: who it was, whether it accepts the file, and its first reason."""
-
-    checker: str
-    accepted: bool
-    reason: str
-
-    def describe(self) -> str:
-        """Return one sentence for the manifest."""
-        outcome = "accepted" if self.accepted else f"refused ({self.reason})"
-        return f"{outcome} by {self.checker}; no GPU here, so no engine was run"
 
 
 def check_tensorrt(model: bytes) -> Verdict:

@@ -11,6 +11,7 @@ from edgedl.compress.encodings.encodings import Encodings, Range
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.operators.table import FIXED_RANGES
 from edgedl.compress.quantize.qat.learned_step import ACTIVATION_QMAX, straight_through
+from edgedl.compress.targets.target import REFERENCE
 
 Learn = Literal["nothing", "scales", "scales_and_offsets"]
 
@@ -43,7 +44,7 @@ class LearnedRanges(nn.Module):
         groups = _shared_grids(graph, encodings)
         self.grids = {n.name: index for index, group in enumerate(groups) for n in group}
         self.paths = {path: index for index, path in enumerate(encodings.weights)}
-        first = [affine_for(encodings.activations[group[0].name], "ort") for group in groups]
+        first = [affine_for(encodings.activations[group[0].name], REFERENCE) for group in groups]
         scales, zeros = [a.scale for a in first], [float(a.zero_point) for a in first]
         learned = [learn != "nothing" and _is_free(group) for group in groups]
         self.register_buffer("_scale", torch.tensor(scales, dtype=torch.float32))

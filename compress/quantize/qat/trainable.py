@@ -19,6 +19,7 @@ from edgedl.compress.quantize.qat.learned_step import (
     straight_through,
 )
 from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.targets.target import TRAINED_FOR
 
 
 class TrainableNetwork(nn.Module):
@@ -40,7 +41,7 @@ class TrainableNetwork(nn.Module):
         graph = network.graph.graph
         self._chosen = quantized_nodes(graph, network.encodings)
         # The values are the same for both runtimes, but this placement does not depend on ranges.
-        self._placement = place(graph, network.encodings, "tflite")
+        self._placement = place(graph, network.encodings, TRAINED_FOR)
         self._qmax = network.encodings.weight_qmax
         self.ranges = LearnedRanges(graph, network.encodings, learn)
         self._weighted = [n for n in graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]

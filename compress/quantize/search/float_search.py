@@ -7,7 +7,7 @@ from edgedl.compress.quantize.search.choose_float import Choice, find_candidates
 from edgedl.compress.quantize.search.damage import Damage
 from edgedl.compress.quantize.search.damage_budget import DamageBudget
 from edgedl.compress.quantize.search.float_layers import keep_float, measure_damage, restore_weights
-from edgedl.compress.quantize.search.layer_cost import ALL_INT8, FLOAT32, PrecisionTimer
+from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.quantize.search.noise_terms import measure_noise_terms
 from edgedl.compress.state import ModelState, quantized_by
 from edgedl.runtime.measure.statistics import Estimate
@@ -156,7 +156,7 @@ class FloatSearch:
     def _time(self, simulated: _Simulated) -> Finding:
         """Return what to do with a choice, after its file was timed."""
         kept, limit = simulated.choice.kept, self._constraints.max_slowdown
-        timings = self._timer.time({"int8": ALL_INT8, "float32": FLOAT32, "mixed": kept})
+        timings = self._timer.time({"int8": ALL_INT8, "float32": WHOLLY_FLOAT, "mixed": kept})
         slowdown = timings.ratio("int8", "mixed")
         of_float32 = timings.ratio("float32", "mixed")
         if of_float32.value >= 1:

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgedl.compress.latency.timing import Runtime, Timings, load_arm, time_arms
+from edgedl.compress.latency.timing import Timings, load_arm, time_arms
 from edgedl.compress.state import ModelState, quantized_by
-from edgedl.runtime.backend import open_backend
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.measure.measure import Arm, Protocol
+from edgedl.runtime.precision import FLOAT32, INT8
 
 # The operators that a file computes in float besides those the network's table names; None is the
 # float32 file.
 FloatNodes = frozenset[str] | None
 ALL_INT8: FloatNodes = frozenset()
-FLOAT32: FloatNodes = None
+WHOLLY_FLOAT: FloatNodes = None
 
 
 class PrecisionTimer:
@@ -22,18 +22,14 @@ class PrecisionTimer:
     What the runtime converts between float and integer layers is part of the time.
     """
 
-    def __init__(
-        self, state: ModelState, runtime: Runtime, protocol: Protocol | None = None
-    ) -> None:
+    def __init__(self, state: ModelState, target: Target, protocol: Protocol | None = None) -> None:
         """Take the sample to run from the calibration split.
 
         Raises:
             BadInputError: the state is not quantized.
-            BackendUnavailableError: the runtime is not installed.
         """
         quantized_by(state, "layer_cost", ("int8",))
-        open_backend(runtime)
-        self._state, self._runtime = state, runtime
+        self._state, self._target = state, target
         self._protocol = protocol or Protocol()
         self._arms: dict[FloatNodes, Arm] = {}
 
@@ -55,8 +51,8 @@ class PrecisionTimer:
     def _arm(self, float_nodes: FloatNodes) -> Arm:
         if float_nodes not in self._arms:
             state = _with_float(self._state, float_nodes)
-            precision: Precision = "float32" if float_nodes is None else "int8"
-            self._arms[float_nodes] = load_arm(state, self._runtime, precision)
+            precision = FLOAT32 if float_nodes is None else INT8
+            self._arms[float_nodes] = load_arm(state, self._target, precision)
         return self._arms[float_nodes]
 
 

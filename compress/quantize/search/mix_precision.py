@@ -14,6 +14,8 @@ from edgedl.compress.quantize.search.float_search import Constraints, Finding, F
 from edgedl.compress.quantize.search.layer_cost import PrecisionTimer
 from edgedl.compress.stage import Refinement
 from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.targets.target import load_target
+from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 
 
@@ -41,7 +43,7 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
     max_slowdown: Annotated[float, Meta(ge=1)] = 1.1
     max_layers: Annotated[int, Meta(ge=1, le=10)] = 3
     candidates: Annotated[int, Meta(ge=1, le=10)] = 6
-    runtime: Runtime = "ort"
+    runtime: Runtime = RUNTIMES[0]
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 32
 
@@ -66,7 +68,9 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
             self.samples,
             self.batch_size,
         )
-        finding = FloatSearch(state, constraints, PrecisionTimer(state, self.runtime)).run()
+        finding = FloatSearch(
+            state, constraints, PrecisionTimer(state, load_target(self.runtime))
+        ).run()
         layers = quantized_layers(state.graph, quantized.encodings)
         names = {layer.node.name: layer.name for layer in layers if layer.node is not None}
         entry = HistoryEntry(

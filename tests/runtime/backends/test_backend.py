@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgedl.runtime.backend import BACKENDS, open_backend
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 
 
@@ -20,5 +20,5 @@ def test_tensorrt_cannot_run_here(refused):
 
 @pytest.mark.parametrize("name", ["", "ORT", "onnx", "ort ", "../ort"])
 def test_unknown_backend_lists_those_there_are(refused, name):
-    with refused(BadInputError, f"'{name}'", *BACKENDS):
+    with refused(BadInputError, f"'{name}'", *RUNTIMES):
         open_backend(name)

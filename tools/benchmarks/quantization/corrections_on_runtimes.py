@@ -20,11 +20,12 @@ from edgedl.compress.artifacts.loaded_file import LoadedFile, build_and_load, lo
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.state import ModelState, Stage, begin
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet
-from edgedl.runtime.bundle.manifest import BackendName
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.measure.measure import Protocol, measure
 from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.tools.benchmarks.quantization.corrections import VARIANTS
 from edgedl.tools.benchmarks.runtimes.peers import (
     CALIBRATION_SAMPLES,
@@ -34,7 +35,7 @@ from edgedl.tools.benchmarks.runtimes.peers import (
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 
-BACKENDS: tuple[BackendName, ...] = ("ort", "tflite")
+ON = (ORT, TFLITE)
 HEADERS = ["file", "SQNR, dB", "same top-1, %", "KB", "ms", "/ float32 ORT", "/ float32 same"]
 
 
@@ -70,7 +71,7 @@ def main(reference: str, samples: int = 500, names: Sequence[str] = ()) -> None:
 
 def load_files(state: ModelState, names: Sequence[str]) -> dict[str, LoadedFile]:
     """Return the float32 files, the peers' int8 files, and those of every variant."""
-    files = {f"{b} float32": build_and_load(state, b, "float32") for b in BACKENDS}
+    files = {f"{t.name} float32": build_and_load(state, t, FLOAT32) for t in ON}
     files |= load_peers(state)
     done: dict[tuple[Stage, ...], ModelState] = {(): state}
     for name, stages in VARIANTS.items():
@@ -82,7 +83,7 @@ def load_files(state: ModelState, names: Sequence[str]) -> dict[str, LoadedFile]
                 done[first] = first[-1].apply(done[first[:-1]])
         found = done[tuple(stages)]
         print(name, found.history[-1].settings, file=sys.stderr, flush=True)
-        files |= {f"{b} {name}": build_and_load(found, b, "int8") for b in BACKENDS}
+        files |= {f"{t.name} {name}": build_and_load(found, t, INT8) for t in ON}
     return files
 
 
@@ -93,12 +94,12 @@ def load_peers(state: ModelState) -> dict[str, LoadedFile]:
     calibration = [x[0].numpy() for x in calibration_inputs(task, CALIBRATION_SAMPLES, 32)]
     quantizers = (quantize_onnx, quantize_tflite)
     with tempfile.TemporaryDirectory() as folder, quiet():
-        for backend, quantize in zip(BACKENDS, quantizers, strict=True):
-            name, content = ArtifactBuilder(state).file(backend, "float32")
+        for target, quantize in zip(ON, quantizers, strict=True):
+            name, content = ArtifactBuilder(state).file(target, FLOAT32)
             path = Path(folder) / name
             path.write_bytes(content)
             made = quantize(path, calibration)
-            files[f"{backend} own quantizer"] = load_file(name, made, backend, "int8", sample)
+            files[f"{target.name} own quantizer"] = load_file(name, made, target, INT8, sample)
     return files
 
 

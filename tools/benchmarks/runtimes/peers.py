@@ -20,12 +20,13 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.target import saturates_here
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.precision import FLOAT16, INT8
 from edgedl.tools.bench.bench import BenchOutcome, BenchSettings, bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
 from edgedl.tools.jobs.subjects import find_subject
@@ -46,10 +47,10 @@ def compare(subject: Subject) -> None:
 def measure(subject: Subject) -> BenchOutcome:
     """Make the files of both, without float16, and time them in one interleaved run."""
     with tempfile.TemporaryDirectory() as folder:
-        made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), Path(folder))
+        made = compress(subject, load_recipe("static_w8c_a8"), (ORT, TFLITE), Path(folder))
         bundle = add_peers(made.bundle, subject)
         entries, missing = find_entries([bundle])
-        entries = [e for e in entries if e.artifact.precision != "float16"]
+        entries = [e for e in entries if e.artifact.kind is not FLOAT16]
         settings = BenchSettings(threads=(1,), cold_starts=0)
         ordered = put_baseline_first(entries)
         return bench(subject.name, ordered, subject.task, settings, missing=missing)
@@ -73,8 +74,15 @@ def add_peers(bundle: Bundle, subject: Subject) -> Bundle:
     (bundle.folder / "peer.onnx").write_bytes(onnx_file)
     (bundle.folder / "peer.tflite").write_bytes(tflite_file)
     peers = (
-        Artifact("ort-peer", "ort", "int8", "peer.onnx", *describe_onnx(onnx_file), ()),
-        Artifact("tflite-peer", "tflite", "int8", "peer.tflite", *describe_tflite(tflite_file), ()),
+        Artifact("ort-peer", ORT.runtime, INT8.name, "peer.onnx", *describe_onnx(onnx_file), ()),
+        Artifact(
+            "tflite-peer",
+            TFLITE.runtime,
+            INT8.name,
+            "peer.tflite",
+            *describe_tflite(tflite_file),
+            (),
+        ),
     )
     manifest = msgspec.structs.replace(
         bundle.manifest,
@@ -114,7 +122,7 @@ def quantize_onnx(source: Path, samples: list["np.ndarray"]) -> bytes:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            reduce_range=saturates_here(("ort",)),
+            reduce_range=ORT.weight_bits_here < ORT.weight_bits,
         )
         return strip(onnx.load(str(target)))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 
@@ -57,7 +58,7 @@ def main(bundle_folder: Path) -> None:
         print(f"{name}: {1e3 * seconds:.0f} ms")
     extra = medians["edgedl --help"] - medians["bare interpreter"]
     print(f"edgedl --help over a bare interpreter: {1e3 * extra:.0f} ms (limit 150)")
-    for backend in ("ort", "tflite"):
+    for backend in (ORT.runtime, TFLITE.runtime):
         ratios = np.array(times[f"edgedl run, {backend}"]) / np.array(times[f"raw {backend}"])
         print(f"edgedl run over a raw script, {backend}: {np.median(ratios):.2f} (limit 1.3)")
 

@@ -21,11 +21,12 @@ from edgedl.compress.graph.passes.transposed_convolution import join_transposed_
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import weight_bits
-from edgedl.runtime.bundle.manifest import BackendName, Precision
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.measure import Protocol, measure
 from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.report.table import to_markdown
 
@@ -86,23 +87,23 @@ def files_of(state: ModelState) -> dict[str, LoadedFile | str]:
     """Return the files of both forms, loaded, or why there is none."""
     inputs = state.subject.example_inputs()
     joined = join_transposed_convolutions(state.graph)
-    bits = weight_bits(("ort", "tflite"))
+    bits = weight_bits((ORT, TFLITE))
     int8 = ArtifactBuilder(QuantizeStatic(SAMPLES, SAMPLES, weight_bits=bits).apply(state))
     makers: dict[str, Callable[[], bytes]] = {
         BASELINE: lambda: to_onnx(joined, inputs),
         "ort, float32, phases": lambda: to_onnx(state.graph, inputs),
-        "ort, int8, phases": lambda: int8.file("ort", "int8")[1],
+        "ort, int8, phases": lambda: int8.file(ORT, INT8)[1],
         "tflite, float32, operator": lambda: to_tflite(joined, inputs, quantized=False),
         "tflite, float32, phases": lambda: to_tflite(state.graph, inputs, quantized=False),
-        "tflite, int8, phases": lambda: int8.file("tflite", "int8")[1],
+        "tflite, int8, phases": lambda: int8.file(TFLITE, INT8)[1],
     }
     sample = tuple(x[:1].numpy() for x in inputs)
     found: dict[str, LoadedFile | str] = {}
     for name, make in makers.items():
-        backend: BackendName = "ort" if name.startswith("ort") else "tflite"
-        precision: Precision = "int8" if "int8" in name else "float32"
+        target = ORT if name.startswith(ORT.name) else TFLITE
+        precision = INT8 if INT8.name in name else FLOAT32
         try:
-            found[name] = load_file("model", make(), backend, precision, sample)
+            found[name] = load_file("model", make(), target, precision, sample)
         except EdgedlError as error:
             found[name] = str(error)
     return found

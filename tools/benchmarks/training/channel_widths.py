@@ -9,19 +9,21 @@ widest.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgedl.compress.graph.run import count_macs
-from edgedl.compress.latency.timing import Runtime, load_arm, time_arms
+from edgedl.compress.latency.timing import load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.measure.measure import Arm, Protocol
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.report.table import to_markdown
 
@@ -29,8 +31,8 @@ WIDTHS = (8, 12, 13, 16, 20, 24, 27, 28, 32, 40, 48, 56, 64)
 SIDE = 16
 DEPTH = 4
 SAMPLES = 32
-RUNTIMES: tuple[Runtime, ...] = ("ort", "tflite")
-PRECISIONS: tuple[Literal["float32", "int8"], ...] = ("float32", "int8")
+TARGETS = (ORT, TFLITE)
+PRECISIONS = (FLOAT32, INT8)
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def state_of(width: int, side: int) -> ModelState:
 def time_widths(
     widths: Sequence[int],
     side: int,
-    runtime: Runtime,
-    precision: Literal["float32", "int8"],
+    target: Target,
+    precision: Precision,
     protocol: Protocol,
 ) -> list[WidthTime]:
     """Time every width against the last, interleaved, one thread, batch 1."""
@@ -86,9 +88,9 @@ def time_widths(
         state = state_of(width, side)
         one = tuple(x[:1] for x in state.subject.example_inputs())
         macs[width] = count_macs(state.subject.module, one)
-        if precision == "int8":
+        if precision is INT8:
             state = QuantizeStatic(SAMPLES, SAMPLES, "minmax").apply(state)
-        arms[str(width)] = load_arm(state, runtime, precision)
+        arms[str(width)] = load_arm(state, target, precision)
     timings = time_arms(arms, protocol)
     widest = widths[-1]
     found = []
@@ -101,9 +103,9 @@ def time_widths(
 def main(side: int) -> None:
     """Print a table per runtime and precision."""
     torch.set_num_threads(1)
-    for runtime in RUNTIMES:
+    for target in TARGETS:
         for precision in PRECISIONS:
-            found = time_widths(WIDTHS, side, runtime, precision, Protocol())
+            found = time_widths(WIDTHS, side, target, precision, Protocol())
             lines = [
                 [
                     str(t.width),
@@ -113,7 +115,9 @@ def main(side: int) -> None:
                 ]
                 for t in found
             ]
-            print(f"{DEPTH} convolutions 3x3 at {side}x{side}, {runtime}, {precision}, one thread")
+            print(
+                f"{DEPTH} convolutions 3x3 at {side}x{side}, {target.name}, {precision}, one thread"
+            )
             header = ["width", f"latency over {WIDTHS[-1]}", "95 % interval", "MAC/s over it"]
             print(to_markdown(header, lines))
 

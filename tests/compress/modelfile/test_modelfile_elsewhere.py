@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from edgedl.compress.export.onnx.write import to_onnx
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.modelfile.align import align
+from edgedl.compress.modelfile.layer import FileLayer
+from edgedl.compress.modelfile.read import read_layers
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.runner import Runner
 from edgedl.tools.bench.loose_file import precision_of
-from edgedl.tools.modelfile.align import align
-from edgedl.tools.modelfile.layer import FileLayer, read_layers
 
 
 class Calibration(CalibrationDataReader):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.compress.modelfile.integer_operators import INTEGER_OPERATORS, as_float
+from edgedl.compress.modelfile.layer import FileLayer, Grid
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.tools.modelfile.integer_operators import INTEGER_OPERATORS, as_float
-from edgedl.tools.modelfile.layer import FileLayer, Grid
 
 if TYPE_CHECKING:
     import onnx

@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from edgedl.compress.modelfile.layer import FileLayer, Grid
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.tools.modelfile.layer import FileLayer, Grid
 
 MAGIC = b"TFL3"
 

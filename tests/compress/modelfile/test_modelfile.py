@@ -10,10 +10,11 @@ from tiny import make_net
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.graph.run import count_macs
+from edgedl.compress.modelfile.align import align, same_grid
+from edgedl.compress.modelfile.layer import FileLayer, Grid
+from edgedl.compress.modelfile.read import read_layers
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.modelfile.align import align, same_grid
-from edgedl.tools.modelfile.layer import FileLayer, Grid, read_layers
 
 FILES = ("float32.onnx", "int8.ort.onnx", "int8.tensorrt.onnx", "float32.tflite", "int8.tflite")
 

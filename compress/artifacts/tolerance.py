@@ -8,15 +8,14 @@ from edgedl.compress.encodings.placement import gives_floats, quantized_nodes
 from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.run import run_graph, without_onednn
-from edgedl.compress.state import INTEGERS, ModelState
+from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.manifest import Precision
+from edgedl.runtime.precision import Precision
 
-# Steps of an int8 output, or a share of the largest float output.
-INT8_TOLERANCE_LSB = 3.0
-# Those of 16 bits are 256 times finer, and kernels look functions up in tables of 512 entries.
-INT16_TOLERANCE_LSB = 64.0
+# Steps of an integer output, by the type of activations. Those of 16 bits are 256 times finer, and
+# kernels look functions up in tables of 512 entries.
+TOLERANCE_LSB = {"int8": 3.0, "int16": 64.0}
 # A difference of just so many steps is a float32, which may be a little more.
 FLOAT_SLACK = 1e-3
 # Share of the largest output that a smaller one is taken for, which may be nothing at all.
@@ -25,19 +24,6 @@ LEAST = 1e-3
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
 ROUNDING_NOISE_SAMPLES = 32
-# Share of an output's largest value.
-FLOAT_TOLERANCE: dict[Precision, float] = {
-    "float32": 1e-3,
-    "float16": 2e-2,
-    "bfloat16": 1.6e-1,
-    "fp8": 1e-1,
-    "dynamic_int8": 1e-1,
-    "int8_weights": 1e-3,
-    "int4_weights": 1e-3,
-}
-# Small outputs can be differences of large values. What float32's rounding makes of them is
-# measured as above; it is so many times more with fewer bits of mantissa.
-COARSER_THAN_FLOAT32: dict[Precision, float] = {"float16": 2.0**13, "bfloat16": 2.0**16}
 # Ranges found while a network runs err by a share of what is inside, not of what comes out.
 LEAST_DYNAMIC = 1.0
 
@@ -58,14 +44,14 @@ def allowed_differences(
             f"torch cannot compute the {precision} network here: {first_line(error)}"
         ) from error
     if not all(np.isfinite(y).all() for y in expected):
-        raise ExportError(f"{target}-{precision} computes values that are not finite")
+        name = target.artifact_name(precision)
+        raise ExportError(f"{name} computes values that are not finite")
     inputs = next(iter(state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
-    integers = precision in INTEGERS
-    noise = rounding_noise(graph if integers else state.graph, inputs)
+    noise = rounding_noise(graph if precision.has_steps else state.graph, inputs)
     of_floats = _of_floats(expected, noise, precision)
-    if not integers:
+    if not precision.has_steps:
         return of_floats
-    allowed = INT8_TOLERANCE_LSB if precision == "int8" else INT16_TOLERANCE_LSB
+    allowed = TOLERANCE_LSB[precision.activations]
     return tuple(
         max(of_float if step is None else (allowed + FLOAT_SLACK) * step, ROUNDING_NOISE_FACTOR * n)
         for step, of_float, n in zip(steps_by_output(state, target), of_floats, noise, strict=True)
@@ -75,12 +61,14 @@ def allowed_differences(
 def _of_floats(
     expected: tuple[Array, ...], noise: tuple[float, ...], precision: Precision
 ) -> tuple[float, ...]:
-    share = FLOAT_TOLERANCE.get(precision, FLOAT_TOLERANCE["float16"])
-    coarser = ROUNDING_NOISE_FACTOR * COARSER_THAN_FLOAT32.get(precision, 1.0)
+    # Small outputs can be differences of large values. What float32's rounding makes of them is
+    # measured; it is so many times more with fewer bits of mantissa.
+    coarser = ROUNDING_NOISE_FACTOR * precision.rounding
     largest = [float(np.abs(y).max(initial=0.0)) for y in expected]
-    least = LEAST_DYNAMIC if precision == "dynamic_int8" else LEAST * max(1.0, *largest)
+    least = LEAST_DYNAMIC if precision.source == "running" else LEAST * max(1.0, *largest)
     return tuple(
-        max(share * max(size, least), coarser * n) for size, n in zip(largest, noise, strict=True)
+        max(precision.tolerance * max(size, least), coarser * n)
+        for size, n in zip(largest, noise, strict=True)
     )
 
 

@@ -1,9 +1,10 @@
-"""What a quantized file still computes in float, once its runtime has fused what it can."""
+"""What a file still computes in float, once ONNX Runtime has fused what it can."""
 
 import tempfile
 from pathlib import Path
 
-from edgedl.tools.modelfile.tflite_layers import read_tflite_layers
+import onnx
+import onnxruntime
 
 # ONNX Runtime's integer operators, by how their names begin.
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
@@ -28,15 +29,8 @@ _MOVING = {
 }
 
 
-def float_operators(model: bytes, backend: str) -> list[str]:
-    """Return the kinds of operators that compute in float in an "ort" or "tflite" file, sorted."""
-    return _in_tflite(model) if backend == "tflite" else _in_onnx_runtime(model)
-
-
-def _in_onnx_runtime(model: bytes) -> list[str]:
-    import onnx
-    import onnxruntime
-
+def float_operators(model: bytes) -> list[str]:
+    """Return the kinds of operators that compute in float, sorted."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         options = onnxruntime.SessionOptions()
@@ -62,15 +56,3 @@ def _in_onnx_runtime(model: bytes) -> list[str]:
         else:
             found.add(node.op_type)
     return sorted(found - _MOVING)
-
-
-def _in_tflite(model: bytes) -> list[str]:
-    moving = {"QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SLICE", "CONCATENATION", "GATHER"}
-    layers = read_tflite_layers(model, "the file")
-    return sorted(
-        {
-            layer.operator
-            for layer in layers
-            if layer.inputs == "float32" and layer.weight is None and layer.operator not in moving
-        }
-    )

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from edgedl.tools.modelfile.layer import FileLayer, Grid
+from edgedl.compress.modelfile.layer import FileLayer, Grid
 
 _Key = Callable[[FileLayer], tuple[Hashable, ...]]
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from edgedl.runtime.errors import BadInputError
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -50,24 +48,3 @@ class FileLayer:
     weight: Grid | None
     weight_bytes: int
     macs: int
-
-
-def read_layers(content: bytes, source: str) -> list[FileLayer]:
-    """Return the layers of an ONNX or TFLite file, in the order they run.
-
-    Args:
-        content: the file.
-        source: its name; the ending says which format it is.
-
-    Raises:
-        BadInputError: it is neither, or damaged.
-        BackendUnavailableError: the package that reads the format is not installed.
-    """
-    from edgedl.tools.modelfile.onnx_layers import read_onnx_layers
-    from edgedl.tools.modelfile.tflite_layers import read_tflite_layers
-
-    if source.endswith(".tflite"):
-        return read_tflite_layers(content, source)
-    if source.endswith(".onnx"):
-        return read_onnx_layers(content, source)
-    raise BadInputError(f"{source} is neither a bundle nor a .onnx or .tflite file")

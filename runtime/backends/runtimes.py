@@ -1,0 +1,21 @@
+"""The runtimes that files are made for and run by. Each is one file beside this one."""
+
+from importlib import import_module
+
+from edgedl.runtime.backend import Backend
+from edgedl.runtime.errors import BadInputError
+
+# The first is the reference: every other file is compared with its float32 file.
+RUNTIMES = ("ort", "tflite", "tensorrt")
+
+
+def open_backend(name: str) -> Backend:
+    """Return the backend of a runtime; its driver is imported when it is used.
+
+    Raises:
+        BadInputError: there is no such runtime.
+    """
+    if name not in RUNTIMES:
+        raise BadInputError(f"unknown backend '{name}': there are {', '.join(RUNTIMES)}")
+    backend: Backend = import_module(f"edgedl.runtime.backends.{name}").BACKEND
+    return backend
