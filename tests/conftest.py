@@ -15,6 +15,7 @@ from tiny import make_subject
 
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 
 # The same examples in every run: a failure must come from a change.
 settings.register_profile("repeatable", derandomize=True)
@@ -36,7 +37,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
     folder = tmp_path_factory.mktemp("compressed") / "bundle"
     folder.mkdir()
     return compress(
-        make_subject(), load_recipe("static_w8c_a8_rounded"), ("ort", "tflite", "tensorrt"), folder
+        make_subject(), load_recipe("static_w8c_a8_rounded"), (ORT, TFLITE, TENSORRT), folder
     )
 
 

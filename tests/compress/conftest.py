@@ -14,6 +14,7 @@ from tiny import make_subject
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
 
 
@@ -45,5 +46,5 @@ def float_state() -> ModelState:
 @pytest.fixture(scope="session")
 def int8_state(float_state: ModelState) -> ModelState:
     """The tiny network quantized as in the ``compressed`` bundle."""
-    quantize = QuantizeStatic(weight_bits=weight_bits(("ort",)))
+    quantize = QuantizeStatic(weight_bits=weight_bits((ORT,)))
     return RoundWeights().apply(quantize.apply(float_state))

@@ -14,11 +14,13 @@ from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.observers import Observer
 from edgedl.compress.encodings.placement import float_islands
-from edgedl.compress.export.onnx.write import protect_float_layers, to_onnx
+from edgedl.compress.export.onnx.write import to_onnx
+from edgedl.compress.export.ort.exporter import protect_float_layers
 from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import Target, weight_bits
 from edgedl.runtime.task.task import ArrayTask, Samples
 
@@ -87,20 +89,20 @@ class Quantized:
     def steps(self) -> list[float]:
         """Return the quantization step of every output."""
         ranges = self.encodings.activations
-        return [affine_for(ranges[n.name], "ort").scale for n in output_nodes(self.graph)]
+        return [affine_for(ranges[n.name], ORT).scale for n in output_nodes(self.graph)]
 
     @cached_property
     def onnx(self) -> bytes:
-        return protect_float_layers(to_onnx(self.emitted("ort"), self.inputs))
+        return protect_float_layers(to_onnx(self.emitted(ORT), self.inputs))
 
     @cached_property
     def tensorrt(self) -> bytes:
-        return to_onnx(self.emitted("tensorrt"), self.inputs)
+        return to_onnx(self.emitted(TENSORRT), self.inputs)
 
     @cached_property
     def tflite(self) -> bytes:
         islands = bool(float_islands(self.graph.graph, self.encodings))
-        return to_tflite(self.emitted("tflite"), self.inputs, True, islands)
+        return to_tflite(self.emitted(TFLITE), self.inputs, True, islands)
 
 
 def _operators() -> nn.Module:
@@ -223,7 +225,7 @@ def network(name: str) -> Quantized:
     make, shapes = _MAKERS[name]
     torch.manual_seed(1)
     inputs = tuple(noise(SAMPLES, *s, seed=i) for i, s in enumerate(shapes))
-    return Quantized(make(), inputs, bits=weight_bits(("ort",)))
+    return Quantized(make(), inputs, bits=weight_bits((ORT,)))
 
 
 def noise_task(

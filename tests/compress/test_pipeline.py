@@ -25,17 +25,19 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import weight_bits
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, check_golden
 from edgedl.runtime.bundle.manifest import Artifact, HistoryEntry
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
 
 NAMES = [
     f"{target}-{precision}"
-    for target in ("ort", "tflite", "tensorrt")
+    for target in (ORT, TFLITE, TENSORRT)
     for precision in ("float32", "float16", "int8")
 ]
 NAMES.insert(-1, "tensorrt-bfloat16")
@@ -63,7 +65,7 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
         "keep_float": (),
         "percentile": 99.99,
         "weight_observer": "minmax",
-        "weight_bits": weight_bits(("ort",)),
+        "weight_bits": weight_bits((ORT,)),
         "scope": "every_operator",
         "activation_bits": 8,
     }
@@ -97,7 +99,7 @@ def test_golden_vectors_hold_on_the_runtime(compressed: CompressedModel, name: s
         assert check_golden(runner).passed
 
 
-@pytest.mark.parametrize("target", ["ort", "tflite", "tensorrt"])
+@pytest.mark.parametrize("target", [ORT, TFLITE, TENSORRT])
 def test_golden_vectors_are_those_of_the_emitted_graph(
     compressed: CompressedModel, int8_state: ModelState, target: str
 ) -> None:
@@ -140,7 +142,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     subject = Subject("heads", module, noise_task((6,), (4,)), "MIT", "made up")
     heard: list[str] = []
     folder = tmp_path_factory.mktemp("heads")
-    made = compress(subject, load_recipe("static_w8c_a8"), ("ort",), folder, heard.append)
+    made = compress(subject, load_recipe("static_w8c_a8"), (ORT,), folder, heard.append)
     return Packed(made, subject, before, heard)
 
 
@@ -192,7 +194,7 @@ def test_a_wrong_score_is_found_beside_a_box_a_thousand_times_larger(tmp_path: P
         lambda m, x: (m.score(x), 1000 * m.box(x)), score=nn.Linear(6, 3), box=nn.Linear(6, 4)
     ).eval()
     subject = Subject("heads", net, noise_task((6,)))
-    made = compress(subject, Recipe("float"), ("ort",), tmp_path, only=("float32",))
+    made = compress(subject, Recipe("float"), (ORT,), tmp_path, only=(FLOAT32,))
     path = tmp_path / "float32.onnx"
     model = onnx.load(path)
     (weight,) = (t for t in model.graph.initializer if list(t.dims) in ([3, 6], [6, 3]))
@@ -212,7 +214,7 @@ def test_a_folder_with_files_of_the_users_is_refused(tmp_path: Path) -> None:
     mine.write_text("mine")
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BadInputError, match="must be an empty folder"):
-            compress(make_subject(), load_recipe("float"), ("ort",), folder)
+            compress(make_subject(), load_recipe("float"), (ORT,), folder)
     assert mine.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [mine]
 
@@ -232,7 +234,7 @@ def test_a_runtime_that_is_missing_is_written_down(
         raise BackendUnavailableError("onnxruntime is missing")
 
     monkeypatch.setattr(pipeline, "measure_parity", missing)
-    made = compress(make_subject(), load_recipe("float"), ("ort",), tmp_path)
+    made = compress(make_subject(), load_recipe("float"), (ORT,), tmp_path)
     (artifact,) = made.bundle.manifest.artifacts
     assert isinstance(artifact, Artifact)
     assert artifact.check == "not run: onnxruntime is missing"
@@ -255,7 +257,7 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
     recipe = Recipe("mine", (First(), Second(), First()))
     heard: list[str] = []
     monkeypatch.setattr(pipeline, "measure_parity", _unavailable)
-    made = compress(make_subject(), recipe, ("ort",), tmp_path, heard.append)
+    made = compress(make_subject(), recipe, (ORT,), tmp_path, heard.append)
     assert heard[:4] == ["trace", "First", "Second", "First"]
     history = Bundle.open(tmp_path).manifest.history
     assert [(e.settings["number"], e.settings["before"]) for e in history] == [
@@ -284,5 +286,5 @@ def test_a_module_that_is_broken_leaves_no_bundle(
     spoil(net)
     subject = Subject("broken", net, make_subject().task)
     with pytest.raises(EdgedlError, match="not finite"):
-        compress(subject, load_recipe("static_w8c_a8"), ("ort",), tmp_path)
+        compress(subject, load_recipe("static_w8c_a8"), (ORT,), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.golden import check_golden
 from edgedl.runtime.bundle.layer_vectors import check_layers
 from edgedl.runtime.runner import Runner
@@ -45,7 +46,7 @@ def test_activation_that_onnxruntime_keeps_leaves_the_convolutions_in_int8() -> 
 def test_padding_with_a_value_is_not_clipped() -> None:
     net = Net(lambda s, x: s.a(F.pad(x, (1, 1, 1, 1), value=9.0)), a=nn.Conv2d(3, 4, 3))
     quantized = Quantized(net, (noise(16, 3, 8, 8),))
-    error = quantized.outputs(quantized.emitted("ort"))[0] - quantized.outputs(quantized.graph)[0]
+    error = quantized.outputs(quantized.emitted(ORT))[0] - quantized.outputs(quantized.graph)[0]
     assert np.abs(error).max() < 6 * quantized.steps[0]
 
 
@@ -58,7 +59,7 @@ def test_what_is_folded_into_the_batch_is_certified(tmp_path: Path) -> None:
 
     layers = {"a": nn.Conv2d(3, 8, 3, padding=1), "b": nn.Linear(8, 8), "c": nn.Linear(8, 3)}
     subject = Subject("windows", Net(windows, **layers).eval(), noise_task((3, 4, 4)))
-    made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), tmp_path)
+    made = compress(subject, load_recipe("static_w8c_a8"), (ORT, TFLITE), tmp_path)
     assert not made.refusals
     for artifact in made.bundle.manifest.artifacts:
         if artifact.precision == "int8":
@@ -81,7 +82,7 @@ def test_what_ships_passes_its_own_golden_check(
 ) -> None:
     net = Net(forward, a=nn.Conv2d(3, 4, 1), b=last)
     subject = Subject("edge", net, noise_task((3, 8, 8)))
-    made = compress(subject, load_recipe("static_w8c_a8"), ("ort", "tflite"), tmp_path)
+    made = compress(subject, load_recipe("static_w8c_a8"), (ORT, TFLITE), tmp_path)
     made.bundle.verify()
     for artifact in made.bundle.manifest.artifacts:
         assert check_golden(Runner(made.bundle, artifact)).passed
@@ -149,7 +150,7 @@ def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
     state = begin(subject)
     built = {
         b.artifact.name if isinstance(b, BuiltArtifact) else b.name: b
-        for b in ArtifactBuilder(state).build(("ort",), lambda text: None)
+        for b in ArtifactBuilder(state).build((ORT,), lambda text: None)
     }
     assert isinstance(built["ort-float32"], BuiltArtifact)
     refusal = built["ort-float16"]

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from small_networks import Net, noise
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts.build import WEIGHT_PRECISIONS, ArtifactBuilder
+from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.encodings.grouped import WeightOnlyNetwork
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 WORDS, LENGTH = 12, 5
@@ -95,11 +96,11 @@ class Weights:
         self._builder = ArtifactBuilder(self.state)
         self._files: dict[str, bytes] = {}
 
-    def file(self, target: str) -> bytes:
-        if target not in self._files:
-            precision = WEIGHT_PRECISIONS[self.network.bits]
-            self._files[target] = self._builder.file(target, precision)[1]
-        return self._files[target]
+    def file(self, target: Target) -> bytes:
+        if target.name not in self._files:
+            precision = self.state.precisions[-1]
+            self._files[target.name] = self._builder.file(target, precision)[1]
+        return self._files[target.name]
 
     def expected(self) -> list[np.ndarray]:
         with torch.no_grad():

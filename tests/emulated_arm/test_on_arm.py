@@ -21,6 +21,7 @@ from torch import nn
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.task.task import ArrayTask, Samples
 
@@ -80,7 +81,7 @@ def extreme(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
     folder = tmp_path_factory.mktemp("extreme") / "bundle"
     folder.mkdir()
     recipe = load_recipe("static_w8c_a8")
-    return compress(Subject("extreme", net, task), recipe, ("ort", "tflite"), folder)
+    return compress(Subject("extreme", net, task), recipe, (ORT, TFLITE), folder)
 
 
 @pytest.mark.parametrize("cpu", CPUS)

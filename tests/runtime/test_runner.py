@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_net
 
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.runner import Runner, decode, encode
 
-RUNNABLE = tuple(f"{b}-{p}" for b in ("ort", "tflite") for p in ("float32", "float16", "int8"))
+RUNNABLE = tuple(f"{b}-{p}" for b in (ORT, TFLITE) for p in ("float32", "float16", "int8"))
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,33 @@ import torch
 from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts import build as artifacts
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
-from edgedl.compress.encodings.affine import affine_for
-from edgedl.compress.encodings.emit import emit
-from edgedl.compress.errors import ExportError
-from edgedl.compress.export.tensorrt.check import Verdict
-from edgedl.compress.graph.run import run_graph
-from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity.tolerance import (
-    INT8_TOLERANCE_LSB,
+from edgedl.compress.artifacts.tolerance import (
     allowed_differences,
     output_steps,
     rounding_noise,
 )
+from edgedl.compress.encodings.affine import affine_for
+from edgedl.compress.encodings.emit import emit
+from edgedl.compress.errors import ExportError
+from edgedl.compress.export.exporter import Verdict
+from edgedl.compress.graph.run import run_graph
+from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, ORT_AVX2, TENSORRT, TFLITE
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.precision import BFLOAT16, FLOAT16, FLOAT32, INT8
 
+EXPORT = "edgedl.compress.export"
+CONVERTERS = {
+    "to_onnx": "onnx",
+    "to_tflite": "tflite",
+    "to_tflite_int16": "tflite",
+    "to_float16_weights": "tflite",
+}
 SPECS = ((TensorSpec("x", (None, 3, 12, 12), "float32"),), (TensorSpec("y", (None, 4), "float32"),))
 
 
@@ -42,44 +50,46 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def convert(kind: str) -> Callable[..., bytes]:
         def answer(*_: object, **__: object) -> bytes:
             asked.append(kind)
-            return kind.encode()
+            # No two files are the same.
+            return f"{kind} {len(asked)}".encode()
 
         return answer
 
-    for name in ("to_onnx", "to_tflite", "to_tflite_int16", "to_float16_weights"):
-        monkeypatch.setattr(artifacts, name, convert(name))
-    for name in ("describe_onnx", "describe_tflite"):
-        monkeypatch.setattr(artifacts, name, lambda content: SPECS)
-    monkeypatch.setattr(artifacts, "check_tensorrt", lambda _: Verdict("nobody", True, ""))
+    for name, room in CONVERTERS.items():
+        monkeypatch.setattr(f"{EXPORT}.{room}.exporter.{name}", convert(name))
+    for name, room in (("describe_onnx", "onnx"), ("describe_tflite", "tflite")):
+        monkeypatch.setattr(f"{EXPORT}.{room}.exporter.{name}", lambda content: SPECS)
+    checker = f"{EXPORT}.tensorrt.exporter.check_tensorrt"
+    monkeypatch.setattr(checker, lambda _: Verdict("nobody", True, ""))
     return asked
 
 
-def build(state: ModelState, *targets: str) -> dict[str, BuiltArtifact | Refusal]:
+def build(state: ModelState, *targets: Target) -> dict[str, BuiltArtifact | Refusal]:
     items = ArtifactBuilder(state).build(targets, lambda name: None)
     return {(i.name if isinstance(i, Refusal) else i.artifact.name): i for i in items}
 
 
 def test_the_plan_starts_with_the_reference(int8_state: ModelState) -> None:
-    plan = ArtifactBuilder(int8_state).plan(("tflite", "tensorrt"))
+    plan = ArtifactBuilder(int8_state).plan((TFLITE, TENSORRT))
     assert plan == [
-        ("ort", "float32"),
+        (ORT, FLOAT32),
         *(
             (target, precision)
-            for target in ("tflite", "tensorrt")
-            for precision in ("float32", "float16", "bfloat16", "int8")
-            if (target, precision) != ("tflite", "bfloat16")
+            for target in (TFLITE, TENSORRT)
+            for precision in (FLOAT32, FLOAT16, BFLOAT16, INT8)
+            if (target, precision) != (TFLITE, BFLOAT16)
         ),
     ]
-    assert ArtifactBuilder(int8_state).plan(("ort",)) == [
-        ("ort", "float32"),
-        ("ort", "float16"),
-        ("ort", "int8"),
+    assert ArtifactBuilder(int8_state).plan((ORT,)) == [
+        (ORT, FLOAT32),
+        (ORT, FLOAT16),
+        (ORT, INT8),
     ]
 
 
 def test_without_a_table_nothing_is_int8(float_state: ModelState) -> None:
-    plan = ArtifactBuilder(float_state).plan(("ort", "tflite"))
-    assert {precision for _, precision in plan} == {"float32", "float16"}
+    plan = ArtifactBuilder(float_state).plan((ORT, TFLITE))
+    assert {precision for _, precision in plan} == {FLOAT32, FLOAT16}
 
 
 def test_every_planned_artifact_is_announced_and_made(
@@ -87,9 +97,10 @@ def test_every_planned_artifact_is_announced_and_made(
 ) -> None:
     heard: list[str] = []
     builder = ArtifactBuilder(int8_state)
-    items = list(builder.build(("ort", "tflite", "tensorrt"), heard.append))
+    items = list(builder.build((ORT, TFLITE, TENSORRT), heard.append))
     names = [
-        f"{target}-{precision}" for target, precision in builder.plan(("ort", "tflite", "tensorrt"))
+        target.artifact_name(precision)
+        for target, precision in builder.plan((ORT, TFLITE, TENSORRT))
     ]
     assert heard == names
     assert [i.artifact.name for i in items] == names
@@ -102,7 +113,7 @@ def test_every_planned_artifact_is_announced_and_made(
 
 def test_sixteen_bits_are_for_tflite_alone(float_state: ModelState, converters: list[str]) -> None:
     state = QuantizeStatic(samples=16, activation_bits=16).apply(float_state)
-    items = build(state, "ort", "ort_avx2", "tflite", "tensorrt")
+    items = build(state, ORT, ORT_AVX2, TFLITE, TENSORRT)
     refused = {name: i.reason for name, i in items.items() if isinstance(i, Refusal)}
     runtimes = {"ort": "ONNX Runtime", "ort_avx2": "ONNX Runtime", "tensorrt": "TensorRT"}
     assert refused == {
@@ -131,8 +142,9 @@ def test_a_refusal_costs_only_what_needed_that_converter(
     converter: str,
     lost: set[str],
 ) -> None:
-    monkeypatch.setattr(artifacts, converter, refuse)
-    items = build(int8_state, "ort", "tflite", "tensorrt")
+    room = CONVERTERS.get(converter, "onnx")
+    monkeypatch.setattr(f"{EXPORT}.{room}.exporter.{converter}", refuse)
+    items = build(int8_state, ORT, TFLITE, TENSORRT)
     refusals = {name: i for name, i in items.items() if isinstance(i, Refusal)}
     assert set(refusals) == lost
     assert {r.reason for r in refusals.values()} == {"no such operator"}
@@ -143,8 +155,8 @@ def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
     int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict = Verdict("the builder", False, "no kernel")
-    monkeypatch.setattr(artifacts, "check_tensorrt", lambda _: verdict)
-    items = build(int8_state, "ort", "tensorrt")
+    monkeypatch.setattr(f"{EXPORT}.tensorrt.exporter.check_tensorrt", lambda _: verdict)
+    items = build(int8_state, ORT, TENSORRT)
     refused = [i for i in items.values() if isinstance(i, Refusal)]
     assert [r.name.split("-")[0] for r in refused] == ["tensorrt"] * 4
     assert all("refused (no kernel) by the builder" in r.reason for r in refused)
@@ -153,9 +165,9 @@ def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
 def test_the_reference_must_succeed(
     int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifacts, "to_onnx", refuse)
+    monkeypatch.setattr(f"{EXPORT}.onnx.exporter.to_onnx", refuse)
     with pytest.raises(ExportError, match="no such operator"):
-        build(int8_state, "ort", "tflite")
+        build(int8_state, ORT, TFLITE)
 
 
 def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> None:
@@ -164,7 +176,7 @@ def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> No
 
     subject = Subject("large", Net(forward, fc=nn.Linear(6, 2)), noise_task((6,)))
     state = begin(subject)
-    items = build(state, "ort")
+    items = build(state, ORT)
     assert isinstance(items["ort-float32"], BuiltArtifact)
     assert items["ort-float16"] == Refusal(
         "ort-float16", "ort-float16 computes values that are not finite"
@@ -195,21 +207,21 @@ def test_rounding_noise_is_nothing_in_a_float_graph_and_whole_steps_in_a_quantiz
     graph = trace(net, (x,))
     assert rounding_noise(graph, (x.numpy(),))[0] < 1e-4 * float(net(x).detach().abs().max())
     state = QuantizeStatic(samples=16).apply(ModelState(Subject("chaotic", net, task), graph))
-    step = max(output_steps(state, "ort"))
-    (found,) = rounding_noise(emit(graph, state.quantized.encodings, "ort"), (x.numpy(),))
+    step = max(output_steps(state, ORT))
+    (found,) = rounding_noise(emit(graph, state.quantized.encodings, ORT), (x.numpy(),))
     assert found == pytest.approx(step * round(found / step), abs=step / 100)
 
 
 def test_tolerances_are_steps_for_int8_and_shares_of_the_output_for_floats(
     int8_state: ModelState, converters: list[str]
 ) -> None:
-    items = build(int8_state, "ort", "tensorrt")
+    items = build(int8_state, ORT, TENSORRT)
     tolerance = {name: i.artifact.golden_tolerances for name, i in items.items()}
     ranges = int8_state.quantized.encodings.activations
-    for target in ("ort", "tensorrt"):
+    for target in (ORT, TENSORRT):
         step = affine_for(ranges["linear"], target).scale
         assert output_steps(int8_state, target) == [step]
-        assert tolerance[f"{target}-int8"] == pytest.approx((INT8_TOLERANCE_LSB * step,), rel=1e-3)
+        assert tolerance[f"{target.name}-int8"] == pytest.approx((3.0 * step,), rel=1e-3)
     (x,) = int8_state.subject.example_inputs()
     with torch.no_grad():
         largest = float(int8_state.subject.module(x).abs().max())
@@ -229,13 +241,13 @@ def test_every_output_has_a_tolerance_of_its_own() -> None:
     with torch.no_grad():
         largest = [float(y.abs().max()) for y in net(x)]
     assert largest[1] > 100 * largest[0]
-    for target in ("ort", "tflite"):
+    for target in (ORT, TFLITE):
         emitted = emit(state.quantized.graph, state.quantized.encodings, target)
         steps = output_steps(state, target)
-        found = allowed_differences(state, emitted, target, "int8")
-        assert found == pytest.approx([INT8_TOLERANCE_LSB * step for step in steps], rel=1e-2)
-    for precision, share in (("float32", 1e-3), ("float16", 2e-2)):
-        allowed = allowed_differences(state, state.graph, "ort", precision)
+        found = allowed_differences(state, emitted, target, INT8)
+        assert found == pytest.approx([3.0 * step for step in steps], rel=1e-2)
+    for precision, share in ((FLOAT32, 1e-3), (FLOAT16, 2e-2)):
+        allowed = allowed_differences(state, state.graph, ORT, precision)
         assert allowed == pytest.approx([share * size for size in largest], rel=0.2)
 
 
@@ -246,18 +258,18 @@ def test_a_small_difference_of_large_values_may_err_as_they_do() -> None:
         net.b.weight.copy_(net.a.weight)
     state = begin(Subject("cancels", net, noise_task((64,))))
     (x,) = state.subject.example_inputs()
-    (allowed,) = allowed_differences(state, state.graph, "ort", "float32")
+    (allowed,) = allowed_differences(state, state.graph, ORT, FLOAT32)
     (noise,) = rounding_noise(state.graph, (x.numpy(),))
     # What is left is the biases' difference; its last digits are those of the large values.
     assert allowed >= 1e-3 * float(net(x).abs().max())
-    (half,) = allowed_differences(state, state.graph, "ort", "float16")
+    (half,) = allowed_differences(state, state.graph, ORT, FLOAT16)
     assert half >= 2**13 * noise
 
 
 def test_each_file_is_held_against_the_graph_it_was_made_from(
     int8_state: ModelState, converters: list[str]
 ) -> None:
-    items = build(int8_state, "ort", "tflite")
+    items = build(int8_state, ORT, TFLITE)
     x = (noise(3, 3, 12, 12).numpy(),)
     outputs = {name: run_graph(i.graph, x)[0] for name, i in items.items()}
     plain = run_graph(int8_state.graph, x)[0]
@@ -265,10 +277,10 @@ def test_each_file_is_held_against_the_graph_it_was_made_from(
     # TFLite's float16 file only stores half the bits: it computes in float32.
     assert np.array_equal(outputs["tflite-float16"], plain)
     assert 0 < np.abs(outputs["ort-float16"] - plain).max() < 0.01
-    step = output_steps(int8_state, "ort")[0]
+    step = output_steps(int8_state, ORT)[0]
     integers = outputs["ort-int8"] / step
     np.testing.assert_allclose(integers, np.rint(integers), atol=1e-3)
 
 
 def test_outputs_without_a_table_have_no_steps(float_state: ModelState) -> None:
-    assert output_steps(float_state, "ort") == []
+    assert output_steps(float_state, ORT) == []

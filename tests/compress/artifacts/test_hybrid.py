@@ -8,6 +8,7 @@ from file_readers import TFLiteFile, onnx_operators, optimized_operators, run_on
 from small_networks import Quantized, network
 
 from edgedl.compress.encodings.simulate import Simulation
+from edgedl.compress.targets.named import ORT, TFLITE
 
 
 def with_float(name: str, *kept: str) -> Quantized:
@@ -29,7 +30,7 @@ LAYERS = [
 def test_the_simulation_is_the_emitted_graph(name: str, kept: str) -> None:
     net = with_float(name, kept)
     (found,) = Simulation(net.graph, net.encodings)(*net.inputs)
-    np.testing.assert_array_equal(found.numpy(), net.outputs(net.emitted("ort"))[0])
+    np.testing.assert_array_equal(found.numpy(), net.outputs(net.emitted(ORT))[0])
 
 
 @pytest.mark.parametrize(("name", "kept"), LAYERS)
@@ -39,7 +40,7 @@ def test_onnx_runtime_keeps_that_layer_alone_in_float(name: str, kept: str) -> N
     integer = ("QLinearConv", "QGemm")
     assert sum(found[o] for o in integer) == sum(before[o] for o in integer) - 1
     assert found["Conv"] + found["FusedConv"] + found["Gemm"] + found["FusedGemm"] == 1
-    (expected,) = net.outputs(net.emitted("ort"))
+    (expected,) = net.outputs(net.emitted(ORT))
     (outputs,) = run_onnx(net.onnx, net.arrays)
     assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
 
@@ -55,7 +56,7 @@ def test_tflite_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
     # The float layer's weight, and its bias where it is not another's, too.
     assert len(before) - 2 <= len(integer_weights) < len(before)
     assert all(d["dtype"] is np.float32 for d in [*file.inputs, *file.outputs])
-    (expected,) = net.outputs(net.emitted("tflite"))
+    (expected,) = net.outputs(net.emitted(TFLITE))
     (outputs,) = TFLiteFile(net.tflite).run(net.arrays)
     assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
 

@@ -25,7 +25,9 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.state import ModelState, Stage, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import FLOAT32
 
 
 def lloyd(values: np.ndarray, count: int) -> np.ndarray:
@@ -130,7 +132,7 @@ def test_the_clustered_file_compresses_and_the_other_does_not() -> None:
     state = begin(subject)
     clustered = ClusterWeights(bits=3).apply(state)
     found = clustered.history[-1].settings
-    content = ArtifactBuilder(clustered).file("ort", "float32")[1]
+    content = ArtifactBuilder(clustered).file(ORT, FLOAT32)[1]
     tensors = onnx.load_from_string(content).graph.initializer
     weights = [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
     data = b"".join(w.tobytes() for w in weights if w.ndim == 2)

@@ -22,6 +22,7 @@ from edgedl.compress.convert.compare import agreement, noise_for
 from edgedl.compress.convert.foreign import Grid, read_foreign
 from edgedl.compress.convert.requantize import requantize
 from edgedl.compress.export.tensorrt.check import lint
+from edgedl.compress.targets.named import ORT, TENSORRT
 from edgedl.runtime.errors import BadInputError
 
 U8, S8 = QuantType.QUInt8, QuantType.QInt8
@@ -111,7 +112,7 @@ def test_for_onnx_runtime_every_output_is_the_same(
     foreign: Callable[..., bytes], kind: str
 ) -> None:
     original = foreign(kind)
-    made = requantize(read_foreign(original, "f.onnx"), "ort")
+    made = requantize(read_foreign(original, "f.onnx"), ORT)
     x = (pictures(20),)
     assert np.array_equal(run_onnx(original, x, False)[0], run_onnx(made.content, x, False)[0])
     assert made.notes == ()
@@ -128,7 +129,7 @@ def test_for_tensorrt_everything_is_symmetric_and_close(
     foreign: Callable[..., bytes], kind: str
 ) -> None:
     original = foreign(kind)
-    made = requantize(read_foreign(original, "f.onnx"), "tensorrt")
+    made = requantize(read_foreign(original, "f.onnx"), TENSORRT)
     assert lint(onnx.load_from_string(made.content)) == []
     # x, r0 (read by conv and add), f; not the sums, nor the outputs of convolutions.
     assert onnx_operators(made.content)["QuantizeLinear"] == 3
@@ -141,7 +142,7 @@ def test_for_tensorrt_everything_is_symmetric_and_close(
 
 
 @pytest.mark.parametrize("kind", ["u8s8", "s8s8", "symmetric"])
-@pytest.mark.parametrize("target", ["ort", "tensorrt"])
+@pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_symmetric_int8_weights_stay_bit_for_bit(
     foreign: Callable[..., bytes], kind: str, target: str
 ) -> None:
@@ -160,7 +161,7 @@ def test_symmetric_int8_weights_stay_bit_for_bit(
 
 def test_other_weights_are_rounded_anew_and_that_is_said(foreign: Callable[..., bytes]) -> None:
     original = foreign("u8u8")
-    made = requantize(read_foreign(original, "f.onnx"), "ort")
+    made = requantize(read_foreign(original, "f.onnx"), ORT)
     assert made.notes == ("3 weights were not symmetric int8: they are rounded anew",)
     assert agreement(original, made.content, (pictures(50),)).sqnr_db > 30
 
@@ -194,9 +195,9 @@ def test_a_value_on_two_grids_keeps_the_first_and_that_is_said(kind: str) -> Non
 
 
 def test_grids_of_a_symmetric_file_stay_for_tensorrt() -> None:
-    affine = Grid(0.1, 128).affine("tensorrt")
+    affine = Grid(0.1, 128).affine(TENSORRT)
     assert (affine.scale, affine.zero_point) == (0.1, 0)
-    widened = Grid(np.float32(0.1).item(), 0).affine("tensorrt")
+    widened = Grid(np.float32(0.1).item(), 0).affine(TENSORRT)
     assert widened.scale == pytest.approx(0.1 * 255 / 127)
 
 
@@ -211,9 +212,9 @@ def test_noise_fills_the_range_of_the_input(foreign: Callable[..., bytes]) -> No
 
 def test_reading_leaves_the_network_for_the_next_target(foreign: Callable[..., bytes]) -> None:
     network = read_foreign(foreign("u8s8"), "f.onnx")
-    first = requantize(network, "ort").content
-    requantize(network, "tensorrt")
-    assert requantize(network, "ort").content == first
+    first = requantize(network, ORT).content
+    requantize(network, TENSORRT)
+    assert requantize(network, ORT).content == first
 
 
 def qoperator(foreign: Callable[..., bytes], folder: Path) -> bytes:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgedl.compress.convert.compare import agreement
 from edgedl.compress.convert.foreign import Grid, read_foreign
 from edgedl.compress.convert.requantize import requantize
+from edgedl.compress.targets.named import ORT, TENSORRT
 from edgedl.runtime.errors import BadInputError
 
 RNG = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def test_the_form_changes_nothing(model: bytes, zero: int) -> None:
     assert network.grids == {"x": Grid(np.float32(0.05).item(), zero)}
     (weight,) = network.weights.values()
     assert np.array_equal(weight.integers, WEIGHT)
-    made = requantize(network, "ort")
+    made = requantize(network, ORT)
     assert made.notes == ()
     assert np.array_equal(run_onnx(model, X, False)[0], run_onnx(made.content, X, False)[0])
 
@@ -110,7 +111,7 @@ def test_a_single_number_can_be_quantized(stored: bool) -> None:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     network = read_foreign(model, "f.onnx")
     # TensorRT's file has no pair in front of a product: nothing is rounded.
-    for target, expected in (("ort", run_onnx(model, X, False)[0]), ("tensorrt", 6 * X[0])):
+    for target, expected in ((ORT, run_onnx(model, X, False)[0]), (TENSORRT, 6 * X[0])):
         (found,) = run_onnx(requantize(network, target).content, X, False)
         assert found == pytest.approx(expected, rel=1e-5)
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from edgedl.compress.encodings.affine import Affine, affine_for
 from edgedl.compress.encodings.encodings import Range
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import TARGETS
 
 ENDS = st.floats(-1e6, 1e6, width=32)
@@ -38,7 +39,7 @@ def test_error_inside_the_range_is_at_most_a_step(values: Range, target: str, se
 
 @given(RANGES)
 def test_onnx_runtime_and_tflite_have_the_same_grid(values: Range) -> None:
-    ort, tflite = affine_for(values, "ort"), affine_for(values, "tflite")
+    ort, tflite = affine_for(values, ORT), affine_for(values, TFLITE)
     assert (ort.dtype, ort.qmin, ort.qmax) == ("uint8", 0, 255)
     assert (tflite.dtype, tflite.qmin, tflite.qmax) == ("int8", -128, 127)
     assert ort.scale == tflite.scale
@@ -47,7 +48,7 @@ def test_onnx_runtime_and_tflite_have_the_same_grid(values: Range) -> None:
 
 @given(RANGES)
 def test_tensorrt_is_symmetric_and_covers_the_larger_end(values: Range) -> None:
-    grid = affine_for(values, "tensorrt")
+    grid = affine_for(values, TENSORRT)
     largest = max(abs(values.lo), abs(values.hi))
     assert grid.zero_point == 0
     assert grid.dtype == "int8"
@@ -79,7 +80,7 @@ def test_quantize_saturates_and_rounds_ties_to_even() -> None:
     ],
 )
 def test_known_grids(values: Range, scale: float, zero_point: int) -> None:
-    grid = affine_for(values, "ort")
+    grid = affine_for(values, ORT)
     assert grid.scale == pytest.approx(scale, rel=1e-6)
     assert grid.zero_point == zero_point
 

@@ -16,6 +16,7 @@ from edgedl.compress.encodings.encodings import Encodings, Range, weight_scales
 from edgedl.compress.encodings.observers import BINS
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.errors import BadInputError
 
 
@@ -57,7 +58,7 @@ def test_what_a_number_multiplies_keeps_its_integers() -> None:
     found = table(net, x).activations
     half = Range(found["sin"].lo / 2, found["sin"].hi / 2)
     assert found["mul"] == found["flatten"] == half
-    grids = [affine_for(found[name], "ort") for name in ("sin", "mul")]
+    grids = [affine_for(found[name], ORT) for name in ("sin", "mul")]
     assert grids[0].zero_point == grids[1].zero_point
     # The others are turned around, or joined with what has another range.
     assert found["mul_1"] == values_of(-2 * x)
@@ -136,7 +137,7 @@ def test_dead_channels_have_a_step_that_holds_their_bias() -> None:
     live = conv.weight.detach()[[0, 3]].abs().amax((1, 2, 3))
     assert amax[0] == live[0]
     assert amax[1] >= float(live.max()) * 0.99e-4
-    input_scale = affine_for(next(iter(found.activations.values())), "tflite").scale
+    input_scale = affine_for(next(iter(found.activations.values())), TFLITE).scale
     integers = conv.bias.double() / (weight_scales(amax).double() * input_scale)
     assert integers.abs().max() < 2**31
 
@@ -221,7 +222,7 @@ def test_tables_of_embeddings_have_no_zero_point(seed: int) -> None:
     graph = trace(net.eval(), (torch.ones(2, 3),))
     table = calibrate(graph, [(torch.ones(2, 3),)], "minmax")
     (name,) = [n.name for n in graph.graph.nodes if n.op == "get_attr"]
-    grid = affine_for(table.activations[name], "tflite")
+    grid = affine_for(table.activations[name], TFLITE)
     assert grid.zero_point == 0
     assert grid.scale * 127 >= 0.999999 * float(net.words.weight.detach().abs().max())
 

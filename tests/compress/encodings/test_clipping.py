@@ -11,6 +11,7 @@ from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.clipping import least_error_amax
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.targets.named import TFLITE
 
 
 def error(row: np.ndarray, amax: float) -> float:
@@ -59,7 +60,7 @@ def test_the_bias_fits_its_accumulator_whatever_is_clipped(observer: str) -> Non
     x = noise(8, 20_000)
     found = calibrate(trace(linear, (x[:2],)), [(x,)], "minmax", weight_observer=observer)
     (amax,) = found.weights.values()
-    input_scale = affine_for(next(iter(found.activations.values())), "tflite").scale
+    input_scale = affine_for(next(iter(found.activations.values())), TFLITE).scale
     integers = linear.bias.double() / (weight_scales(amax).double() * input_scale)
     assert integers.abs().max() <= 2**30 * 1.0001
     assert (float(amax[0]) < 1.29) == (observer == "mse")

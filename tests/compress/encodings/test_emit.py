@@ -14,8 +14,9 @@ from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.graph.edit import get_tensor, output_nodes
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 
-INTEGER_TARGETS = ("ort", "tflite")
+INTEGER_TARGETS = (ORT, TFLITE)
 _ops = torch.ops.quantized_decomposed
 
 LAYERS = {
@@ -95,13 +96,13 @@ def test_layer_is_the_integer_layer(name: str, target: str) -> None:
 def test_tensorrt_layer_is_symmetric_with_a_float_bias_and_output(name: str) -> None:
     net = layer(name)
     module = net.module.layer
-    source = affine_for(net.encodings.activations["x"], "tensorrt")
+    source = affine_for(net.encodings.activations["x"], TENSORRT)
     w, scales = weight_integers(module.weight.detach().numpy())
     total = products(module, centred(net.arrays[0], source), w)
     tail = [1] * (total.ndim - 2)
     expected = total * (scales * np.float64(source.scale)).reshape(1, -1, *tail)
     expected += module.bias.detach().numpy().reshape(1, -1, *tail)
-    emitted = net.emitted("tensorrt")
+    emitted = net.emitted(TENSORRT)
     assert torch.equal(get_tensor(emitted, "layer.bias"), module.bias.detach())
     (found,) = net.outputs(emitted)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -189,7 +190,7 @@ def test_a_dead_channel_with_a_bias_fits_int32(bias: float, target: str) -> None
     assert np.abs(found[:, 2] - bias).max() <= net.steps[0]
 
 
-@pytest.mark.parametrize("target", ["ort", "tensorrt"])
+@pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_layers_that_share_a_weight_share_its_integers(target: str) -> None:
     net = network("operators")
     emitted = net.emitted(target)
@@ -209,7 +210,7 @@ def test_emitting_leaves_the_float_graph_alone(name: str) -> None:
     net = network(name)
     code = net.graph.code
     before = {key: value.clone() for key, value in net.graph.state_dict().items()}
-    for target in ("ort", "tflite", "tensorrt"):
+    for target in (ORT, TFLITE, TENSORRT):
         emit(net.graph, net.encodings, target)
     after = net.graph.state_dict()
     assert net.graph.code == code
@@ -231,6 +232,6 @@ def test_a_float_island_keeps_its_layers_around_it_quantized() -> None:
         return net.b(torch.erf(net.a(x)))
 
     net = Quantized(Net(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 2, 1)), (noise(9, 3, 5, 5),))
-    emitted = net.emitted("ort")
+    emitted = net.emitted(ORT)
     pairs = [n for n in emitted.graph.nodes if n.target is _ops.dequantize_per_tensor.default]
     assert [source_of(n).name for n in pairs] == ["x", "conv2d", "erf", "conv2d_1"]

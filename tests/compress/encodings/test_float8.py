@@ -26,6 +26,7 @@ from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8, first_layers
 from edgedl.compress.recipe.recipe import keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.errors import BadInputError
 
 NAME = "operators"
@@ -39,7 +40,7 @@ def table() -> Encodings:
 
 @pytest.fixture(scope="module")
 def emitted(table: Encodings) -> fx.GraphModule:
-    return emit(network(NAME).graph, table, "tensorrt")
+    return emit(network(NAME).graph, table, TENSORRT)
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def test_other_runtimes_refuse_in_one_line(float_state: ModelState) -> None:
     state = QuantizeFp8(samples=16).apply(float_state)
     assert state.history[-1].stage == "quantize_fp8"
     builder = ArtifactBuilder(state)
-    plan = builder.plan(("ort", "tflite", "tensorrt"))
+    plan = builder.plan((ORT, TFLITE, TENSORRT))
     assert [t for t, p in plan if p == "fp8"] == ["ort", "tflite", "tensorrt"]
-    for target in ("ort", "tflite"):
+    for target in (ORT, TFLITE):
         builder.plan = lambda _, t=target: [(t, "fp8")]  # type: ignore[method-assign]
         assert list(builder.build((target,), lambda _: None)) == [
             Refusal(
@@ -144,7 +145,7 @@ def test_layers_can_be_kept_float(float_state: ModelState) -> None:
     recipe = keep_float(load_recipe("static_fp8"), ("fc",))
     assert recipe.stages == (QuantizeFp8(keep_float=("fc",)),)
     state = QuantizeFp8(samples=16, keep_float=("fc",)).apply(float_state)
-    graph = emit(state.graph, state.quantized.encodings, "tensorrt")
+    graph = emit(state.graph, state.quantized.encodings, TENSORRT)
     stored = [name for name, t in graph.named_buffers() if t.dtype == E4M3 and t.ndim > 1]
     # Four convolutions, the first of which reads the network's input.
     assert len(stored) == 3

@@ -7,8 +7,9 @@ from file_readers import TFLiteFile
 from small_networks import Net, Quantized, noise
 from torch import Tensor, nn
 
+from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.export.tflite.padding import absorb_padding, same_padding
-from edgedl.tools.operators.float_operators import float_operators
+from edgedl.compress.targets.named import ORT, TFLITE
 
 BOTTOM_RIGHT, TOP_LEFT = (0, 1, 0, 1), (1, 0, 1, 0)
 
@@ -35,7 +36,7 @@ def test_no_transposition_is_left_around_a_padding(widths: tuple[int, ...]) -> N
     # Only a padding at the bottom and right is the one that the runtime knows.
     assert file.operators["PAD"] == (0 if widths == BOTTOM_RIGHT else 2)
     assert absorb_padding(made.tflite) == made.tflite
-    (expected,) = made.outputs(made.emitted("tflite"))
+    (expected,) = made.outputs(made.emitted(TFLITE))
     (found,) = TFLiteFile(made.tflite).run(made.arrays)
     assert np.abs(found - expected).max() <= 1.01 * made.steps[0]
     assert np.abs(found - expected).mean() <= 0.1 * made.steps[0]
@@ -43,7 +44,7 @@ def test_no_transposition_is_left_around_a_padding(widths: tuple[int, ...]) -> N
 
 def test_no_padding_computes_in_float_on_onnx_runtime() -> None:
     made = Quantized(strided(BOTTOM_RIGHT), (noise(16, 3, 16, 16),))
-    assert float_operators(made.onnx, "ort") == []
+    assert exporter_of(ORT).float_operators(made.onnx) == []
 
 
 @pytest.mark.parametrize("size", range(5, 13))

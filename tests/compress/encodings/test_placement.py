@@ -16,6 +16,7 @@ from edgedl.compress.encodings.placement import (
     quantized_nodes,
 )
 from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 
 
 def quantized(forward: Callable, gain: float = 1.0, **layers: nn.Module) -> Quantized:
@@ -38,13 +39,13 @@ def convs(count: int) -> dict[str, nn.Module]:
 def test_ort_and_tflite_quantize_all_but_what_is_before_a_fused_relu() -> None:
     net = quantized(lambda net, x: net.b(F.relu(net.a(x))), **convs(2))
     expected = {"x": {"conv2d"}, "relu": {"conv2d_1"}, "conv2d_1": {"output"}}
-    assert placed(net, "ort") == expected
-    assert placed(net, "tflite") == expected
+    assert placed(net, ORT) == expected
+    assert placed(net, TFLITE) == expected
 
 
 def test_tensorrt_quantizes_inputs_of_layers_only() -> None:
     net = quantized(lambda net, x: F.max_pool2d(net.b(F.relu(net.a(x))), 2), **convs(2))
-    assert placed(net, "tensorrt") == {"x": {"conv2d"}, "relu": {"conv2d_1"}}
+    assert placed(net, TENSORRT) == {"x": {"conv2d"}, "relu": {"conv2d_1"}}
 
 
 def _residual(net: Net, x: Tensor) -> Tensor:
@@ -61,8 +62,8 @@ def _residual_swapped(net: Net, x: Tensor) -> Tensor:
 def test_residual_add(forward: Callable) -> None:
     net = quantized(forward, **convs(2))
     # TensorRT fuses the add into the convolution: only the other operand is quantized.
-    assert placed(net, "tensorrt") == {"x": {"conv2d"}, "relu": {"conv2d_1", "add"}}
-    assert placed(net, "ort") == {
+    assert placed(net, TENSORRT) == {"x": {"conv2d"}, "relu": {"conv2d_1", "add"}}
+    assert placed(net, ORT) == {
         "x": {"conv2d"},
         "relu": {"conv2d_1", "add"},
         "conv2d_1": {"add"},
@@ -75,7 +76,7 @@ def test_an_add_without_a_convolution_of_its_own_is_left_to_tensorrt() -> None:
         h = net.a(x)
         return h + F.relu(h)
 
-    assert placed(quantized(forward, **convs(1)), "tensorrt") == {"x": {"conv2d"}}
+    assert placed(quantized(forward, **convs(1)), TENSORRT) == {"x": {"conv2d"}}
 
 
 def test_an_output_that_others_read_too_is_not_fused() -> None:
@@ -83,7 +84,7 @@ def test_an_output_that_others_read_too_is_not_fused() -> None:
         h = net.a(x)
         return F.relu(h) + h
 
-    assert placed(quantized(forward, **convs(1)), "ort")["conv2d"] == {"relu", "add"}
+    assert placed(quantized(forward, **convs(1)), ORT)["conv2d"] == {"relu", "add"}
 
 
 @pytest.mark.parametrize(
@@ -101,21 +102,21 @@ def test_ort_keeps_a_pair_where_it_could_not_drop_the_activation(
     activation: Callable, gain: float, dropped: bool
 ) -> None:
     net = quantized(lambda net, x: net.b(activation(net.a(x))), gain, **convs(2))
-    assert ("conv2d" in placed(net, "ort")) == (not dropped)
-    assert "conv2d" not in placed(net, "tflite")
+    assert ("conv2d" in placed(net, ORT)) == (not dropped)
+    assert "conv2d" not in placed(net, TFLITE)
 
 
 def test_a_concat_of_a_relu_branch_and_a_signed_one_keeps_a_pair_before_the_relu() -> None:
     net = quantized(lambda net, x: torch.cat([F.relu(net.a(x)), net.b(x)], 1), **convs(2))
-    assert "conv2d" in placed(net, "ort")
-    assert "conv2d" not in placed(net, "tflite")
+    assert "conv2d" in placed(net, ORT)
+    assert "conv2d" not in placed(net, TFLITE)
 
 
 def test_unknown_operators_are_float_islands() -> None:
     net = quantized(lambda net, x: net.b(torch.erf(net.a(x)).transpose(2, 3)), **convs(2))
     chosen = {n.name for n in quantized_nodes(net.graph.graph, net.encodings)}
     assert chosen == {"conv2d", "conv2d_1"}
-    assert placed(net, "ort") == {
+    assert placed(net, ORT) == {
         "x": {"conv2d"},
         "conv2d": {"erf"},
         "transpose": {"conv2d_1"},
@@ -127,7 +128,7 @@ def test_a_weight_that_is_computed_is_not_quantized() -> None:
     net = quantized(lambda net, x: F.conv2d(x, net.a.weight * x.mean()), **convs(1))
     chosen = quantized_nodes(net.graph.graph, net.encodings)
     assert not [node for node in chosen if node.target in WEIGHTED]
-    assert placed(net, "tensorrt") == {}
+    assert placed(net, TENSORRT) == {}
 
 
 def test_fused_activation_needs_to_be_the_only_user() -> None:

@@ -13,6 +13,7 @@ from edgedl.compress.graph.layers import find_layers
 from edgedl.compress.graph.operators.table import is_quantizable, moves_values
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.targets.named import ORT
 
 
 def layers_of(name):
@@ -25,7 +26,7 @@ def test_every_rounded_value_is_in_exactly_one_layer(name):
     net = network(name)
     seen = [node for layer in layers_of(name) for node in layer.values]
     assert len(seen) == len(set(seen))
-    placed = place(net.graph.graph, net.encodings, "ort")
+    placed = place(net.graph.graph, net.encodings, ORT)
     assert {n for n in placed if n.op != "get_attr"} <= set(seen)
     chosen = quantized_nodes(net.graph.graph, net.encodings)
     assert set(seen) == chosen | {n for n in net.graph.graph.nodes if n.op == "placeholder"}

@@ -10,6 +10,7 @@ from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.encodings.simulate import Simulation, fake_quantize
 from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import TARGETS
 
 
@@ -57,7 +58,7 @@ def test_a_new_weight_and_bias_are_rounded_and_used():
     bias = torch.full_like(simulation.bias(node), 0.25)
     simulation.set_weight(node, zeros, bias)
     (found,) = outputs(simulation, net.inputs)
-    step = affine_for(net.encodings.activations[node.args[0].name], "ort").scale
+    step = affine_for(net.encodings.activations[node.args[0].name], ORT).scale
     tolerance = float(step * simulation.scales[node].max())
     assert np.ptp(found) <= net.steps[0]
     np.testing.assert_allclose(found, 0.25, atol=tolerance + net.steps[0])

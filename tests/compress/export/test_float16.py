@@ -12,7 +12,7 @@ from edgedl.compress.export.onnx.write import BFLOAT16_OPSET, to_onnx
 from edgedl.compress.export.tensorrt.check import check_tensorrt
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.parity.outputs import _UnoptimizedOnnxRuntime
+from edgedl.compress.export.tensorrt.exporter import _UnoptimizedOnnxRuntime
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.errors import BackendUnavailableError
 

@@ -14,8 +14,10 @@ from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.latency.file_timer import FileTimer
 from edgedl.compress.latency.price_folder import PriceFolder, price_folder, price_key
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.measure.amx import REFUSED
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import FLOAT32
 
 
 def graph_of(width: int) -> fx.GraphModule:
@@ -41,17 +43,17 @@ class CountingTimer(FileTimer):
 
 def test_what_was_measured_once_is_read(float_state: ModelState, tmp_path: Path) -> None:
     whole, wide, narrow = graph_of(8), graph_of(6), graph_of(4)
-    first = CountingTimer(float_state, whole, "ort", "float32")
+    first = CountingTimer(float_state, whole, ORT, FLOAT32)
     found = first.prices({"narrow": narrow})
     assert (first.timed, found.cached) == (("narrow",), 0)
-    second = CountingTimer(float_state, graph_of(8), "ort", "float32")
+    second = CountingTimer(float_state, graph_of(8), ORT, FLOAT32)
     again = second.prices({"wide": wide, "as narrow": graph_of(4)})
     assert (second.timed, again.cached) == (("wide",), 1)
     assert again.ratios["as narrow"] == found.ratios["narrow"]
     assert list(again.ratios) == ["wide", "as narrow"]
     for file in (tmp_path / "edgedl" / "prices").iterdir():
         file.write_bytes(file.read_bytes()[:-3])
-    third = CountingTimer(float_state, whole, "ort", "float32")
+    third = CountingTimer(float_state, whole, ORT, FLOAT32)
     assert third.prices({"narrow": narrow, "wide": wide}).cached == 0
     assert third.timed == ("narrow", "wide")
 

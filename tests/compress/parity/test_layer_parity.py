@@ -8,20 +8,24 @@ from built_files import built, first_samples
 from file_readers import onnx_session
 from small_networks import Quantized, network
 from tiny import CLASSES
+from torch import fx
 
+from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.export.onnx.write import describe_onnx
 from edgedl.compress.parity.inner_tensors import GraphIntegers
 from edgedl.compress.parity.layers import certify_layers, layers_of, single_samples
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS, check_layers
 from edgedl.runtime.bundle.manifest import Artifact, LayerParity
 
 INT8 = ("ort-int8", "tflite-int8", "tensorrt-int8")
 
 
-def artifact_of(model: bytes, backend: str = "ort") -> Artifact:
-    return Artifact(f"{backend}-int8", backend, "int8", "f.onnx", *describe_onnx(model), (0.1,))
+def item_of(model: bytes, graph: fx.GraphModule) -> BuiltArtifact:
+    artifact = Artifact("ort-int8", "ort", "int8", "f.onnx", *describe_onnx(model), (0.1,))
+    return BuiltArtifact(artifact, model, graph, ORT)
 
 
 def samples_of(net: Quantized, count: int = 4) -> list:
@@ -40,8 +44,8 @@ def exposed(model: bytes) -> onnx.ModelProto:
 
 def test_a_certificate_is_what_counting_by_hand_gives() -> None:
     net = network("gated")
-    graph, samples = net.emitted("ort"), samples_of(net, 6)
-    found = certify_layers(net.onnx, artifact_of(net.onnx), graph, samples)
+    graph, samples = net.emitted(ORT), samples_of(net, 6)
+    found = certify_layers(item_of(net.onnx, graph), samples)
     assert (found.samples, found.outputs_differ, found.not_compared) == (6, 0.0, ())
     session = onnx_session(exposed(net.onnx).SerializeToString())
     x = net.arrays[0][:6]
@@ -66,11 +70,11 @@ def test_a_certificate_is_what_counting_by_hand_gives() -> None:
 
 def test_the_first_layer_that_differs_is_the_one_that_was_changed() -> None:
     net = network("two_heads")
-    graph, loaded = net.emitted("ort"), onnx.load_from_string(net.onnx)
+    graph, loaded = net.emitted(ORT), onnx.load_from_string(net.onnx)
     weight = next(t for t in loaded.graph.initializer if t.name == "conv1d_1_weight_int8")
     weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
     model = loaded.SerializeToString()
-    found = certify_layers(model, artifact_of(model), graph, samples_of(net))
+    found = certify_layers(item_of(model, graph), samples_of(net))
     wrong = [layer for layer in found.layers if layer.mean_lsb > 1]
     paths = layers_of(graph)
     assert wrong[0].node in ("relu_2", "conv1d_1")
@@ -146,7 +150,7 @@ def test_a_runtime_that_shows_nothing_is_written_down(
     monkeypatch.setattr(OnnxRuntimeBackend, "observe", refuse)
     item = built(compressed, int8_state, "ort-int8")
     outputs = GraphOutputs(int8_state.subject.task, 50)
-    parity = measure_parity(int8_state, compressed.bundle, item, outputs)
+    parity = measure_parity(int8_state, item, outputs)
     assert parity.layers.layers == ()
     assert parity.layers.not_read == "no tensors to be seen"
     assert msgspec.json.decode(msgspec.json.encode(parity), type=type(parity)) == parity

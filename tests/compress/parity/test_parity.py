@@ -11,9 +11,9 @@ from file_readers import TFLiteFile, run_onnx
 from tiny import make_net, make_task
 
 from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.artifacts.tolerance import output_steps
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.outputs import PARITY_SAMPLES, GraphOutputs, measure_parity
-from edgedl.compress.parity.tolerance import output_steps
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.manifest import Parity
@@ -38,7 +38,7 @@ def test_parity_is_what_a_measurement_by_hand_finds(
     found, expected = run_file(item, x), run_graph(item.graph, (x,))[0]
     with torch.no_grad():
         reference = make_net()(torch.tensor(x)).numpy()
-    parity = measure_parity(int8_state, compressed.bundle, item, outputs(int8_state, 100))
+    parity = measure_parity(int8_state, item, outputs(int8_state, 100))
     error = np.abs(found - expected)
     assert parity.samples == 100
     assert parity.max_abs_error == pytest.approx(float(error.max()), abs=1e-6)
@@ -48,7 +48,7 @@ def test_parity_is_what_a_measurement_by_hand_finds(
     assert parity.float32_agreement == (found.argmax(1) == reference.argmax(1)).mean()
     step = None
     if name.endswith("int8"):
-        (step,) = output_steps(int8_state, item.artifact.backend)
+        (step,) = output_steps(int8_state, item.target)
         assert parity.mean_lsb_error == pytest.approx(error.mean() / step, abs=1e-4)
     else:
         assert parity.mean_lsb_error is None
@@ -96,9 +96,9 @@ def test_a_file_that_computes_something_else_is_found(
     compressed: CompressedModel, int8_state: ModelState, name: str
 ) -> None:
     item = built(compressed, int8_state, name)
-    honest = measure_parity(int8_state, compressed.bundle, item, outputs(int8_state, 50))
+    honest = measure_parity(int8_state, item, outputs(int8_state, 50))
     negated = replace(item, graph=_negated(item))
-    parity = measure_parity(int8_state, compressed.bundle, negated, outputs(int8_state, 50))
+    parity = measure_parity(int8_state, negated, outputs(int8_state, 50))
     assert parity.max_abs_error > 20 * max(
         honest.max_abs_error, item.artifact.golden_tolerances[0] / 3
     )
@@ -123,9 +123,7 @@ def test_without_classes_there_is_no_agreement(
 ) -> None:
     task = replace(make_task(), classes=(), metric="error")
     state = replace(int8_state, subject=replace(int8_state.subject, task=task))
-    parity = measure_parity(
-        state, compressed.bundle, built(compressed, state, "ort-int8"), outputs(state, 50)
-    )
+    parity = measure_parity(state, built(compressed, state, "ort-int8"), outputs(state, 50))
     assert parity.prediction_agreement is None
     assert parity.float32_agreement is None
     assert parity.mean_lsb_error is not None

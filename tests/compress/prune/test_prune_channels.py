@@ -26,6 +26,7 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.rebuild import rebuild
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.state import ModelState, begin
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
@@ -204,7 +205,7 @@ def test_heads_in_the_batch_are_pruned_to_files(state: ModelState, tmp_path: Pat
     module.head = nn.Linear(24, 4)
     subject = replace(state.subject, module=module)
     recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
-    made = compress(subject, recipe, ("ort", "tflite"), tmp_path)
+    made = compress(subject, recipe, (ORT, TFLITE), tmp_path)
     assert not made.refusals
     manifest = Bundle.open(tmp_path).manifest
     (kept,) = [line for line in manifest.history[0].settings["kept"] if "in_proj" in line]

@@ -24,6 +24,7 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.precision import INT8
 
 
 class KnownTimer(NetworkTimer):
@@ -122,7 +123,7 @@ def test_int8_files_are_timed_too(runtime: Runtime) -> None:
     subject = make_subject()
     state = begin(subject)
     axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
-    timer = NetworkTimer(state, axes, runtime, "int8", Protocol(blocks=5))
+    timer = NetworkTimer(state, axes, runtime, INT8, Protocol(blocks=5))
     (group, *_) = channel_groups(axes)
     found = timer.ratios({"half": {group.axis: 4}, "same": {}})
     assert found["half"].value < 1.5 * found["same"].value

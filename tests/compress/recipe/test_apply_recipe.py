@@ -25,6 +25,7 @@ from edgedl.compress.recipe.recipe import Budget, Recipe, check_order
 from edgedl.compress.recipe.stages import AnyStage
 from edgedl.compress.state import ModelState, Stage, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import paired_drop
@@ -175,7 +176,7 @@ def test_a_budget_of_no_stage_is_refused(number: int) -> None:
 
 def test_every_stage_since_the_last_budget_begins_anew(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.97, multiple=1, importance="l2")
-    stages = (hard, QuantizeStatic(samples=64, weight_bits=weight_bits(("ort",))))
+    stages = (hard, QuantizeStatic(samples=64, weight_bits=weight_bits((ORT,))))
     state, notes, missed = apply(start, Recipe("", stages, {1: Budget(3.0)}))
     assert (len(notes), missed) == (1, None)
     assert [e.stage for e in state.history] == ["prune_channels", "quantize_static"]
@@ -216,8 +217,8 @@ def test_a_budget_is_not_checked_on_a_file_that_cannot_run(
 def test_the_bundle_of_a_missed_budget_is_whole(start: ModelState, tmp_path: Path) -> None:
     recipe = Recipe("", (PRUNE, QuantizeStatic(samples=64)), {1: Budget(0.0)})
     with pytest.raises(BadInputError, match="give compress\\(\\) the selection"):
-        compress(start.subject, recipe, ("ort",), tmp_path)
-    made = compress(start.subject, recipe, ("ort",), tmp_path, selection=start.subject.task)
+        compress(start.subject, recipe, (ORT,), tmp_path)
+    made = compress(start.subject, recipe, (ORT,), tmp_path, selection=start.subject.task)
     assert made.missed is not None
     assert made.missed in made.warnings
     assert [a.name for a in made.bundle.manifest.artifacts] == ["ort-float32", "ort-float16"]

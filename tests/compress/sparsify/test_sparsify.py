@@ -39,6 +39,7 @@ from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.state import ModelState, Stage, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.errors import BadInputError
 
 # Of the network in tiny.py; the others read 3 inputs, or 1 per group.
@@ -206,7 +207,7 @@ def after(state: ModelState, stages: list[Stage]) -> ModelState:
 def test_the_pattern_outlives_every_later_stage(sparse: ModelState, name: str) -> None:
     network = after(sparse, LATER[name]).quantized
     assert network is not None
-    emitted = emit(network.graph, network.encodings, "ort")
+    emitted = emit(network.graph, network.encodings, ORT)
     integers = [b.numpy() for b in emitted.buffers() if b.dtype == torch.int8 and b.ndim > 1]
     check_pattern(integers)
 
@@ -221,19 +222,19 @@ def check_pattern(integers: list[np.ndarray]) -> None:
 
 
 def test_the_integers_of_the_onnx_file_have_the_pattern(sparse: ModelState) -> None:
-    check_pattern(onnx_weights(ArtifactBuilder(INT8.apply(sparse)).file("ort", "int8")[1]))
+    check_pattern(onnx_weights(ArtifactBuilder(INT8.apply(sparse)).file(ORT, INT8)[1]))
 
 
 def test_the_integers_of_a_dense_network_do_not(state: ModelState) -> None:
     network = INT8.apply(state).quantized
     assert network is not None
-    for weight in emit(network.graph, network.encodings, "ort").buffers():
+    for weight in emit(network.graph, network.encodings, ORT).buffers():
         if weight.dtype == torch.int8 and weight.ndim > 1 and weight.shape[1] % 4 == 0:
             assert breaks_the_pattern(weight.numpy())
 
 
 def test_the_integers_of_the_tflite_file_have_the_pattern(sparse: ModelState) -> None:
-    content = ArtifactBuilder(INT8.apply(sparse)).file("tflite", "int8")[1]
+    content = ArtifactBuilder(INT8.apply(sparse)).file(TFLITE, INT8)[1]
     file = TFLiteFile(content, xnnpack=False)
     shapes = []
     for details in file.tensors:

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from tiny import pictures
 
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import GoldenCheck, check_golden, encode_golden, golden_inputs
 from edgedl.runtime.errors import IntegrityError
@@ -41,7 +42,7 @@ def expected_outputs(folder):
         return archive[KEY]
 
 
-@pytest.mark.parametrize("name", [f"{b}-{p}" for b in ("ort", "tflite")
+@pytest.mark.parametrize("name", [f"{b}-{p}" for b in (ORT, TFLITE)
                                   for p in ("float32", "float16", "int8")])  # fmt: skip
 def test_made_bundle_passes(compressed, name):
     bundle = compressed.bundle

@@ -13,9 +13,11 @@ from edgedl.compress.latency.timing import load_arm, time_arms
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.measure import Protocol
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.bench.recommend import recommend, speed_verdict
 from edgedl.tools.bench.saving import Saving, explain_saving, saving_of
@@ -157,7 +159,7 @@ def test_half_the_work_in_odd_widths_is_not_faster_is_not_recommended_and_is_exp
     assert saving is not None
     assert set(saving.widths) == {11, 22}
     assert saving.fewer > 2
-    arms = {n: load_arm(s, "ort", "float32") for n, s in (("parent", parent), ("odd", pruned))}
+    arms = {n: load_arm(s, ORT, FLOAT32) for n, s in (("parent", parent), ("odd", pruned))}
     found = time_arms(arms, Protocol()).ratio("parent", "odd")
     assert speed_verdict(found.lo, found.hi) != "faster"
     lost = explain_saving(saving, found.value, SMALL)

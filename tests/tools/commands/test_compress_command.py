@@ -11,6 +11,7 @@ from safetensors.torch import load
 from tiny import make_net, make_subject
 
 from edgedl.compress.recipe.rebuild import rebuild
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.runner import Runner
 from edgedl.tools.bench.result import read_result
@@ -34,9 +35,7 @@ def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path:
     bundle = Bundle.open(out / "bundle")
     bundle.verify()
     names = [a.name for a in bundle.manifest.artifacts]
-    files = [
-        f"{t}-{p}" for t in ("ort", "tflite", "tensorrt") for p in ("float32", "float16", "int8")
-    ]
+    files = [f"{t}-{p}" for t in (ORT, TFLITE, TENSORRT) for p in ("float32", "float16", "int8")]
     assert names == [*files[:-1], "tensorrt-bfloat16", files[-1]]
     result = read_result(out)
     assert [c.name for c in result.candidates] == names[:6]

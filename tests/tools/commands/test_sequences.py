@@ -11,6 +11,7 @@ from torch import nn
 
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.sequence import SequencePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
@@ -51,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> CompressedModel:
         preprocessing=CUT,
     )
     subject = Subject("tiny-lstm", make_net(), task, free_axes=(0, 1))
-    return compress(subject, None, ("ort", "tflite", "tensorrt"), tmp_path_factory.mktemp("lstm"))
+    return compress(subject, None, (ORT, TFLITE, TENSORRT), tmp_path_factory.mktemp("lstm"))
 
 
 @pytest.fixture

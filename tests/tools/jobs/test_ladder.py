@@ -10,6 +10,7 @@ from tiny import make_subject, make_task
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.selection import SHARE, divide
+from edgedl.compress.targets.named import ORT, ORT_AVX2, TFLITE
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
@@ -86,7 +87,7 @@ def test_files_of_a_target_of_ones_own_are_timed_against_its_runtimes_float32(
 
 def test_only_runtimes_without_a_float32_file_get_one(board: str, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    for targets in (("ort", "tflite"), ("ort_avx2",), (board, "tflite")):
+    for targets in ((ORT, TFLITE), (ORT_AVX2,), (board, TFLITE)):
         assert _make_floats(make_subject(), targets, folder) is None
     made = _make_floats(make_subject(), (board,), folder)
     assert made is not None

@@ -19,6 +19,7 @@ from edgedl.compress.export.onnx.write import OPSET, describe_onnx, to_onnx
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.targets.named import ORT, TENSORRT
 
 FLOAT_LAYERS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add"}
 
@@ -69,7 +70,7 @@ def test_the_bundles_file_is_integer_from_end_to_end(compressed: CompressedModel
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnx_runtime_computes_what_the_emitted_graph_computes(name: str) -> None:
     net = network(name)
-    expected = net.outputs(net.emitted("ort"))
+    expected = net.outputs(net.emitted(ORT))
     for optimize in (True, False):
         found = run_onnx(net.onnx, net.arrays, optimize)
         for a, b, step in zip(found, expected, net.steps, strict=True):
@@ -96,7 +97,7 @@ def bits(vectors: object) -> set[bytes]:
     return {np.asarray(v, np.float32).tobytes() for v in vectors}
 
 
-@pytest.mark.parametrize("target", ["ort", "tensorrt"])
+@pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_scales_in_the_bundle_are_those_of_its_table(
     compressed: CompressedModel, target: str
 ) -> None:

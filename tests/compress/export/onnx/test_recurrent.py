@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from edgedl.compress.errors import ExportError
-from edgedl.compress.export.dynamic import dynamic_onnx
 from edgedl.compress.export.onnx.write import describe_onnx, to_onnx
+from edgedl.compress.export.ort.dynamic import dynamic_onnx
 from edgedl.compress.graph.lengths import free_output_axes, shortened
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.recipe.default_recipe import default_recipe
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
 
 SEQUENCE = (0, 1)
@@ -108,7 +109,7 @@ def test_free_output_axes_follow_the_inputs():
 def test_lstm_is_quantized_and_close():
     net = make(nn.LSTM)
     graph, x = traced(net)
-    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
+    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits((ORT,)))
     operators = {n.op_type for n in onnx.load_from_string(content).graph.node}
     assert "DynamicQuantizeLSTM" in operators
     assert "LSTM" not in operators
@@ -124,7 +125,7 @@ def test_lstm_is_quantized_and_close():
 def test_what_onnx_runtime_cannot_quantize_is_named(kind, name):
     graph, x = traced(make(kind))
     with pytest.raises(ExportError, match=f"no int8 kernel for the operator {name}"):
-        dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits(("ort",)))
+        dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits((ORT,)))
 
 
 def test_nothing_to_quantize_is_said():

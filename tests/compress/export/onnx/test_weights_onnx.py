@@ -11,8 +11,10 @@ from onnx import numpy_helper
 from weight_networks import weights
 
 from edgedl.compress.errors import ExportError
-from edgedl.compress.export.onnx.weights import weights_for_ort
+from edgedl.compress.export.onnx.weights import write_weights
 from edgedl.compress.export.tensorrt.check import check_tensorrt
+from edgedl.compress.targets.named import ORT, TENSORRT
+from edgedl.compress.targets.target import Target
 
 Stored = tuple[np.ndarray, np.ndarray]
 
@@ -74,16 +76,16 @@ def stored(model: bytes) -> list[Stored]:
 
 
 FILES = [
-    ("tokens_w4g32", "ort"),
-    ("tokens_w8c", "ort"),
-    ("tokens_w8g32", "ort"),
-    ("tokens_w4g32", "tensorrt"),
-    ("tokens_w8c", "tensorrt"),
+    ("tokens_w4g32", ORT),
+    ("tokens_w8c", ORT),
+    ("tokens_w8g32", ORT),
+    ("tokens_w4g32", TENSORRT),
+    ("tokens_w8c", TENSORRT),
 ]
 
 
 @pytest.mark.parametrize(("name", "target"), FILES)
-def test_the_tables_integers_and_scales_are_in_the_file(name: str, target: str) -> None:
+def test_the_tables_integers_and_scales_are_in_the_file(name: str, target: Target) -> None:
     net = weights(name)
     found = stored(net.file(target))
     distinct = {w.dequantized().numpy().tobytes() for w in net.network.weights.values()}
@@ -98,37 +100,37 @@ def test_the_tables_integers_and_scales_are_in_the_file(name: str, target: str) 
 
 
 @pytest.mark.parametrize(("name", "target"), FILES)
-def test_it_computes_what_the_dequantized_graph_computes(name: str, target: str) -> None:
+def test_it_computes_what_the_dequantized_graph_computes(name: str, target: Target) -> None:
     net = weights(name)
     # ONNX Runtime's optimizer would round activations of the file for TensorRT.
-    for optimize in {False, target == "ort"}:
+    for optimize in {False, target is ORT}:
         found = run_onnx(net.file(target), (net.x,), optimize)
         for a, b in zip(found, net.expected(), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
 def test_onnx_runtime_runs_its_4_bit_kernel_and_no_other_product() -> None:
-    found = optimized_operators(weights("tokens_w4g32").file("ort"))
+    found = optimized_operators(weights("tokens_w4g32").file(ORT))
     # hidden, out, head, the constant and the tied weight
     assert found["MatMulNBits"] == 5
     assert not {"MatMul", "Gemm", "FusedMatMul"} & set(found)
 
 
 def test_8_bits_per_channel_are_not_fused_into_arithmetic_on_integers() -> None:
-    found = optimized_operators(weights("tokens_w8c").file("ort"))
+    found = optimized_operators(weights("tokens_w8c").file(ORT))
     assert not {n for n in found if "MatMulNBits" in n or "Integer" in n or "QLinear" in n}
     # Seven weights; the embedding and the layer tied to it share theirs.
-    assert onnx_operators(weights("tokens_w8c").file("ort"))["DequantizeLinear"] == 6
+    assert onnx_operators(weights("tokens_w8c").file(ORT))["DequantizeLinear"] == 6
 
 
 def test_8_bits_in_groups_are_read_by_the_kernel() -> None:
-    found = optimized_operators(weights("tokens_w8g32").file("ort"))
+    found = optimized_operators(weights("tokens_w8g32").file(ORT))
     # All products but the one of 40 inputs, which has a step per channel.
     assert (found["MatMulNBits"], found["FusedMatMul"]) == (4, 1)
 
 
 @pytest.mark.parametrize(("name", "target"), FILES)
-def test_no_weight_is_stored_as_float_beside_its_integers(name: str, target: str) -> None:
+def test_no_weight_is_stored_as_float_beside_its_integers(name: str, target: Target) -> None:
     tensors = onnx.load_from_string(weights(name).file(target)).graph.initializer
     floats = [
         tuple(t.dims)
@@ -139,9 +141,9 @@ def test_no_weight_is_stored_as_float_beside_its_integers(name: str, target: str
 
 
 def test_tensorrt_files_are_dequantize_only() -> None:
-    model = onnx.load_from_string(weights("tokens_w4g32").file("tensorrt"))
+    model = onnx.load_from_string(weights("tokens_w4g32").file(TENSORRT))
     assert {o.domain: o.version for o in model.opset_import} == {"": 21}
-    found = onnx_operators(weights("tokens_w4g32").file("tensorrt"))
+    found = onnx_operators(weights("tokens_w4g32").file(TENSORRT))
     assert found["DequantizeLinear"] == 7
     assert found["QuantizeLinear"] == 0
 
@@ -151,11 +153,11 @@ def test_tensorrt_files_are_dequantize_only() -> None:
 )
 @pytest.mark.parametrize("name", ["tokens_w4g32", "tokens_w8c"])
 def test_nvidias_parser_and_builder_take_them(name: str) -> None:
-    verdict = check_tensorrt(weights(name).file("tensorrt"))
+    verdict = check_tensorrt(weights(name).file(TENSORRT))
     assert verdict.accepted, verdict.reason
 
 
 def test_a_weight_that_is_not_in_the_file_is_refused_by_name() -> None:
     net, other = weights("tokens_w8c"), weights("tokens_w4g32")
     with pytest.raises(ExportError, match=r"rewrote the weight '.*_dequantized'.*keep_float"):
-        weights_for_ort(net.file("ort"), other.network.weights)
+        write_weights(net.file(ORT), other.network.weights, kernels=True)

@@ -7,9 +7,11 @@ from onnx import TensorProto, helper, numpy_helper
 from small_networks import NETWORKS, network
 
 from edgedl.compress.errors import ExportError
+from edgedl.compress.export.exporter import exporter_of
+from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
 from edgedl.compress.graph.operators.table import WEIGHTED
-from edgedl.compress.parity.inner_tensors import GraphIntegers, file_tensors
-from edgedl.compress.parity.integer_emulator import IntegerEmulator
+from edgedl.compress.parity.inner_tensors import GraphIntegers
+from edgedl.compress.targets.named import TENSORRT
 
 STEP = np.float32(0.05)
 
@@ -123,10 +125,10 @@ def test_a_scaled_product_or_a_computed_bias_stays_float() -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compute_the_integers_of_their_graph(name: str) -> None:
     net = network(name)
-    tensors = file_tensors(net.tensorrt, "tensorrt")
+    tensors = exporter_of(TENSORRT).inner_tensors(net.tensorrt)
     emulator = IntegerEmulator(net.tensorrt, [t.name for t in tensors])
     outputs = emulator.run(net.arrays)
-    graph = net.emitted("tensorrt")
+    graph = net.emitted(TENSORRT)
     assert emulator.integer_layers == sum(n.target in WEIGHTED for n in net.graph.graph.nodes)
     expected = GraphIntegers(graph).read(net.arrays)
     for tensor, wanted in zip(tensors, expected.values(), strict=True):

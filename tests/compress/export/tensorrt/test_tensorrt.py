@@ -17,6 +17,7 @@ from small_networks import network
 from edgedl.compress.export import tensorrt
 from edgedl.compress.export.tensorrt.check import Verdict, check_tensorrt, lint
 from edgedl.compress.pipeline import CompressedModel
+from edgedl.compress.targets.named import TENSORRT
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"
@@ -111,7 +112,7 @@ def test_files_for_onnx_runtime_are_refused_by_the_lint_and_those_for_tensorrt_a
 def test_without_the_optimizer_the_file_computes_what_the_emitted_graph_computes() -> None:
     net = network("operators")
     (found,) = run_onnx(net.tensorrt, net.arrays, optimize=False)
-    (expected,) = net.outputs(net.emitted("tensorrt"))
+    (expected,) = net.outputs(net.emitted(TENSORRT))
     np.testing.assert_allclose(found, expected, atol=0.02 * net.steps[0])
 
 

@@ -18,6 +18,7 @@ from edgedl.compress.export.tflite.write import describe_tflite, to_float16_weig
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.targets.named import TFLITE
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError
 
@@ -42,7 +43,7 @@ def test_tflite_and_onnx_runtime_are_the_same_integer_network(name: str) -> None
 def test_kernels_without_xnnpack_stay_within_two_steps_of_the_emitted_graph(name: str) -> None:
     net = network(name)
     found = TFLiteFile(net.tflite, xnnpack=False).run(net.arrays)
-    expected = net.outputs(net.emitted("tflite"))
+    expected = net.outputs(net.emitted(TFLITE))
     for a, b, step in zip(found, expected, net.steps, strict=True):
         assert np.abs(a - b).max() <= 2.001 * step
         assert np.abs(a - b).mean() <= 0.5 * step
@@ -71,7 +72,7 @@ def test_channels_first_and_last_may_read_one_tensor(norm: bool) -> None:
     assert file.operators["FULLY_CONNECTED"] == 1
     assert norm or not {"QUANTIZE", "DEQUANTIZE"} & set(file.operators)
     (found,) = TFLiteFile(net.tflite).run(net.arrays)
-    (expected,) = net.outputs(net.emitted("tflite"))
+    (expected,) = net.outputs(net.emitted(TFLITE))
     assert np.abs(found - expected).max() <= 1.001 * net.steps[0]
     assert np.abs(found - expected).mean() <= 0.02 * net.steps[0]
 
@@ -108,7 +109,7 @@ def test_scales_are_those_of_the_bundles_table(compressed: CompressedModel) -> N
     table = json.loads(compressed.bundle.read(ENCODINGS))
     file = TFLiteFile(bundle_file(compressed, "tflite-int8"), xnnpack=False)
     known = {
-        name: affine_for(Range(r["lo"], r["hi"]), "tflite")
+        name: affine_for(Range(r["lo"], r["hi"]), TFLITE)
         for name, r in table["activations"].items()
     }
     assert grids(file) <= {(a.scale, a.zero_point) for a in known.values()}
@@ -142,7 +143,7 @@ def test_inputs_and_outputs_are_described_in_the_networks_order() -> None:
     ranges = net.encodings.activations
     nodes = [*input_nodes(net.graph), *output_nodes(net.graph)]
     for spec, node in zip([*inputs, *outputs], nodes, strict=True):
-        grid = affine_for(ranges[node.name], "tflite")
+        grid = affine_for(ranges[node.name], TFLITE)
         assert spec == TensorSpec(spec.name, spec.shape, "int8", grid.scale, grid.zero_point)
 
 

@@ -22,6 +22,7 @@ from edgedl.compress.export.tflite.write import describe_tflite, to_tflite
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import kept_float
+from edgedl.compress.targets.named import TFLITE
 from edgedl.runtime.backends.tflite import LiteRTBackend
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.runner import decode, encode
@@ -69,7 +70,7 @@ def wide(name: str) -> Wide:
     kept = kept_float(graph, (), "int8_int16")
     table = calibrate(graph, [inputs], "mse", precision="int8_int16")
     table = Encodings(table.activations, table.weights, kept, precision="int8_int16")
-    emitted = emit(graph, table, "tflite")
+    emitted = emit(graph, table, TFLITE)
     if float_islands(graph.graph, table):
         return Wide(graph, table, inputs, emitted, b"", to_tflite_int16(emitted, inputs, True))
     narrow = to_tflite(emitted, inputs, True)
@@ -98,7 +99,7 @@ def test_the_file_computes_what_the_emitted_graph_computes(name: str) -> None:
     expected = run_graph(net.emitted, tuple(x[:SAMPLES].numpy() for x in net.inputs))
     outputs = next(n for n in net.graph.graph.nodes if n.op == "output").all_input_nodes
     for a, b, node in zip(run(net.file, net.inputs), expected, outputs, strict=True):
-        step = grid_of(net.encodings, node.name, "tflite").scale
+        step = grid_of(net.encodings, node.name, TFLITE).scale
         assert np.abs(a - b).max() <= 4.001 * step
         assert decibels(b, a) > 65
 
@@ -108,7 +109,7 @@ def test_sixteen_bits_are_nearer_to_float_than_eight(name: str) -> None:
     eight, net = network(name), wide(name)
     for exact, a8, a16 in zip(
         eight.outputs(eight.graph),
-        eight.outputs(eight.emitted("tflite")),
+        eight.outputs(eight.emitted(TFLITE)),
         eight.outputs(net.emitted),
         strict=True,
     ):
@@ -125,7 +126,7 @@ def test_activations_are_int16_on_the_tables_grids_and_biases_int64(name: str) -
     # Memory that a kernel works in has no step.
     found = {t["quantization"] for t in tensors if t["dtype"] is np.int16 and t["quantization"][0]}
     table = net.encodings.activations
-    known = {(affine_for(r, "tflite", 16).scale, 0) for r in table.values()}
+    known = {(affine_for(r, TFLITE, 16).scale, 0) for r in table.values()}
     assert len(found) > 3
     assert found <= known
     biases = [t for t in tensors if t["dtype"] is np.int64]
@@ -158,7 +159,7 @@ def test_without_wide_biases_the_runtime_computes_nonsense_or_refuses() -> None:
 @pytest.mark.parametrize("name", ["two_heads", "gated", "without_kernels"])
 def test_the_simulation_computes_the_emitted_graph(name: str) -> None:
     net = wide(name)
-    found = Simulation(net.graph, net.encodings, "tflite")(*net.inputs)
+    found = Simulation(net.graph, net.encodings, TFLITE)(*net.inputs)
     expected = run_graph(net.emitted, tuple(x.numpy() for x in net.inputs))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a.numpy(), b)
@@ -166,7 +167,7 @@ def test_the_simulation_computes_the_emitted_graph(name: str) -> None:
 
 @pytest.mark.parametrize("ends", [(-1.0, 2.0), (-3.0, 0.5), (0.0, 7.0)])
 def test_grids_of_sixteen_bits_are_symmetric(ends: tuple[float, float]) -> None:
-    grid = affine_for(Range(*ends), "tflite", 16)
+    grid = affine_for(Range(*ends), TFLITE, 16)
     assert (grid.zero_point, grid.qmin, grid.qmax, grid.dtype) == (0, -32768, 32767, "int16")
     assert grid.scale == np.float32(max(abs(e) for e in ends) / 32767)
     x = np.linspace(*ends, 1001, dtype=np.float32)

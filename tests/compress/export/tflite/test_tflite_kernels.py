@@ -15,6 +15,7 @@ from edgedl.compress.export.tflite.clips import BOUNDS, clip_in_xnnpack
 from edgedl.compress.export.tflite.file import TfliteFile
 from edgedl.compress.export.tflite.float_kernels import KINDS, compute_in_float
 from edgedl.compress.graph.run import run_graph
+from edgedl.compress.targets.named import TFLITE
 
 
 def quantized(operator: Callable, channels: int = 4) -> Quantized:
@@ -38,7 +39,7 @@ def kinds(model: bytes) -> Counter[str]:
 def errors(net: Quantized) -> np.ndarray:
     """Return the differences from the emitted graph, in steps of the output."""
     found = TFLiteFile(net.tflite).run(net.arrays)[0]
-    expected = run_graph(net.emitted("tflite"), net.arrays)[0]
+    expected = run_graph(net.emitted(TFLITE), net.arrays)[0]
     return np.abs(found - expected) / net.steps[0]
 
 

@@ -21,6 +21,8 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.runtime.precision import INT8_INT16
 
 MOVES = ("TRANSPOSE", "RESHAPE")
 
@@ -71,7 +73,7 @@ def stored_bytes(model: bytes) -> int:
 @pytest.mark.parametrize("quantized", [False, True])
 def test_it_computes_the_same_without_the_moves(case: str, quantized: bool) -> None:
     made = Quantized(CASES[case](), (noise(8, 3, 7, 9),))
-    graph = made.emitted("tflite") if quantized else made.graph
+    graph = made.emitted(TFLITE) if quantized else made.graph
     before = to_tflite(graph, made.inputs, quantized, weights_as_they_are=True)
     after = use_depth_to_space(before)
     for xnnpack in (False, True):
@@ -130,7 +132,7 @@ def test_where_the_channels_cannot_be_moved_it_stays(net: nn.Module) -> None:
 def test_in_16_bits_the_runtime_has_no_such_operator() -> None:
     state = begin(Subject("up", transposed(), noise_task((3, 8, 8))))
     quantized = QuantizeStatic(activation_bits=16).apply(state)
-    file = build_and_load(quantized, "tflite", "int8_int16")
+    file = build_and_load(quantized, TFLITE, INT8_INT16)
     (x,) = (x.numpy() for x in state.subject.example_inputs())
     (found,), (expected,) = file.run((x[:1],)), run_graph(state.graph, (x[:1],))
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
@@ -140,7 +142,7 @@ def test_the_certificate_holds_the_shuffled_layer(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     subject = Subject("up", inner(2), noise_task((3, 8, 8)))
     recipe = Recipe("", (QuantizeStatic(),))
-    made = compress(subject, recipe, ("ort", "tflite"), tmp_path / "bundle")
+    made = compress(subject, recipe, (ORT, TFLITE), tmp_path / "bundle")
     (artifact,) = (a for a in made.bundle.manifest.artifacts if a.name == "tflite-int8")
     layers = {layer.node: layer for layer in artifact.parity.layers.layers}
     assert "pixel_shuffle" in layers

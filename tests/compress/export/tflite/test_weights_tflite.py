@@ -15,6 +15,7 @@ from edgedl.compress.export.tflite.weights import weights_for_tflite
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import TFLITE
 from edgedl.models.architectures.bert import SentenceEncoder
 from edgedl.runtime.task.task import ArrayTask, Samples
 
@@ -71,7 +72,7 @@ class Read:
 @pytest.mark.parametrize("name", FILES)
 def test_the_tables_integers_and_scales_are_in_the_file(name: str) -> None:
     net = weights(name)
-    read = Read(net.file("tflite")).weights()
+    read = Read(net.file(TFLITE)).weights()
     found = {(np.sort(q, axis=None).tobytes(), np.sort(s, axis=None).tobytes()) for q, s in read}
     for path, weight in net.network.weights.items():
         integers = weight.integers.numpy()
@@ -83,7 +84,7 @@ def test_the_tables_integers_and_scales_are_in_the_file(name: str) -> None:
 
 def test_linear_weights_are_stored_in_order() -> None:
     net = weights("tokens_w4g32")
-    read = Read(net.file("tflite")).weights()
+    read = Read(net.file(TFLITE)).weights()
     linear = {p: w for p, w in net.network.weights.items() if w.integers.ndim == 2}
     assert len(linear) == 6
     for path, weight in linear.items():
@@ -101,7 +102,7 @@ def test_every_kernel_computes_what_the_dequantized_graph_computes(
     name: str, xnnpack: bool
 ) -> None:
     net = weights(name)
-    file = TFLiteFile(net.file("tflite"), xnnpack)
+    file = TFLiteFile(net.file(TFLITE), xnnpack)
     x = net.x.astype(file.inputs[0]["dtype"])
     for a, b in zip(file.run((x,)), net.expected(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
@@ -109,7 +110,7 @@ def test_every_kernel_computes_what_the_dequantized_graph_computes(
 
 @pytest.mark.parametrize("name", FILES)
 def test_constants_begin_where_vector_instructions_can_read_them(name: str) -> None:
-    content = net_file = weights(name).file("tflite")
+    content = net_file = weights(name).file(TFLITE)
     model = schema.Model.GetRootAs(content, 0)
     start = np.frombuffer(net_file, np.uint8).__array_interface__["data"][0]
     for index in range(model.BuffersLength()):
@@ -121,13 +122,13 @@ def test_constants_begin_where_vector_instructions_can_read_them(name: str) -> N
 def test_float_weights_are_gone() -> None:
     net = weights("tokens_w8c")
     whole = sum(w.integers.numel() for w in net.network.weights.values())
-    assert len(net.file("tflite")) < 1.5 * whole
+    assert len(net.file(TFLITE)) < 1.5 * whole
 
 
 def test_a_weight_that_is_not_in_the_file_is_refused_by_name() -> None:
     net, other = weights("tokens_w8c"), weights("tokens_w4g32")
     with pytest.raises(ExportError, match=r"rewrote the weight '.*_dequantized'.*keep_float"):
-        weights_for_tflite(net.file("tflite"), other.network.weights)
+        weights_for_tflite(net.file(TFLITE), other.network.weights)
 
 
 @pytest.mark.parametrize("xnnpack", [True, False])
@@ -153,7 +154,7 @@ def test_what_the_converter_folds_into_weights_is_undone(
     state = begin(subject)
     state = QuantizeWeights(bits, group).apply(state)
     assert state.weights is not None
-    _, content = ArtifactBuilder(state).file("tflite", f"int{bits}_weights")  # type: ignore[arg-type]
+    _, content = ArtifactBuilder(state).file(TFLITE, state.precisions[-1])
     assert len(Read(content).weights()) == len(state.weights.weights)
     names = [bytes(t.name).decode() for t in Read(content).graph.tensors]
     assert any(name.endswith("_columns") for name in names)

@@ -12,6 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 
 from edgedl.compress.convert.foreign import read_foreign
 from edgedl.compress.convert.requantize import requantize
+from edgedl.compress.targets.named import ORT, TENSORRT
 
 CHANNELS = 8
 OPSETS = [helper.make_opsetid("", 17)]
@@ -164,10 +165,10 @@ def test_what_the_quantizer_dropped_is_computed_all_the_same(name: str, tmp_path
     x = (pictures(2),)
     (expected,) = run_onnx(original, x, False)
     network = read_foreign(original, "f.onnx")
-    (same,) = run_onnx(requantize(network, "ort").content, x, False)
+    (same,) = run_onnx(requantize(network, ORT).content, x, False)
     # A constant is int8 now, no other grid has changed.
     assert np.array_equal(same, expected) or sqnr(expected, same) > 40
-    made = requantize(network, "tensorrt").content
+    made = requantize(network, TENSORRT).content
     assert sqnr(expected, run_onnx(made, x, False)[0]) > 30
 
 
@@ -218,16 +219,16 @@ def test_no_operator_is_put_where_it_changes_nothing(
     body: list[NodeProto], relus: int, clips: int, tmp_path: Path
 ) -> None:
     network = read_foreign(quantize(body, tmp_path), "f.onnx")
-    found = onnx_operators(requantize(network, "tensorrt").content)
+    found = onnx_operators(requantize(network, TENSORRT).content)
     assert (found["Relu"], found["Clip"]) == (relus, clips)
-    found = onnx_operators(requantize(network, "ort").content)
+    found = onnx_operators(requantize(network, ORT).content)
     assert (found["Relu"], found["Clip"]) == (0, 0)
 
 
 def test_a_float_layer_of_onnx_runtime_reads_what_the_quantizer_clipped(tmp_path: Path) -> None:
     body = [conv("x", "c", "w0"), node("Clip", "c zero six", "r"), conv("r", "h", "w1")]
     original = quantize(body, tmp_path, nodes_to_exclude=["h"])
-    made = requantize(read_foreign(original, "f.onnx"), "ort")
+    made = requantize(read_foreign(original, "f.onnx"), ORT)
     assert made.notes == ("1 layers have no scale in the file for what they read: they stay float",)
     x = (pictures(2),)
     (expected,), (found,) = run_onnx(original, x, False), run_onnx(made.content, x, False)
@@ -252,7 +253,7 @@ def test_a_value_that_is_read_without_its_pair_too_stays_as_it_is() -> None:
         ],
     )
     model = helper.make_model(graph, opset_imports=OPSETS, ir_version=8).SerializeToString()
-    made = requantize(read_foreign(model, "f.onnx"), "tensorrt").content
+    made = requantize(read_foreign(model, "f.onnx"), TENSORRT).content
     assert onnx_operators(made)["Relu"] == 0
     x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     (found,) = run_onnx(made, (x,))

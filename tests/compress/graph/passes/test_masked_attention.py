@@ -23,8 +23,10 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import weight_bits
 from edgedl.runtime.bundle.layer_vectors import check_layers
+from edgedl.runtime.precision import FLOAT16, INT8
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 _ops = torch.ops.quantized_decomposed
@@ -66,7 +68,7 @@ def quantized(additive: bool, scope: str) -> ModelState:
     task = ArrayTask("ids", {"calibration": lambda: samples, "test": lambda: samples})
     subject = Subject("encoder", Encoder(additive).eval(), task)
     state = begin(subject)
-    bits = weight_bits(("ort",))
+    bits = weight_bits((ORT,))
     return QuantizeStatic(64, observer="minmax", scope=scope, weight_bits=bits).apply(state)
 
 
@@ -80,7 +82,7 @@ def test_a_mask_leaves_the_scores_their_integers(additive: bool, scope: str) -> 
     state = quantized(additive, scope)
     ids = ids_of(state)
     (expected,) = run_graph(state.graph, (ids,))
-    (found,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, "ort"), (ids,))
+    (found,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, ORT), (ids,))
     # A range that held -1e9 would make every visible position weigh the same.
     assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
     ranges = state.quantized.encodings.activations
@@ -105,7 +107,7 @@ def test_results_stay_float_only_where_the_runtime_gives_floats() -> None:
     state = quantized(False, "products")
     unrounded = state.quantized.encodings.float_results
     assert unrounded
-    for target, rounded in (("ort", False), ("tflite", True)):
+    for target, rounded in ((ORT, False), (TFLITE, True)):
         graph = emit(state.quantized.graph, state.quantized.encodings, target)
         readers = {n.name: [u.target for u in n.users] for n in graph.graph.nodes}
         quantize = _ops.quantize_per_tensor.default
@@ -115,9 +117,9 @@ def test_results_stay_float_only_where_the_runtime_gives_floats() -> None:
 @pytest.mark.parametrize("scope", ["every_operator", "products"])
 def test_onnx_runtime_computes_the_graph_with_a_table_of_integers(scope: str) -> None:
     state = quantized(False, scope)
-    _, content = ArtifactBuilder(state).file("ort", "int8")
+    _, content = ArtifactBuilder(state).file(ORT, INT8)
     ids = ids_of(state)
-    (expected,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, "ort"), (ids,))
+    (expected,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, ORT), (ids,))
     (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
     assert len(content) < VOCABULARY * WIDTH * 4
@@ -126,7 +128,7 @@ def test_onnx_runtime_computes_the_graph_with_a_table_of_integers(scope: str) ->
 def test_a_bundle_certifies_layers_but_no_tables(tmp_path: Path) -> None:
     subject = replace(quantized(False, "products").subject, module=Encoder(False).eval())
     recipe = Recipe("products", (QuantizeStatic(64, observer="minmax", scope="products"),))
-    made = compress(subject, recipe, ("ort", "tflite"), tmp_path)
+    made = compress(subject, recipe, (ORT, TFLITE), tmp_path)
     assert not made.refusals
     artifacts = {a.name: a for a in made.bundle.manifest.artifacts}
     for name in ("ort-int8", "tflite-int8"):
@@ -140,9 +142,9 @@ def test_a_bundle_certifies_layers_but_no_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scope", ["every_operator", "products"])
 def test_litert_computes_the_graph(scope: str) -> None:
     state = quantized(False, scope)
-    file = TFLiteFile(ArtifactBuilder(state).file("tflite", "int8")[1])
+    file = TFLiteFile(ArtifactBuilder(state).file(TFLITE, INT8)[1])
     ids = ids_of(state)
-    graph = emit(state.quantized.graph, state.quantized.encodings, "tflite")
+    graph = emit(state.quantized.graph, state.quantized.encodings, TFLITE)
     (expected,) = run_graph(graph, (ids,))
     (found,) = file.run((ids.astype(np.int32),))
     np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
@@ -154,7 +156,7 @@ def test_a_mask_keeps_half_precision_half() -> None:
     (expected,) = run_graph(state.graph, (ids,))
     (found,) = run_graph(to_float16(state.graph), (ids,))
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
-    _, content = ArtifactBuilder(state).file("ort", "float16")
+    _, content = ArtifactBuilder(state).file(ORT, FLOAT16)
     (found,) = onnxruntime.InferenceSession(content).run(None, {"ids": ids})
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
 
@@ -180,5 +182,5 @@ def test_a_mask_of_infinities_has_no_grid() -> None:
     task = ArrayTask("steps", {"calibration": lambda: samples, "test": lambda: samples})
     state = QuantizeStatic(64).apply(begin(Subject("causal", Causal().eval(), task)))
     (expected,) = run_graph(state.graph, (x,))
-    (found,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, "ort"), (x,))
+    (found,) = run_graph(emit(state.quantized.graph, state.quantized.encodings, ORT), (x,))
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.encodings.emit import emit
+from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.graph.edit import get_tensor, set_tensor
 from edgedl.compress.graph.layers import find_layers
 from edgedl.compress.graph.operators.table import TRANSPOSED, aten, is_quantizable
@@ -24,9 +25,10 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import TARGETS, weight_bits
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.operators.float_operators import float_operators
+from edgedl.runtime.precision import BFLOAT16, FLOAT32, INT8
 
 SHUFFLE = aten.pixel_shuffle.default
 OPENED: list[dict[str, Any]] = [
@@ -163,12 +165,12 @@ def test_float_files_hold_what_their_runtime_computes_faster() -> None:
     module = upsampling(kernel_size=4, stride=2, padding=1)
     builder = ArtifactBuilder(begin(Subject("up", module, noise_task((4, 5, 6)))))
     for precision in ("float32", "float16"):
-        nodes = onnx.load_from_string(builder.file("ort", precision)[1]).graph.node
+        nodes = onnx.load_from_string(builder.file(ORT, precision)[1]).graph.node
         assert "ConvTranspose" in [n.op_type for n in nodes]
     # TensorRT's builder refuses that of bfloat16.
-    nodes = onnx.load_from_string(builder.file("tensorrt", "bfloat16")[1]).graph.node
+    nodes = onnx.load_from_string(builder.file(TENSORRT, BFLOAT16)[1]).graph.node
     assert "ConvTranspose" not in [n.op_type for n in nodes]
-    model = Interpreter(model_content=builder.file("tflite", "float32")[1])
+    model = Interpreter(model_content=builder.file(TFLITE, FLOAT32)[1])
     operators = {d["op_name"] for d in model._get_ops_details()}
     assert "TRANSPOSE_CONV" not in operators
     assert "CONV_2D" in operators
@@ -188,9 +190,9 @@ def between(**options: Any) -> Net:
 
 @pytest.mark.parametrize("options", [{"kernel_size": 2, "stride": 2}, PADDED], ids=str)
 def test_int8_files_compute_in_integers_what_the_graph_computes(options: dict[str, Any]) -> None:
-    found = Quantized(between(**options), (noise(32, 3, 5, 6),), bits=weight_bits(("ort",)))
-    assert float_operators(found.onnx, "ort") == []
-    assert float_operators(found.tflite, "tflite") == []
+    found = Quantized(between(**options), (noise(32, 3, 5, 6),), bits=weight_bits((ORT,)))
+    assert exporter_of(ORT).float_operators(found.onnx) == []
+    assert exporter_of(TFLITE).float_operators(found.tflite) == []
 
 
 def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
@@ -204,8 +206,8 @@ def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
     assert TRANSPOSED in targets["tensorrt"]
     assert TRANSPOSED not in targets["tflite"]
     torch.testing.assert_close(
-        emit(found.graph, kept, "ort")(*found.inputs),
-        emit(found.graph, kept, "tflite")(*found.inputs),
+        emit(found.graph, kept, ORT)(*found.inputs),
+        emit(found.graph, kept, TFLITE)(*found.inputs),
         rtol=0,
         atol=2 * found.steps[0],
     )
@@ -213,8 +215,8 @@ def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
 
 def test_its_file_is_certified_layer_by_layer(tmp_path: Path) -> None:
     subject = Subject("up", between(**PADDED).eval(), noise_task((3, 5, 6)))
-    recipe = Recipe("int8", (QuantizeStatic(32, 32, weight_bits=weight_bits(("ort",))),))
-    made = compress(subject, recipe, ("tflite",), tmp_path, only=("int8",))
+    recipe = Recipe("int8", (QuantizeStatic(32, 32, weight_bits=weight_bits((ORT,))),))
+    made = compress(subject, recipe, (TFLITE,), tmp_path, only=(INT8,))
     assert not made.refusals
     (artifact,) = [a for a in made.bundle.manifest.artifacts if a.precision == "int8"]
     assert artifact.parity is not None

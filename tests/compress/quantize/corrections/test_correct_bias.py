@@ -25,6 +25,7 @@ from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import TENSORRT
 from edgedl.runtime.errors import BadInputError
 
 
@@ -46,7 +47,7 @@ def test_a_channel_that_never_varies_is_clipped_as_a_number() -> None:
 
 
 def outputs(net: Quantized, network: QuantizedNetwork) -> np.ndarray:
-    return Simulation(network.graph, network.encodings, "tensorrt")(*net.inputs)[0].numpy()
+    return Simulation(network.graph, network.encodings, TENSORRT)(*net.inputs)[0].numpy()
 
 
 def coarse(net: Quantized) -> QuantizedNetwork:

@@ -12,6 +12,7 @@ from torch import nn
 from edgedl.compress.encodings.affine import SMALLEST_SCALE, affine_for, range_of
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.quantize.qat.learned_ranges import LearnedRanges
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 
 SCALES = st.floats(float(np.float32(1e-10)), 1e6, width=32)
 
@@ -20,11 +21,11 @@ SCALES = st.floats(float(np.float32(1e-10)), 1e6, width=32)
 def test_a_grid_survives_the_table_to_the_last_bit(scale: float, zero_point: int) -> None:
     values = range_of(scale, zero_point)
     assert values.lo <= 0 <= values.hi
-    ort, tflite = affine_for(values, "ort"), affine_for(values, "tflite")
+    ort, tflite = affine_for(values, ORT), affine_for(values, TFLITE)
     assert (ort.scale, ort.zero_point) == (scale, zero_point)
     assert (tflite.scale, tflite.zero_point) == (scale, zero_point - 128)
     largest = max(zero_point, 255 - zero_point) * scale
-    assert affine_for(values, "tensorrt").scale == np.float32(max(largest, 1e-8) / 127)
+    assert affine_for(values, TENSORRT).scale == np.float32(max(largest, 1e-8) / 127)
 
 
 def learned(net: Quantized, learn: str = "scales_and_offsets") -> LearnedRanges:
@@ -46,7 +47,7 @@ def test_untrained_every_grid_is_the_calibrated_one(name: str, learn: str) -> No
     found = ranges.activations()
     assert found.keys() == net.encodings.activations.keys()
     for tensor, before in net.encodings.activations.items():
-        for target in ("ort", "tflite"):
+        for target in (ORT, TFLITE):
             assert affine_for(found[tensor], target) == affine_for(before, target)
     for path, amax in net.encodings.weights.items():
         assert torch.equal(weight_scales(ranges.amax(path)), weight_scales(amax))
@@ -61,7 +62,7 @@ def test_trained_the_table_holds_the_very_grids_that_were_trained(name: str) -> 
     found = ranges.activations()
     scales, zeros = ranges.scales().tolist(), ranges.zero_points().tolist()
     for tensor, index in ranges.grids.items():
-        affine = affine_for(found[tensor], "ort")
+        affine = affine_for(found[tensor], ORT)
         assert (affine.scale, affine.zero_point) == (scales[index], zeros[index])
     changed = [t for t in found if found[t] != net.encodings.activations[t]]
     assert len(changed) > len(found) // 2
@@ -103,10 +104,10 @@ def test_a_grid_that_starts_at_zero_goes_on_doing_so() -> None:
     found, before = ranges.activations(), net.encodings.activations
     assert found["relu"].lo == before["relu"].lo == 0.0
     assert found["relu"].hi != before["relu"].hi
-    zeros = [affine_for(table["conv2d_1"], "ort").zero_point for table in (found, before)]
+    zeros = [affine_for(table["conv2d_1"], ORT).zero_point for table in (found, before)]
     assert zeros[0] != zeros[1]
     frozen = move(learned(net, "scales"), 0.2).activations()
-    assert affine_for(frozen["conv2d_1"], "ort").zero_point == zeros[1]
+    assert affine_for(frozen["conv2d_1"], ORT).zero_point == zeros[1]
 
 
 def test_parameters_that_are_not_learned_need_no_gradient() -> None:

@@ -28,6 +28,7 @@ from edgedl.compress.recipe.recipe_file import parse_recipe
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.training import TrainingDivergedError, TrainingSettings, train
 from edgedl.compress.training.task_batches import TaskBatches
 from edgedl.runtime.errors import BadInputError
@@ -165,7 +166,7 @@ def scale_bits(network: QuantizedNetwork) -> set[bytes]:
     return {weight_scales(a).numpy().tobytes() for a in network.encodings.weights.values()}
 
 
-@pytest.mark.parametrize("target", ["ort", "tensorrt"])
+@pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_learned_steps_are_those_of_the_onnx_file(trained: ModelState, target: Any) -> None:
     network = trained.quantized
     inputs = trained.subject.example_inputs()
@@ -176,7 +177,7 @@ def test_learned_steps_are_those_of_the_onnx_file(trained: ModelState, target: A
 
 def test_learned_steps_are_those_of_the_tflite_file(trained: ModelState) -> None:
     network = trained.quantized
-    graph = emit(network.graph, network.encodings, "tflite")
+    graph = emit(network.graph, network.encodings, TFLITE)
     file = TFLiteFile(
         to_tflite(graph, trained.subject.example_inputs(), True, False), xnnpack=False
     )
@@ -186,7 +187,7 @@ def test_learned_steps_are_those_of_the_tflite_file(trained: ModelState) -> None
         for p in parameters
         if len(p["scales"]) == 1
     }
-    assert placed_grids(network, "tflite") <= single
+    assert placed_grids(network, TFLITE) <= single
     vectors = {p["scales"].tobytes() for p in parameters if len(p["scales"]) > 1}
     assert scale_bits(network) == vectors
 
@@ -250,7 +251,7 @@ def with_ranges_times(state: ModelState, factor: float) -> ModelState:
 
 def accuracy(state: ModelState) -> float:
     network = state.quantized
-    graph = emit(network.graph, network.encodings, "ort")
+    graph = emit(network.graph, network.encodings, ORT)
     return float(score_module(graph, state.subject.task).mean())
 
 

@@ -12,6 +12,7 @@ from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
+from edgedl.compress.targets.named import ORT, TFLITE
 
 
 def trainable(net: Quantized, learn: str = "scales_and_offsets") -> TrainableNetwork:
@@ -22,7 +23,7 @@ def assert_emitted(network: TrainableNetwork, net: Quantized) -> None:
     """Compare with the emitted graphs; both integer runtimes have these values."""
     found = network(*net.inputs)
     result = network.quantized()
-    for target in ("ort", "tflite"):
+    for target in (ORT, TFLITE):
         expected = net.outputs(emit(result.graph, result.encodings, target))
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a.detach(), torch.tensor(b), rtol=0, atol=1e-6)
@@ -95,7 +96,7 @@ def test_layers_kept_in_float_are_trained_in_float() -> None:
     result = trained.quantized()
     assert result.encodings.float_nodes == {"linear_1"}
     (found,) = trained(*net.inputs)
-    (expected,) = net.outputs(emit(result.graph, result.encodings, "ort"))
+    (expected,) = net.outputs(emit(result.graph, result.encodings, ORT))
     torch.testing.assert_close(found.detach(), torch.tensor(expected), rtol=0, atol=1e-6)
     path = "fc.weight"
     assert torch.equal(result.encodings.weights[path], net.encodings.weights[path])

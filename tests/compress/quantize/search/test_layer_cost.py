@@ -8,8 +8,9 @@ import pytest
 from edgedl.compress.encodings.encodings import Encodings
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.latency.timing import Timings
-from edgedl.compress.quantize.search.layer_cost import ALL_INT8, FLOAT32, PrecisionTimer
+from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 
@@ -20,7 +21,12 @@ QUICK = Protocol(blocks=8, block_ms=1.0, warmup_ms=30.0)
 @pytest.mark.parametrize("runtime", ["ort", "tflite"])
 def test_files_differ_by_what_is_float_in_them(int8_state: ModelState, runtime: str) -> None:
     timer = PrecisionTimer(int8_state, runtime, QUICK)
-    files = {"int8": ALL_INT8, "again": ALL_INT8, "fc": frozenset({"linear"}), "float32": FLOAT32}
+    files = {
+        "int8": ALL_INT8,
+        "again": ALL_INT8,
+        "fc": frozenset({"linear"}),
+        "float32": WHOLLY_FLOAT,
+    }
     timings = timer.time(files)
     assert set(timings.latency_ns) == set(files)
     assert all(ns.shape[0] == 8 and (ns > 0).all() for ns in timings.latency_ns.values())
@@ -44,7 +50,7 @@ def test_ratios_and_medians() -> None:
 
 def test_it_needs_a_quantized_network(float_state: ModelState) -> None:
     with pytest.raises(BadInputError, match="quantize_static"):
-        PrecisionTimer(float_state, "ort")
+        PrecisionTimer(float_state, ORT)
 
 
 @pytest.mark.slow
@@ -52,7 +58,7 @@ def test_layers_that_are_float_already_stay_so(int8_state: ModelState) -> None:
     quantized = int8_state.quantized
     encodings: Encodings = replace(quantized.encodings, float_nodes=frozenset({"linear"}))
     state = replace(int8_state, quantized=QuantizedNetwork(quantized.graph, encodings))
-    plain, kept = PrecisionTimer(int8_state, "ort", QUICK), PrecisionTimer(state, "ort", QUICK)
+    plain, kept = PrecisionTimer(int8_state, ORT, QUICK), PrecisionTimer(state, ORT, QUICK)
     plain.time({"fc": frozenset({"linear"})})
     kept.time({"int8": ALL_INT8})
     first, second = (next(iter(t._arms.values()))() for t in (plain, kept))

@@ -17,6 +17,7 @@ from edgedl.compress.quantize.search.float_layers import keep_float, measure_dam
 from edgedl.compress.quantize.search.noise_terms import Roundings, measure_noise_terms
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 
 SAMPLES = 64
 
@@ -71,7 +72,7 @@ def test_the_parts_add_up_nearly(roundings: Roundings):
 def rounded_in_the_file(state: ModelState, float_nodes: frozenset[str]) -> set[str]:
     """Return the tensors and weights that the emitted graph rounds, by the nodes' names."""
     encodings = keep_float(state.quantized, float_nodes).encodings
-    nodes = emit(state.graph, encodings, "ort").graph.nodes
+    nodes = emit(state.graph, encodings, ORT).graph.nodes
     quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
     tensors = {n.args[0].name for n in nodes if n.target is quantize}
     weights = {n.name.removesuffix("_int8") for n in nodes if n.name.endswith("_weight_int8")}

@@ -14,6 +14,7 @@ from edgedl.compress.quantize.search.damage import labelled_batches
 from edgedl.compress.quantize.search.sensitivity import Sensitivity, measure_sensitivity
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 
 SAMPLES = 48
 
@@ -41,7 +42,7 @@ def decibels(exact: np.ndarray, other: np.ndarray) -> float:
 def test_the_whole_network(state: ModelState, found: Sensitivity):
     x, labels = first_samples(state)
     (exact,) = run_graph(state.graph, (x,))
-    (int8,) = run_graph(emit(state.graph, state.quantized.encodings, "ort"), (x,))
+    (int8,) = run_graph(emit(state.graph, state.quantized.encodings, ORT), (x,))
     assert found.samples == SAMPLES
     assert found.exact.sqnr_db == math.inf
     assert found.exact.loss == found.exact.flips == 0
@@ -71,7 +72,7 @@ def test_a_layer_kept_in_float_is_the_file_with_it_in_float(state: ModelState, f
             assert s.kept_float is None
             continue
         kept = replace(state.quantized.encodings, float_nodes=frozenset({s.layer.node.name}))
-        (mixed,) = run_graph(emit(state.graph, kept, "ort"), (x,))
+        (mixed,) = run_graph(emit(state.graph, kept, ORT), (x,))
         assert s.kept_float.sqnr_db == pytest.approx(decibels(exact, mixed), abs=1e-3)
 
 
@@ -108,7 +109,7 @@ def test_corrected_weights_count_against_the_float_networks(int8_state: ModelSta
     x, _ = first_samples(int8_state)
     (exact,) = run_graph(int8_state.graph, (x,))
     quantized = int8_state.quantized
-    (int8,) = run_graph(emit(quantized.graph, quantized.encodings, "ort"), (x,))
+    (int8,) = run_graph(emit(quantized.graph, quantized.encodings, ORT), (x,))
     assert found.int8.sqnr_db == pytest.approx(decibels(exact, int8), abs=1e-3)
     # Their weights lie on their grids already: the damage is to the float network's.
     assert all(s.only.noise > 0 for s in found.layers if s.layer.macs)
