@@ -5,17 +5,17 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 import edgedl
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 
 TOOLCHAIN = (
     "torch",
     "onnx",
     "onnxscript",
-    "onnxruntime",
     "litert-torch",
     "litert-quantizer",
-    "ai-edge-litert",
     "tensorrt-rtx",
     "numpy",
+    *(open_backend(name).package for name in RUNTIMES),
 )
 
 

@@ -40,6 +40,7 @@ class Backend(Protocol):
 
     Attributes:
         label: what people call it.
+        package: that has to be installed.
         suffix: of its files.
         rounds_inputs: whether a layer of integer weights and float inputs computes in integers:
             the runtime then finds the ranges of its inputs while it runs.
@@ -48,6 +49,7 @@ class Backend(Protocol):
     """
 
     label: str
+    package: str
     suffix: str
     rounds_inputs: bool
     without_vnni: str | None

@@ -10,7 +10,7 @@ from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.price_folder import price_folder, price_key
-from edgedl.compress.latency.timing import load_arm, time_arms
+from edgedl.compress.latency.timing import check_runs_here, load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
@@ -59,7 +59,11 @@ class FileTimer:
             target: whose runtime loads the files.
             precision: of the files.
             protocol: of the measurement.
+
+        Raises:
+            BackendUnavailableError: the runtime is not here.
         """
+        check_runs_here(target)
         self._state = state
         self._target, self._precision = target, precision
         self._protocol = protocol or Protocol()

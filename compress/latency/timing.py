@@ -11,7 +11,8 @@ from msgspec import Meta
 from edgedl.compress.artifacts.loaded_file import build_and_load
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
-from edgedl.runtime.backends.runtimes import RUNTIMES
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
+from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.measure import Arm, Protocol, measure
 from edgedl.runtime.measure.statistics import Estimate, block_median, paired_ratio
 from edgedl.runtime.precision import Precision
@@ -48,6 +49,17 @@ def time_arms(arms: Mapping[str, Arm], protocol: Protocol) -> Timings:
     """
     found = measure(arms, protocol)
     return Timings({name: m.latency_ns.astype(np.float64) for name, m in found.items()})
+
+
+def check_runs_here(target: Target) -> None:
+    """Refuse to time on a runtime that is not on this machine, before any work.
+
+    Raises:
+        BackendUnavailableError: the message says what to do.
+    """
+    availability = open_backend(target.runtime).available()
+    if not availability.usable:
+        raise BackendUnavailableError(availability.detail)
 
 
 def load_arm(state: ModelState, target: Target, precision: Precision) -> Arm:

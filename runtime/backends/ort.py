@@ -49,6 +49,7 @@ class OnnxRuntimeBackend:
     """Loads ONNX files; only the CPU provider, so nothing can fall back in silence."""
 
     label = "ONNX Runtime"
+    package = "onnxruntime"
     suffix = ".onnx"
     rounds_inputs = False
     without_vnni: str | None = "ort_avx2"

@@ -13,6 +13,7 @@ class TensorRTBackend:
     """Runs nothing; says what to do instead."""
 
     label = "TensorRT"
+    package = "tensorrt"
     suffix = ".onnx"
     rounds_inputs = False
     without_vnni: str | None = None

@@ -48,6 +48,7 @@ class LiteRTBackend:
     """Loads TFLite files from memory."""
 
     label = "LiteRT"
+    package = "ai-edge-litert"
     suffix = ".tflite"
     rounds_inputs = True
     without_vnni: str | None = None

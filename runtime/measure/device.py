@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.measure.amx import REFUSED
 
 # Instruction sets that decide how fast int8 is.
@@ -20,7 +21,7 @@ RELEVANT_FLAGS = (
     "i8mm",
     "sve",
 )
-RUNTIME_PACKAGES = ("onnxruntime", "ai-edge-litert", "tensorrt", "numpy")
+RUNTIME_PACKAGES = (*(open_backend(name).package for name in RUNTIMES), "numpy")
 
 
 class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

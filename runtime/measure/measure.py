@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol as Interface
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,41 @@ from edgedl.runtime.errors import InvalidMeasurementError
 
 Arm = Callable[[], object]
 
+
+class Timed(Interface):
+    """Something whose calls are timed in blocks."""
+
+    def block(self, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
+        """Return the wall time of each recorded call, int64 [calls], in nanoseconds.
+
+        ``settle_calls`` before them are not recorded.
+        """
+        ...
+
+
+class Call:
+    """A call in this process."""
+
+    def __init__(self, arm: Arm) -> None:
+        """Take what does one inference."""
+        self._arm = arm
+
+    def block(self, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
+        """Return the wall time of each recorded call, in nanoseconds."""
+        arm, clock = self._arm, time.perf_counter_ns
+        times = np.zeros(calls, np.int64)
+        for _ in range(settle_calls):
+            arm()
+        for call in range(calls):
+            start = clock()
+            arm()
+            times[call] = clock() - start
+        return times
+
+
 MIN_BLOCKS = 40
+# Calls whose median the warm-up looks at.
+WINDOW = 10
 
 
 @dataclass(frozen=True)
@@ -60,10 +95,28 @@ def measure(
     protocol: Protocol,
     on_block: Callable[[int], None] = lambda block: None,
 ) -> dict[str, Measurement]:
-    """Measure every arm in one process, interleaved.
+    """Measure every arm in this process, interleaved.
 
     Args:
         arms: name -> a call that does one inference.
+        protocol: blocks, calls, warm-up.
+        on_block: called with the number of rounds done.
+
+    Raises:
+        InvalidMeasurementError: the clock is too coarse for the fastest arm.
+    """
+    return measure_timed({name: Call(arm) for name, arm in arms.items()}, protocol, on_block)
+
+
+def measure_timed(
+    arms: Mapping[str, Timed],
+    protocol: Protocol,
+    on_block: Callable[[int], None] = lambda block: None,
+) -> dict[str, Measurement]:
+    """Measure every arm, wherever it runs, interleaved.
+
+    Args:
+        arms: name -> what times its own calls.
         protocol: blocks, calls, warm-up.
         on_block: called with the number of rounds done.
 
@@ -74,7 +127,7 @@ def measure(
     names = list(arms)
     settled, calls = {}, {}
     for name in names:
-        settled[name], typical_ns = warm_up(arms[name], protocol)
+        settled[name], typical_ns = _warm_up(arms[name], protocol)
         wanted = int(protocol.block_ms * 1e6 / max(typical_ns, 1.0))
         calls[name] = min(max(wanted, protocol.min_calls), protocol.max_calls)
     times = {name: np.zeros((protocol.blocks, calls[name]), np.int64) for name in names}
@@ -86,7 +139,7 @@ def measure(
                 name = names[index]
                 if protocol.pause_ms:
                     time.sleep(protocol.pause_ms / 1e3)
-                _run_block(arms[name], protocol.settle_calls, times[name][block])
+                times[name][block] = arms[name].block(protocol.settle_calls, calls[name])
             on_block(block + 1)
     finally:
         if enabled:
@@ -99,23 +152,15 @@ def measure(
 
 def warm_up(arm: Arm, protocol: Protocol) -> tuple[bool, float]:
     """Run an arm until its speed is steady; return whether it became so, and ns per call."""
-    window = np.zeros(10, np.int64)
+    return _warm_up(Call(arm), protocol)
+
+
+def _warm_up(arm: Timed, protocol: Protocol) -> tuple[bool, float]:
     medians: list[float] = []
     deadline = time.perf_counter_ns() + protocol.warmup_ms * 1e6
     while time.perf_counter_ns() < deadline or not medians:
-        _run_block(arm, 0, window)
-        medians.append(float(np.median(window)))
+        medians.append(float(np.median(arm.block(0, WINDOW))))
         last = medians[-3:]
         if len(last) == 3 and max(last) <= min(last) * (1 + protocol.warmup_agreement):
             return True, last[-1]
     return False, medians[-1]
-
-
-def _run_block(arm: Arm, settle_calls: int, times: npt.NDArray[np.int64]) -> None:
-    for _ in range(settle_calls):
-        arm()
-    clock = time.perf_counter_ns
-    for call in range(len(times)):
-        start = clock()
-        arm()
-        times[call] = clock() - start

@@ -4,16 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.backends.runtimes import open_backend
-from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.measure import Arm, Measurement, Protocol, measure
+from edgedl.runtime.measure.measure import Measurement, Protocol, measure_timed
 from edgedl.runtime.measure.statistics import (
     CONFIDENCE,
     block_median,
@@ -22,8 +22,9 @@ from edgedl.runtime.measure.statistics import (
     paired_ratio,
     required_samples,
 )
+from edgedl.runtime.measure.worker import Worker
 from edgedl.runtime.precision import FLOAT32
-from edgedl.runtime.runner import Runner, encode
+from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import PARENT, Entry, float32_of
@@ -56,7 +57,7 @@ UNMEASURED = (
 AMX = (
     NotMeasured(
         "this CPU without AMX tiles",
-        "both runtimes use them; small int8 networks are often faster with 'edgedl --without-amx'",
+        "runtimes use them; small int8 networks are often faster with 'edgedl --without-amx'",
     ),
 )
 
@@ -141,27 +142,33 @@ def score_entry(entry: Entry, task: Task) -> Scores:
 def time_entries(
     entries: Sequence[Entry], threads: int, protocol: Protocol
 ) -> dict[str, Measurement]:
-    """Time all entries, and the baseline a second time, in one interleaved measurement."""
-    arms: dict[str, Arm] = {}
-    for name, entry in [(AGAIN, entries[0]), *((e.name, e) for e in entries)]:
-        arms[name] = _arm(Runner(entry.bundle, entry.artifact, threads))
+    """Time all entries, and the baseline a second time, in one interleaved measurement.
+
+    Each runtime has a process of its own: two thread pools in one change each other's times.
+
+    Raises:
+        BadInputError: a runtime refuses its file.
+        InvalidMeasurementError: the clock cannot resolve a call.
+    """
     if threads > 1:
         protocol = replace(protocol, pause_ms=POOL_PAUSE_MS)
-    return measure(arms, protocol)
+    named = [(AGAIN, entries[0]), *((e.name, e) for e in entries)]
+    with ExitStack() as stack:
+        workers = {
+            runtime: stack.enter_context(Worker(runtime))
+            for runtime in dict.fromkeys(e.artifact.backend for e in entries)
+        }
+        arms = {
+            name: workers[e.artifact.backend].load(name, e.bundle.folder, e.artifact.name, threads)
+            for name, e in named
+        }
+        return measure_timed(arms, protocol)
 
 
 def _made(entries: Sequence[Entry]) -> set[str]:
     """Return the precisions of all files made, by name, those that cannot run here included."""
     own = [e.bundle for e in entries if not e.name.startswith(PARENT)]
     return {artifact.precision for bundle in own for artifact in bundle.manifest.artifacts}
-
-
-def _arm(runner: Runner) -> Arm:
-    """Return a call that runs one golden sample, already in the file's own types."""
-    samples = golden_inputs(runner.bundle)
-    inputs = [encode(x[:1], s) for x, s in zip(samples, runner.artifact.inputs, strict=True)]
-    run = runner.session.run
-    return lambda: run(inputs)
 
 
 def _candidate(

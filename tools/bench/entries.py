@@ -7,7 +7,7 @@ from pathlib import Path
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.wording import counted
@@ -42,14 +42,12 @@ def find_entries(bundles: Sequence[Bundle]) -> tuple[list[Entry], list[NotMeasur
         prefix = f"{name}:" if name else ""
         for artifact in bundle.manifest.artifacts:
             name = prefix + artifact.name
-            try:
-                availability = open_backend(artifact.backend).available()
-                if not availability.usable:
-                    raise BackendUnavailableError(availability.detail)
-            except BackendUnavailableError as error:
-                missing.append(NotMeasured(name, "; ".join([str(error), *_known_of(artifact)])))
-            else:
+            availability = open_backend(artifact.backend).available()
+            if availability.usable:
                 entries.append(Entry(name, bundle, artifact))
+            else:
+                why = "; ".join([availability.detail, *_known_of(artifact)])
+                missing.append(NotMeasured(name, why))
     return entries, missing
 
 

@@ -6,7 +6,6 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
-from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.saturation import saturates
 from edgedl.tools.terminal.host_packages import HOST_PACKAGES
@@ -20,12 +19,9 @@ def command() -> None:
     advice = " (no VNNI: --target ort_avx2)" if saturates(context.isa) else ""
     click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
     for name in RUNTIMES:
-        try:
-            availability = open_backend(name).available()
-            state = "ready" if availability.usable else "missing"
-            click.echo(f"backend {name}: {state}: {availability.detail}")
-        except BackendUnavailableError as error:
-            click.echo(f"backend {name}: not here: {error}")
+        availability = open_backend(name).available()
+        state = "ready" if availability.usable else "not here"
+        click.echo(f"backend {name}: {state}: {availability.detail}")
     for module, package in HOST_PACKAGES.items():
         found = importlib.util.find_spec(module) is not None
         missing = f"missing: pip install 'edgedl[{package.extra}]'"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from edgedl.compress.latency.timing import Timings, load_arm, time_arms
+from edgedl.compress.latency.timing import Timings, check_runs_here, load_arm, time_arms
 from edgedl.compress.state import ModelState, quantized_by
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.measure.measure import Arm, Protocol
@@ -27,8 +27,10 @@ class PrecisionTimer:
 
         Raises:
             BadInputError: the state is not quantized.
+            BackendUnavailableError: the runtime is not here.
         """
         quantized_by(state, "layer_cost", ("int8",))
+        check_runs_here(target)
         self._state, self._target = state, target
         self._protocol = protocol or Protocol()
         self._arms: dict[FloatNodes, Arm] = {}

@@ -10,9 +10,9 @@ from torch import nn
 from edgedl.compress.export.float_types import to_bfloat16, to_float16
 from edgedl.compress.export.onnx.write import BFLOAT16_OPSET, to_onnx
 from edgedl.compress.export.tensorrt.check import check_tensorrt
+from edgedl.compress.export.tensorrt.exporter import _UnoptimizedOnnxRuntime
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.export.tensorrt.exporter import _UnoptimizedOnnxRuntime
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.errors import BackendUnavailableError
 

@@ -1,0 +1,139 @@
+"""Time files in a process of their own, one for each runtime: thread pools do not meet.
+
+As a module it is that process. Each line it reads is a request, each line it writes an answer.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.errors import BadInputError, EdgedlError
+from edgedl.runtime.measure.amx import REFUSED, refuse_amx
+from edgedl.runtime.measure.measure import Call
+from edgedl.runtime.runner import Runner, encode
+
+
+class Worker:
+    """A process that loads artifacts of one runtime and times their calls on request."""
+
+    def __init__(self, runtime: str) -> None:
+        """Start the process; ``runtime`` is what errors call it."""
+        self._runtime = runtime
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgedl.runtime.measure.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def load(self, name: str, folder: Path, artifact: str, threads: int) -> "WorkerArm":
+        """Load an artifact of a bundle under a name, ready for one golden sample.
+
+        Raises:
+            BadInputError: the runtime refuses it, or is not here.
+            EdgedlError: the process ended.
+        """
+        self._ask(["load", name, str(folder.resolve()), artifact, threads])
+        return WorkerArm(self, name)
+
+    def block(self, name: str, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
+        """Return the wall time of each recorded call, in nanoseconds."""
+        return np.array(self._ask(["block", name, settle_calls, calls]), np.int64)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        """Return the worker itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the process."""
+        self.close()
+
+    def _ask(self, request: list[str | int]) -> list[int]:
+        pipes = self._process.stdin, self._process.stdout
+        if pipes[0] is None or pipes[1] is None:
+            raise EdgedlError(f"the process of {self._runtime} has no pipes")
+        try:
+            pipes[0].write(json.dumps(request) + "\n")
+            pipes[0].flush()
+            line = pipes[1].readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            code = self._process.wait()
+            raise EdgedlError(f"the process that times {self._runtime} ended with {code}")
+        answer = json.loads(line)
+        if isinstance(answer, dict):
+            raise BadInputError(answer["refused"])
+        times: list[int] = answer
+        return times
+
+
+class WorkerArm:
+    """One artifact in a worker."""
+
+    def __init__(self, worker: Worker, name: str) -> None:
+        """Take a name that the worker has loaded."""
+        self._worker, self._name = worker, name
+
+    def block(self, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
+        """Return the wall time of each recorded call, in nanoseconds."""
+        return self._worker.block(self._name, settle_calls, calls)
+
+
+def golden_call(bundle: Bundle, artifact: str, threads: int) -> Call:
+    """Return the call that runs one golden sample, already in the file's own types."""
+    runner = Runner(bundle, bundle.artifact(artifact), threads)
+    samples = golden_inputs(bundle)
+    inputs = [encode(x[:1], s) for x, s in zip(samples, runner.artifact.inputs, strict=True)]
+    run = runner.session.run
+    return Call(lambda: run(inputs))
+
+
+def _serve() -> None:
+    # Runtimes print to stdout: answers have a pipe of their own.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    gc.disable()
+    arms: dict[str, Call] = {}
+    for line in sys.stdin:
+        kind, name, *rest = json.loads(line)
+        answer: list[int] | dict[str, str] = []
+        try:
+            if kind == "load":
+                folder, artifact, threads = rest
+                arms[name] = golden_call(Bundle.open(Path(folder)), artifact, threads)
+            else:
+                answer = arms[name].block(*rest).tolist()
+        except EdgedlError as error:
+            answer = {"refused": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    if REFUSED in os.environ:
+        refuse_amx()
+    _serve()
