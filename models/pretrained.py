@@ -54,7 +54,7 @@ def build(model: ReferenceModel) -> "nn.Module":
     """Return the architecture with fresh random weights."""
     dataset = find_dataset(model.dataset)
     module, _, name = model.architecture.partition(":")
-    architecture = getattr(importlib.import_module(f"edgedl.models.{module}"), name)
+    architecture = getattr(importlib.import_module(f"edgedl.models.architectures.{module}"), name)
     made: nn.Module = architecture(
         in_channels=dataset.channels, classes=len(dataset.classes), **model.arguments
     )
