@@ -16,7 +16,11 @@ ALLOWED = {
 }
 # What a device installs; a backend adds exactly its own driver.
 DEVICE = {"numpy", "msgspec", "edgedl"}
-DRIVERS = {"ort.py": {"onnxruntime"}, "tflite.py": {"ai_edge_litert"}}
+DRIVERS = {
+    "openvino.py": {"openvino"},
+    "ort.py": {"onnxruntime"},
+    "tflite.py": {"ai_edge_litert"},
+}
 
 
 def python_files(folder: str) -> list[Path]:

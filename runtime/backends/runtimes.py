@@ -6,7 +6,7 @@ from edgedl.runtime.backend import Backend
 from edgedl.runtime.errors import BadInputError
 
 # The first is the reference: every other file is compared with its float32 file.
-RUNTIMES = ("ort", "tflite", "tensorrt")
+RUNTIMES = ("ort", "openvino", "tflite", "tensorrt")
 
 
 def open_backend(name: str) -> Backend:

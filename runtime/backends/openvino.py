@@ -1,0 +1,182 @@
+"""OpenVINO on the CPU."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.backends.onnx_outputs import with_outputs
+from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.precision import BFLOAT16
+
+if TYPE_CHECKING:
+    import openvino
+
+INSTALL = "openvino is missing: pip install 'edgedl[openvino]'"
+DEVICE = "CPU"
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class OpenVINOSession:
+    """An ONNX file in OpenVINO, compiled once for each size of its inputs.
+
+    A size that is known when the file is compiled is faster than one that is left free.
+    """
+
+    def __init__(
+        self,
+        core: "openvino.Core",
+        model: bytes,
+        artifact: Artifact,
+        threads: int,
+        tensors: Sequence[str] = (),
+    ) -> None:
+        """Compile the file for one sample, where the batch is all that is free.
+
+        ``tensors`` are returned behind the outputs, in their order.
+        """
+        self._core, self._model, self._artifact = core, model, artifact
+        self._settings = _settings("bf16" if artifact.kind is BFLOAT16 else "f32", threads)
+        self._outputs = [*(spec.name for spec in artifact.outputs), *tensors]
+        self._requests: dict[Shapes, openvino.InferRequest] = {}
+        self._closed = False
+        single = tuple((1, *spec.shape[1:]) for spec in artifact.inputs)
+        if all(isinstance(size, int) for shape in single for size in shape):
+            self._request(single)  # type: ignore[arg-type]
+        else:
+            self._compile(())
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run one inference; any size where the shape leaves it free."""
+        shapes = tuple(x.shape for x in inputs)
+        request = self._requests.get(shapes) or self._request(shapes)
+        request.infer(dict(enumerate(inputs)), share_inputs=True)
+        # What a request returns is a view of its memory.
+        return [np.array(request.get_tensor(name).data) for name in self._outputs]
+
+    def close(self) -> None:
+        """Drop every compiled form."""
+        self._requests.clear()
+        self._closed = True
+
+    def _request(self, shapes: Shapes) -> "openvino.InferRequest":
+        if self._closed:
+            raise BadInputError("this session is closed")
+        self._requests[shapes] = self._compile(shapes).create_infer_request()
+        return self._requests[shapes]
+
+    def _compile(self, shapes: Shapes) -> "openvino.CompiledModel":
+        """Compile the file for some sizes; for none, as it is."""
+        try:
+            model = self._core.read_model(self._model)
+            if shapes:
+                names = [spec.name for spec in self._artifact.inputs]
+                model.reshape(dict(zip(names, map(list, shapes), strict=True)))
+            compiled = self._core.compile_model(model, DEVICE, self._settings)
+        except RuntimeError as error:
+            path, why = self._artifact.path, _cause(error)
+            raise BadInputError(f"OpenVINO refuses {path}: {why}") from error
+        self._check(compiled)
+        return compiled
+
+    def _check(self, compiled: "openvino.CompiledModel") -> None:
+        """Refuse what computes elsewhere or in another precision than was asked for."""
+        wanted = self._settings["INFERENCE_PRECISION_HINT"]
+        found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        devices = compiled.get_property("EXECUTION_DEVICES")
+        if found != wanted or list(devices) != [DEVICE]:
+            raise BadInputError(
+                f"OpenVINO would compute {self._artifact.name} in {found} on {', '.join(devices)}, "
+                f"wanted is {wanted} on {DEVICE}"
+            )
+        known = {name for port in (*compiled.inputs, *compiled.outputs) for name in port.names}
+        for spec in (*self._artifact.inputs, *self._artifact.outputs):
+            if spec.name not in known:
+                listed = ", ".join(sorted(known))
+                raise BadInputError(
+                    f"{self._artifact.path} has no tensor '{spec.name}': it has {listed}"
+                )
+
+
+class OpenVINOBackend:
+    """Loads ONNX files on the CPU, in the precision that the artifact names."""
+
+    label = "OpenVINO"
+    package = "openvino"
+    suffix = ".onnx"
+    rounds_inputs = False
+    without_vnni: str | None = "openvino_avx2"
+
+    def available(self) -> Availability:
+        """Say whether openvino imports."""
+        try:
+            import openvino  # noqa: F401
+        except ImportError:
+            return Availability(False, INSTALL)
+        return Availability(True, f"openvino {version('openvino')}")
+
+    def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
+        """Load an ONNX file; ``threads`` work inside an operator, on one sample at a time."""
+        return OpenVINOSession(_core(artifact), model, artifact, threads)
+
+    def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
+        """Load a copy of an ONNX file whose inner tensors are outputs."""
+        shown = with_outputs(model, tensors)
+        return OpenVINOSession(_core(artifact), shown, artifact, 1, tensors)
+
+
+def _core(artifact: Artifact) -> "openvino.Core":
+    """Return the runtime, if it can compute the artifact's precision here."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    core = openvino.Core()
+    computes = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    if artifact.kind is BFLOAT16 and "BF16" not in computes:
+        raise BadInputError("this processor has no bfloat16, OpenVINO would compute in float32")
+    return core
+
+
+def executed_operators(model: bytes) -> list[tuple[str, str]]:
+    """Return kind and precision of every operator that OpenVINO runs of a model of float inputs.
+
+    Raises:
+        BackendUnavailableError: openvino is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise BackendUnavailableError(INSTALL) from error
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(model), DEVICE, _settings("f32", 1))
+    infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
+    return [(str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in infos]
+
+
+def _settings(precision: str, threads: int) -> dict[str, str | int]:
+    """Return what a call needs to be fast, and to compute what the artifact says.
+
+    Left alone, OpenVINO computes float32 files in bfloat16 on processors that have it, and rounds
+    the inputs of layers with integer weights to int8.
+    """
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+    }
+
+
+def _cause(error: RuntimeError) -> str:
+    """Return the sentence that matters of an exception of several lines."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from")]
+    return " ".join(said or lines)
+
+
+BACKEND = OpenVINOBackend()

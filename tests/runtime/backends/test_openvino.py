@@ -1,0 +1,135 @@
+"""OpenVINO against ONNX's own reference evaluator and ONNX Runtime, and files it must refuse."""
+
+import sys
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from edgedl.compress.export.exporter import exporter_of
+from edgedl.compress.targets.target import load_target
+from edgedl.runtime.backends.openvino import OpenVINOBackend, executed_operators
+from edgedl.runtime.backends.ort import OnnxRuntimeBackend
+from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+
+HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def described(compressed, precision="float32", path=None):
+    """Return an artifact for OpenVINO with a file that was made for ONNX Runtime, and the file."""
+    like = compressed.bundle.artifact(f"ort-{'float32' if precision == 'bfloat16' else precision}")
+    artifact = Artifact(
+        f"openvino-{precision}", "openvino", precision, path or like.path, like.inputs,
+        like.outputs, like.golden_tolerances,
+    )  # fmt: skip
+    return artifact, compressed.bundle.read(like.path)
+
+
+def load(compressed, precision="float32", threads=1):
+    artifact, content = described(compressed, precision)
+    return OpenVINOBackend().load(content, artifact, threads)
+
+
+def test_available_says_the_version():
+    availability = OpenVINOBackend().available()
+    assert availability.usable
+    assert any(c.isdigit() for c in availability.detail)
+
+
+def test_without_the_package_it_says_how_to_get_it(monkeypatch, compressed):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert not OpenVINOBackend().available().usable
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'edgedl\[openvino\]'"):
+        load(compressed)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_float_file_against_the_reference_evaluator(compressed, images, count):
+    _, content = described(compressed)
+    model = onnx.load_from_string(content)
+    wanted = ReferenceEvaluator(model).run(None, {model.graph.input[0].name: images[:count]})[0]
+    (found,) = load(compressed).run([images[:count]])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    # float32 is what it says, on processors with bfloat16, too.
+    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_one_session_takes_batches_of_any_size(compressed, images):
+    session = load(compressed)
+    whole = session.run([images[:4]])[0]
+    parts = [session.run([images[i : i + 1]])[0] for i in range(4)]
+    np.testing.assert_allclose(whole, np.concatenate(parts), atol=1e-6)
+    # An answer is the caller's: the next run leaves it as it is.
+    first = session.run([images[:1]])[0]
+    kept = first.copy()
+    session.run([images[1:2]])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_int8_file_against_onnx_runtime_layer_by_layer(compressed, images):
+    artifact, content = described(compressed, "int8")
+    tensors = [t.name for t in exporter_of(load_target("openvino")).inner_tensors(content)]
+    assert len(tensors) > 4
+    found = OpenVINOBackend().observe(content, artifact, tensors).run([images[:1]])
+    wanted = OnnxRuntimeBackend().observe(content, artifact, tensors).run([images[:1]])
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        assert a.dtype == np.uint8
+        assert np.abs(a.astype(int) - b).max() <= 2
+    integers = ("u8", "i8")
+    kinds = {kind for kind, precision in executed_operators(content) if precision in integers}
+    assert "Convolution" in kinds
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has no bfloat16")
+def test_bfloat16_is_computed_in_bfloat16(compressed, images):
+    (exact,), (found,) = (load(compressed, p).run([images]) for p in ("float32", "bfloat16"))
+    error = np.abs(found - exact).max() / np.abs(exact).max()
+    # 8 bits of mantissa, not 24.
+    assert 1e-4 < error < 5e-2
+
+
+def test_bfloat16_is_refused_where_the_processor_has_none(compressed, monkeypatch):
+    whole = openvino.Core.get_property
+
+    def without(self, device, name, *rest):
+        found = whole(self, device, name, *rest)
+        return [c for c in found if c != "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else found
+
+    monkeypatch.setattr(openvino.Core, "get_property", without)
+    with pytest.raises(BadInputError, match="no bfloat16"):
+        load(compressed, "bfloat16")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_threads_do_not_change_the_answer(compressed, images, precision):
+    (one,) = load(compressed, precision, threads=1).run([images])
+    (two,) = load(compressed, precision, threads=2).run([images])
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 4096])
+def test_a_damaged_file_is_refused_in_one_line(compressed, content):
+    artifact, _ = described(compressed)
+    with pytest.raises(BadInputError, match=f"OpenVINO refuses {artifact.path}: ") as caught:
+        OpenVINOBackend().load(content, artifact, 1)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_without_the_tensors_of_its_manifest_is_refused(compressed):
+    artifact, _ = described(compressed)
+    other = onnx.load_from_string(described(compressed)[1])
+    other.graph.output[0].name = "elsewhere"
+    for node in other.graph.node:
+        node.output[:] = ["elsewhere" if n == artifact.outputs[0].name else n for n in node.output]
+    with pytest.raises(BadInputError, match=f"no tensor '{artifact.outputs[0].name}'"):
+        OpenVINOBackend().load(other.SerializeToString(), artifact, 1)
+
+
+def test_a_closed_session_says_so(compressed, images):
+    session = load(compressed)
+    session.close()
+    with pytest.raises(BadInputError, match="closed"):
+        session.run([images[:1]])
