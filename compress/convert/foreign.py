@@ -13,7 +13,7 @@ import onnx
 
 from edgedl.compress.convert.foreign_integers import write_in_floats
 from edgedl.compress.encodings.affine import SMALLEST_SCALE, Affine, affine_for, range_of
-from edgedl.compress.export.onnx.constants import store_constants
+from edgedl.compress.modelfile.onnx_constants import store_constants
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError

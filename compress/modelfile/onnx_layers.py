@@ -44,7 +44,7 @@ def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
     try:
         import onnx
 
-        from edgedl.compress.export.onnx.constants import store_constants
+        from edgedl.compress.modelfile.onnx_constants import store_constants
     except ImportError as error:
         raise BackendUnavailableError(
             "onnx is missing, it reads such files: pip install 'edgedl[compress]'"
