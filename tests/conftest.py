@@ -11,11 +11,13 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from command import Done, Run
 from tiny import make_subject
 
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
+from edgedl.tools.cli import main
 
 # The same examples in every run: a failure must come from a change.
 settings.register_profile("repeatable", derandomize=True)
@@ -65,3 +67,26 @@ def refused() -> Refused:
             assert word in message
 
     return check
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_results_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep results of stages apart from those of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def edgedl(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Call the command as the console script does, and catch its exit."""
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        captured = capfd.readouterr()
+        code = stop.value.code
+        return Done(code if isinstance(code, int) else 1, captured.out, captured.err)
+
+    return run

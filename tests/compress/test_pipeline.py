@@ -26,7 +26,7 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
-from edgedl.compress.targets.target import weight_bits
+from edgedl.compress.targets.target import Target, weight_bits
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, check_golden
@@ -36,7 +36,7 @@ from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
 
 NAMES = [
-    f"{target}-{precision}"
+    f"{target.name}-{precision}"
     for target in (ORT, TFLITE, TENSORRT)
     for precision in ("float32", "float16", "int8")
 ]
@@ -101,10 +101,10 @@ def test_golden_vectors_hold_on_the_runtime(compressed: CompressedModel, name: s
 
 @pytest.mark.parametrize("target", [ORT, TFLITE, TENSORRT])
 def test_golden_vectors_are_those_of_the_emitted_graph(
-    compressed: CompressedModel, int8_state: ModelState, target: str
+    compressed: CompressedModel, int8_state: ModelState, target: Target
 ) -> None:
     with np.load(compressed.bundle.folder / GOLDEN) as golden:
-        x, found = golden["input/0"], golden[f"{target}-int8/0"]
+        x, found = golden["input/0"], golden[f"{target.name}-int8/0"]
         plain = golden["ort-float32/0"]
     first = next(iter(make_subject().task.batches("test", len(x)))).inputs[0]
     assert np.array_equal(x, first)
@@ -223,8 +223,8 @@ def test_a_folder_with_files_of_the_users_is_refused(tmp_path: Path) -> None:
 def no_converters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the reference only, made in no time."""
     content = network("joined").onnx
-    monkeypatch.setattr("edgedl.compress.artifacts.build.to_onnx", lambda *_: content)
-    monkeypatch.setattr(ArtifactBuilder, "plan", lambda self, targets: [("ort", "float32")])
+    monkeypatch.setattr("edgedl.compress.export.onnx.exporter.to_onnx", lambda *_: content)
+    monkeypatch.setattr(ArtifactBuilder, "plan", lambda self, targets: [(ORT, FLOAT32)])
 
 
 def test_a_runtime_that_is_missing_is_written_down(

@@ -123,7 +123,7 @@ def test_sixteen_bits_are_for_tflite_alone(float_state: ModelState, converters: 
     made = items["tflite-int8_int16"]
     assert isinstance(made, BuiltArtifact)
     assert made.artifact.path == "int8_int16.tflite"
-    assert made.content == b"to_tflite_int16"
+    assert made.content.startswith(b"to_tflite_int16")
     assert not any(name.endswith("-int8") for name in items)
 
 

@@ -200,15 +200,15 @@ def test_no_samples_are_refused() -> None:
 @pytest.mark.parametrize(
     ("function", "scale", "zero_points"),
     [
-        (torch.sigmoid, 1 / 256, {"ort": 0, "tflite": -128}),
-        (lambda x: torch.softmax(x, 1), 1 / 256, {"ort": 0, "tflite": -128}),
-        (torch.tanh, 1 / 128, {"ort": 128, "tflite": 0}),
+        (torch.sigmoid, 1 / 256, ((ORT, 0), (TFLITE, -128))),
+        (lambda x: torch.softmax(x, 1), 1 / 256, ((ORT, 0), (TFLITE, -128))),
+        (torch.tanh, 1 / 128, ((ORT, 128), (TFLITE, 0))),
     ],
 )
 def test_kernels_with_one_grid_get_it_whatever_was_seen(function, scale, zero_points) -> None:
     encodings = table(Net(lambda _, x: function(x)), noise(8, 5) / 10)
     (found,) = [r for name, r in encodings.activations.items() if name != "x"]
-    for target, zero_point in zero_points.items():
+    for target, zero_point in zero_points:
         affine = affine_for(found, target)
         assert (affine.scale, affine.zero_point) == (scale, zero_point)
 

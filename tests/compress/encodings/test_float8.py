@@ -28,6 +28,7 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import FP8
 
 NAME = "operators"
 
@@ -121,16 +122,16 @@ def test_other_runtimes_refuse_in_one_line(float_state: ModelState) -> None:
     assert state.history[-1].stage == "quantize_fp8"
     builder = ArtifactBuilder(state)
     plan = builder.plan((ORT, TFLITE, TENSORRT))
-    assert [t for t, p in plan if p == "fp8"] == ["ort", "tflite", "tensorrt"]
+    assert [t for t, p in plan if p is FP8] == [ORT, TFLITE, TENSORRT]
     for target in (ORT, TFLITE):
-        builder.plan = lambda _, t=target: [(t, "fp8")]  # type: ignore[method-assign]
+        builder.plan = lambda _, t=target: [(t, FP8)]  # type: ignore[method-assign]
         assert list(builder.build((target,), lambda _: None)) == [
             Refusal(
-                f"{target}-fp8",
+                f"{target.name}-fp8",
                 {
                     "ort": "ONNX Runtime's CPU has no FP8 kernels",
                     "tflite": "TFLite has no FP8 kernels",
-                }[target],
+                }[target.name],
             )
         ]
 

@@ -14,6 +14,8 @@ from edgedl.compress.modelfile.align import align, same_grid
 from edgedl.compress.modelfile.layer import FileLayer, Grid
 from edgedl.compress.modelfile.read import read_layers
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
 
 FILES = ("float32.onnx", "int8.ort.onnx", "int8.tensorrt.onnx", "float32.tflite", "int8.tflite")
@@ -33,8 +35,8 @@ def test_multiply_accumulates_are_those_of_the_network(compressed: CompressedMod
     assert expected == 144 * (8 * 27 + 8 * 9 + 8 * 8) + 36 * 4 * 8 + 12 * 4
 
 
-@pytest.mark.parametrize(("name", "target"), [("int8.ort.onnx", "ort"), ("int8.tflite", "tflite")])
-def test_grids_are_those_of_the_table(compressed: CompressedModel, name: str, target: str):
+@pytest.mark.parametrize(("name", "target"), [("int8.ort.onnx", ORT), ("int8.tflite", TFLITE)])
+def test_grids_are_those_of_the_table(compressed: CompressedModel, name: str, target: Target):
     table = json.loads(compressed.bundle.read(ENCODINGS))["activations"]
     known = {
         (np.float32(a.scale), a.zero_point)

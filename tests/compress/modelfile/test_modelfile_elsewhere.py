@@ -195,4 +195,4 @@ def test_the_precision_of_a_file_is_told(
     compressed: CompressedModel, name: str, precision: str
 ) -> None:
     backend = "tflite" if name.endswith("tflite") else "ort"
-    assert precision_of(layers(compressed.bundle.folder / name), backend) == precision
+    assert precision_of(layers(compressed.bundle.folder / name), backend).name == precision

@@ -16,11 +16,12 @@ from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import narrowing_path
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.latency.file_timer import Prices
-from edgedl.compress.latency.timing import Runtime
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.prune.speed import Found, NetworkTimer, find_widths
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
@@ -118,12 +119,12 @@ def test_a_network_is_timed_on_the_runtime(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["ort", "tflite"])
-def test_int8_files_are_timed_too(runtime: Runtime) -> None:
+@pytest.mark.parametrize("target", [ORT, TFLITE], ids=lambda target: target.name)
+def test_int8_files_are_timed_too(target: Target) -> None:
     subject = make_subject()
     state = begin(subject)
     axes = TensorAxes(export_graph(subject.module, subject.example_inputs()))
-    timer = NetworkTimer(state, axes, runtime, INT8, Protocol(blocks=5))
+    timer = NetworkTimer(state, axes, target, INT8, Protocol(blocks=5))
     (group, *_) = channel_groups(axes)
     found = timer.ratios({"half": {group.axis: 4}, "same": {}})
     assert found["half"].value < 1.5 * found["same"].value

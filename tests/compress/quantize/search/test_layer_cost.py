@@ -10,7 +10,8 @@ from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.latency.timing import Timings
 from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.state import ModelState
-from edgedl.compress.targets.named import ORT
+from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 
@@ -18,9 +19,9 @@ QUICK = Protocol(blocks=8, block_ms=1.0, warmup_ms=30.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["ort", "tflite"])
-def test_files_differ_by_what_is_float_in_them(int8_state: ModelState, runtime: str) -> None:
-    timer = PrecisionTimer(int8_state, runtime, QUICK)
+@pytest.mark.parametrize("target", [ORT, TFLITE], ids=lambda target: target.name)
+def test_files_differ_by_what_is_float_in_them(int8_state: ModelState, target: Target) -> None:
+    timer = PrecisionTimer(int8_state, target, QUICK)
     files = {
         "int8": ALL_INT8,
         "again": ALL_INT8,
