@@ -28,13 +28,27 @@ class _Unfollowed(Exception):  # noqa: N818
 class _Module:
     """A file of code: a digest of what it does, what it imports, and whose data files it reads.
 
-    ``imports`` are names of modules, or of what stands in one; one that ends in "*" is every module
-    whose name begins so.
+    Attributes:
+        digest: of its syntax tree without docstrings.
+        names: modules, or what stands in one; one that ends in "*" is every module whose name
+            begins so. None where code imports by a name that is not known before it runs.
+        data: packages that it reads files of.
     """
 
     digest: str
-    imports: frozenset[str]
+    names: frozenset[str] | None
     data: frozenset[str]
+
+    @property
+    def imports(self) -> frozenset[str]:
+        """Return the names.
+
+        Raises:
+            _Unfollowed: they are not known.
+        """
+        if self.names is None:
+            raise _Unfollowed
+        return self.names
 
 
 @dataclass(frozen=True)
@@ -193,12 +207,23 @@ def _bytes_digest(path: Path) -> str:
 
 
 def _read_module(content: bytes) -> _Module:
-    """Read a file of code.
+    """Read a file of code."""
+    tree = ast.parse(content)
+    try:
+        names, data = _named(tree)
+    except _Unfollowed:
+        names, data = None, frozenset()
+    for node in ast.walk(tree):
+        _drop_docstring(node)
+    return _Module(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), names, data)
+
+
+def _named(tree: ast.Module) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the names of what code imports, and the packages whose files it reads.
 
     Raises:
-        _Unfollowed: it imports, or reads a package's data, by a name that is not constant.
+        _Unfollowed: a name is not constant.
     """
-    tree = ast.parse(content)
     imports: set[str] = set()
     data: set[str] = set()
     for node in ast.walk(tree):
@@ -210,14 +235,11 @@ def _read_module(content: bytes) -> _Module:
             imports.add(_constant_name(node))
         elif isinstance(node, ast.Call) and _called(node) == "files":
             data.add(_constant_name(node))
-    for node in ast.walk(tree):
-        _drop_docstring(node)
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    return _Module(digest, frozenset(imports), frozenset(data))
+    return frozenset(imports), frozenset(data)
 
 
 def _imported_from(node: ast.ImportFrom) -> set[str]:
-    if node.level > 1 or any(a.asname and a.name in _IMPORTING for a in node.names):
+    if node.level > 1 or any(a.asname and a.name in (*_IMPORTING, "files") for a in node.names):
         raise _Unfollowed
     return {".".join(filter(None, (node.module, alias.name))) for alias in node.names}
 

@@ -201,8 +201,8 @@ def _stage_class(name: Any, where: _Place, folder: Path) -> type[Stage]:
         found = load_user_class(name, folder)
     except BadInputError as error:
         raise where.error(str(error)) from error
-    if not issubclass(found, Stage):
-        raise where.error(f"{name} is no stage: make the class from edgedl.compress.stage.Stage")
+    if not issubclass(found, Stage) or found is Stage:
+        raise where.error(f"{name} is no stage: make a class from edgedl.compress.stage.Stage")
     return found
 
 
