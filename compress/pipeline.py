@@ -137,8 +137,8 @@ def _doubts(state: ModelState) -> tuple[str, ...]:
     """Return what is doubtful about the samples that the ranges are from."""
     if state.quantized is None:
         return ()
-    used = [h.settings.get("samples") for h in state.history if h.stage == "quantize_static"]
-    samples = used[-1] if used and isinstance(used[-1], int) else None
+    used = [s.calibration_samples for s in state.stages if s.calibration_samples is not None]
+    samples = used[-1] if used else None
     return calibration_warnings(state.quantized, state.subject.task, samples)
 
 

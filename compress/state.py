@@ -1,16 +1,17 @@
-"""A stage turns one model state into the next."""
+"""A network on its way through a recipe, and what stages tell those that come after them."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from torch import fx, nn
 
-from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.grouped import WeightOnlyNetwork
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.trace import export_graph, trace
+from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
@@ -30,6 +31,65 @@ def say_nothing(text: str) -> None:
     """Hear a line and do nothing."""
 
 
+class Phase(enum.IntEnum):
+    """What a network is, in the order in which it gets there.
+
+    Attributes:
+        words: what errors call it.
+    """
+
+    words: str
+
+    def __new__(cls, order: int, words: str) -> "Phase":
+        """Take the order and the words."""
+        phase = int.__new__(cls, order)
+        phase._value_ = order
+        phase.words = words
+        return phase
+
+    TRAINED = 0, "the network as it was trained"
+    FLOAT_GRAPH = 1, "the float graph"
+    FLOAT = 2, "the float network"
+    QUANTIZED = 3, "integers"
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What a stage gives a network, and a later one could undo.
+
+    Attributes:
+        words: what errors call it.
+    """
+
+    words: str
+
+
+ZEROS = Trait("the pattern of the zeros")
+SHARED_WEIGHTS = Trait("the sharing of weights")
+
+
+class AppliedStage(Protocol):
+    """What is asked of a stage that was applied; ``Stage`` says what each means."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def works_on(self) -> Phase: ...  # noqa: D102
+
+    @property
+    def yields(self) -> Phase: ...  # noqa: D102
+
+    @property
+    def gives(self) -> frozenset[Trait]: ...  # noqa: D102
+
+    @property
+    def quantizes_to(self) -> str: ...  # noqa: D102
+
+    @property
+    def calibration_samples(self) -> int | None: ...  # noqa: D102
+
+
 @dataclass(frozen=True)
 class ModelState:
     """A network on its way through the recipe.
@@ -39,7 +99,7 @@ class ModelState:
         graph: canonical float graph; the float files are made of it.
         quantized: what the int8 files are made of, once a stage has quantized the network.
         dynamic_bits: of the weights, where the runtimes shall quantize activations while it runs.
-        history: the stages applied so far.
+        history: what the stages applied so far have recorded.
         workspace: folder where long stages keep what they need to go on after an interruption;
             None keeps nothing.
         weights: what the files of integer weights and float arithmetic are made of, once a stage
@@ -47,6 +107,7 @@ class ModelState:
         say: hears how a long stage gets on.
         parent: the network before stages changed its sizes or trained it; None while they have
             not. It teaches, and everything is measured against it.
+        stages: those applied so far, one for each entry of the history.
     """
 
     subject: Subject
@@ -58,6 +119,21 @@ class ModelState:
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
     say: Callable[[str], None] = say_nothing
+    stages: tuple[AppliedStage, ...] = ()
+
+    def trainable_graph(self) -> fx.GraphModule:
+        """Return a float graph, batch norms and all, that can be cut and trained."""
+        return export_graph(self.subject.module, self.subject.example_inputs())
+
+    def with_network(self, network: TracedNetwork) -> "ModelState":
+        """Return the state of a cut or trained network; the one it was made of is the parent."""
+        subject = self.subject
+        return replace(
+            self,
+            subject=replace(subject, module=network),
+            graph=trace(network, subject.example_inputs(), subject.free_axes),
+            parent=self.parent or subject.module,
+        )
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
@@ -83,108 +159,3 @@ def begin(subject: Subject) -> ModelState:
 
 class NothingRemovedError(BadInputError):
     """By its settings, a stage that takes something away would take nothing."""
-
-
-class Stage(Protocol):
-    """One technique with its settings."""
-
-    def apply(self, state: ModelState) -> ModelState:
-        """Return the next state; the given one stays as it is."""
-        ...
-
-
-# Stages that rewrite the canonical float graph.
-REWRITES = ("equalize", "smooth")
-
-INTEGERS: tuple[QuantizedPrecision, ...] = ("int8", "int8_int16")
-
-
-def quantized_by(
-    state: ModelState, stage: str, precisions: tuple[QuantizedPrecision, ...] = INTEGERS
-) -> QuantizedNetwork:
-    """Return the quantized network that a stage starts from.
-
-    Raises:
-        BadInputError: there is none yet, or it is of a precision the stage cannot work on.
-    """
-    if state.quantized is None:
-        raise BadInputError(
-            f"the stage {stage} works on a quantized network: "
-            "the recipe needs quantize_static before it"
-        )
-    precision = state.quantized.encodings.precision
-    if precision not in precisions:
-        raise BadInputError(
-            f"the stage {stage} works on {' and '.join(precisions)} networks, this one is "
-            f"{precision}: leave the stage out of the recipe"
-        )
-    return state.quantized
-
-
-def float_graph(state: ModelState, stage: str) -> fx.GraphModule:
-    """Return the float graph that a stage rewrites before anything is quantized.
-
-    Raises:
-        BadInputError: the network is quantized already, or its weights are shared.
-    """
-    if state.quantized is not None:
-        raise BadInputError(
-            f"the stage {stage} rewrites the float network: "
-            "the recipe needs it before quantize_static"
-        )
-    if state.weights is not None:
-        raise BadInputError(
-            f"the stage {stage} rewrites the float network, whose weights are quantized already: "
-            "the recipe needs it before quantize_weights"
-        )
-    refuse_after(state, stage, "cluster_weights", "the sharing of weights")
-    return state.graph
-
-
-def refuse_together(stage: str, settings: Mapping[str, object]) -> None:
-    """Refuse settings that say the same thing in two ways.
-
-    Args:
-        stage: its name.
-        settings: name -> value; None is not given.
-
-    Raises:
-        BadInputError: more than one is given.
-    """
-    given = [name for name, value in settings.items() if value is not None]
-    if len(given) > 1:
-        *others, last = settings
-        chosen = "both" if len(settings) == 2 else " and ".join(given)
-        raise BadInputError(
-            f"{stage} takes one of {', '.join(others)} and {last}, not {chosen}: "
-            "leave all but one out"
-        )
-
-
-def refuse_after(state: ModelState, stage: str, earlier: str, reason: str) -> None:
-    """Refuse a stage that would undo what another has done.
-
-    Raises:
-        BadInputError: the other stage was applied already; ``reason`` says what it did.
-    """
-    if any(entry.stage == earlier for entry in state.history):
-        raise BadInputError(
-            f"the stage {stage} would undo {reason}: the recipe needs it before {earlier}"
-        )
-
-
-def trainable_graph(state: ModelState, stage: str) -> fx.GraphModule:
-    """Return the float graph, batch norms and all, that a stage cuts or trains.
-
-    Raises:
-        BadInputError: the network is quantized already, or a stage has rewritten its weights in
-            the canonical graph, where they cannot be trained.
-    """
-    float_graph(state, stage)
-    rewritten = [entry.stage for entry in state.history if entry.stage in REWRITES]
-    if rewritten:
-        raise BadInputError(
-            f"the stage {stage} works on the network as it was trained: "
-            f"the recipe needs it before {rewritten[0]}"
-        )
-    return export_graph(state.subject.module, state.subject.example_inputs())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import torch
@@ -12,12 +12,13 @@ from edgedl.compress.cluster.shared_values import VALUE_BYTES, SharedValues, sha
 from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, NothingRemovedError, float_graph
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import SHARED_WEIGHTS, ModelState, NothingRemovedError, Trait
+
+MOST_BITS = 8
 
 
-class ClusterWeights(StageSettings, frozen=True, tag="cluster_weights"):
+class ClusterWeights(Stage, frozen=True, tag="cluster_weights"):
     """Weight sharing: k-means of each layer's weights to a few values.
 
     A file gets smaller once it is compressed (zip, gzip, an app package); no runtime stores or
@@ -34,20 +35,22 @@ class ClusterWeights(StageSettings, frozen=True, tag="cluster_weights"):
         keep: layers that stay as they are: module paths, with all that is inside, or wildcards.
     """
 
-    bits: Annotated[int, Meta(ge=1, le=8)] = 5
+    gives: ClassVar[frozenset[Trait]] = frozenset({SHARED_WEIGHTS})
+    undoes: ClassVar[frozenset[Trait]] = frozenset({SHARED_WEIGHTS})
+
+    bits: Annotated[int, Meta(ge=1, le=MOST_BITS)] = 5
     keep: tuple[str, ...] = ()
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state of the clustered network; its history says how small it can become.
 
         The sizes are those of the weights that are shared: as float32, and as indices at their
         entropy with a codebook for each. A layer that would not get smaller stays as it is.
 
         Raises:
-            BadInputError: the network is quantized already, a name in ``keep`` matches no layer,
-                or no layer gets smaller.
+            BadInputError: a name in ``keep`` matches no layer, or no layer gets smaller.
         """
-        graph = copy_graph(float_graph(state, "cluster_weights"))
+        graph = copy_graph(state.graph)
         every = stored_weights(graph, self.keep)
         found = [share_values(w.value.detach().flatten(), 2**self.bits) for w in every]
         shared = [pair for pair in zip(every, found, strict=True) if _is_smaller(pair[1])]
@@ -59,15 +62,13 @@ class ClusterWeights(StageSettings, frozen=True, tag="cluster_weights"):
         with torch.no_grad():
             for weight, values in shared:
                 weight.value.copy_(values.weights().view(weight.value.shape))
-        entry = HistoryEntry(
-            "cluster_weights", {**msgspec.structs.asdict(self), **_measured(shared)}
-        )
-        return replace(
-            state,
-            graph=graph,
-            parent=state.parent or state.subject.module,
-            history=(*state.history, entry),
-        )
+        parent = state.parent or state.subject.module
+        return replace(state, graph=graph, parent=parent), _measured(shared)
+
+    def milder(self) -> "ClusterWeights | None":
+        """Give layers twice as many values."""
+        more = self.bits + 1
+        return msgspec.structs.replace(self, bits=more) if more <= MOST_BITS else None
 
 
 def _is_smaller(values: SharedValues) -> bool:

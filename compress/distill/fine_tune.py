@@ -2,9 +2,8 @@
 
 import hashlib
 import operator
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -14,24 +13,22 @@ from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
 from edgedl.compress.distill.teachers import Ensemble, one_teacher
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, trainable_graph
+from edgedl.compress.stage import Found, Stage, Work
+from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import fine_tuning_loss, is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
-from edgedl.compress.training.task_batches import TaskBatches, Teacher
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.training.task_batches import TaskBatches, Teacher, batches_of_a_round
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import training_split
+from edgedl.runtime.task.task import Task, training_split
 
 
-class FineTune(StageSettings, frozen=True, tag="fine_tune"):
+class FineTune(Stage, frozen=True, tag="fine_tune"):
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
     On the split "train" of the task, or on "calibration" where the task has no other, changed at
@@ -73,6 +70,9 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
             the best epoch's weights. null trains all epochs and ends with the last one's.
     """
 
+    works_on: ClassVar[Phase] = Phase.TRAINED
+    yields: ClassVar[Phase] = Phase.TRAINED
+
     epochs: Annotated[int, Meta(ge=1)] = 10
     samples: Annotated[int, Meta(ge=1)] = 50_000
     batch_size: Annotated[int, Meta(ge=1)] = 128
@@ -102,15 +102,38 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
                 "feature_loss to 'projection', 'attention' or 'relational'"
             )
 
-    def apply(self, state: ModelState) -> ModelState:
+    @property
+    def learns_from_teachers(self) -> bool:
+        """Whether answers or features of a teacher are in the loss."""
+        return self.distil > 0 or bool(self.features)
+
+    def splits(self, task: Task) -> frozenset[str]:
+        """Return what it reads: the data that it trains on."""
+        return super().splits(task) | {training_split(task)}
+
+    def machine(self) -> str | None:
+        """Return what mixed precision is here."""
+        if not self.mixed_precision:
+            return None
+        return "bfloat16" if has_bfloat16() else "no bfloat16"
+
+    def work(self, state: ModelState) -> Work:
+        """Count batches."""
+        batches = batches_of_a_round(state.subject.task, self.samples, self.batch_size)
+        return Work(
+            self.epochs * batches,
+            lambda n: msgspec.structs.replace(self, epochs=1, samples=n * self.batch_size),
+        )
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Train a copy of the network.
 
         Raises:
-            BadInputError: the network is quantized already, there is no data, the labels have no
-                known loss, a teacher or its features do not fit, or a checkpoint is damaged.
+            BadInputError: there is no data, the labels have no known loss, a teacher or its
+                features do not fit, or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
-        network = TracedNetwork(trainable_graph(state, "fine_tune"))
+        network = TracedNetwork(state.trainable_graph())
         subject, task = state.subject, state.subject.task
         parent = state.parent or subject.module
         teacher = self._teacher(subject, parent, network)
@@ -139,26 +162,18 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
             on_step=hold_zeros(sparse),
             say=lambda text: state.say(f"fine_tune, {text}"),
         )
-        settings = {
-            **msgspec.structs.asdict(self),
+        return state.with_network(network), {
             "split": split,
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
             "trained_epochs": len(records),
         }
-        return replace(
-            state,
-            subject=replace(subject, module=network),
-            graph=trace(network, subject.example_inputs(), subject.free_axes),
-            parent=parent,
-            history=(*state.history, HistoryEntry("fine_tune", settings)),
-        )
 
     def _teacher(
         self, subject: Subject, parent: nn.Module, network: TracedNetwork
     ) -> nn.Module | None:
         """Return who teaches: None where only labels count."""
-        if self.distil == 0 and not self.features:
+        if not self.learns_from_teachers:
             return None
         if not subject.teachers:
             return parent.eval()

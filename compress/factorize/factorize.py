@@ -1,11 +1,11 @@
 """The stage that splits layers in two, by low rank."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
+from torch import fx
 
 from edgedl.compress.factorize.ranks import (
     Candidate,
@@ -18,18 +18,18 @@ from edgedl.compress.factorize.ranks_by_latency import FastRanks, ranks_for_spee
 from edgedl.compress.factorize.split_layers import split_layers
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision
-from edgedl.compress.latency.timing import Runtime
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import (
-    ModelState,
-    NothingRemovedError,
-    refuse_after,
+from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, milder_speedup
+from edgedl.compress.latency.timing import Runtime, this_machine
+from edgedl.compress.stage import (
+    MILDER,
+    Estimated,
+    Found,
+    Stage,
+    recorded_lines,
     refuse_together,
-    trainable_graph,
 )
+from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
@@ -38,7 +38,7 @@ from edgedl.runtime.precision import precision_named
 ENERGY = 0.9
 
 
-class Factorize(StageSettings, frozen=True, tag="factorize"):
+class Factorize(Stage, frozen=True, tag="factorize"):
     """Low rank: a linear layer or convolution becomes two, where both together multiply less.
 
     The first keeps the kernel and has fewer outputs, the second is a linear layer or a 1x1
@@ -59,6 +59,11 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
             fill a register of AVX2, two of NEON.
     """
 
+    works_on: ClassVar[Phase] = Phase.TRAINED
+    yields: ClassVar[Phase] = Phase.TRAINED
+    undoes: ClassVar[frozenset[Trait]] = frozenset({ZEROS})
+    renames_layers: ClassVar[bool] = True
+
     energy: Annotated[float, Meta(gt=0, le=1)] | None = None
     ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
@@ -77,16 +82,38 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
         ways = {"energy": self.energy, "ratio": self.ratio, "speedup": self.speedup}
         refuse_together("factorize", ways)
 
-    def apply(self, state: ModelState) -> ModelState:
+    def milder(self) -> "Factorize":
+        """Take 0.7 of the arithmetic, of the lost energy, or of the time that is to be saved."""
+        if self.speedup is not None:
+            return msgspec.structs.replace(self, speedup=milder_speedup(self.speedup))
+        if self.ratio is not None:
+            return msgspec.structs.replace(self, ratio=round(self.ratio * MILDER, 4))
+        lost = 1 - (self.energy or ENERGY)
+        return msgspec.structs.replace(self, energy=round(1 - lost * MILDER, 6))
+
+    def machine(self) -> str | None:
+        """Return what ranks by latency depend on."""
+        return None if self.speedup is None else this_machine()
+
+    def estimate(self, state: ModelState) -> Estimated:
+        """Estimate the time; of a search by latency it is not known."""
+        return Estimated(None, state) if self.speedup is not None else super().estimate(state)
+
+    @classmethod
+    def rebuild(cls, graph: fx.GraphModule, entry: HistoryEntry) -> fx.GraphModule:
+        """Return the graph with layers of the recorded ranks."""
+        lines = (line.partition("=") for line in recorded_lines(entry, "ranks"))
+        split_layers(graph, {path: int(rank) for path, _, rank in lines})
+        return graph
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state of the split network; its history says the rank of each layer.
 
         Raises:
-            BadInputError: the network is quantized or sparse already, a name in ``keep`` matches no
-                layer, no layer is worth splitting, or the ratio or speed-up cannot be reached.
+            BadInputError: a name in ``keep`` matches no layer, no layer is worth splitting, or the
+                ratio or speed-up cannot be reached.
         """
-        subject = state.subject
-        refuse_after(state, "factorize", "sparsify", "the pattern of the zeros")
-        graph = trainable_graph(state, "factorize")
+        graph = state.trainable_graph()
         before = MacCounter(TensorAxes(graph)).count({})
         candidates = find_candidates(graph, self.keep)
         measured: dict[str, Setting] = {}
@@ -99,9 +126,7 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
             fast = ranks_for_speedup(graph, candidates, timer, self.speedup, self.multiple)
             ranks, measured = fast.ranks, _measured(fast)
         split_layers(graph, ranks)
-        network = TracedNetwork(graph)
-        settings = {
-            **msgspec.structs.asdict(self),
+        return state.with_network(TracedNetwork(graph)), {
             "ranks": tuple(f"{path}={rank}" for path, rank in ranks.items()),
             "kept_energy": tuple(
                 f"{c.path}={c.factors.energy(ranks[c.path]):.4g}"
@@ -112,13 +137,6 @@ class Factorize(StageSettings, frozen=True, tag="factorize"):
             "macs_after": MacCounter(TensorAxes(graph)).count({}),
             **measured,
         }
-        return replace(
-            state,
-            subject=replace(subject, module=network),
-            graph=trace(network, subject.example_inputs(), subject.free_axes),
-            parent=state.parent or subject.module,
-            history=(*state.history, HistoryEntry("factorize", settings)),
-        )
 
     def _ranks(self, candidates: Sequence[Candidate], macs: int) -> Ranks:
         if self.ratio is not None:

@@ -12,6 +12,7 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.price_folder import price_folder, price_key
 from edgedl.compress.latency.timing import check_runs_here, load_arm, time_arms
 from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.stage import MILDER
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
@@ -110,6 +111,15 @@ class FileTimer:
         if not self._precision.is_float:
             state = QuantizeStatic(SAMPLES, SAMPLES, "minmax").apply(state)
         return load_arm(state, self._target, self._precision)
+
+
+def milder_speedup(speedup: float) -> float:
+    """Return a speed-up that takes less away.
+
+    >>> milder_speedup(2.0)
+    1.7
+    """
+    return round(1 + (speedup - 1) * MILDER, 4)
 
 
 def first_fast_enough(

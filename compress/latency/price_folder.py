@@ -7,13 +7,16 @@ from pathlib import Path
 import msgspec
 from torch import Tensor, fx
 
-from edgedl.compress.code_digest import code_digest
+from edgedl.compress.code_digest import edgedl
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.statistics import Estimate
+
+# Makes the files, loads and times them.
+TIMES = "edgedl.compress.latency.file_timer"
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def price_key(whole: fx.GraphModule, changed: fx.GraphModule, target: str, preci
     context = run_context()
     facts = (
         [_structure(whole), _structure(changed)],
-        [target, precision, toolchain(), code_digest()],
+        [target, precision, toolchain(), edgedl().digest(TIMES)],
         [context.cpu, context.isa, context.cores, context.os],
     )
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:32]

@@ -13,6 +13,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.measure import Arm, Protocol, measure
 from edgedl.runtime.measure.statistics import Estimate, block_median, paired_ratio
 from edgedl.runtime.precision import Precision
@@ -71,3 +72,9 @@ def load_arm(state: ModelState, target: Target, precision: Precision) -> Arm:
         BackendUnavailableError: the runtime is not installed.
     """
     return build_and_load(state, target, precision).timed
+
+
+def this_machine() -> str:
+    """Return what decides how long files take here: processor, instruction sets, runtimes."""
+    context = run_context()
+    return f"{context.cpu}; {' '.join(context.isa)}; {context.packages}"

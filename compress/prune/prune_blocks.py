@@ -1,9 +1,9 @@
 """The stage that removes whole residual blocks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -12,10 +12,14 @@ from torch import fx
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.operators.table import WEIGHTED
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, first_fast_enough
-from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.latency.file_timer import (
+    FileTimer,
+    TimedPrecision,
+    first_fast_enough,
+    milder_speedup,
+)
+from edgedl.compress.latency.timing import Runtime, this_machine
 from edgedl.compress.prune.block_importance import (
     BlockImportance,
     BlockJudge,
@@ -23,8 +27,8 @@ from edgedl.compress.prune.block_importance import (
     removal_order,
 )
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, refuse_after, refuse_together, trainable_graph
+from edgedl.compress.stage import Estimated, Found, Stage, recorded_lines, refuse_together
+from edgedl.compress.state import ZEROS, ModelState, Phase, Trait
 from edgedl.compress.targets.target import load_target
 from edgedl.compress.training.losses import is_classification
 from edgedl.runtime.backends.runtimes import RUNTIMES
@@ -45,7 +49,7 @@ class _Choice:
     measured: dict[str, Setting] = field(default_factory=dict)
 
 
-class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
+class PruneBlocks(Stage, frozen=True, tag="prune_blocks"):
     """Depth pruning: residual sums x + f(x) become x where f matters least.
 
     Blocks are those of residual networks and inverted residuals whose shortcut is no layer, and
@@ -70,6 +74,10 @@ class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
         seed: of "random".
     """
 
+    works_on: ClassVar[Phase] = Phase.TRAINED
+    yields: ClassVar[Phase] = Phase.TRAINED
+    undoes: ClassVar[frozenset[Trait]] = frozenset({ZEROS})
+
     blocks: Annotated[int, Meta(ge=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
     runtime: Runtime = RUNTIMES[0]
@@ -89,40 +97,46 @@ class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
         super().__post_init__()
         refuse_together("prune_blocks", {"blocks": self.blocks, "speedup": self.speedup})
 
-    def apply(self, state: ModelState) -> ModelState:
+    def milder(self) -> "PruneBlocks | None":
+        """Remove one block less, or ask for 0.7 of the time that is to be saved."""
+        if self.speedup is not None:
+            return msgspec.structs.replace(self, speedup=milder_speedup(self.speedup))
+        blocks = self.blocks or BLOCKS
+        return msgspec.structs.replace(self, blocks=blocks - 1) if blocks > 1 else None
+
+    def machine(self) -> str | None:
+        """Return what blocks by latency depend on."""
+        return None if self.speedup is None else this_machine()
+
+    def estimate(self, state: ModelState) -> Estimated:
+        """Estimate the time; of a search by latency it is not known."""
+        return Estimated(None, state) if self.speedup is not None else super().estimate(state)
+
+    @classmethod
+    def rebuild(cls, graph: fx.GraphModule, entry: HistoryEntry) -> fx.GraphModule:
+        """Return the graph without the blocks that went."""
+        return remove_blocks(graph, recorded_lines(entry, "removed"))
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state of the shallower network; its history says which blocks went.
 
         Raises:
-            BadInputError: the network is quantized or sparse already, it has no blocks or fewer
-                than shall go, a name in ``keep`` matches none, or the speed-up is out of reach.
+            BadInputError: the network has no blocks or fewer than shall go, a name in ``keep``
+                matches none, or the speed-up is out of reach.
         """
-        subject = state.subject
-        refuse_after(state, "prune_blocks", "sparsify", "the pattern of the zeros")
-        graph = trainable_graph(state, "prune_blocks")
+        graph = state.trainable_graph()
         blocks = self._chosen(find_blocks(graph))
         choice = self._choose(state, graph, blocks)
         names = tuple(block.name for block in choice.removed)
         smaller = remove_blocks(graph, names)
         if not any(node.target in WEIGHTED for node in smaller.graph.nodes):
             raise BadInputError(f"no layer would be left without {', '.join(names)}: lower blocks")
-        entry = HistoryEntry(
-            "prune_blocks",
-            {
-                **msgspec.structs.asdict(self),
-                "removed": names,
-                "macs_before": MacCounter(TensorAxes(graph)).count({}),
-                "macs_after": MacCounter(TensorAxes(smaller)).count({}),
-                **choice.measured,
-            },
-        )
-        network = TracedNetwork(smaller)
-        return replace(
-            state,
-            subject=replace(subject, module=network),
-            graph=trace(network, subject.example_inputs(), subject.free_axes),
-            parent=state.parent or subject.module,
-            history=(*state.history, entry),
-        )
+        return state.with_network(TracedNetwork(smaller)), {
+            "removed": names,
+            "macs_before": MacCounter(TensorAxes(graph)).count({}),
+            "macs_after": MacCounter(TensorAxes(smaller)).count({}),
+            **choice.measured,
+        }
 
     def _chosen(self, blocks: list[Block]) -> list[Block]:
         """Leave out what shall stay."""

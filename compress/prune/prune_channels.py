@@ -1,14 +1,13 @@
 """The stage that removes whole channels, heads and hidden units."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatch
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import torch
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, fx
 
 from edgedl.compress.graph.cuts.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
@@ -16,9 +15,9 @@ from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import most_important, ranked_widths, uniform_widths
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.latency.file_timer import milder_speedup
+from edgedl.compress.latency.timing import Runtime, this_machine
 from edgedl.compress.prune.importance import (
     Importance,
     batch_norm_scales,
@@ -28,16 +27,18 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
-from edgedl.compress.prune.speed import NetworkTimer, find_widths
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import (
-    ModelState,
-    NothingRemovedError,
-    refuse_after,
+from edgedl.compress.prune.speed import NetworkTimer, find_widths, seconds_of_search
+from edgedl.compress.stage import (
+    MILDER,
+    Estimated,
+    Found,
+    Stage,
+    Work,
+    recorded_lines,
     refuse_together,
-    trainable_graph,
 )
-from edgedl.compress.targets.target import load_target
+from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
+from edgedl.compress.targets.target import Target, load_target
 from edgedl.compress.training.losses import is_classification, label_loss
 from edgedl.compress.training.task_batches import TaskBatches
 from edgedl.runtime.backends.runtimes import RUNTIMES
@@ -50,7 +51,7 @@ from edgedl.runtime.task.task import Task, training_split
 RATIO = 0.5
 
 
-class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
+class PruneChannels(Stage, frozen=True, tag="prune_channels"):
     """Structured pruning: the network that remains is dense and smaller.
 
     Channels that only go together, over residual sums, concatenations, depthwise and grouped
@@ -77,6 +78,10 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
         batch_size: samples per forward pass.
         seed: of "random", and of the samples drawn.
     """
+
+    works_on: ClassVar[Phase] = Phase.TRAINED
+    yields: ClassVar[Phase] = Phase.TRAINED
+    undoes: ClassVar[frozenset[Trait]] = frozenset({ZEROS})
 
     ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
     speedup: Annotated[float, Meta(gt=1)] | None = None
@@ -107,21 +112,71 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
             return self.multiple
         return load_target(self.runtime).channel_multiple
 
-    def apply(self, state: ModelState) -> ModelState:
+    def milder(self) -> "PruneChannels":
+        """Remove 0.7 of the share, or ask for 0.7 of the time that is to be saved."""
+        if self.speedup is not None:
+            return msgspec.structs.replace(self, speedup=milder_speedup(self.speedup))
+        return msgspec.structs.replace(self, ratio=round((self.ratio or RATIO) * MILDER, 4))
+
+    def fit(
+        self, targets: tuple[Target, ...], judged_on: tuple[Target, ...] = ()
+    ) -> "PruneChannels":
+        """Take widths that the kernels of every target like.
+
+        Where nothing is said: by latency, multiples of what the timed runtime likes, else of the
+        most that any target likes.
+        """
+        if self.multiple is not None or self.speedup is not None:
+            return self
+        most = max(target.channel_multiple for target in targets)
+        return msgspec.structs.replace(self, multiple=most)
+
+    def splits(self, task: Task) -> frozenset[str]:
+        """Return what it reads: training data for the loss."""
+        trained = {training_split(task)} if self.importance == "taylor" else set()
+        return super().splits(task) | trained
+
+    def machine(self) -> str | None:
+        """Return what widths by latency depend on."""
+        return None if self.speedup is None else this_machine()
+
+    def work(self, state: ModelState) -> Work | None:
+        """Say that fewer samples are not less work."""
+        return None
+
+    def estimate(self, state: ModelState) -> Estimated:
+        """Estimate the time of the search by latency, or do all of it."""
+        if self.speedup is None:
+            return super().estimate(state)
+        target, precision = load_target(self.runtime), precision_named(self.precision)
+        seconds = seconds_of_search(state, target, precision, self._multiple)
+        return Estimated(seconds, state)
+
+    @classmethod
+    def rebuild(cls, graph: fx.GraphModule, entry: HistoryEntry) -> fx.GraphModule:
+        """Return the graph with the channels that stayed.
+
+        Raises:
+            BadInputError: it is not that of the module that was pruned.
+        """
+        axes = TensorAxes(graph)
+        by_name = {group.name: group.axis for group in channel_groups(axes)}
+        kept = dict(read_kept(line, by_name) for line in recorded_lines(entry, "kept"))
+        return cut_channels(axes, kept)
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state of the smaller network; its history says what stays of each group.
 
         Raises:
-            BadInputError: the network is quantized already, a name in ``keep`` matches nothing,
-                nothing can be pruned, or the data that the importance needs is not there.
+            BadInputError: a name in ``keep`` matches nothing, nothing can be pruned, or the data
+                that the importance needs is not there.
         """
-        subject = state.subject
-        refuse_after(state, "prune_channels", "sparsify", "the pattern of the zeros")
-        axes = TensorAxes(trainable_graph(state, "prune_channels"))
+        axes = TensorAxes(state.trainable_graph())
         for reason in axes.in_the_way():
             state.say(f"prune_channels: {reason}, so channels around it stay whole")
         every = channel_groups(axes)
         groups = self._chosen(every, axes)
-        scores = self._scores(axes, groups, subject.task)
+        scores = self._scores(axes, groups, state.subject.task)
         counter = MacCounter(axes)
         widths, found = self._widths(state, axes, groups, scores, counter)
         kept = {
@@ -134,9 +189,8 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
                 f"nothing would be removed in multiples of {self._multiple} channels: raise ratio "
                 "or speedup, or lower multiple"
             )
-        network = TracedNetwork(cut_channels(axes, kept))
-        settings = {
-            **msgspec.structs.asdict(self),
+        done = state.with_network(TracedNetwork(cut_channels(axes, kept)))
+        return done, {
             "multiple": self._multiple,
             "whole": tuple(g.name for g in every if g not in groups),
             "not_followed": axes.in_the_way(),
@@ -146,13 +200,6 @@ class PruneChannels(StageSettings, frozen=True, tag="prune_channels"):
             **in_blocks(groups, widths, counter, self.runtime),
             **found,
         }
-        return replace(
-            state,
-            subject=replace(subject, module=network),
-            graph=trace(network, subject.example_inputs(), subject.free_axes),
-            parent=state.parent or subject.module,
-            history=(*state.history, HistoryEntry("prune_channels", settings)),
-        )
 
     def _widths(
         self,
@@ -268,3 +315,24 @@ def in_blocks(
 def write_kept(group: ChannelGroup, channels: Tensor) -> str:
     """Return a group's name and the channels that stay, as the history keeps them."""
     return f"{group.name}={','.join(str(c) for c in channels.tolist())}"
+
+
+def read_kept(line: str, groups: Mapping[str, Axis]) -> tuple[Axis, Tensor]:
+    """Return a group's leaf and the channels that stay, from what ``write_kept`` wrote.
+
+    Raises:
+        BadInputError: there is no such group, or it has fewer channels.
+    """
+    name, _, listed = line.partition("=")
+    channels = torch.tensor([int(c) for c in listed.split(",")])
+    if name not in groups:
+        raise BadInputError(
+            f"the history prunes '{name}', the module has no such channels: is it another "
+            "architecture?"
+        )
+    if int(channels.max()) >= groups[name].size:
+        raise BadInputError(
+            f"the history keeps channel {int(channels.max())} of '{name}', the module has "
+            f"{groups[name].size}: is it of another width?"
+        )
+    return groups[name], channels

@@ -1,5 +1,7 @@
 """Widths by latency: what a channel costs on the runtime, and how many must go for a speed-up."""
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.cuts.axes import Axis
-from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
+from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import aligned, narrowing_path, widening_path
@@ -138,3 +140,22 @@ def _savings(
         for g in groups
     }
     return savings, prices.cached
+
+
+def seconds_of_search(
+    state: ModelState, target: Target, precision: Precision, multiple: int
+) -> float:
+    """Return how long ``find_widths`` takes, from timing the network at one width.
+
+    Raises:
+        EdgedlError: the network cannot be timed.
+    """
+    axes = TensorAxes(state.trainable_graph())
+    groups = channel_groups(axes)
+    start = time.monotonic()
+    timer = NetworkTimer(state, axes, target, precision)
+    half = {g.axis: aligned(g.size / 2, g.size, g.step(multiple)) for g in groups}
+    timer.ratios({"half": half})
+    # Every group once, then bisection over the blocks of channels.
+    blocks = sum(g.size // g.step(multiple) for g in groups)
+    return (time.monotonic() - start) * (len(groups) + math.log2(max(2, blocks))) / 2

@@ -1,16 +1,17 @@
 """The stage that marks a network for dynamic quantization."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+import msgspec
 from msgspec import Meta
 
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.targets.target import Target, weight_bits
 
 
-class QuantizeDynamic(StageSettings, frozen=True, tag="quantize_dynamic"):
+class QuantizeDynamic(Stage, frozen=True, tag="quantize_dynamic"):
     """Dynamic quantization: int8 per-channel weights; the runtime measures each activation's range.
 
     There is nothing to calibrate. Linear and recurrent layers are quantized, where the runtime
@@ -21,9 +22,23 @@ class QuantizeDynamic(StageSettings, frozen=True, tag="quantize_dynamic"):
             CPUs without VNNI.
     """
 
+    works_on: ClassVar[Phase] = Phase.FLOAT
+    yields: ClassVar[Phase] = Phase.QUANTIZED
+
     weight_bits: Annotated[int, Meta(ge=7, le=8)] = 8
 
-    def apply(self, state: ModelState) -> ModelState:
+    @property
+    def quantizes_to(self) -> str:
+        """Precision of the network: it has no table of encodings."""
+        return "weight-only or dynamic"
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Mark the state; the files are quantized by each runtime's own rules when exported."""
-        entry = HistoryEntry("quantize_dynamic", {"weight_bits": self.weight_bits})
-        return replace(state, dynamic_bits=self.weight_bits, history=(*state.history, entry))
+        return replace(state, dynamic_bits=self.weight_bits), {}
+
+    def fit(
+        self, targets: tuple[Target, ...], judged_on: tuple[Target, ...] = ()
+    ) -> "QuantizeDynamic":
+        """Take no more bits than the kernels of every target can add up."""
+        bits = min(self.weight_bits, weight_bits((*targets, *judged_on)))
+        return msgspec.structs.replace(self, weight_bits=bits)

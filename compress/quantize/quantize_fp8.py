@@ -1,9 +1,8 @@
 """The stage that quantizes weights and activations to 8-bit floats after training."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import msgspec
 from msgspec import Meta
 from torch import fx
 
@@ -11,12 +10,11 @@ from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.operators.table import WEIGHTED, moves_values
 from edgedl.compress.quantize.static import calibration_inputs, kept_float
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import ModelState, Phase
 
 
-class QuantizeFp8(StageSettings, frozen=True, tag="quantize_fp8"):
+class QuantizeFp8(Stage, frozen=True, tag="quantize_fp8"):
     """Post-training static FP8: E4M3 weights and activations, for TensorRT alone.
 
     A float keeps its precision over a wide range, so that nothing is gained by clipping: ranges
@@ -33,12 +31,25 @@ class QuantizeFp8(StageSettings, frozen=True, tag="quantize_fp8"):
             beside their differences, of which 3 bits of mantissa keep little.
     """
 
+    works_on: ClassVar[Phase] = Phase.FLOAT
+    yields: ClassVar[Phase] = Phase.QUANTIZED
+
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 32
     keep_float: tuple[str, ...] = ()
     keep_first: bool = True
 
-    def apply(self, state: ModelState) -> ModelState:
+    @property
+    def quantizes_to(self) -> str:
+        """Precision of the network."""
+        return "fp8"
+
+    @property
+    def calibration_samples(self) -> int:
+        """Most samples that ranges are found with."""
+        return self.samples
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Fill the encodings table from the calibration split.
 
         Raises:
@@ -51,8 +62,7 @@ class QuantizeFp8(StageSettings, frozen=True, tag="quantize_fp8"):
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         table = calibrate(state.graph, batches, "minmax", precision="fp8")
         quantized = QuantizedNetwork(state.graph, replace(table, float_nodes=kept))
-        entry = HistoryEntry("quantize_fp8", msgspec.structs.asdict(self))
-        return replace(state, quantized=quantized, history=(*state.history, entry))
+        return replace(state, quantized=quantized), {}
 
 
 def first_layers(graph: fx.GraphModule) -> frozenset[str]:

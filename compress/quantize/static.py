@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import torch
@@ -23,15 +23,14 @@ from edgedl.compress.graph.operators.table import (
     is_quantizable,
     moves_values,
 )
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState
-from edgedl.compress.targets.target import MAX_WEIGHT_BITS
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS, Target, weight_bits
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task
 
 
-class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):
+class QuantizeStatic(Stage, frozen=True, tag="quantize_static"):
     """Post-training static quantization: int8 per-channel weights, int8 or int16 activations.
 
     Attributes:
@@ -51,6 +50,9 @@ class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):
             and operators that it has no 16-bit kernel for stay float32.
     """
 
+    works_on: ClassVar[Phase] = Phase.FLOAT
+    yields: ClassVar[Phase] = Phase.QUANTIZED
+
     samples: Annotated[int, Meta(ge=1)] = 512
     batch_size: Annotated[int, Meta(ge=1)] = 32
     observer: Observer = "mse"
@@ -61,14 +63,36 @@ class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):
     scope: Literal["every_operator", "products"] = "every_operator"
     activation_bits: Literal[8, 16] = 8
 
-    def apply(self, state: ModelState) -> ModelState:
+    @property
+    def quantizes_to(self) -> QuantizedPrecision:
+        """Precision of the network."""
+        return "int8" if self.activation_bits == 8 else "int8_int16"
+
+    @property
+    def calibration_samples(self) -> int:
+        """Most samples that ranges are found with."""
+        return self.samples
+
+    def fit(
+        self, targets: tuple[Target, ...], judged_on: tuple[Target, ...] = ()
+    ) -> "QuantizeStatic":
+        """Take no more bits than the kernels of every target can add up; the table is one for all.
+
+        Only TFLite has kernels for 16-bit activations, and they do not saturate.
+        """
+        if self.activation_bits == 16:
+            return self
+        bits = min(self.weight_bits, weight_bits((*targets, *judged_on)))
+        return msgspec.structs.replace(self, weight_bits=bits)
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Fill the encodings table from the calibration split.
 
         Raises:
             BadInputError: calibration data is missing or not finite, or a name in ``keep_float``
                 matches no layer.
         """
-        precision: QuantizedPrecision = "int8" if self.activation_bits == 8 else "int8_int16"
+        precision = self.quantizes_to
         kept = kept_float(state.graph, self.keep_float, precision)
         if self.scope == "products":
             operators = [n for n in state.graph.graph.nodes if is_quantizable(n)]
@@ -87,9 +111,7 @@ class QuantizeStatic(StageSettings, frozen=True, tag="quantize_static"):
         if self.scope == "products":
             unrounded = results_read_as_floats(state.graph.graph, encodings)
             encodings = replace(encodings, float_results=frozenset(n.name for n in unrounded))
-        entry = HistoryEntry("quantize_static", msgspec.structs.asdict(self))
-        quantized = QuantizedNetwork(state.graph, encodings)
-        return replace(state, quantized=quantized, history=(*state.history, entry))
+        return replace(state, quantized=QuantizedNetwork(state.graph, encodings)), {}
 
 
 def kept_float(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -28,9 +28,8 @@ from edgedl.compress.graph.operators.table import CONVOLUTIONS, EMBEDDING, LINEA
 from edgedl.compress.quantize.corrections.input_products import input_products
 from edgedl.compress.quantize.corrections.rounding import LARGEST, round_groups_with_feedback
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import ModelState, Phase
 from edgedl.runtime.errors import BadInputError
 
 BITS = (4, 8)
@@ -38,7 +37,7 @@ GROUP_SIZES = (32, 64, 128)
 CONVOLUTION_BITS = 8
 
 
-class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
+class QuantizeWeights(Stage, frozen=True, tag="quantize_weights"):
     """Weight-only quantization: integer weights, float32 activations and arithmetic.
 
     Linear layers and tables of embeddings are quantized group-wise. Convolutions get 8 bits per
@@ -57,6 +56,9 @@ class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
         samples: calibration samples of "gptq"; memory does not grow with them.
         batch_size: samples per forward pass.
     """
+
+    works_on: ClassVar[Phase] = Phase.FLOAT
+    yields: ClassVar[Phase] = Phase.QUANTIZED
 
     bits: int = 4
     group_size: int | None = 32
@@ -77,17 +79,22 @@ class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
                 "output channel"
             )
 
-    def apply(self, state: ModelState) -> ModelState:
+    @property
+    def quantizes_to(self) -> str:
+        """Precision of the network: it has no table of encodings."""
+        return "weight-only or dynamic"
+
+    def milder(self) -> "QuantizeWeights | None":
+        """Take 8 bits."""
+        most = max(BITS)
+        return msgspec.structs.replace(self, bits=most) if self.bits < most else None
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Round the weights; the float network stays.
 
         Raises:
-            BadInputError: there is no layer to quantize, a name in ``keep_float`` matches none, or
-                the network is quantized already.
+            BadInputError: there is no layer to quantize, or a name in ``keep_float`` matches none.
         """
-        if state.weights is not None:
-            raise BadInputError(
-                "the weights are quantized already: a recipe can have one quantize_weights stage"
-            )
         graph = state.graph
         weights = self._weights(graph)
 
@@ -95,10 +102,8 @@ class QuantizeWeights(StageSettings, frozen=True, tag="quantize_weights"):
             return calibration_inputs(state.subject.task, self.samples, self.batch_size)
 
         rounded, smaller = self._round(graph, weights, batches)
-        settings = {**msgspec.structs.asdict(self), "other_groups": smaller}
-        entry = HistoryEntry("quantize_weights", settings)
         network = _with_weights(graph, rounded, self.bits)
-        return replace(state, weights=network, history=(*state.history, entry))
+        return replace(state, weights=network), {"other_groups": smaller}
 
     def _weights(self, graph: fx.GraphModule) -> list["_Weight"]:
         """Return the weights to quantize, each once."""

@@ -9,9 +9,9 @@ import torch
 from edgedl.compress.recipe.judge import Judge, Verdict
 from edgedl.compress.recipe.milder import difference, milder
 from edgedl.compress.recipe.recipe import Budget, Recipe
-from edgedl.compress.recipe.stages import AnyStage, is_shipped, stage_name
-from edgedl.compress.recipe.store.ingredients import Provenance, state_digest
+from edgedl.compress.recipe.store.ingredients import Provenance, Unknown, state_digest
 from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, NothingRemovedError
 
 Report = Callable[[str], None]
@@ -41,21 +41,20 @@ class StageRunner:
         """Take a store with what its keys are made of, or neither; ``report`` hears every stage."""
         self._store, self._provenance, self._report = store, provenance, report
 
-    def run(self, stages: Sequence[AnyStage], state: ModelState) -> ModelState:
+    def run(self, stages: Sequence[Stage], state: ModelState) -> ModelState:
         """Return the state after some stages."""
         for stage in stages:
-            self._report(stage_name(type(stage)))
+            self._report(stage.name)
             # What a stage draws does not depend on which stages before it were reused.
             torch.manual_seed(torch.initial_seed())
-            # Of a user's own stage, when its result would be another one cannot be known.
-            if self._store is None or self._provenance is None or not is_shipped(stage):
+            if self._store is None or self._provenance is None:
                 state = stage.apply(state)
-            elif self._provenance.unknown:
-                what = ", ".join(self._provenance.unknown)
-                state.say(f"nothing is kept: teachers or augment hold what has no digest ({what})")
+                continue
+            ingredients = self._provenance.ingredients(stage, state)
+            if isinstance(ingredients, Unknown):
+                state.say(str(ingredients))
                 state = stage.apply(state)
             else:
-                ingredients = self._provenance.ingredients(stage, state)
                 state = self._store.apply(stage, state, ingredients)
         return state
 
@@ -103,7 +102,7 @@ class _Attempts:
 
 
 def _within(
-    group: tuple[AnyStage, ...],
+    group: tuple[Stage, ...],
     budget: Budget,
     start: ModelState,
     runner: StageRunner,
@@ -111,7 +110,7 @@ def _within(
 ) -> _Attempts:
     """Try a group of stages, ever milder, until its budget is met."""
     notes: list[str] = []
-    name, number = stage_name(type(group[-1])), _milder_until(group)
+    name, number = group[-1].name, _milder_until(group)
     left, before = budget.retries, ""
     while True:
         try:
@@ -145,7 +144,7 @@ def _within(
     return _Attempts(notes)
 
 
-def _milder_until(group: tuple[AnyStage, ...]) -> int:
+def _milder_until(group: tuple[Stage, ...]) -> int:
     """Return how many stages of a group it takes until none behind them can be milder."""
     less = milder(group) or group
     changed = [n for n, (a, b) in enumerate(zip(group, less, strict=True), 1) if a != b]

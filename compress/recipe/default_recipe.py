@@ -6,13 +6,9 @@ from torch import fx
 
 from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators.table import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
-from edgedl.compress.recipe.recipe import Recipe, check_order, fit_channels, fit_weights, keep_float
+from edgedl.compress.recipe.recipe import Recipe, check_order, fit, keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
-from edgedl.compress.recipe.stages import stage_name
 from edgedl.compress.targets.target import Target
-
-# After these, layers have other names.
-_RENAME = ("factorize",)
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
@@ -58,12 +54,12 @@ def fitting_recipe(
     check_order(recipe)
     recipe = keep_float(recipe, float_layers)
     _check_float_layers(graph, recipe)
-    return fit_channels(fit_weights(recipe, targets), targets)
+    return fit(recipe, targets)
 
 
 def _check_float_layers(graph: fx.GraphModule, recipe: Recipe) -> None:
     """Refuse names of layers that are not there, before any stage has taken its time."""
     for stage in recipe.stages:
-        if stage_name(type(stage)) in _RENAME:
+        if stage.renames_layers:
             return
-        find_operators(graph, getattr(stage, "keep_float", ()))
+        find_operators(graph, stage.float_layers)

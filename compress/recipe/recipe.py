@@ -1,37 +1,17 @@
 """Recipes: what is done to a network, in which order, and how much accuracy it may cost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from edgedl.compress.cluster.cluster_weights import ClusterWeights
-from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.quantize.corrections.equalize import Equalize
-from edgedl.compress.quantize.corrections.smooth import Smooth
-from edgedl.compress.quantize.dynamic import QuantizeDynamic
-from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
-from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.recipe.stages import STAGES, AnyStage, stage_name
-from edgedl.compress.stage import Refinement
-from edgedl.compress.targets.target import REFERENCE, Target, weight_bits
+from edgedl.compress.recipe.stages import STAGES
+from edgedl.compress.stage import Stage
+from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.runtime.errors import BadInputError
 
 DEFAULT = "default"
-ACTIVATION_BITS = 8
-
-# What stages work on, in the order in which a network gets there.
-KINDS = ("the network as it was trained", "the float graph", "the float network", "integers")
-_REWRITERS = (Equalize, Smooth, ClusterWeights)
-_QUANTIZERS = (QuantizeStatic, QuantizeFp8, QuantizeWeights, QuantizeDynamic)
-# What a stage does -> stages that must not follow it.
-_UNDONE_BY = {
-    "sparsify": ("prune_channels", "prune_blocks", "factorize"),
-    "cluster_weights": ("equalize", "smooth"),
-}
-_TRAINED = ("prune_channels", "prune_blocks", "factorize", "sparsify", "fine_tune")
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,14 +34,29 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         description: one line for people.
-        stages: applied in this order; none means that only the precision of the files differs.
+        stages: applied in this order, edgedl's own or a user's; none means that only the precision
+            of the files differs.
         budgets: position of a stage, from 0 -> what it and those before it may cost. In a YAML
             file the key ``budget`` of the stage.
     """
 
     description: str
-    stages: tuple[AnyStage, ...] = ()
+    stages: tuple[Stage, ...] = ()
     budgets: dict[int, Budget] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what is no stage.
+
+        Raises:
+            BadInputError: something is none; it is named.
+        """
+        for stage in self.stages:
+            if not isinstance(stage, Stage):
+                kind = stage if isinstance(stage, type) else type(stage)
+                raise BadInputError(
+                    f"{kind.__name__} is no stage: give an object whose class is made from "
+                    "edgedl.compress.stage.Stage"
+                )
 
 
 def check_order(recipe: Recipe) -> None:
@@ -76,60 +71,13 @@ def check_order(recipe: Recipe) -> None:
         raise BadInputError(
             f"a budget is of stage {outside[0]}, the recipe has {len(recipe.stages)}, from 0"
         )
-    reached, latest, precision = 0, "", ""
-    names = [stage_name(type(stage)) for stage in recipe.stages]
     for number, stage in enumerate(recipe.stages):
-        for earlier, undoes in _UNDONE_BY.items():
-            if names[number] in undoes and earlier in names[:number]:
-                raise BadInputError(
-                    f"the stage {names[number]} would undo what {earlier} does: the recipe needs "
-                    "it before that"
-                )
-        name = stage_name(type(stage))
-        kind = _kind(stage) if name in STAGES else reached
-        if kind < reached:
-            raise BadInputError(
-                f"the stage {name} works on {KINDS[kind]}: the recipe needs it before {latest}"
-            )
-        if isinstance(stage, _QUANTIZERS) and reached == kind:
-            raise BadInputError(
-                f"the stage {name} would quantize what {latest} has quantized: the recipe needs "
-                "one of them"
-            )
-        if kind == len(KINDS) - 1 and reached < kind - 1:
-            raise BadInputError(
-                f"the stage {name} works on a quantized network: "
-                "the recipe needs quantize_static before it"
-            )
-        if isinstance(stage, _QUANTIZERS):
-            precision = _precision(stage)
-        if isinstance(stage, Refinement) and precision not in stage.works_on:
-            raise BadInputError(
-                f"the stage {name} works on {' and '.join(stage.works_on)} networks, that of "
-                f"{latest} is {precision}: leave it out of the recipe"
-            )
-        reached, latest = kind, name
-
-
-def _precision(stage: AnyStage) -> str:
-    """Return the precision of the network that a quantizer makes."""
-    if isinstance(stage, QuantizeStatic):
-        return "int8" if stage.activation_bits == ACTIVATION_BITS else "int8_int16"
-    return "fp8" if isinstance(stage, QuantizeFp8) else "weight-only or dynamic"
-
-
-def _kind(stage: AnyStage) -> int:
-    """Return the position in ``KINDS`` of what a stage works on."""
-    if stage_name(type(stage)) in _TRAINED:
-        return 0
-    if isinstance(stage, _REWRITERS):
-        return 1
-    return 2 if isinstance(stage, _QUANTIZERS) else 3
+        stage.check_follows(recipe.stages[:number])
 
 
 def joined(recipes: Sequence[Recipe]) -> Recipe:
     """Return one recipe that does what several do, one after another."""
-    stages: tuple[AnyStage, ...] = ()
+    stages: tuple[Stage, ...] = ()
     budgets: dict[int, Budget] = {}
     for recipe in recipes:
         budgets |= {len(stages) + number: b for number, b in recipe.budgets.items()}
@@ -145,56 +93,22 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     """
     if not layers:
         return recipe
-
-    def keep(stage: AnyStage) -> AnyStage:
-        if isinstance(stage, QuantizeStatic | QuantizeFp8 | QuantizeWeights):
-            return msgspec.structs.replace(stage, keep_float=(*stage.keep_float, *layers))
-        return stage
-
-    kept = _with_stages(recipe, keep)
-    if kept == recipe:
+    kept = tuple(stage.keeping_float(layers) for stage in recipe.stages)
+    if not any(kept):
+        able = [name for name, stage in STAGES.items() if stage().keeping_float(()) is not None]
         raise BadInputError(
             f"there is nothing to keep '{layers[0]}' from: the recipe has no stage "
-            "quantize_static, quantize_fp8 or quantize_weights"
+            f"{', '.join(able[:-1])} or {able[-1]}"
         )
-    return kept
+    stages = tuple(new or old for new, old in zip(kept, recipe.stages, strict=True))
+    return msgspec.structs.replace(recipe, stages=stages)
 
 
-def fit_weights(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
-    """Return the recipe with no more weight bits than the kernels of every target can add up.
+def fit(recipe: Recipe, targets: tuple[Target, ...]) -> Recipe:
+    """Return the recipe with stages as the kernels of all targets need them.
 
-    The table is one for all targets, so the narrowest decides; budgets are checked on ONNX Runtime.
+    Budgets are checked on ONNX Runtime.
     """
-    bits = weight_bits((*targets, REFERENCE) if recipe.budgets else targets)
-
-    def fit(stage: AnyStage) -> AnyStage:
-        if isinstance(stage, QuantizeStatic) and stage.activation_bits > ACTIVATION_BITS:
-            # Only TFLite has such kernels, and they do not saturate.
-            return stage
-        if isinstance(stage, QuantizeStatic | QuantizeDynamic):
-            return msgspec.structs.replace(stage, weight_bits=min(bits, stage.weight_bits))
-        return stage
-
-    return _with_stages(recipe, fit)
-
-
-def fit_channels(recipe: Recipe, targets: Sequence[Target]) -> Recipe:
-    """Return the recipe with widths that the kernels of every target like.
-
-    Where a recipe says nothing, widths by latency are multiples of what the timed runtime likes,
-    others of the most that any target likes.
-    """
-    most = max(target.channel_multiple for target in targets)
-
-    def fit(stage: AnyStage) -> AnyStage:
-        if isinstance(stage, PruneChannels) and stage.multiple is None and stage.speedup is None:
-            return msgspec.structs.replace(stage, multiple=most)
-        return stage
-
-    return _with_stages(recipe, fit)
-
-
-def _with_stages(recipe: Recipe, change: Callable[[AnyStage], AnyStage]) -> Recipe:
-    """Return the recipe with every stage changed."""
-    stages = tuple(change(stage) for stage in recipe.stages)
-    return recipe if stages == recipe.stages else msgspec.structs.replace(recipe, stages=stages)
+    judged_on = (REFERENCE,) if recipe.budgets else ()
+    stages = tuple(stage.fit(targets, judged_on) for stage in recipe.stages)
+    return msgspec.structs.replace(recipe, stages=stages)

@@ -11,7 +11,9 @@ import msgspec
 import yaml
 
 from edgedl.compress.recipe.recipe import Budget, Recipe, check_order, joined
-from edgedl.compress.recipe.stages import STAGES, AnyStage
+from edgedl.compress.recipe.stages import STAGES
+from edgedl.compress.stage import Stage, stage_name
+from edgedl.compress.user_code import load_user_class, names_user_code
 from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.errors import BadInputError
 
@@ -51,9 +53,10 @@ def _load(reference: str, outer: tuple[str, ...]) -> Recipe:
     path = Path(reference)
     if path.is_file():
         try:
-            return parse_recipe(path.read_text(encoding="utf-8"), reference, outer)
+            text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise BadInputError(f"{reference} is not a text file in UTF-8") from error
+        return parse_recipe(text, reference, outer, path.parent)
     near = difflib.get_close_matches(reference, shipped_recipes(), 1)
     hint = f", did you mean '{near[0]}'?" if near else ":"
     raise BadInputError(
@@ -62,13 +65,16 @@ def _load(reference: str, outer: tuple[str, ...]) -> Recipe:
     )
 
 
-def parse_recipe(text: str, source: str, outer: tuple[str, ...] = ()) -> Recipe:
+def parse_recipe(
+    text: str, source: str, outer: tuple[str, ...] = (), folder: Path = Path()
+) -> Recipe:
     """Read a recipe from YAML.
 
     Args:
         text: its text.
         source: what errors call it.
         outer: recipes that it is part of.
+        folder: that paths of the user's stages begin in.
 
     Raises:
         BadInputError: with the source's line, and the nearest valid name of an unknown key.
@@ -88,9 +94,11 @@ def parse_recipe(text: str, source: str, outer: tuple[str, ...] = ()) -> Recipe:
     items = content.get("stages") if isinstance(content, dict) else None
     parts = []
     for index, item in enumerate(items if isinstance(items, list) else []):
-        where = _Place(("stages", index), tree, content, source)
-        parts.append(_part(where.convert(item, dict[str, Any]), where, (*outer, source)))
-    written = _Place((), tree, content, source).convert(content, _Written)
+        where = _Place(("stages", index), tree, source)
+        part = where.convert(item, dict[str, Any], ("stage", "recipe"))
+        parts.append(_part(part, where, (*outer, source), folder))
+    keys = tuple(f.encode_name for f in msgspec.structs.fields(_Written))
+    written = _Place((), tree, source).convert(content, _Written, keys)
     return msgspec.structs.replace(joined(parts), description=written.description)
 
 
@@ -113,11 +121,23 @@ class _Place:
 
     path: tuple[str | int, ...]
     tree: yaml.Node | None
-    content: Any
     source: str
 
-    def convert(self, value: Any, kind: Any) -> Any:
+    def inside(self, key: str) -> "_Place":
+        """Return the place of a key's value."""
+        return replace(self, path=(*self.path, key))
+
+    def error(self, text: str) -> BadInputError:
+        """Return an error that names the line."""
+        return BadInputError(f"{self.source}, line {_line(self.tree, list(self.path))}: {text}")
+
+    def convert(self, value: Any, kind: Any, keys: tuple[str, ...] = ()) -> Any:
         """Return a value as a type.
+
+        Args:
+            value: what is written.
+            kind: what it should be.
+            keys: that a mapping can have, for errors.
 
         Raises:
             BadInputError: it is none; the message names the line.
@@ -125,27 +145,65 @@ class _Place:
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            message = str(error).replace(" - at `$", f" - at `${_written(self.path)}", 1)
-            if " - at `" not in message:
-                message += f" - at `${_written(self.path)}`"
-            raise BadInputError(_explain(message, self.tree, self.content, self.source)) from error
+            raise self._explained(str(error), kind, keys) from error
+
+    def _explained(self, message: str, kind: Any, keys: tuple[str, ...]) -> BadInputError:
+        """Turn a validation message with a ``$.key[0]`` path into one with a line."""
+        text, _, location = message.partition(" - at ")
+        steps = re.findall(r"\.(\w+)|\[(\d+)\]", location)
+        path = (*self.path, *(int(index) if index else key for key, index in steps))
+        unknown = re.search(r"unknown field `(.+)`", text)
+        if unknown:
+            key = unknown.group(1)
+            near = difflib.get_close_matches(key, keys, 1)
+            hint = f", did you mean '{near[0]}'?" if near else ":"
+            text = f"unknown key '{key}'{hint} there are {', '.join(keys)}"
+            path = (*path, key)
+        elif path and isinstance(path[-1], str):
+            text = f"'{path[-1]}': {text}{_choices(kind, path[-1])}"
+        return replace(self, path=path).error(text)
 
 
-def _written(path: tuple[str | int, ...]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-
-
-def _part(item: dict[str, Any], where: _Place, outer: tuple[str, ...]) -> Recipe:
+def _part(item: dict[str, Any], where: _Place, outer: tuple[str, ...], folder: Path) -> Recipe:
     """Return one item of a recipe, as a recipe."""
     if "recipe" in item:
-        reference = where.convert(item, _Reference)
+        reference = where.convert(item, _Reference, ("stage", "recipe"))
         return joined([_load(part, outer) for part in reference.recipe.split("+")])
+    kind = _stage_class(item["stage"], where.inside("stage"), folder)
+    names = [f.encode_name for f in msgspec.structs.fields(kind)]
     settings = {key: value for key, value in item.items() if key != "budget"}
-    stage = where.convert(settings, AnyStage)
+    stage = where.convert(
+        {**settings, "stage": stage_name(kind)}, kind, ("stage", *names, "budget")
+    )
     if "budget" not in item:
         return Recipe("", (stage,))
-    inside = replace(where, path=(*where.path, "budget"))
-    return Recipe("", (stage,), {0: inside.convert(item["budget"], Budget)})
+    keys = tuple(f.encode_name for f in msgspec.structs.fields(Budget))
+    budget = where.inside("budget").convert(item["budget"], Budget, keys)
+    return Recipe("", (stage,), {0: budget})
+
+
+def _stage_class(name: Any, where: _Place, folder: Path) -> type[Stage]:
+    """Return the class that a recipe names: one of edgedl's own, or the user's ``file.py:Class``.
+
+    Raises:
+        BadInputError: there is none of that name, or it is no stage.
+    """
+    valid = f"; the stages are: {', '.join(STAGES)}"
+    if not isinstance(name, str):
+        raise where.error(f"Expected `str`, got `{type(name).__name__}`{valid}")
+    if not names_user_code(name):
+        if name not in STAGES:
+            raise where.error(
+                f"Invalid value '{name}'{valid}, or file.py:Class for one of your own"
+            )
+        return STAGES[name]
+    try:
+        found = load_user_class(name, folder)
+    except BadInputError as error:
+        raise where.error(str(error)) from error
+    if not issubclass(found, Stage) or found is Stage:
+        raise where.error(f"{name} is no stage: make a class from edgedl.compress.stage.Stage")
+    return found
 
 
 def _check_stage_names(content: Any, tree: yaml.Node | None, source: str) -> None:
@@ -158,49 +216,14 @@ def _check_stage_names(content: Any, tree: yaml.Node | None, source: str) -> Non
             raise BadInputError(f"{source}, line {line}: no key 'stage'; it is one of {names}")
 
 
-def _explain(message: str, tree: yaml.Node | None, content: Any, source: str) -> str:
-    """Turn a validation message with a ``$.stages[0].key`` path into one with a line."""
-    text, _, location = message.partition(" - at ")
-    steps = re.findall(r"\.(\w+)|\[(\d+)\]", location)
-    path: list[str | int] = [int(index) if index else key for key, index in steps]
-    unknown = re.search(r"unknown field `(.+)`", text)
-    if unknown:
-        key = unknown.group(1)
-        near = difflib.get_close_matches(key, _valid_keys(path, content), 1)
-        hint = f", did you mean '{near[0]}'?" if near else ":"
-        text = f"unknown key '{key}'{hint} there are {', '.join(_valid_keys(path, content))}"
-        path = [*path, key]
-    elif path and path[-1] == "stage":
-        text += f"; the stages are: {', '.join(STAGES)}"
-    elif path and isinstance(path[-1], str):
-        text = f"'{path[-1]}': {text}{_choices(path, content)}"
-    return f"{source}, line {_line(tree, path)}: {text}"
-
-
-def _choices(path: list[str | int], content: Any) -> str:
+def _choices(kind: Any, key: str) -> str:
     """Return the values that a stage's key can have, if they are few."""
-    if path[:1] != ["stages"] or len(path) != 3:
-        return ""
-    stage = STAGES.get(content["stages"][path[1]].get("stage", ""))
-    if stage is None:
-        return ""
-    found = msgspec.inspect.type_info(stage)
+    found = msgspec.inspect.type_info(kind)
     fields = found.fields if isinstance(found, msgspec.inspect.StructType) else ()
-    kind = next((f.type for f in fields if f.encode_name == path[2]), None)
-    if not isinstance(kind, msgspec.inspect.LiteralType):
+    choices = next((f.type for f in fields if f.encode_name == key), None)
+    if not isinstance(choices, msgspec.inspect.LiteralType):
         return ""
-    return f"; it can be {', '.join(str(value) for value in kind.values)}"
-
-
-def _valid_keys(path: list[str | int], content: Any) -> list[str]:
-    if path[-1:] == ["budget"]:
-        return [f.encode_name for f in msgspec.structs.fields(Budget)]
-    if path[:1] == ["stages"] and len(path) > 1:
-        stage = STAGES.get(content["stages"][path[1]].get("stage", ""))
-        if stage is not None:
-            return ["stage", *(f.encode_name for f in msgspec.structs.fields(stage)), "budget"]
-        return ["stage", "recipe"]
-    return [f.encode_name for f in msgspec.structs.fields(_Written)]
+    return f"; it can be {', '.join(str(value) for value in choices.values)}"
 
 
 def _line(tree: yaml.Node | None, path: list[str | int]) -> int:

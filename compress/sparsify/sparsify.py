@@ -1,8 +1,7 @@
 """The stage that sets weights to zero."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import torch
@@ -12,7 +11,6 @@ from torch import Tensor, fx
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators.table import TRANSPOSED
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.sparsify.patterns import (
     fits_two_of_four,
@@ -22,13 +20,12 @@ from edgedl.compress.sparsify.patterns import (
     sparsity_of,
     two_of_four,
 )
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, trainable_graph
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import MILDER, Found, Stage
+from edgedl.compress.state import ZEROS, ModelState, Phase, Trait
 from edgedl.runtime.errors import BadInputError
 
 
-class Sparsify(StageSettings, frozen=True, tag="sparsify"):
+class Sparsify(Stage, frozen=True, tag="sparsify"):
     """Set the smallest weights of convolutions and linear layers to zero.
 
     The zeros stay through every later stage: training sets them to zero again after each step,
@@ -48,6 +45,10 @@ class Sparsify(StageSettings, frozen=True, tag="sparsify"):
         keep: layers that stay as they are: module paths, with all that is inside, or wildcards.
     """
 
+    works_on: ClassVar[Phase] = Phase.TRAINED
+    yields: ClassVar[Phase] = Phase.TRAINED
+    gives: ClassVar[frozenset[Trait]] = frozenset({ZEROS})
+
     sparsity: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     pattern: Literal["unstructured", "2:4"] = "unstructured"
     scope: Literal["uniform", "global"] = "uniform"
@@ -65,30 +66,26 @@ class Sparsify(StageSettings, frozen=True, tag="sparsify"):
                 "the pattern 2:4 zeroes half of every layer: leave sparsity and scope out"
             )
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state of the sparse network; its history says how sparse each layer is.
 
         Raises:
-            BadInputError: the network is quantized already, a name in ``keep`` matches no layer,
-                or no layer is left.
+            BadInputError: a name in ``keep`` matches no layer, or no layer is left.
         """
-        subject = state.subject
-        graph = trainable_graph(state, "sparsify")
+        graph = state.trainable_graph()
         chosen, left = self._chosen(stored_weights(graph, self.keep), _transposed(graph))
         weights = [weight.value.detach() for weight in chosen]
         with torch.no_grad():
             for weight, mask in zip(weights, self._masks(weights), strict=True):
                 weight.masked_fill_(~mask, 0.0)
-        network = TracedNetwork(graph)
-        traced = trace(network, subject.example_inputs(), subject.free_axes)
-        settings = {**msgspec.structs.asdict(self), **self._measured(chosen, traced), "left": left}
-        return replace(
-            state,
-            subject=replace(subject, module=network),
-            graph=traced,
-            parent=state.parent or subject.module,
-            history=(*state.history, HistoryEntry("sparsify", settings)),
-        )
+        done = state.with_network(TracedNetwork(graph))
+        return done, {**self._measured(chosen, done.graph), "left": left}
+
+    def milder(self) -> "Sparsify | None":
+        """Set fewer weights to zero; a pattern has its share."""
+        if self.pattern == "2:4":
+            return None
+        return msgspec.structs.replace(self, sparsity=round(self.sparsity * MILDER, 4))
 
     def _chosen(
         self, weights: list[StoredWeight], transposed: Sequence[str]

@@ -12,7 +12,7 @@ def sparse_paths(history: Iterable[HistoryEntry]) -> tuple[str, ...]:
     """Return the paths of the weights that stages have made sparse, each once."""
     found: dict[str, None] = {}
     for entry in history:
-        listed = entry.settings["layers"] if entry.stage == "sparsify" else ()
+        listed = entry.settings["layers"] if "measured_sparsity" in entry.settings else ()
         lines = listed if isinstance(listed, tuple) else ()
         found.update(dict.fromkeys(line.partition("=")[0] for line in lines))
     return tuple(found)

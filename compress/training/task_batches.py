@@ -11,7 +11,7 @@ from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import Augment
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import Task
+from edgedl.runtime.task.task import Task, training_split
 
 READ_BATCH = 250
 
@@ -132,3 +132,9 @@ def _augmented(augment: Augment, x: Tensor, generator: torch.Generator) -> Tenso
         f"augment made {found} of a batch {x.dtype} {list(x.shape)}: it must return a tensor of "
         "the same shape and dtype"
     )
+
+
+def batches_of_a_round(task: Task, samples: int, batch_size: int) -> int:
+    """Return how many batches a round of training has; counts the samples that there are."""
+    count = sum(len(b.labels) for b in task.batches(training_split(task), READ_BATCH))
+    return max(1, min(samples, count) // batch_size)

@@ -18,10 +18,10 @@ def repetition_of(history: Sequence[HistoryEntry], precision: Precision) -> str:
     """
     found = ""
     for entry in history:
-        if entry.stage == "sparsify":
+        if "measured_sparsity" in entry.settings:
             found = f"{100 * _number(entry, 'measured_sparsity'):.0f} % of its weights are zero"
         # The steps of int8 differ from channel to channel, and so do the integers of one value.
-        if entry.stage == "cluster_weights" and precision.is_float:
+        if "entropy_bits" in entry.settings and precision.is_float:
             shared = entry.settings["entropy_bits"]
             layers = len(shared) if isinstance(shared, tuple) else 0
             values = 2 ** _number(entry, "bits")

@@ -107,8 +107,8 @@ def explain(
     """
     import torch
 
+    from edgedl.compress.quantize.refinement import quantized_by
     from edgedl.compress.quantize.search.sensitivity import measure_sensitivity
-    from edgedl.compress.state import quantized_by
 
     torch.manual_seed(seed)
     with steps("explain", STEPS + math.ceil(samples / BATCH) + (runtime is not None)) as report:
@@ -172,7 +172,7 @@ def _explanation(
 ) -> Explanation:
     total_macs = max(1, sum(s.layer.macs for s in found.layers))
     parts = sum(s.only.noise for s in found.layers)
-    mixed = [h.settings for h in state.history if h.stage == "mix_precision"]
+    outcomes = [h.settings["outcome"] for h in state.history if "outcome" in h.settings]
     return Explanation(
         subject=state.subject.name,
         recipe=recipe,
@@ -184,7 +184,7 @@ def _explanation(
         int8_db=_finite(found.int8.sqnr_db),
         sum_of_parts_db=_finite(replace(found.int8, noise=parts).sqnr_db),
         kept_float=_kept_float(state),
-        outcome=str(mixed[-1]["outcome"]) if mixed else None,
+        outcome=str(outcomes[-1]) if outcomes else None,
         runtime=runtime,
         noise_floor=None if timings is None else _cost(timings, INT8_AGAIN, added=False),
         layers=tuple(_explained(s, found.exact.score, total_macs, timings) for s in found.layers),

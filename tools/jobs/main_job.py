@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from edgedl.compress.distill.fine_tune import FineTune
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe import DEFAULT, Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.subject.selection import divide
 from edgedl.compress.subject.subject import Subject
@@ -81,11 +81,11 @@ class Wish:
             BadInputError: nobody does.
         """
         stages = () if recipe is None else recipe.stages
-        learns = any(isinstance(s, FineTune) and (s.distil > 0 or s.features) for s in stages)
-        if self.teachers and not learns:
+        if self.teachers and not any(stage.learns_from_teachers for stage in stages):
+            able = [name for name, stage in STAGES.items() if stage().learns_from_teachers]
             raise BadInputError(
                 f"nobody learns from {self.teachers[0]}: the recipe {self.recipe} has no stage "
-                "fine_tune with distil above 0"
+                f"{' or '.join(able)} with distil above 0"
             )
 
 

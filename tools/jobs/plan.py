@@ -7,11 +7,10 @@ import msgspec
 
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.recipe.default_recipe import fitting_recipe
-from edgedl.compress.recipe.estimate import Estimated, estimate
 from edgedl.compress.recipe.recipe import Recipe
-from edgedl.compress.recipe.stages import AnyStage, stage_name
-from edgedl.compress.recipe.store.ingredients import Provenance
+from edgedl.compress.recipe.store.ingredients import Ingredients, Provenance
 from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.stage import Estimated, Stage
 from edgedl.compress.state import ModelState, say_nothing
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.wording import about
@@ -59,31 +58,26 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
     recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, report)
     state = ModelState(subject, graph, say=report)
     known = None if store is None else Provenance(state, toolchain())
-    if known is not None and known.unknown:
-        known = None
     lines = []
     for number, stage in enumerate(recipe.stages):
         kept = None
         if store is not None and known is not None:
-            kept = known.ingredients(stage, state).key()
-        there = store.find(kept, state) if store is not None and kept is not None else None
+            ingredients = known.ingredients(stage, state)
+            kept = ingredients.key() if isinstance(ingredients, Ingredients) else None
+        there = store.find(kept, stage, state) if store is not None and kept is not None else None
         found = Estimated(0.0, there, whole=True) if there else _quiet_estimate(stage, state)
         if not found.whole:
             # What follows depends on a result that is not there yet.
             known = None
         state = found.state
-        name = stage_name(type(stage))
-        lines.append(
-            PlannedStage(
-                name, _settings(stage, recipe, number), found.seconds, kept if there else None
-            )
-        )
+        settings = _settings(stage, recipe, number)
+        lines.append(PlannedStage(stage.name, settings, found.seconds, kept if there else None))
     return lines
 
 
-def _quiet_estimate(stage: AnyStage, state: ModelState) -> Estimated:
+def _quiet_estimate(stage: Stage, state: ModelState) -> Estimated:
     """Return the estimate of a stage; what it would say of its trial runs is nobody's concern."""
-    found = estimate(stage, replace(state, say=say_nothing))
+    found = stage.estimate(replace(state, say=say_nothing))
     return replace(found, state=replace(found.state, say=state.say))
 
 
@@ -96,11 +90,10 @@ def total(lines: list[PlannedStage]) -> str:
     return f"{len(lines)} stages, {len(lines) - len(to_do)} kept: {about(sum(known))}{more}"
 
 
-def _settings(stage: AnyStage, recipe: Recipe, number: int) -> str:
+def _settings(stage: Stage, recipe: Recipe, number: int) -> str:
     """Return the settings that differ from the defaults, and the budget."""
-    usual = msgspec.structs.asdict(type(stage)())
-    given = msgspec.structs.asdict(stage)
-    words = [f"{name}={value}" for name, value in given.items() if value != usual[name]]
+    given = [(field, getattr(stage, field.name)) for field in msgspec.structs.fields(stage)]
+    words = [f"{field.name}={value}" for field, value in given if value != field.default]
     if number in recipe.budgets:
         words.append(f"within {recipe.budgets[number].max_drop_pp:g} points")
     return f"({', '.join(words)})" if words else "(defaults)"

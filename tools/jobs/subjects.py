@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from edgedl.compress.user_code import call_user_function, names_user_code
 from edgedl.models.data.datasets import DATASETS, find_dataset
 from edgedl.models.pretrained import build, load_pretrained, load_record, load_weights
 from edgedl.models.reference import ReferenceModel, find_model
 from edgedl.models.tasks import make_task
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task
-from edgedl.tools.terminal.userfile import call_user_function
 
 if TYPE_CHECKING:
     from edgedl.compress.subject.subject import Augment, Subject
@@ -27,7 +27,7 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
     """
     from edgedl.compress.subject.subject import Subject
 
-    if ".py:" in reference:
+    if names_user_code(reference):
         if weights is not None:
             raise BadInputError(f"--weights is for reference models: load them in {reference}")
         made = call_user_function(reference)

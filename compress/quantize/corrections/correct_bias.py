@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import Annotated, Literal
 
-import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, fx
@@ -17,10 +16,10 @@ from edgedl.compress.quantize.corrections.channel_statistics import channel_axis
 from edgedl.compress.quantize.corrections.layerwise import Correction, Layer, correct_layers
 from edgedl.compress.quantize.corrections.moments import InputMoments
 from edgedl.compress.quantize.corrections.rounding import round_to_nearest
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found
+from edgedl.compress.state import ModelState
 
 SMALLEST_DEVIATION = 1e-12
 
@@ -43,13 +42,13 @@ class CorrectBias(Refinement, frozen=True, tag="correct_bias"):
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 16
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Replace the biases of the quantized network; the float one stays.
 
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "correct_bias", self.works_on)
+        quantized = self.network(state)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         if self.method == "empirical":
             corrected = correct_layers(
@@ -58,8 +57,7 @@ class CorrectBias(Refinement, frozen=True, tag="correct_bias"):
         else:
             correct = own_shift(quantized, list(batches))
             corrected = correct_layers(quantized.graph, quantized.encodings, [], correct)
-        entry = HistoryEntry("correct_bias", msgspec.structs.asdict(self))
-        return replace(state, quantized=corrected, history=(*state.history, entry))
+        return replace(state, quantized=corrected), {}
 
 
 def correct_mean_output(layer: Layer) -> tuple[Tensor, Tensor | None]:

@@ -1,9 +1,8 @@
 """The stage that makes the channels of neighbouring layers alike, without changing the network."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, fx
@@ -25,16 +24,15 @@ from edgedl.compress.quantize.corrections.channel_paths import (
 )
 from edgedl.compress.quantize.corrections.channel_statistics import channel_axis, observe_channels
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, float_graph
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import SHARED_WEIGHTS, ModelState, Trait
 
 ROUNDS = 100
 # Factors this close to 1, as a share, change nothing worth another round.
 CONVERGED = 1e-3
 
 
-class Equalize(StageSettings, frozen=True, tag="equalize"):
+class Equalize(Stage, frozen=True, tag="equalize"):
     """Cross-layer equalization: a factor per channel moves from one layer into the next.
 
     Exact, but for float rounding, where only positively homogeneous operators stand between two
@@ -49,19 +47,20 @@ class Equalize(StageSettings, frozen=True, tag="equalize"):
         batch_size: samples per forward pass.
     """
 
+    undoes: ClassVar[frozenset[Trait]] = frozenset({SHARED_WEIGHTS})
+
     replace_relu6: bool = False
     absorb_bias: bool = True
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 16
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Rewrite the float network.
 
         Raises:
-            BadInputError: the network is quantized already.
             NotEquivalentError: float32 cannot hold the equalized weights.
         """
-        graph = copy_graph(float_graph(state, "equalize"))
+        graph = copy_graph(state.graph)
         if self.replace_relu6:
             open_clamps(graph)
         unchanged = copy_graph(graph)
@@ -73,8 +72,7 @@ class Equalize(StageSettings, frozen=True, tag="equalize"):
             absorb_biases(graph, paths, batches)
         equalized = finish(graph)
         check_same(unchanged, equalized, batches[0], "equalize")
-        entry = HistoryEntry("equalize", msgspec.structs.asdict(self))
-        return replace(state, graph=equalized, history=(*state.history, entry))
+        return replace(state, graph=equalized), {}
 
 
 def open_clamps(graph: fx.GraphModule) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from edgedl.compress.quantize.corrections.adaround import Reconstruction, learn
 from edgedl.compress.quantize.corrections.layerwise import Layer, correct_layers
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Work
+from edgedl.compress.state import ModelState
 
 
 class LearnRounding(Refinement, frozen=True, tag="learn_rounding"):
@@ -32,17 +32,20 @@ class LearnRounding(Refinement, frozen=True, tag="learn_rounding"):
     learning_rate: Annotated[float, Meta(gt=0)] = 0.01
     seed: Annotated[int, Meta(ge=0)] = 0
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Replace the weights of the quantized network; the float one stays.
 
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "learn_rounding", self.works_on)
+        quantized = self.network(state)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         corrected = correct_layers(quantized.graph, quantized.encodings, batches, self._learn)
-        entry = HistoryEntry("learn_rounding", msgspec.structs.asdict(self))
-        return replace(state, quantized=corrected, history=(*state.history, entry))
+        return replace(state, quantized=corrected), {}
+
+    def work(self, state: ModelState) -> Work:
+        """Count the steps of Adam."""
+        return Work(self.iterations, lambda n: msgspec.structs.replace(self, iterations=n))
 
     def _learn(self, layer: Layer) -> tuple[Tensor, Tensor | None]:
         problem = Reconstruction.of(layer)

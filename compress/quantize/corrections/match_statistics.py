@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated, Any
 
-import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, fx
@@ -20,10 +19,10 @@ from edgedl.compress.quantize.corrections.channel_statistics import (
     observe_channels,
 )
 from edgedl.compress.quantize.corrections.layerwise import replace_parameters
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found
+from edgedl.compress.state import ModelState
 
 # A channel is scaled by no more than this, or its inverse: one that hardly varies has no scale.
 MOST = 1.5
@@ -50,18 +49,17 @@ class MatchStatistics(Refinement, frozen=True, tag="match_statistics"):
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 16
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Scale the weights and replace the biases of the quantized network.
 
         Raises:
             BadInputError: no stage before this one has quantized the network, or there are no
                 calibration samples.
         """
-        quantized = quantized_by(state, "match_statistics", self.works_on)
+        quantized = self.network(state)
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
         matched = match_statistics(state.graph, quantized, batches)
-        entry = HistoryEntry("match_statistics", msgspec.structs.asdict(self))
-        return replace(state, quantized=matched, history=(*state.history, entry))
+        return replace(state, quantized=matched), {}
 
 
 @torch.no_grad()

@@ -3,15 +3,14 @@
 from dataclasses import replace
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from edgedl.compress.quantize.corrections.layerwise import correct_layers
 from edgedl.compress.quantize.corrections.rounding import round_layer
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found
+from edgedl.compress.state import ModelState
 
 
 class RoundWeights(Refinement, frozen=True, tag="round_weights"):
@@ -25,14 +24,13 @@ class RoundWeights(Refinement, frozen=True, tag="round_weights"):
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 16
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Replace the weights and biases of the quantized network; the float one stays.
 
         Raises:
             BadInputError: no stage before this one has quantized the network.
         """
-        quantized = quantized_by(state, "round_weights", self.works_on)
+        quantized = self.network(state)
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         corrected = correct_layers(quantized.graph, quantized.encodings, batches, round_layer)
-        entry = HistoryEntry("round_weights", msgspec.structs.asdict(self))
-        return replace(state, quantized=corrected, history=(*state.history, entry))
+        return replace(state, quantized=corrected), {}

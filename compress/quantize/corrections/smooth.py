@@ -1,9 +1,8 @@
 """The stage that moves outliers of activations into the weights of the layers that read them."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-import msgspec
 import torch
 from msgspec import Meta
 from torch import Tensor, fx
@@ -32,15 +31,14 @@ from edgedl.compress.quantize.corrections.channel_statistics import (
     observe_channels,
 )
 from edgedl.compress.quantize.static import calibration_inputs
-from edgedl.compress.stage import StageSettings
-from edgedl.compress.state import ModelState, float_graph
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.compress.stage import Found, Stage
+from edgedl.compress.state import SHARED_WEIGHTS, ModelState, Trait
 
 # What a layer's inputs come from, and the layers that read them.
 Readers = dict[fx.Node, list[fx.Node]]
 
 
-class Smooth(StageSettings, frozen=True, tag="smooth"):
+class Smooth(Stage, frozen=True, tag="smooth"):
     """SmoothQuant: a factor per input channel moves from activations into weights.
 
     What produces the activations is divided by the factor, and what reads them multiplied: exact
@@ -56,19 +54,19 @@ class Smooth(StageSettings, frozen=True, tag="smooth"):
         batch_size: samples per forward pass.
     """
 
+    undoes: ClassVar[frozenset[Trait]] = frozenset({SHARED_WEIGHTS})
+
     alpha: Annotated[float, Meta(ge=0, le=1)] = 0.5
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 16
 
-    def apply(self, state: ModelState) -> ModelState:
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Rewrite the float network.
 
         Raises:
-            BadInputError: the network is quantized already.
             NotEquivalentError: float32 cannot hold the smoothed weights.
         """
-        unchanged = float_graph(state, "smooth")
-        graph = copy_graph(unchanged)
+        graph = copy_graph(state.graph)
         readers = find_readers(graph.graph)
         if not readers:
             state.say("smooth: no norm or layer can be divided by a factor, the network stays")
@@ -84,10 +82,9 @@ class Smooth(StageSettings, frozen=True, tag="smooth"):
             for layer in layers:
                 scale_inputs(graph, layer, factor)
         smoothed = finish(graph)
-        check_same(unchanged, smoothed, batches[0], "smooth")
-        found = {"layers": sum(len(layers) for layers in readers.values())}
-        entry = HistoryEntry("smooth", {**msgspec.structs.asdict(self), **found})
-        return replace(state, graph=smoothed, history=(*state.history, entry))
+        check_same(state.graph, smoothed, batches[0], "smooth")
+        changed = sum(len(layers) for layers in readers.values())
+        return replace(state, graph=smoothed), {"layers": changed}
 
 
 def find_readers(graph: fx.Graph) -> Readers:

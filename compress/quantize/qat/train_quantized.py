@@ -8,17 +8,18 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
+from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.quantize.qat.learned_ranges import Learn
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.stage import Found, Work
+from edgedl.compress.state import ModelState
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
-from edgedl.compress.training.task_batches import TaskBatches
-from edgedl.runtime.bundle.manifest import HistoryEntry
-from edgedl.runtime.task.task import training_split
+from edgedl.compress.training.task_batches import TaskBatches, batches_of_a_round
+from edgedl.runtime.task.task import Task, training_split
 
 
 class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
@@ -48,7 +49,8 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
             the best epoch's weights. null trains all epochs and ends with the last one's.
     """
 
-    works_on: ClassVar = ("int8",)
+    refines: ClassVar[tuple[QuantizedPrecision, ...]] = ("int8",)
+
     epochs: Annotated[int, Meta(ge=1)] = 3
     samples: Annotated[int, Meta(ge=1)] = 6400
     batch_size: Annotated[int, Meta(ge=1)] = 64
@@ -62,7 +64,19 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
     ema_decay: Annotated[float, Meta(gt=0, lt=1)] | None = None
     patience: Annotated[int, Meta(ge=1)] | None = None
 
-    def apply(self, state: ModelState) -> ModelState:
+    def splits(self, task: Task) -> frozenset[str]:
+        """Return what it reads: the data that it trains on."""
+        return super().splits(task) | {training_split(task)}
+
+    def work(self, state: ModelState) -> Work:
+        """Count batches."""
+        batches = batches_of_a_round(state.subject.task, self.samples, self.batch_size)
+        return Work(
+            self.epochs * batches,
+            lambda n: msgspec.structs.replace(self, epochs=1, samples=n * self.batch_size),
+        )
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Train a copy of the quantized network; the float one, the teacher, stays.
 
         Raises:
@@ -70,7 +84,7 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
                 the labels have no known loss, or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
-        start = quantized_by(state, "train_quantized", self.works_on)
+        start = self.network(state)
         network = TrainableNetwork(start, self.learn)
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)
@@ -90,10 +104,8 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
             on_step=hook,
             say=lambda text: state.say(f"train_quantized, {text}"),
         )
-        settings = msgspec.structs.asdict(self)
-        learned = {**settings, "split": split, "trained_epochs": len(records)}
-        entry = HistoryEntry("train_quantized", learned)
-        return replace(state, quantized=network.quantized(), history=(*state.history, entry))
+        found: Found = {"split": split, "trained_epochs": len(records)}
+        return replace(state, quantized=network.quantized()), found
 
     def _training(self) -> TrainingSettings:
         return TrainingSettings(

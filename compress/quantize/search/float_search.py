@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.quantize.refinement import quantized_by
 from edgedl.compress.quantize.search.choose_float import Choice, find_candidates, rank_choices
 from edgedl.compress.quantize.search.damage import Damage
 from edgedl.compress.quantize.search.damage_budget import DamageBudget
 from edgedl.compress.quantize.search.float_layers import keep_float, measure_damage, restore_weights
 from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.quantize.search.noise_terms import measure_noise_terms
-from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.state import ModelState
 from edgedl.runtime.measure.statistics import Estimate
 
 # Sets that are simulated before one is taken, and timed before the network stays as it is.

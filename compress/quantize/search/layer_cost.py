@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edgedl.compress.latency.timing import Timings, check_runs_here, load_arm, time_arms
-from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.quantize.refinement import quantized_by
+from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.measure.measure import Arm, Protocol
 from edgedl.runtime.precision import FLOAT32, INT8

@@ -4,19 +4,19 @@ import math
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
-import msgspec
 from msgspec import Meta
 
+from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_layers import quantized_layers
-from edgedl.compress.latency.timing import Runtime
+from edgedl.compress.latency.timing import Runtime, this_machine
+from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.search.damage_budget import DamageBudget
 from edgedl.compress.quantize.search.float_search import Constraints, Finding, FloatSearch
 from edgedl.compress.quantize.search.layer_cost import PrecisionTimer
-from edgedl.compress.stage import Refinement
-from edgedl.compress.state import ModelState, quantized_by
+from edgedl.compress.stage import Estimated, Found
+from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.backends.runtimes import RUNTIMES
-from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 
 
 class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
@@ -37,7 +37,8 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
         batch_size: samples per forward pass.
     """
 
-    works_on: ClassVar = ("int8",)
+    refines: ClassVar[tuple[QuantizedPrecision, ...]] = ("int8",)
+
     min_sqnr_db: float | None = None
     max_loss: Annotated[float, Meta(ge=0)] | None = None
     max_slowdown: Annotated[float, Meta(ge=1)] = 1.1
@@ -47,7 +48,15 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 32
 
-    def apply(self, state: ModelState) -> ModelState:
+    def machine(self) -> str:
+        """Return what its choice depends on."""
+        return this_machine()
+
+    def estimate(self, state: ModelState) -> Estimated:
+        """Say that its time is not known before it runs."""
+        return Estimated(None, state)
+
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Add the chosen layers to the float ones; the history says what was measured.
 
         A limit that nothing meets is no error: what comes closest is kept, and the history says
@@ -59,7 +68,7 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
             BackendUnavailableError: the runtime to time on is not installed.
             ExportError: its int8 file cannot be made.
         """
-        quantized = quantized_by(state, "mix_precision", self.works_on)
+        quantized = self.network(state)
         constraints = Constraints(
             DamageBudget(self.min_sqnr_db, self.max_loss),
             self.max_slowdown,
@@ -73,13 +82,10 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
         ).run()
         layers = quantized_layers(state.graph, quantized.encodings)
         names = {layer.node.name: layer.name for layer in layers if layer.node is not None}
-        entry = HistoryEntry(
-            "mix_precision", {**msgspec.structs.asdict(self), **_describe(finding, names)}
-        )
-        return replace(state, quantized=finding.network, history=(*state.history, entry))
+        return replace(state, quantized=finding.network), _describe(finding, names)
 
 
-def _describe(finding: Finding, names: dict[str, str]) -> dict[str, Setting]:
+def _describe(finding: Finding, names: dict[str, str]) -> Found:
     """Return what was found as the history keeps it."""
     return {
         "outcome": finding.reason,

@@ -1,6 +1,7 @@
 """What the result of a stage depends on. Where all of it is the same, so is the result."""
 
 import hashlib
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -9,23 +10,14 @@ from torch import fx
 
 from edgedl.compress.code_digest import code_digest
 from edgedl.compress.digests import tensors_digest
-from edgedl.compress.distill.fine_tune import FineTune
-from edgedl.compress.factorize.factorize import Factorize
-from edgedl.compress.prune.prune_blocks import PruneBlocks
-from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
-from edgedl.compress.quantize.search.mix_precision import MixPrecision
-from edgedl.compress.recipe.stages import AnyStage, stage_name
 from edgedl.compress.recipe.store.describe import describe
 from edgedl.compress.sparsify.zeros import sparse_paths
+from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState
-from edgedl.compress.training.mixed_precision import has_bfloat16
-from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.task.task import Task, training_split
+from edgedl.runtime.task.task import Task
 
 KEY_DIGITS = 20
 READ_BATCH = 250
-TIMES_ON_THIS_MACHINE = (MixPrecision,)
 
 
 class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,10 +30,9 @@ class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         beginning: digest of what the recipe begins with: the network, its teachers, how its data
             changes at random.
         data: split -> digest of the samples and labels that the stage may read.
-        code: digest of the sources that stages are made of.
+        code: digest of the sources that the stage is made of.
         toolchain: package -> version.
-        machine: processor, instruction sets and runtimes, for a stage that decides by latency;
-            whether there is bfloat16, for one in mixed precision.
+        machine: what the stage depends on of the machine; None for nothing.
     """
 
     stage: str
@@ -58,6 +49,17 @@ class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:KEY_DIGITS]
 
 
+@dataclass(frozen=True)
+class Unknown:
+    """Why nothing is kept of a stage: what its result depends on cannot be told."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        """Say it."""
+        return f"nothing is kept: {self.reason}"
+
+
 class Provenance:
     """Digests of what the stages of one recipe have in common, each taken once."""
 
@@ -71,27 +73,32 @@ class Provenance:
         subject = begin.subject
         self._task, self._toolchain = subject.task, toolchain
         described = describe((subject.free_axes, subject.teachers, subject.augment))
-        # What would have to be known of the subject to find its results again, and is not.
-        self.unknown = described.unknown
+        self._unknown = described.unknown
         # Dropout draws from torch's own generator.
         parts = [state_digest(begin), described.text, str(torch.initial_seed())]
         self._beginning = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         self._data: dict[str, str] = {}
 
-    def ingredients(self, stage: AnyStage, state: ModelState) -> Ingredients:
+    def ingredients(self, stage: Stage, state: ModelState) -> Ingredients | Unknown:
         """Return what a stage's result depends on, where it is applied to a state."""
-        splits = {"calibration"}
-        if _reads_training_data(stage):
-            splits.add(training_split(self._task))
+        if self._unknown:
+            what = ", ".join(self._unknown)
+            return Unknown(f"teachers or augment hold what has no digest ({what})")
+        code = code_digest(type(stage))
+        if code is None:
+            return Unknown(
+                f"the code of {stage.name} has no digest, because its class is not at the top of a "
+                "file, or the file imports by a name that is not constant"
+            )
         return Ingredients(
-            stage_name(type(stage)),
+            stage.name,
             msgspec.json.encode(stage, order="sorted").decode(),
             state_digest(state),
             self._beginning,
-            {split: self._data_digest(split) for split in sorted(splits)},
-            code_digest(),
+            {split: self._data_digest(split) for split in sorted(stage.splits(self._task))},
+            code,
             self._toolchain,
-            _machine() if _is_timed(stage) else _bfloat16(stage),
+            stage.machine(),
         )
 
     def _data_digest(self, split: str) -> str:
@@ -128,28 +135,3 @@ def state_digest(state: ModelState) -> str:
 
 def _of_graph(graph: fx.GraphModule) -> tuple[str, str]:
     return str(graph.graph), tensors_digest(graph.state_dict())
-
-
-def _reads_training_data(stage: AnyStage) -> bool:
-    if isinstance(stage, PruneChannels):
-        return stage.importance == "taylor"
-    return isinstance(stage, FineTune | TrainQuantized)
-
-
-def _is_timed(stage: AnyStage) -> bool:
-    by_speed = (
-        isinstance(stage, PruneChannels | PruneBlocks | Factorize) and stage.speedup is not None
-    )
-    return by_speed or isinstance(stage, TIMES_ON_THIS_MACHINE)
-
-
-def _bfloat16(stage: AnyStage) -> str | None:
-    """Return what mixed precision is on this machine, for a stage that asks for it."""
-    if not getattr(stage, "mixed_precision", False):
-        return None
-    return "bfloat16" if has_bfloat16() else "no bfloat16"
-
-
-def _machine() -> str:
-    context = run_context()
-    return f"{context.cpu}; {' '.join(context.isa)}; {context.packages}"

@@ -20,7 +20,8 @@ from edgedl.compress.recipe.store.stored_state import (
     read_state,
     write_state,
 )
-from edgedl.compress.state import ModelState, Stage
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError, EdgedlError
 
@@ -90,7 +91,7 @@ class StageStore:
             say(f"{ingredients.stage}: its result is not kept, {self.folder} cannot be written")
             return stage.apply(state)
         with self._locked(key, lambda: say(f"waiting for another run at {ingredients.stage}")):
-            found = self.find(key, state)
+            found = self.find(key, stage, state)
             if found is not None:
                 say(f"{ingredients.stage}: reused {key}")
                 self._file(key).touch()
@@ -105,7 +106,7 @@ class StageStore:
                     workspace.rmdir()
             seconds = time.monotonic() - start
             done = with_fields(done, workspace=state.workspace)
-            self._keep(key, state, done, ingredients, seconds)
+            self._keep(key, stage, state, done, ingredients, seconds)
             shutil.rmtree(workspace, ignore_errors=True)
             return done
 
@@ -150,7 +151,7 @@ class StageStore:
         finally:
             lock.release()
 
-    def find(self, key: str, before: ModelState) -> ModelState | None:
+    def find(self, key: str, stage: Stage, before: ModelState) -> ModelState | None:
         """Return the kept state after a stage, from the state before it; None if there is none.
 
         Of a damaged file the state's ``say`` hears.
@@ -159,7 +160,7 @@ class StageStore:
         if not path.is_file():
             return None
         try:
-            return read_state(before, path.read_bytes())
+            return read_state(stage, before, path.read_bytes())
         except DamagedResultError as error:
             before.say(f"{path} is damaged ({error}): the stage is applied again")
             return None
@@ -167,6 +168,7 @@ class StageStore:
     def _keep(
         self,
         key: str,
+        stage: Stage,
         before: ModelState,
         after: ModelState,
         ingredients: Ingredients,
@@ -174,7 +176,7 @@ class StageStore:
     ) -> None:
         """Write a result; a run does not fail because it cannot be kept."""
         try:
-            content = write_state(before, after, ingredients, seconds)
+            content = write_state(stage, before, after, ingredients, seconds)
             if content is None:
                 return
             with atomic_write(self._file(key)) as out:

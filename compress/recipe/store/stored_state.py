@@ -16,11 +16,11 @@ from edgedl.compress.digests import tensors_digest
 from edgedl.compress.encodings.encodings import Encodings
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.edit import copy_graph
-from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.quantize.corrections.layerwise import corrected_parameters, with_parameters
 from edgedl.compress.recipe.rebuild import rebuild
 from edgedl.compress.recipe.store.ingredients import Ingredients
+from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.manifest import HistoryEntry
 
@@ -55,7 +55,7 @@ class StageRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def write_state(
-    before: ModelState, after: ModelState, ingredients: Ingredients, seconds: float
+    stage: Stage, before: ModelState, after: ModelState, ingredients: Ingredients, seconds: float
 ) -> bytes | None:
     """Return a stage's result as the bytes of a safetensors file.
 
@@ -70,13 +70,13 @@ def write_state(
     for changes in ways:
         record = StageRecord(name, ingredients, seconds, entry, changes, table, "")
         record = msgspec.structs.replace(record, digest=_digest(record, tensors))
-        if _alike(_apply(before, record, tensors), after):
+        if _alike(_apply(stage, before, record, tensors), after):
             metadata = {RECORD: msgspec.json.encode(record).decode()}
             return safetensors.torch.save(tensors, metadata)
     return None
 
 
-def read_state(before: ModelState, content: bytes) -> ModelState:
+def read_state(stage: Stage, before: ModelState, content: bytes) -> ModelState:
     """Return the state after a stage, from the state before it.
 
     Raises:
@@ -89,7 +89,7 @@ def read_state(before: ModelState, content: bytes) -> ModelState:
         raise DamagedResultError(f"not a safetensors file: {error}") from error
     if _digest(record, tensors) != record.digest:
         raise DamagedResultError("it is not what was written")
-    return _apply(before, record, tensors)
+    return _apply(stage, before, record, tensors)
 
 
 def _digest(record: StageRecord, tensors: dict[str, Tensor]) -> str:
@@ -129,18 +129,20 @@ def _tensors(graph: fx.GraphModule) -> dict[str, Tensor]:
     return {n: t.detach().clone().contiguous() for n, t in graph.state_dict().items()}
 
 
-def _apply(before: ModelState, record: StageRecord, tensors: dict[str, Tensor]) -> ModelState:
-    history = (*before.history, record.entry)
-    subject = before.subject
+def _apply(
+    stage: Stage, before: ModelState, record: StageRecord, tensors: dict[str, Tensor]
+) -> ModelState:
+    return stage.recorded(_changed_as(stage, before, record, tensors), record.entry)
+
+
+def _changed_as(
+    stage: Stage, before: ModelState, record: StageRecord, tensors: dict[str, Tensor]
+) -> ModelState:
     if record.changes == "network":
-        inputs = subject.example_inputs()
-        network = rebuild(subject.module, inputs, (record.entry,), tensors)
-        return replace(
-            before,
-            subject=replace(subject, module=network),
-            graph=trace(network, inputs, subject.free_axes),
-            parent=before.parent or subject.module,
-            history=history,
+        subject = before.subject
+        inputs, entries = subject.example_inputs(), (record.entry,)
+        return before.with_network(
+            rebuild(subject.module, inputs, entries, tensors, own=(type(stage),))
         )
     if record.changes == "corrected":
         graph = with_parameters(_start(before), corrected_parameters(tensors))
@@ -150,7 +152,7 @@ def _apply(before: ModelState, record: StageRecord, tensors: dict[str, Tensor]) 
     if record.encodings is None:
         raise DamagedResultError("no encodings table")
     table = Encodings.from_json(record.encodings.encode())
-    return replace(before, quantized=QuantizedNetwork(graph, table), history=history)
+    return replace(before, quantized=QuantizedNetwork(graph, table))
 
 
 def _start(before: ModelState) -> fx.GraphModule:

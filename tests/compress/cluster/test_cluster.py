@@ -23,7 +23,8 @@ from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.sparsify.sparsify import Sparsify
-from edgedl.compress.state import ModelState, Stage, begin
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.errors import BadInputError

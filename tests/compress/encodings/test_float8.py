@@ -138,7 +138,7 @@ def test_other_runtimes_refuse_in_one_line(float_state: ModelState) -> None:
 
 def test_stages_that_work_on_integers_cannot_follow(float_state: ModelState) -> None:
     state = QuantizeFp8(samples=16).apply(float_state)
-    with pytest.raises(BadInputError, match="works on int8 and int8_int16 networks, this one is"):
+    with pytest.raises(BadInputError, match="works on int8 and int8_int16 networks, that of"):
         RoundWeights().apply(state)
 
 

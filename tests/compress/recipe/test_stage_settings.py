@@ -10,7 +10,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.search.mix_precision import MixPrecision
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.stage import StageSettings
+from edgedl.compress.stage import Stage
 from edgedl.runtime.errors import BadInputError
 
 
@@ -31,7 +31,7 @@ from edgedl.runtime.errors import BadInputError
     ],
 )
 def test_what_is_no_such_setting_is_named(
-    stage: type[StageSettings], settings: dict[str, Any], said: str
+    stage: type[Stage], settings: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInputError, match=said):
         stage(**settings)

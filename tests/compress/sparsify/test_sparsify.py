@@ -37,7 +37,8 @@ from edgedl.compress.sparsify.patterns import (
 )
 from edgedl.compress.sparsify.sparsify import Sparsify
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
-from edgedl.compress.state import ModelState, Stage, begin
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.errors import BadInputError

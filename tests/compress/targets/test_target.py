@@ -22,7 +22,7 @@ from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.recipe.recipe import Budget, Recipe, fit_channels, fit_weights
+from edgedl.compress.recipe.recipe import Budget, Recipe, fit
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
@@ -60,7 +60,7 @@ def test_a_target_of_ones_own_is_like_another(tmp_path: Path) -> None:
     precisions = ("int8", "dynamic_int8", "int8_weights", "int4_weights")
     assert found == msgspec.structs.replace(like, **changed, precisions=precisions, name="pi4")
     recipe = load_recipe("prune_ch50")
-    assert fit_channels(recipe, (found,)).stages[0] == PruneChannels(0.5, multiple=4)
+    assert fit(recipe, (found,)).stages[0] == PruneChannels(0.5, multiple=4)
 
 
 def test_a_variant_refuses_more_and_says_why(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_the_narrowest_target_decides_for_all(processor: Callable[..., None]) -> None:
     processor("avx2", "avx512_vnni")
     recipe = load_recipe("static_w8c_a8_rounded")
-    assert fit_weights(recipe, (ORT, TFLITE)) == recipe
-    fitted = fit_weights(recipe, (TFLITE, ORT_AVX2))
+    assert fit(recipe, (ORT, TFLITE)) == recipe
+    fitted = fit(recipe, (TFLITE, ORT_AVX2))
     assert fitted.stages[0] == QuantizeStatic(weight_bits=7)
     assert fitted.stages[1:] == recipe.stages[1:]
 
@@ -210,27 +210,27 @@ def test_the_narrowest_target_decides_for_all(processor: Callable[..., None]) ->
 def test_this_processor_must_compute_what_it_checks(processor: Callable[..., None]) -> None:
     processor("avx2")
     static, dynamic = load_recipe("static_w8c_a8"), load_recipe("dynamic_w8_afp32")
-    assert fit_weights(static, (ORT, TFLITE)).stages == (QuantizeStatic(weight_bits=7),)
-    assert fit_weights(dynamic, (ORT,)).stages == (QuantizeDynamic(weight_bits=7),)
-    assert fit_weights(static, (TFLITE, TENSORRT)) == static
+    assert fit(static, (ORT, TFLITE)).stages == (QuantizeStatic(weight_bits=7),)
+    assert fit(dynamic, (ORT,)).stages == (QuantizeDynamic(weight_bits=7),)
+    assert fit(static, (TFLITE, TENSORRT)) == static
     budgeted = msgspec.structs.replace(static, budgets={0: Budget(1.0)})
-    assert fit_weights(budgeted, (TFLITE,)).stages == (QuantizeStatic(weight_bits=7),)
+    assert fit(budgeted, (TFLITE,)).stages == (QuantizeStatic(weight_bits=7),)
     wide = load_recipe("static_w8c_a16")
-    assert fit_weights(wide, (ORT, TFLITE)) == wide
+    assert fit(wide, (ORT, TFLITE)) == wide
     assert (ORT.weight_bits_here, TFLITE.weight_bits_here) == (7, 8)
     processor("asimddp")
-    assert fit_weights(dynamic, (ORT, TFLITE)) == dynamic
+    assert fit(dynamic, (ORT, TFLITE)) == dynamic
 
 
 def test_widths_suit_the_kernels_of_every_target() -> None:
     recipe = load_recipe("prune_ch50")
     likes = {name: load_target(name).channel_multiple for name in target_names()}
     for targets in ((ORT_AVX2,), (TFLITE, ORT_AVX2), (ORT, TFLITE, TENSORRT)):
-        fitted = fit_channels(recipe, targets)
+        fitted = fit(recipe, targets)
         assert fitted.stages[0] == PruneChannels(0.5, multiple=max(likes[t.name] for t in targets))
         assert fitted.stages[1:] == recipe.stages[1:]
     own = Recipe("x", (PruneChannels(multiple=5), PruneChannels(speedup=2.0, runtime="tflite")))
-    assert fit_channels(own, (ORT,)) == own
+    assert fit(own, (ORT,)) == own
 
 
 @pytest.mark.parametrize("bits", [0, 1, 33])

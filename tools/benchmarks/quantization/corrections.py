@@ -23,7 +23,8 @@ from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.corrections.smooth import Smooth
 from edgedl.compress.quantize.search.mix_precision import MixPrecision
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.state import ModelState, Stage
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.compress.subject.score import as_tuple
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown

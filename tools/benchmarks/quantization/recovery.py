@@ -25,7 +25,8 @@ from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.state import ModelState, Stage
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError

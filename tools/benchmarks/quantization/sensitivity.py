@@ -14,12 +14,14 @@ import torch
 
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
+from edgedl.compress.quantize.refinement import quantized_by
 from edgedl.compress.quantize.search.float_layers import keep_float, measure_damage, restore_weights
 from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.quantize.search.noise_terms import Roundings, measure_noise_terms
 from edgedl.compress.quantize.search.sensitivity import Sensitivity, measure_sensitivity
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.state import ModelState, Stage, quantized_by
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import load_target
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown, with_interval

@@ -21,7 +21,8 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
-from edgedl.compress.state import ModelState, Stage
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.precision import FLOAT32

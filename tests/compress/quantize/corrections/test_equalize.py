@@ -176,7 +176,7 @@ def test_channels_without_weights_stay_as_they_are() -> None:
 
 def test_it_comes_before_quantization() -> None:
     state = QuantizeStatic(samples=4).apply(state_of(chain()))
-    with pytest.raises(BadInputError, match=r"equalize rewrites the float network.*before"):
+    with pytest.raises(BadInputError, match=r"works on the float graph.*before quantize_static"):
         Equalize().apply(state)
 
 

@@ -14,7 +14,8 @@ from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
 from edgedl.compress.quantize.corrections.match_statistics import MatchStatistics
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.static import QuantizeStatic
-from edgedl.compress.state import ModelState, Stage
+from edgedl.compress.stage import Stage
+from edgedl.compress.state import ModelState
 from edgedl.runtime.errors import BadInputError
 
 

@@ -177,5 +177,5 @@ def test_decibels_come_back_behind_outliers() -> None:
 
 def test_it_comes_before_quantization() -> None:
     state = QuantizeStatic(samples=4).apply(state_of(chain()))
-    with pytest.raises(BadInputError, match="smooth rewrites the float network"):
+    with pytest.raises(BadInputError, match=r"works on the float graph.*before quantize_static"):
         Smooth().apply(state)

@@ -103,7 +103,10 @@ class StoppedError(Exception):
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(
-    calibrated: ModelState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    float_state: ModelState,
+    calibrated: ModelState,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stage = msgspec.structs.replace(QUICK, distil=0.5, learn="scales_and_offsets")
     whole = stage.apply(calibrated)
@@ -126,8 +129,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(
     assert list(tmp_path.iterdir()) == [checkpoint]
     with pytest.raises(BadInputError, match="other settings"):
         msgspec.structs.replace(stage, seed=9).apply(state)
-    other = QuantizeStatic(samples=8).apply(state)
-    stage.apply(other)
+    other = QuantizeStatic(samples=8).apply(float_state)
+    stage.apply(replace(other, workspace=tmp_path))
     assert len(list(tmp_path.iterdir())) == 2
 
 

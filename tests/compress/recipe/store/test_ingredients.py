@@ -11,8 +11,8 @@ from tiny import make_net, make_subject, make_task
 
 from edgedl.compress.distill.fine_tune import FineTune
 from edgedl.compress.prune.prune_channels import PruneChannels
-from edgedl.compress.recipe.stages import AnyStage
 from edgedl.compress.recipe.store.ingredients import Provenance, data_digest
+from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.task.task import Samples
@@ -21,7 +21,7 @@ PRUNE = PruneChannels(ratio=0.5, multiple=2)
 TUNE = FineTune(epochs=2, samples=32, batch_size=16)
 
 
-def key_of(state: ModelState, stage: AnyStage, toolchain: dict[str, str]) -> str:
+def key_of(state: ModelState, stage: Stage, toolchain: dict[str, str]) -> str:
     return Provenance(state, toolchain).ingredients(stage, state).key()
 
 
