@@ -11,7 +11,7 @@ from torch import fx
 
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, first_fast_enough
@@ -103,7 +103,7 @@ class PruneBlocks(StageSettings, frozen=True, tag="prune_blocks"):
         choice = self._choose(state, graph, blocks)
         names = tuple(block.name for block in choice.removed)
         smaller = remove_blocks(graph, names)
-        if not any(node.target in WEIGHTED for node in smaller.graph.nodes):
+        if not any(is_weighted(node) for node in smaller.graph.nodes):
             raise BadInputError(f"no layer would be left without {', '.join(names)}: lower blocks")
         entry = HistoryEntry(
             "prune_blocks",

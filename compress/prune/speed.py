@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.factorize.split_layers import split_layers
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes

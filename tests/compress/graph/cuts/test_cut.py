@@ -10,7 +10,7 @@ from prunable_networks import NETWORKS, make
 from small_networks import Net, noise
 from torch import Tensor, fx, nn
 
-from edgedl.compress.graph.cuts.axes import Axis, channels_of
+from edgedl.compress.graph.axes import Axis, channels_of
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
