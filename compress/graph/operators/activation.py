@@ -1,6 +1,8 @@
 """Activations, softmax among them."""
 
 import math
+from functools import partial
+from typing import Any
 
 from torch import fx
 
@@ -19,8 +21,8 @@ from edgedl.compress.graph.operators.operator import (
 FIXED_END_INT16 = 32767 / 32768
 
 
-def _between(node: fx.Node, lowest: str, highest: str) -> tuple[float, float]:
-    lo, hi = argument(node, lowest), argument(node, highest)
+def _between(node: fx.Node, names: tuple[str, str]) -> tuple[float, float]:
+    lo, hi = (argument(node, name) for name in names)
     return -math.inf if lo is None else float(lo), math.inf if hi is None else float(hi)
 
 
@@ -45,55 +47,32 @@ def _join_gated(axes: JoinedAxes, node: fx.Node) -> None:
         axes.join(node, [own], [Axis.sum([halved, halved]) if place == dim else halved])
 
 
+def _row(*overloads: Any, **said: Any) -> Operator:
+    return Operator(overloads, **{"join_axes": elementwise, **said})
+
+
 # Clips that a runtime folds into the requantization of the operator before them.
-CLIPS = (
-    Operator(
-        "relu",
-        (aten.relu.default,),
-        Ranges.FUSES,
-        bounds=lambda node: (0.0, math.inf),
-        homogeneous=True,
-        join_axes=elementwise,
-    ),
-    Operator(
-        "relu6",
-        (aten.relu6.default,),
-        Ranges.FUSES,
-        bounds=lambda node: (0.0, 6.0),
-        join_axes=elementwise,
-    ),
-    Operator(
-        "hardtanh",
-        (aten.hardtanh.default,),
-        Ranges.FUSES,
-        bounds=lambda node: _between(node, "min_val", "max_val"),
-        join_axes=elementwise,
-    ),
-    Operator(
-        "clamp",
-        (aten.clamp.default,),
-        Ranges.FUSES,
-        bounds=lambda node: _between(node, "min", "max"),
-        join_axes=elementwise,
-    ),
+CLIPS = tuple(
+    _row(overload, ranges=Ranges.FUSES, bounds=bounds, homogeneous=homogeneous)
+    for overload, bounds, homogeneous in (
+        (aten.relu.default, lambda node: (0.0, math.inf), True),
+        (aten.relu6.default, lambda node: (0.0, 6.0), False),
+        (aten.hardtanh.default, partial(_between, names=("min_val", "max_val")), False),
+        (aten.clamp.default, partial(_between, names=("min", "max")), False),
+    )
 )
+HARD_SWISH = _row(aten.hardswish.default, ranges=Ranges.COMPUTES)
 # A hard sigmoid is written with other operators, and reaches the ends of its range; the grids of
 # the others have 256 steps of 1/256, and of 1/128.
-HARD_SIGMOID = Operator(
-    "hardsigmoid",
-    (aten.hardsigmoid.default,),
-    Ranges.FIXED,
-    fixed_range=(0.0, 1.0),
-    join_axes=elementwise,
-)
-HARD_SWISH = Operator(
-    "hardswish",
-    (aten.hardswish.default,),
-    Ranges.COMPUTES,
-    join_axes=elementwise,
+HARD_SIGMOID, SIGMOID, TANH = (
+    _row(overload, ranges=Ranges.FIXED, fixed_range=ends)
+    for overload, ends in (
+        (aten.hardsigmoid.default, (0.0, 1.0)),
+        (aten.sigmoid.default, (0.0, 255 / 256)),
+        (aten.tanh.default, (-1.0, 127 / 128)),
+    )
 )
 SOFTMAX = Operator(
-    "softmax",
     (aten.softmax.int, aten._softmax.default),
     Ranges.FIXED,
     fixed_range=(0.0, 255 / 256),
@@ -101,34 +80,16 @@ SOFTMAX = Operator(
 )
 ROWS = (
     *CLIPS,
-    Operator(
-        "leaky_relu",
-        (aten.leaky_relu.default,),
-        Ranges.COMPUTES,
-        homogeneous=True,
-        join_axes=elementwise,
-    ),
-    Operator("gelu", (aten.gelu.default,), Ranges.COMPUTES, join_axes=elementwise),
+    _row(aten.leaky_relu.default, ranges=Ranges.COMPUTES, homogeneous=True),
+    _row(aten.gelu.default, ranges=Ranges.COMPUTES),
     HARD_SWISH,
     HARD_SIGMOID,
-    Operator(
-        "sigmoid",
-        (aten.sigmoid.default,),
-        Ranges.FIXED,
-        fixed_range=(0.0, 255 / 256),
-        join_axes=elementwise,
-    ),
-    Operator(
-        "tanh",
-        (aten.tanh.default,),
-        Ranges.FIXED,
-        fixed_range=(-1.0, 127 / 128),
-        join_axes=elementwise,
-    ),
+    SIGMOID,
+    TANH,
     SOFTMAX,
-    Operator("hardswish_", (aten.hardswish_.default,), join_axes=elementwise),
-    Operator("log_softmax", (aten.log_softmax.int,), join_axes=_join_softmax),
-    Operator("log_sigmoid", (aten.log_sigmoid.default,), join_axes=elementwise),
-    Operator("prelu", (aten.prelu.default,), join_axes=_join_parametric),
-    Operator("glu", (aten.glu.default,), join_axes=_join_gated),
+    _row(aten.hardswish_.default),
+    _row(aten.log_sigmoid.default),
+    _row(aten.log_softmax.int, join_axes=_join_softmax),
+    _row(aten.prelu.default, join_axes=_join_parametric),
+    _row(aten.glu.default, join_axes=_join_gated),
 )

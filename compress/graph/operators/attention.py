@@ -50,10 +50,5 @@ def _macs(of: AxesOf, node: fx.Node) -> list[Product]:
     return [product_of([*query, key[-2]]), product_of([*of(node), key[-2]])]
 
 
-ATTENTION = Operator(
-    "scaled_dot_product_attention",
-    (aten.scaled_dot_product_attention.default,),
-    macs=_macs,
-    join_axes=_join_axes,
-)
+ATTENTION = Operator((aten.scaled_dot_product_attention.default,), macs=_macs, join_axes=_join_axes)
 ROWS = (ATTENTION,)

@@ -67,9 +67,8 @@ def _macs(of: AxesOf, node: fx.Node, transposed: bool) -> list[Product]:
     return [Product(tuple(of(view.weight)), places)]
 
 
-CONV1D, CONV2D = (
+CONVOLUTIONS = CONV1D, CONV2D = tuple(
     Operator(
-        name,
         overloads,
         Ranges.COMPUTES,
         weight_axis=0,
@@ -78,15 +77,13 @@ CONV1D, CONV2D = (
         join_axes=partial(_join_axes, transposed=False),
         resize=partial(_resize, transposed=False),
     )
-    for name, overloads in (
-        ("conv1d", (aten.conv1d.default, aten.conv1d.padding)),
-        ("conv2d", (aten.conv2d.default, aten.conv2d.padding)),
+    for overloads in (
+        (aten.conv1d.default, aten.conv1d.padding),
+        (aten.conv2d.default, aten.conv2d.padding),
     )
 )
-CONVOLUTIONS = (CONV1D, CONV2D)
 # Written as convolutions before anything is quantized (passes/transposed_convolution.py).
 TRANSPOSED = Operator(
-    "conv_transpose2d",
     (aten.conv_transpose2d.input,),
     weight_axis=1,
     macs=partial(_macs, transposed=True),

@@ -147,42 +147,26 @@ def _pad(axes: JoinedAxes, node: fx.Node) -> None:
         axes.join(node, [Axis.sum([ends[0], axis, ends[1]])], [wider])
 
 
-CONCAT = Operator("cat", (aten.cat.default,), Ranges.JOINS, join_axes=_join)
-PADDINGS = (
-    Operator(
-        "pad",
-        (aten.pad.default,),
-        Ranges.PASSES,
-        passes_if=pads_with_zeros,
-        join_axes=_pad,
-    ),
-    Operator(
-        "constant_pad_nd",
-        (aten.constant_pad_nd.default,),
-        Ranges.PASSES,
-        passes_if=pads_with_zeros,
-        join_axes=_pad,
-    ),
+CONCAT = Operator((aten.cat.default,), Ranges.JOINS, join_axes=_join)
+PADDINGS = tuple(
+    Operator((overload,), Ranges.PASSES, passes_if=pads_with_zeros, join_axes=_pad)
+    for overload in (aten.pad.default, aten.constant_pad_nd.default)
 )
 ROWS = (
     CONCAT,
     *PADDINGS,
-    Operator("slice", (aten.slice.Tensor,), Ranges.PASSES, join_axes=_slice, resize=_resize_slice),
-    Operator("select", (aten.select.int,), Ranges.PASSES, join_axes=_select),
-    Operator("stack", (aten.stack.default,), join_axes=_stack),
-    Operator("unbind", (aten.unbind.int,), join_axes=_unbind),
-    Operator(
-        "split",
-        (aten.split.Tensor,),
-        join_axes=partial(_split, even=True),
-        resize=partial(_resize_split, even=True),
+    Operator((aten.slice.Tensor,), Ranges.PASSES, join_axes=_slice, resize=_resize_slice),
+    Operator((aten.select.int,), Ranges.PASSES, join_axes=_select),
+    Operator((aten.stack.default,), join_axes=_stack),
+    Operator((aten.unbind.int,), join_axes=_unbind),
+    *(
+        Operator(
+            (overload,),
+            join_axes=partial(_split, even=even),
+            resize=partial(_resize_split, even=even),
+        )
+        for overload, even in ((aten.split.Tensor, True), (aten.split_with_sizes.default, False))
     ),
-    Operator(
-        "split_with_sizes",
-        (aten.split_with_sizes.default,),
-        join_axes=partial(_split, even=False),
-        resize=partial(_resize_split, even=False),
-    ),
-    Operator("chunk", (aten.chunk.default,), join_axes=partial(_split, even=True)),
-    Operator("getitem", (operator.getitem,), join_axes=_item),
+    Operator((aten.chunk.default,), join_axes=partial(_split, even=True)),
+    Operator((operator.getitem,), join_axes=_item),
 )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import fx
 
@@ -17,6 +17,7 @@ from edgedl.compress.graph.operators.operator import (
     always,
     argument,
     aten,
+    operands,
 )
 from edgedl.compress.graph.sizes import BATCH, places_of
 
@@ -25,11 +26,7 @@ Linear = Weighted
 
 
 class MatrixProduct(NamedTuple):
-    """[..., m, k] times [..., k, n]; some overloads add a tensor to it.
-
-    Attributes:
-        added: that tensor, or None.
-    """
+    """[..., m, k] times [..., k, n]; some overloads add a tensor to it, or None."""
 
     left: fx.Node
     right: fx.Node
@@ -37,17 +34,12 @@ class MatrixProduct(NamedTuple):
 
     @classmethod
     def of(cls, node: fx.Node) -> "MatrixProduct":
-        """Read a node, whose overload has names of its own for the same."""
-        names = _FACTORS[node.target]
-        return cls(*(argument(node, name) for name in names))
+        """Read a node; each overload has names of its own for the same."""
+        *added, left, right = operands(node, 3 if node.target in _ADDING else 2)
+        return cls(left, right, *added)
 
 
-_FACTORS: dict[Any, tuple[str, ...]] = {
-    aten.matmul.default: ("self", "other"),
-    aten.bmm.default: ("self", "mat2"),
-    aten.baddbmm.default: ("batch1", "batch2", "self"),
-    aten.addmm.default: ("mat1", "mat2", "self"),
-}
+_ADDING = (aten.baddbmm.default, aten.addmm.default)
 
 
 def product_of(axes: Sequence[Axis]) -> Product:
@@ -120,7 +112,6 @@ def _letters(of: AxesOf, node: fx.Node) -> dict[str, list[Axis]]:
 
 
 LINEAR = Operator(
-    "linear",
     (aten.linear.default,),
     Ranges.COMPUTES,
     folds_activation=always,
@@ -132,21 +123,14 @@ LINEAR = Operator(
 ROWS = (
     LINEAR,
     *(
-        Operator(
-            name,
-            (overload,),
-            ranges,
-            channel_axis=-1,
-            macs=_product_macs,
-            join_axes=_join_product,
-        )
-        for name, overload, ranges in (
-            ("matmul", aten.matmul.default, Ranges.COMPUTES),
-            ("bmm", aten.bmm.default, Ranges.COMPUTES),
+        Operator((overload,), ranges, macs=_product_macs, join_axes=_join_product)
+        for overload, ranges in (
+            (aten.matmul.default, Ranges.COMPUTES),
+            (aten.bmm.default, Ranges.COMPUTES),
             # Products behind what is added to them.
-            ("baddbmm", aten.baddbmm.default, Ranges.FLOAT),
-            ("addmm", aten.addmm.default, Ranges.FLOAT),
+            (aten.baddbmm.default, Ranges.FLOAT),
+            (aten.addmm.default, Ranges.FLOAT),
         )
     ),
-    Operator("einsum", (aten.einsum.default,), macs=_einsum_macs, join_axes=_join_einsum),
+    Operator((aten.einsum.default,), macs=_einsum_macs, join_axes=_join_einsum),
 )

@@ -189,60 +189,39 @@ def _make_places(
     axes.join(node, deep[:-3], wide[:-3])
 
 
-def _row(name: str, *overloads: Any, **said: Any) -> Operator:
-    return Operator(name, overloads, Ranges.PASSES, **said)
+def _row(*overloads: Any, **said: Any) -> Operator:
+    return Operator(overloads, Ranges.PASSES, **said)
 
 
+_resize_size = partial(_resize_shape, name="size")
 RESHAPES = (
-    *(
-        _row(name, overload, join_axes=_reshape, resize=partial(_resize_shape, name=size))
-        for name, overload, size in (
-            ("view", aten.view.default, "size"),
-            ("reshape", aten.reshape.default, "shape"),
-        )
-    ),
-    _row("flatten", aten.flatten.using_ints, join_axes=_reshape),
+    _row(aten.view.default, join_axes=_reshape, resize=_resize_size),
+    _row(aten.reshape.default, join_axes=_reshape, resize=partial(_resize_shape, name="shape")),
+    _row(aten.flatten.using_ints, join_axes=_reshape),
 )
-TRANSPOSE = _row(
-    "transpose", aten.transpose.int, join_axes=partial(_transpose, names=("dim0", "dim1"))
-)
-PERMUTE = _row("permute", aten.permute.default, join_axes=_permute)
+TRANSPOSE = _row(aten.transpose.int, join_axes=partial(_transpose, names=("dim0", "dim1")))
+PERMUTE = _row(aten.permute.default, join_axes=_permute)
 ROWS = (
     *RESHAPES,
-    _row("unflatten", aten.unflatten.int, join_axes=_reshape, resize=_resize_unflattened),
+    _row(aten.unflatten.int, join_axes=_reshape, resize=_resize_unflattened),
     TRANSPOSE,
     PERMUTE,
-    _row("unsqueeze", aten.unsqueeze.default, join_axes=_unsqueeze),
-    _row(
-        "squeeze",
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.squeeze.default,
-        join_axes=_squeeze,
-    ),
-    _row(
-        "expand",
-        aten.expand.default,
-        join_axes=_expand,
-        resize=partial(_resize_shape, name="size"),
-    ),
-    _row("repeat", aten.repeat.default, join_axes=partial(_repeat, name="repeats")),
-    _row("tile", aten.tile.default, join_axes=partial(_repeat, name="dims")),
-    _row("repeat_interleave", aten.repeat_interleave.self_int),
-    _row("flip", aten.flip.default, join_axes=partial(_along, name="dims")),
-    _row("channel_shuffle", aten.channel_shuffle.default, join_axes=_shuffle_channels),
-    _row("pixel_shuffle", aten.pixel_shuffle.default, join_axes=_shuffle_pixels),
-    _row("pixel_unshuffle", aten.pixel_unshuffle.default, join_axes=_unshuffle_pixels),
+    _row(aten.unsqueeze.default, join_axes=_unsqueeze),
+    _row(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, join_axes=_squeeze),
+    _row(aten.expand.default, join_axes=_expand, resize=_resize_size),
+    _row(aten.repeat.default, join_axes=partial(_repeat, name="repeats")),
+    _row(aten.tile.default, join_axes=partial(_repeat, name="dims")),
+    _row(aten.repeat_interleave.self_int),
+    _row(aten.flip.default, join_axes=partial(_along, name="dims")),
+    _row(aten.channel_shuffle.default, join_axes=_shuffle_channels),
+    _row(aten.pixel_shuffle.default, join_axes=_shuffle_pixels),
+    _row(aten.pixel_unshuffle.default, join_axes=_unshuffle_pixels),
     # Written as those above before anything is quantized.
-    Operator("t", (aten.t.default, aten.numpy_T.default), join_axes=_reverse),
-    Operator(
-        "swapaxes",
-        (aten.swapaxes.default,),
-        join_axes=partial(_transpose, names=("axis0", "axis1")),
-    ),
-    Operator("movedim", (aten.movedim.int, aten.movedim.intlist), join_axes=_move),
-    Operator("expand_as", (aten.expand_as.default,), join_axes=_expand_as),
-    Operator("sym_size", (aten.sym_size.int,), join_axes=_nothing),
-    Operator("roll", (aten.roll.default,), join_axes=partial(_along, name="dims")),
-    Operator("cumsum", (aten.cumsum.default,), join_axes=partial(_along, name="dim")),
+    Operator((aten.t.default, aten.numpy_T.default), join_axes=_reverse),
+    Operator((aten.swapaxes.default,), join_axes=partial(_transpose, names=("axis0", "axis1"))),
+    Operator((aten.movedim.int, aten.movedim.intlist), join_axes=_move),
+    Operator((aten.expand_as.default,), join_axes=_expand_as),
+    Operator((aten.sym_size.int,), join_axes=_nothing),
+    Operator((aten.roll.default,), join_axes=partial(_along, name="dims")),
+    Operator((aten.cumsum.default,), join_axes=partial(_along, name="dim")),
 )

@@ -73,16 +73,12 @@ def _resize_last(sizes: SizesAfterCut, before: fx.Node, after: fx.Node) -> None:
     set_argument(after, "normalized_shape", sizes.of(before)[-count:])
 
 
-BATCH_NORM = Operator(
-    "batch_norm", (aten.batch_norm.default,), training="training", join_axes=_join_channels
-)
-LAYER_NORM = Operator(
-    "layer_norm", (aten.layer_norm.default,), join_axes=_join_last, resize=_resize_last
-)
+BATCH_NORM = Operator((aten.batch_norm.default,), training="training", join_axes=_join_channels)
+LAYER_NORM = Operator((aten.layer_norm.default,), join_axes=_join_last, resize=_resize_last)
 ROWS = (
     BATCH_NORM,
-    Operator("instance_norm", (aten.instance_norm.default,), join_axes=_join_channels),
     LAYER_NORM,
-    Operator("rms_norm", (aten.rms_norm.default,), join_axes=_join_last, resize=_resize_last),
-    Operator("group_norm", (aten.group_norm.default,), join_axes=_join_groups),
+    Operator((aten.instance_norm.default,), join_axes=_join_channels),
+    Operator((aten.rms_norm.default,), join_axes=_join_last, resize=_resize_last),
+    Operator((aten.group_norm.default,), join_axes=_join_groups),
 )

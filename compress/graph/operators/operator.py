@@ -71,8 +71,7 @@ class Operator:
     """An operator: what edgedl knows of it. The defaults are those of an operator without a row.
 
     Attributes:
-        name: by which targets list it.
-        overloads: of torch.
+        overloads: of torch; the first one names the row.
         ranges: what it does with them.
         passes_if: of ``PASSES``: whether a node only moves, chooses or averages values; one that
             does not computes in float.
@@ -92,7 +91,6 @@ class Operator:
             the node to change).
     """
 
-    name: str
     overloads: tuple[Any, ...]
     ranges: Ranges = Ranges.FLOAT
     passes_if: Check = always
@@ -108,6 +106,11 @@ class Operator:
     macs: Callable[[AxesOf, fx.Node], list[Product]] = no_products
     join_axes: Callable[[JoinedAxes, fx.Node], None] | None = None
     resize: Callable[[SizesAfterCut, fx.Node, fx.Node], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Torch's name of it, by which targets list it."""
+        return next((o.__name__.partition(".")[0] for o in self.overloads), "")
 
     @property
     def weighted(self) -> bool:
@@ -170,10 +173,9 @@ def first_input(node: fx.Node) -> Any:
     return next(iter((*node.args, *node.kwargs.values())), None)
 
 
-def operands(node: fx.Node) -> tuple[Any, Any]:
-    """Return the first two arguments of an operator: those of arithmetic and of products."""
-    first, second, *_ = _schema(node.target)
-    return argument(node, first), argument(node, second)
+def operands(node: fx.Node, count: int = 2) -> list[Any]:
+    """Return the first arguments of an operator: those of arithmetic and of products."""
+    return [argument(node, name) for name in list(_schema(node.target))[:count]]
 
 
 def reads_activations(node: fx.Node) -> bool:

@@ -32,10 +32,10 @@ def _macs(of: AxesOf, node: fx.Node) -> list[Product]:
 
 
 ROWS = tuple(
-    Operator(name, overloads, training="train", macs=_macs)
-    for name, overloads in (
-        ("lstm", (aten.lstm.input,)),
-        ("gru", (aten.gru.input,)),
-        ("rnn", (aten.rnn_tanh.input, aten.rnn_relu.input)),
+    Operator(overloads, training="train", macs=_macs)
+    for overloads in (
+        (aten.lstm.input,),
+        (aten.gru.input,),
+        (aten.rnn_tanh.input, aten.rnn_relu.input),
     )
 )

@@ -30,22 +30,22 @@ def _join_axes(axes: JoinedAxes, node: fx.Node) -> None:
         axes.join(node, kept, without(result, gone) if stays else result)
 
 
-MEAN = Operator("mean", (aten.mean.dim,), Ranges.COMPUTES, join_axes=_join_axes)
+MEAN = Operator((aten.mean.dim,), Ranges.COMPUTES, join_axes=_join_axes)
 ROWS = (
     MEAN,
-    Operator("sum", (aten.sum.dim_IntList,), Ranges.COMPUTES, join_axes=_join_axes),
-    Operator("amax", (aten.amax.default,), Ranges.PASSES, join_axes=_join_axes),
+    Operator((aten.sum.dim_IntList,), Ranges.COMPUTES, join_axes=_join_axes),
+    Operator((aten.amax.default,), Ranges.PASSES, join_axes=_join_axes),
     *(
-        Operator(name, overloads, join_axes=_join_axes)
-        for name, overloads in (
-            ("amin", (aten.amin.default,)),
-            ("argmax", (aten.argmax.default,)),
-            ("linalg_vector_norm", (aten.linalg_vector_norm.default,)),
-            ("logsumexp", (aten.logsumexp.default,)),
-            ("max", (aten.max.dim,)),
-            ("min", (aten.min.dim,)),
-            ("std", (aten.std.correction, aten.std.dim)),
-            ("var", (aten.var.correction, aten.var.dim)),
+        Operator(overloads, join_axes=_join_axes)
+        for overloads in (
+            (aten.amin.default,),
+            (aten.argmax.default,),
+            (aten.linalg_vector_norm.default,),
+            (aten.logsumexp.default,),
+            (aten.max.dim,),
+            (aten.min.dim,),
+            (aten.std.correction, aten.std.dim),
+            (aten.var.correction, aten.var.dim),
         )
     ),
 )

@@ -41,7 +41,7 @@ ROWS: tuple[Operator, ...] = (
     *lookup.ROWS,
 )
 # What holds of every other operator: it computes in float and is never cut through.
-NO_ROW = Operator("", ())
+NO_ROW = Operator(())
 _BY_OVERLOAD = {overload: row for row in ROWS for overload in row.overloads}
 
 
