@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import msgspec
 from torch import fx
 
-from edgedl.compress.graph.operators.operator import has_padding, reads_activations
+from edgedl.compress.graph.operators.operator import Ranges, has_padding, reads_activations
 from edgedl.compress.graph.operators.table import ROWS, row_of
 from edgedl.runtime.errors import BadInputError
 
@@ -38,12 +38,12 @@ def check_rows(names: Iterable[str], where: str) -> None:
     """Check the names of operators in a description.
 
     Raises:
-        BadInputError: the table of operators has no row of a name.
+        BadInputError: the table of operators has no row of a name, or one that is always float.
     """
-    known = [row.name for row in ROWS]
+    known = [row.name for row in ROWS if row.ranges is not Ranges.FLOAT]
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.0)
             raise BadInputError(
-                f"{where}: there is no operator '{name}', did you mean '{near[0]}'?"
+                f"{where}: no operator '{name}' computes in integers, did you mean '{near[0]}'?"
             )
