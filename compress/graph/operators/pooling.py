@@ -66,6 +66,7 @@ ROWS = (
     ),
     Operator((aten.upsample_nearest2d.vec,), Ranges.PASSES, join_axes=_on_maps),
     Operator((aten.upsample_bilinear2d.vec,), Ranges.PASSES, join_axes=_on_maps),
+    Operator((aten.upsample_nearest1d.vec,), Ranges.PASSES, join_axes=_on_series),
     Operator((aten.avg_pool1d.default,), join_axes=_on_series),
     Operator((aten.adaptive_avg_pool1d.default,), join_axes=_on_series),
     Operator((aten.adaptive_max_pool2d.default,), join_axes=_on_maps),

@@ -82,7 +82,9 @@ WITHOUT_CASE = {
         "scaled_dot_product_attention split split_with_sizes stack swapaxes t tile unbind"
     ),
     "gone in evaluation mode": "dropout",
-    "as another one that has a case": "clamp constant_pad_nd expand minimum pixel_unshuffle",
+    "as another one that has a case": (
+        "clamp constant_pad_nd expand minimum pixel_unshuffle upsample_nearest1d"
+    ),
     "made by masks alone, see tests/compress/graph/passes/test_masked_attention.py": (
         "where masked_fill"
     ),

@@ -25,6 +25,7 @@ EXPECTED = {
     "residual": [8, 6],
     "concatenated": [4, 6],
     "depthwise": [8, 4, 6],
+    "stretched": [8, 6],
     "tied": [8],
     # One layer makes queries, keys and values: the width of a head scales the scores, and stays.
     "attention": [16, 4, 32],
