@@ -7,6 +7,7 @@ from torch import fx
 
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
+from edgedl.compress.graph.values import value_of
 from edgedl.compress.state import ModelState
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.bundle import record_files
@@ -37,6 +38,6 @@ def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Mani
 
 def _logical(node: fx.Node, free_axes: tuple[int, ...]) -> TensorSpec:
     """Describe an input or output of the graph, None where its size is free."""
-    value = node.meta["val"]
+    value = value_of(node)
     shape = tuple(None if i in free_axes else int(d) for i, d in enumerate(value.shape))
     return TensorSpec.of(node.name, shape, str(np.dtype(str(value.dtype).removeprefix("torch."))))

@@ -82,7 +82,7 @@ def steps_by_output(state: ModelState, target: Target) -> list[float | None]:
     if state.quantized is None:
         return [None] * len(output_nodes(state.graph))
     graph, encodings = state.quantized.graph, state.quantized.encodings
-    chosen = quantized_nodes(graph.graph, encodings)
+    chosen = quantized_nodes(graph.graph, encodings, target)
     return [
         grid_of(encodings, node.name, target).scale
         if node in chosen and not gives_floats(node, encodings, target)

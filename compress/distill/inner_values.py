@@ -2,12 +2,13 @@
 
 import difflib
 
-from torch import Tensor, fx
+from torch import fx
 
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.graph.values import is_floating
 from edgedl.runtime.errors import BadInputError
 
 
@@ -47,7 +48,7 @@ def with_inner_values(
 def _last_operator(module: fx.GraphModule, path: str, role: str) -> fx.Node:
     """Return the last operator of a module whose value is used outside it."""
     computed: list[fx.Node] = [
-        n for n in module.graph.nodes if n.op == "call_function" and _is_value(n)
+        n for n in module.graph.nodes if n.op == "call_function" and is_floating(n)
     ]
     own = [n for n in computed if _is_inside(n, path)]
     if not own:
@@ -57,11 +58,6 @@ def _last_operator(module: fx.GraphModule, path: str, role: str) -> fx.Node:
         raise BadInputError(f"the {role} computes no module '{path}'{hint}")
     given = [n for n in own if any(not _is_inside(user, path) for user in n.users)]
     return (given or own)[-1]
-
-
-def _is_value(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _paths(node: fx.Node) -> list[str]:

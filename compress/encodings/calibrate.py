@@ -20,21 +20,20 @@ from edgedl.compress.encodings.encodings import (
 from edgedl.compress.encodings.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.operators.activation import FIXED_END_INT16, SOFTMAX
+from edgedl.compress.graph.operators.elementwise import MASKED_BELOW, MULTIPLY
+from edgedl.compress.graph.operators.operator import (
+    Ranges,
+    Weighted,
+    first_input,
+    operands,
+)
 from edgedl.compress.graph.operators.table import (
-    CONCAT,
-    ELEMENTWISE,
-    EMBEDDING,
-    FIXED_END_INT16,
-    FIXED_RANGES,
-    FOLDING_POOLS,
-    FUSED_ACTIVATIONS,
-    MASKED_BELOW,
-    MASKING,
-    MATRIX_PRODUCTS,
-    MULTIPLY,
-    SOFTMAX,
-    WEIGHTED,
+    folds_activation,
+    has_stored_weight,
+    is_clip,
     moves_values,
+    row_of,
 )
 from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
@@ -81,8 +80,9 @@ def calibrate(
         for name, histogram in histograms.items()
     }
     for node in graph.graph.nodes:
-        if node.target in FIXED_RANGES and node.name in activations:
-            activations[node.name] = fixed_range(node, bits)
+        fixed = fixed_range(node, bits)
+        if fixed is not None and node.name in activations:
+            activations[node.name] = fixed
     for constant in _constant_operands(graph.graph):
         values = get_tensor(graph, str(constant.target))
         # A mask of infinities has no grid, and neither has what it is added to.
@@ -94,9 +94,12 @@ def calibrate(
     return replace(table, weights=weight_ranges(graph, table, weight_observer))
 
 
-def fixed_range(node: fx.Node, bits: int) -> Range:
+def fixed_range(node: fx.Node, bits: int) -> Range | None:
     """Return the range of an operator whose integer kernels have one grid for their output."""
-    lo, hi = FIXED_RANGES[node.target]
+    fixed = row_of(node).fixed_range
+    if fixed is None:
+        return None
+    lo, hi = fixed
     if bits == 16:
         return Range(-FIXED_END_INT16 if lo < 0 else 0.0, FIXED_END_INT16)
     return Range(lo, hi)
@@ -116,7 +119,7 @@ def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
         if not read:
             continue
         largest = max(max(-r.lo, r.hi) for r in read)
-        lowest = 0.0 if node.target in FUSED_ACTIVATIONS else -largest
+        lowest = 0.0 if is_clip(node) else -largest
         activations[node.name] = Range(lowest, largest)
 
 
@@ -144,9 +147,10 @@ def _scale_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
     """Give what a positive number multiplies the range whose integers are the same."""
     groups = {node: members for members in groups_on_one_grid(graph) for node in members}
     for node in graph.nodes:
-        if node.target is not MULTIPLY or not isinstance(node.args[1], (int, float)):
+        if row_of(node) is not MULTIPLY or not isinstance(operands(node)[1], (int, float)):
             continue
-        read, factor = activations.get(node.args[0].name), node.args[1]
+        source, factor = operands(node)
+        read = activations.get(source.name)
         # Those that only move it have its range; a concat has one of its own.
         alone = all(member is node or moves_values(member) for member in groups[node])
         if read is not None and factor > 0 and alone:
@@ -165,9 +169,9 @@ def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
 
     for node in graph.nodes:
         if moves_values(node) or _clips_pool(node):
-            root[node] = find(node.args[0])
-        elif node.target is CONCAT:
-            for joined in node.args[0]:
+            root[node] = find(first_input(node))
+        elif row_of(node).ranges is Ranges.JOINS:
+            for joined in first_input(node):
                 root[find(joined)] = find(node)
     groups: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
@@ -177,21 +181,20 @@ def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
 
 def _clips_pool(node: fx.Node) -> bool:
     """Say whether a node is an activation that a runtime folds into a pool on one grid."""
-    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
-    return isinstance(source, fx.Node) and source.target in FOLDING_POOLS
+    source = first_input(node) if is_clip(node) else None
+    return isinstance(source, fx.Node) and moves_values(source) and folds_activation(source)
 
 
 def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
     """Return the constants that integer operators read, weights and biases apart."""
-    computing = {*ELEMENTWISE, *MATRIX_PRODUCTS, CONCAT, EMBEDDING}
-    users = [n for n in graph.nodes if n.target in computing]
+    users = [n for n in graph.nodes if row_of(n).reads_constants]
     return [c for n in users for c in n.all_input_nodes if is_constant(c)]
 
 
 def _constant_range(constant: fx.Node, values: Tensor) -> Range:
     """Return what the integers of a constant cover; TFLite wants tables without a zero point."""
     lo, hi = float(values.min()), float(values.max())
-    if any(user.target is EMBEDDING for user in constant.users):
+    if any(row_of(user).reads_table for user in constant.users):
         scale = np.float32(max(-lo, hi, SMALLEST_WIDTH) / 127)
         return range_of(float(scale), 128)
     return Range(lo, hi)
@@ -225,9 +228,9 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
 
 
 def _is_masked(node: fx.Node, value: Tensor) -> bool:
-    if not node.users or any(user.target not in SOFTMAX for user in node.users):
+    if not node.users or any(row_of(user) is not SOFTMAX for user in node.users):
         return False
-    masks = any(n.target in MASKING for n in (node, *node.all_input_nodes))
+    masks = any(row_of(n).masks for n in (node, *node.all_input_nodes))
     return masks or float(value.min()) < MASKED_BELOW
 
 
@@ -242,15 +245,16 @@ def weight_ranges(
     activations, qmax = table.activations, table.weight_qmax
     ranges: dict[str, Tensor] = {}
     for node in graph.graph.nodes:
-        if node.target not in WEIGHTED or not is_constant(node.args[1]):
+        if not has_stored_weight(node):
             continue
-        path = str(node.args[1].target)
-        weight = get_tensor(graph, path).movedim(WEIGHTED[node.target], 0).flatten(1)
+        layer = Weighted.of(node)
+        path, axis = layer.weight_path, row_of(node).weight_axis
+        weight = get_tensor(graph, path).movedim(axis, 0).flatten(1)
         amax = weight.abs().amax(1) if observer == "minmax" else least_error_amax(weight, qmax)
         amax = amax.clamp(min=max(float(amax.max()) * WEIGHT_FLOOR, SMALLEST_WEIGHT))
-        if len(node.args) > 2 and is_constant(node.args[2]) and node.args[0].name in activations:
-            bias = get_tensor(graph, str(node.args[2].target))
-            input_scale = grid_of(table, node.args[0].name, REFERENCE).scale
+        if layer.bias_path is not None and layer.input.name in activations:
+            bias = get_tensor(graph, layer.bias_path)
+            input_scale = grid_of(table, layer.input.name, REFERENCE).scale
             amax = torch.maximum(amax, smallest_amax(bias, input_scale, qmax))
         ranges[path] = torch.maximum(amax, ranges.get(path, amax))
     return ranges

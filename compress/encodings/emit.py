@@ -14,6 +14,7 @@ from edgedl.compress.encodings.encodings import (
 )
 from edgedl.compress.encodings.float8 import emit_float8
 from edgedl.compress.encodings.integer_forms import compute_on_integers, open_for_integers
+from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.graph.edit import (
     copy_graph,
@@ -24,8 +25,10 @@ from edgedl.compress.graph.edit import (
     is_constant,
     set_tensor,
 )
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.operator import Weighted, set_argument
+from edgedl.compress.graph.operators.table import is_weighted, row_of
 from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.graph.values import record_value, value_of
 from edgedl.compress.targets.target import Target
 
 _ops = torch.ops.quantized_decomposed
@@ -44,7 +47,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
         return emit_float8(graph, encodings, target)
     emitted = copy_graph(graph)
     encodings = open_for_integers(emitted, encodings, target)
-    chosen = quantized_nodes(emitted.graph, encodings)
+    chosen = quantized_nodes(emitted.graph, encodings, target)
     placement = place(emitted.graph, encodings, target)
     qmax = encodings.weight_qmax
     for node, users in placement.items():
@@ -53,12 +56,12 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
         for user in users:
             user.replace_input_with(node, pair)
     for node in list(emitted.graph.nodes):
-        if node.target in WEIGHTED and node in chosen:
-            scales = weight_scales(encodings.weights[str(node.args[1].target)], qmax)
-            axis = WEIGHTED[node.target]
+        if is_weighted(node) and node in chosen:
+            scales = weight_scales(encodings.weights[Weighted.of(node).weight_path], qmax)
             if target.integer_biases:
                 _round_bias(emitted, node, scales)
-            node.update_arg(1, _quantize_weight(emitted, node, scales, axis, qmax, target))
+            weight = _quantize_weight(emitted, node, scales, qmax, target)
+            set_argument(node, "weight", weight)
     if target.clips_integers:
         compute_on_integers(emitted)
     emitted = finish(emitted)
@@ -87,20 +90,18 @@ def _insert_pair(
     else:
         quantized = insert_call(graph, before, _ops.quantize_per_tensor.default, value, *arguments)
     pair = insert_call(graph, before, _ops.dequantize_per_tensor.default, quantized, *arguments)
-    pair.meta["val"] = value.meta.get("val")
+    record_value(pair, value_of(value))
     return pair
 
 
 def _quantize_weight(
-    module: fx.GraphModule, node: fx.Node, scales: Tensor, axis: int, qmax: int, target: Target
+    module: fx.GraphModule, node: fx.Node, scales: Tensor, qmax: int, target: Target
 ) -> fx.Node:
     """Return a node with the dequantized weight, placed before ``node``.
 
     A converter that wants to quantize the float weight itself gets it so.
     """
-    source = node.args[1]
-    if not isinstance(source, fx.Node):
-        raise TypeError(f"the weight of '{node.name}' is not a constant")
+    layer, axis = Weighted.of(node), row_of(node).weight_axis
     path = f"{node.name}_weight"
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     scale = insert_constant(module, node, f"{path}_scale", scales)
@@ -108,10 +109,10 @@ def _quantize_weight(
     arguments = (scale, zero_point, axis, -qmax, qmax, torch.int8)
     if target.constants == "floats":
         quantized = insert_call(
-            module.graph, node, _ops.quantize_per_channel.default, source, *arguments
+            module.graph, node, _ops.quantize_per_channel.default, layer.weight, *arguments
         )
     else:
-        weight = get_tensor(module, str(source.target))
+        weight = get_tensor(module, layer.weight_path)
         values = quantize_weight(weight, scales, axis, qmax)
         quantized = insert_constant(module, node, f"{path}_int8", values)
     return insert_call(
@@ -121,17 +122,15 @@ def _quantize_weight(
 
 def _round_bias(module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
     """Round a bias to multiples of input scale times weight scale, as the int32 kernels do."""
-    if len(node.args) < 3 or not is_constant(node.args[2]):
+    layer = Weighted.of(node)
+    if layer.bias_path is None or layer.input.target is not _ops.dequantize_per_tensor.default:
         return
-    dequantized = node.args[0]
-    if not isinstance(dequantized, fx.Node) or not isinstance(dequantized.args[1], float):
-        return
-    step = scales.double() * dequantized.args[1]
-    bias = get_tensor(module, str(node.args[2].target))  # type: ignore[union-attr]
+    step = scales.double() * Pair.of(layer.input).scale
+    bias = get_tensor(module, layer.bias_path)
     integers = torch.round(bias.double() / step)
     if integers.abs().max() >= _INT32_MAX:
         raise OverflowError(f"the bias of '{node.name}' does not fit int32 at its scale")
     path = f"{node.name}_bias_int32_grid"
     set_tensor(module, path, (integers * step).float())
     with module.graph.inserting_before(node):
-        node.update_arg(2, module.graph.get_attr(path))
+        set_argument(node, "bias", module.graph.get_attr(path))

@@ -14,7 +14,9 @@ from edgedl.compress.encodings.affine import SMALLEST_WIDTH
 from edgedl.compress.encodings.encodings import Encodings, Range, per_channel
 from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.graph.edit import copy_graph, finish, get_tensor, insert_call, insert_constant
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.operator import Weighted, set_argument
+from edgedl.compress.graph.operators.table import is_weighted, row_of
+from edgedl.compress.graph.values import record_value, value_of
 from edgedl.compress.targets.target import Target
 
 E4M3 = torch.float8_e4m3fn
@@ -71,7 +73,7 @@ def emit_float8(graph: fx.GraphModule, encodings: Encodings, target: Target) -> 
     Activations get one scale per tensor, weights one per output channel; biases stay float32.
     """
     emitted = copy_graph(graph)
-    chosen = quantized_nodes(emitted.graph, encodings)
+    chosen = quantized_nodes(emitted.graph, encodings, target)
     for node, users in place(emitted.graph, encodings, target).items():
         scale = torch.tensor(float8_scale(encodings.activations[node.name]))
         # Constants stand before the node that follows, which reads what they are used on.
@@ -81,18 +83,18 @@ def emit_float8(graph: fx.GraphModule, encodings: Encodings, target: Target) -> 
         pair = insert_call(
             emitted.graph, last, dequantize_float8._opoverload, quantized, *constants, 0
         )
-        pair.meta["val"] = node.meta.get("val")
+        record_value(pair, value_of(node))
         for user in users:
             user.replace_input_with(node, pair)
     for node in list(emitted.graph.nodes):
-        if node.target in WEIGHTED and node in chosen:
-            node.update_arg(1, _float8_weight(emitted, node, encodings))
+        if is_weighted(node) and node in chosen:
+            set_argument(node, "weight", _float8_weight(emitted, node, encodings))
     return finish(emitted)
 
 
 def _float8_weight(module: fx.GraphModule, node: fx.Node, encodings: Encodings) -> fx.Node:
     """Return a node with the dequantized weight; the weight itself is stored in E4M3."""
-    source, axis = str(node.args[1].target), WEIGHTED[node.target]  # type: ignore[union-attr]
+    source, axis = Weighted.of(node).weight_path, row_of(node).weight_axis
     weight = get_tensor(module, source)
     scale = encodings.weights[source] / E4M3_MAX
     values = (weight / per_channel(scale, axis, weight.ndim)).clamp(-E4M3_MAX, E4M3_MAX).to(E4M3)

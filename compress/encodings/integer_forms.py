@@ -12,9 +12,13 @@ from torch import fx
 
 from edgedl.compress.encodings.affine import Affine, grid_of
 from edgedl.compress.encodings.encodings import Encodings, Range
+from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.encodings.placement import activation_bounds, quantized_nodes
 from edgedl.compress.graph.edit import insert_call, insert_constant, insert_shaped_call, take_place
-from edgedl.compress.graph.operators.table import ARITHMETIC, FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators.activation import HARD_SIGMOID, HARD_SWISH
+from edgedl.compress.graph.operators.elementwise import ARITHMETIC, MULTIPLY
+from edgedl.compress.graph.operators.operator import aten, first_input, operands
+from edgedl.compress.graph.operators.table import is_clip, row_of
 from edgedl.compress.targets.target import Target
 
 _ops = torch.ops.quantized_decomposed
@@ -36,13 +40,13 @@ def open_for_integers(module: fx.GraphModule, encodings: Encodings, target: Targ
     if not target.opens_hard_activations or encodings.precision != "int8":
         return encodings
     ranges = dict(encodings.activations)
-    chosen = quantized_nodes(module.graph, encodings)
+    chosen = quantized_nodes(module.graph, encodings, target)
     for node in [n for n in module.graph.nodes if n in chosen]:
-        if node.target is aten.hardsigmoid.default:
+        if row_of(node) is HARD_SIGMOID:
             take_place(module, node, _gate(module, node, ranges))
-        elif node.target is aten.hardswish.default:
+        elif row_of(node) is HARD_SWISH:
             gate = _gate(module, node, ranges)
-            product = insert_shaped_call(module, node, aten.mul.Tensor, node.args[0], gate)
+            product = insert_shaped_call(module, node, aten.mul.Tensor, first_input(node), gate)
             take_place(module, node, product)
     encodings = replace(encodings, activations=ranges)
     numbers = _store_numbers(module, encodings, target) if target.stores_numbers else {}
@@ -58,7 +62,7 @@ def _gate(module: fx.GraphModule, node: fx.Node, ranges: dict[str, Range]) -> fx
         ranges[made.name] = Range(0.0, end)
         return made
 
-    shifted = insert("shifted", 6.0, aten.add.Tensor, node.args[0], 3.0)
+    shifted = insert("shifted", 6.0, aten.add.Tensor, first_input(node), 3.0)
     clipped = insert("clipped", 6.0, aten.relu6.default, shifted)
     return insert("gate", 1.0, aten.mul.Tensor, clipped, 1 / 6)
 
@@ -68,10 +72,10 @@ def _store_numbers(
 ) -> dict[str, Range]:
     """Store the numbers of integer arithmetic; the end of a grid of its own is exactly itself."""
     found = {}
-    for node in quantized_nodes(module.graph, encodings):
-        if node.target not in ARITHMETIC or _only_scales(node, encodings, target):
+    for node in quantized_nodes(module.graph, encodings, target):
+        if row_of(node) not in ARITHMETIC or _only_scales(node, encodings, target):
             continue
-        for index, number in enumerate(node.args[:2]):
+        for index, number in enumerate(operands(node)):
             if isinstance(number, (int, float)):
                 path = f"{node.name}_number_{index}"
                 constant = insert_constant(module, node, path, torch.tensor([float(number)]))
@@ -82,7 +86,7 @@ def _store_numbers(
 
 def _only_scales(node: fx.Node, encodings: Encodings, target: Target) -> bool:
     """Say whether a node multiplies a grid by a number, and has the grid that comes of it."""
-    source = node.args[0]
+    source = first_input(node)
     if not isinstance(source, fx.Node) or source.name not in encodings.activations:
         return False
     grids = (grid_of(encodings, name, target) for name in (source.name, node.name))
@@ -90,7 +94,7 @@ def _only_scales(node: fx.Node, encodings: Encodings, target: Target) -> bool:
 
 
 def _scales(node: fx.Node, before: Affine, after: Affine) -> bool:
-    factor = node.args[1] if node.target is aten.mul.Tensor else None
+    factor = operands(node)[1] if row_of(node) is MULTIPLY else None
     if not isinstance(factor, (int, float)) or factor <= 0:
         return False
     exact = math.isclose(after.scale, factor * before.scale, rel_tol=_SAME)
@@ -104,20 +108,16 @@ def compute_on_integers(module: fx.GraphModule) -> None:
     changes its step alone.
     """
     for quantize in module.graph.find_nodes(op="call_function", target=_QUANTIZE):
-        node = quantize.args[0]
-        source = node.args[0] if node.args else None
+        written = Pair.of(quantize)
+        node, source = written.input, first_input(written.input)
         if not isinstance(source, fx.Node) or source.target is not _DEQUANTIZE:
             continue
-        before, after = _affine(source), _affine(quantize)
-        if node.target in FUSED_ACTIVATIONS and before == after:
-            quantize.replace_all_uses_with(_clip(module, quantize, node, source.args[0], after))
-        elif _scales(node, before, after):
-            quantize.replace_all_uses_with(source.args[0])
-
-
-def _affine(pair: fx.Node) -> Affine:
-    scale, zero_point, qmin, qmax, dtype = pair.args[1:6]
-    return Affine(scale, zero_point, qmin, qmax, str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+        read = Pair.of(source)
+        if is_clip(node) and read.affine == written.affine:
+            clipped = _clip(module, quantize, node, read.input, written.affine)
+            quantize.replace_all_uses_with(clipped)
+        elif _scales(node, read.affine, written.affine):
+            quantize.replace_all_uses_with(read.input)
 
 
 def _clip(

@@ -1,31 +1,42 @@
 """Where a target wants its quantize/dequantize pairs: the only thing that differs by target."""
 
-import math
-
 import numpy as np
-import torch
 from torch import fx
 
 from edgedl.compress.encodings.affine import grid_of
 from edgedl.compress.encodings.encodings import Encodings
 from edgedl.compress.graph.edit import is_constant
-from edgedl.compress.graph.operators.table import (
-    CONVOLUTIONS,
-    FUSED_ACTIVATIONS,
-    MATRIX_PRODUCTS,
-    WEIGHTED,
-    aten,
-    folds_activation,
-    is_quantizable,
-    moves_values,
+from edgedl.compress.graph.operators.convolution import CONVOLUTIONS
+from edgedl.compress.graph.operators.elementwise import ADD
+from edgedl.compress.graph.operators.joining import PADDINGS, Pad
+from edgedl.compress.graph.operators.linear import LINEAR
+from edgedl.compress.graph.operators.operator import (
+    Weighted,
+    first_input,
+    operands,
+    reads_activations,
 )
+from edgedl.compress.graph.operators.table import (
+    folds_activation,
+    has_stored_weight,
+    is_clip,
+    is_quantizable,
+    is_weighted,
+    moves_values,
+    row_of,
+)
+from edgedl.compress.graph.values import is_floating, shape_of
 from edgedl.compress.targets.target import Target
 
 Placement = dict[fx.Node, set[fx.Node]]
 
 
-def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
-    """Return the nodes that compute in int8; the others stay float islands.
+def quantized_nodes(
+    graph: fx.Graph, encodings: Encodings, target: Target | None = None
+) -> set[fx.Node]:
+    """Return the nodes that compute in int8, on any runtime or on that of one target.
+
+    The others stay float islands.
 
     A value that only moves (reshape, max pool, ...) is int8 if what it moves is; the activation
     that fuses with an operator that is kept in float stays with it. What is computed of constants
@@ -42,30 +53,31 @@ def quantized_nodes(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
             continue
         if not is_quantizable(node) or node.name not in encodings.activations:
             continue
-        if node.name in kept:
+        if node.name in kept or (
+            target is not None and not target.computes_in_integers(row_of(node))
+        ):
             activation = fused_activation(node)
             kept |= {activation.name} if activation is not None else set()
             continue
         if moves_values(node):
-            source = node.args[0]
+            source = first_input(node)
             if source not in chosen and source.op == "call_function":
                 continue
-        if node.target in WEIGHTED and not is_constant(node.args[1]):
+        if is_weighted(node) and not has_stored_weight(node):
             continue
         chosen.add(node)
     return chosen
 
 
-def float_islands(graph: fx.Graph, encodings: Encodings) -> list[fx.Node]:
+def float_islands(
+    graph: fx.Graph, encodings: Encodings, target: Target | None = None
+) -> list[fx.Node]:
     """Return the operators that compute floats although the network is quantized."""
-    chosen = quantized_nodes(graph, encodings)
+    chosen = quantized_nodes(graph, encodings, target)
     return [
         node
         for node in graph.nodes
-        if node.op == "call_function"
-        and node not in chosen
-        and isinstance(node.meta.get("val"), torch.Tensor)
-        and node.meta["val"].is_floating_point()
+        if node.op == "call_function" and node not in chosen and is_floating(node)
     ]
 
 
@@ -77,7 +89,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
     inputs of convolutions, linear layers, and one operand of a residual add: the one that is not
     the output of the convolution it fuses with.
     """
-    chosen = quantized_nodes(graph, encodings)
+    chosen = quantized_nodes(graph, encodings, target)
     placement: Placement = {}
     for node in graph.nodes:
         if node.name not in encodings.activations:
@@ -86,7 +98,7 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             users = {u for u in node.users if u in chosen and _tensorrt_wants(node, u)}
         elif is_constant(node):
             # A weight has scales of its own, whoever else reads it.
-            users = {u for u in node.users if u in chosen and u.target not in WEIGHTED}
+            users = {u for u in node.users if u in chosen and not is_weighted(u)}
         elif node not in chosen or gives_floats(node, encodings, target):
             users = {u for u in node.users if u in chosen}
         else:
@@ -104,20 +116,12 @@ def fused_activation(node: fx.Node) -> fx.Node | None:
     if not folds_activation(node) or len(node.users) != 1:
         return None
     user = next(iter(node.users))
-    return user if user.target in FUSED_ACTIVATIONS else None
+    return user if is_clip(user) else None
 
 
 def activation_bounds(node: fx.Node) -> tuple[float, float]:
     """Return the smallest and largest value that an activation lets through."""
-    if node.target is aten.relu.default:
-        return 0.0, math.inf
-    if node.target is aten.relu6.default:
-        return 0.0, 6.0
-    unlimited = (-math.inf, math.inf)
-    standard = unlimited if node.target is aten.clamp.default else (-1.0, 1.0)
-    given = [*node.args[1:3], None, None][:2]
-    lo, hi = (d if g is None else float(g) for g, d in zip(given, standard, strict=True))  # type: ignore[arg-type]
-    return lo, hi
+    return row_of(node).bounds(node)
 
 
 def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Target) -> bool:
@@ -142,19 +146,16 @@ def _fuses(node: fx.Node, chosen: set[fx.Node], encodings: Encodings, target: Ta
 
 def _joins_convolutions(node: fx.Node, chosen: set[fx.Node], target: Target) -> bool:
     """Say whether a node pads pictures that convolutions alone read, and becomes part of them."""
-    paddings = (aten.pad.default, aten.constant_pad_nd.default)
-    if node.target not in paddings or not target.folds_padding:
+    if row_of(node) not in PADDINGS or not target.folds_padding:
         return False
-    widths = node.args[1]
-    spatial = isinstance(widths, (list, tuple)) and len(widths) <= 4
-    read = all(user in chosen and user.target in CONVOLUTIONS for user in node.users)
-    return spatial and read and node.meta["val"].ndim == 4
+    read = all(user in chosen and row_of(user) in CONVOLUTIONS for user in node.users)
+    return read and len(Pad.of(node).pad) <= 4 and len(shape_of(node)) == 4
 
 
 def results_read_as_floats(graph: fx.Graph, encodings: Encodings) -> set[fx.Node]:
     """Return the linear layers and matrix products whose integers nothing reads."""
     chosen = quantized_nodes(graph, encodings)
-    products = {n for n in chosen if n.target is aten.linear.default or n.target in MATRIX_PRODUCTS}
+    products = {n for n in chosen if row_of(n) is LINEAR or row_of(n).matrix_product}
     return {n for n in products if not any(user in chosen for user in n.users)}
 
 
@@ -164,19 +165,18 @@ def gives_floats(node: fx.Node, encodings: Encodings, target: Target) -> bool:
 
 
 def _tensorrt_wants(node: fx.Node, user: fx.Node) -> bool:
-    if user.target in WEIGHTED:
-        return user.args[0] is node
+    if is_weighted(user):
+        return Weighted.of(user).input is node
     return _residual_operand(user) is node
 
 
 def _residual_operand(add: fx.Node) -> fx.Node | None:
     """Return the operand of a residual add that TensorRT wants quantized, if it is one."""
-    if add.target is not aten.add.Tensor:
+    if row_of(add) is not ADD or not reads_activations(add):
         return None
-    operands = [a for a in add.args[:2] if isinstance(a, fx.Node) and not is_constant(a)]
-    if len(operands) != 2:
-        return None
-    first, second = operands
-    if first.target in WEIGHTED and len(first.users) == 1:
+    first: fx.Node
+    second: fx.Node
+    first, second = operands(add)
+    if is_weighted(first) and len(first.users) == 1:
         return second
-    return first if second.target in WEIGHTED and len(second.users) == 1 else None
+    return first if is_weighted(second) and len(second.users) == 1 else None

@@ -4,22 +4,25 @@ A layer is an operator with its weight, its fused activation, and the tensor tha
 however that is moved (reshape, max pool, ...) before somebody reads it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import fx
 
 from edgedl.compress.encodings.encodings import Encodings
 from edgedl.compress.encodings.placement import fused_activation, quantized_nodes
-from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.axes import Axis
+from edgedl.compress.graph.edit import is_constant, tensor_of
 from edgedl.compress.graph.layers import find_layers, layer_name
+from edgedl.compress.graph.operators.operator import Weighted, first_input
 from edgedl.compress.graph.operators.table import (
-    MATRIX_PRODUCTS,
-    WEIGHTED,
     is_quantizable,
+    is_weighted,
     moves_values,
+    row_of,
 )
+from edgedl.compress.graph.sizes import size_of
 
 INPUT = "input"
 
@@ -74,7 +77,7 @@ def _heads(graph: fx.Graph, encodings: Encodings) -> dict[fx.Node, fx.Node | Non
             if any(user in chosen for user in node.users):
                 heads[node] = None
         elif node in chosen:
-            source = node.args[0]
+            source = first_input(node)
             follows = moves_values(node) or (
                 isinstance(source, fx.Node) and fused_activation(source) is node
             )
@@ -93,15 +96,17 @@ def _layer(
     readers = frozenset(n.name for n in users if n is not None and n is not head)
     if head is None:
         return QuantizedLayer(INPUT, "", INPUT, None, frozenset(values), frozenset(), readers, 0)
-    weights = head.args[1:3] if head.target in WEIGHTED else ()
-    constants = frozenset(n for n in head.all_input_nodes if is_constant(n) and n not in weights)
+    constants = {n for n in head.all_input_nodes if is_constant(n)}
+    if is_weighted(head):
+        layer = Weighted.of(head)
+        constants -= {layer.weight, layer.bias}
     return QuantizedLayer(
         _name(head, values, operators),
         layer_name(head),
         str(head.target).split(".")[1],
         head,
         frozenset(values),
-        constants,
+        frozenset(constants),
         readers,
         _macs(graph, head),
     )
@@ -116,15 +121,9 @@ def _name(head: fx.Node, values: set[fx.Node], operators: Sequence[fx.Node]) -> 
 
 def _macs(graph: fx.GraphModule, node: fx.Node) -> int:
     """Return an operator's multiply-accumulates for one sample."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        return 0
-    outputs = 1
-    for size in value.shape[1:]:
-        outputs *= int(size)
-    if node.target in WEIGHTED:
-        weight = get_tensor(graph, str(node.args[1].target))  # type: ignore[union-attr]
-        return outputs * weight[0].numel()
-    if node.target in MATRIX_PRODUCTS and isinstance(node.args[0], fx.Node):
-        return outputs * int(node.args[0].meta["val"].shape[-1])
-    return 0
+
+    def axes_of(argument: fx.Node) -> list[Axis]:
+        return [Axis(size_of(size)) for size in tensor_of(graph, argument).shape]
+
+    products = row_of(node).macs(axes_of, node)
+    return sum(p.places * math.prod(a.size for a in p.axes) // p.samples for p in products)

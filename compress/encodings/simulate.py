@@ -21,8 +21,9 @@ from edgedl.compress.encodings.encodings import (
     weight_scales,
 )
 from edgedl.compress.encodings.placement import place, quantized_nodes
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.edit import get_tensor
+from edgedl.compress.graph.operators.operator import Weighted, first_input
+from edgedl.compress.graph.operators.table import is_weighted, row_of
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.targets.target import REFERENCE, Target
 
@@ -43,41 +44,41 @@ class Simulation:
         """Quantize every weight; the graph stays as it is."""
         self.graph = graph
         self._encodings, self._target = encodings, target
-        chosen = quantized_nodes(graph.graph, encodings)
+        chosen = quantized_nodes(graph.graph, encodings, target)
         self._placement = place(graph.graph, encodings, target)
         self._affines = {n: grid_of(encodings, n.name, target) for n in self._placement}
         self._rounds_bias = target.integer_biases
-        self.weighted = [n for n in graph.graph.nodes if n.target in WEIGHTED and n in chosen]
+        self.weighted = [n for n in graph.graph.nodes if is_weighted(n) and n in chosen]
         self.weight_qmax = encodings.weight_qmax
         self.scales = {
-            n: weight_scales(encodings.weights[_path(n, 1)], self.weight_qmax)
+            n: weight_scales(encodings.weights[Weighted.of(n).weight_path], self.weight_qmax)
             for n in self.weighted
         }
-        self._readers = Counter(_path(n, 1) for n in self.weighted)
+        self._readers = Counter(Weighted.of(n).weight_path for n in self.weighted)
         self._parameters: dict[fx.Node, tuple[Tensor, Tensor | None]] = {}
         for node in self.weighted:
             self.set_weight(node, self.weight(node), self.bias(node))
 
     def weight(self, node: fx.Node) -> Tensor:
         """Return the float weight of an operator."""
-        return get_tensor(self.graph, _path(node, 1))
+        return get_tensor(self.graph, Weighted.of(node).weight_path)
 
     def shares_weight(self, node: fx.Node) -> bool:
         """Say whether another operator reads the same weight."""
-        return self._readers[_path(node, 1)] > 1
+        return self._readers[Weighted.of(node).weight_path] > 1
 
     def bias(self, node: fx.Node) -> Tensor | None:
         """Return the float bias of an operator, if it has one."""
-        has_bias = len(node.args) > 2 and is_constant(node.args[2])
-        return get_tensor(self.graph, _path(node, 2)) if has_bias else None
+        path = Weighted.of(node).bias_path
+        return None if path is None else get_tensor(self.graph, path)
 
     def set_weight(self, node: fx.Node, weight: Tensor, bias: Tensor | None) -> None:
         """Compute with another weight and bias from now on, rounded to their grids."""
         scales = self.scales[node]
-        axis = WEIGHTED[node.target]
+        axis = row_of(node).weight_axis
         step = per_channel(scales, axis, weight.ndim)
         rounded = quantize_weight(weight, scales, axis, self.weight_qmax) * step
-        affine = self.affine(node.args[0], node)
+        affine = self.affine(Weighted.of(node).input, node)
         if bias is not None and affine is not None and self._rounds_bias:
             bias_step = scales.double() * affine.scale
             bias = (torch.round(bias.double() / bias_step) * bias_step).float()
@@ -96,7 +97,7 @@ class Simulation:
         other._encodings = replace(
             self._encodings, float_nodes=self._encodings.float_nodes | frozenset(names)
         )
-        chosen = quantized_nodes(self.graph.graph, other._encodings)
+        chosen = quantized_nodes(self.graph.graph, other._encodings, self._target)
         other._placement = place(self.graph.graph, other._encodings, self._target)
         other._affines = {
             n: grid_of(self._encodings, n.name, self._target) for n in other._placement
@@ -126,8 +127,16 @@ class Simulation:
             active: the nodes whose value, and the operators whose weight, is quantized; all if
                 None.
         """
+        rounded: dict[fx.Node | None, Tensor] = {}
+        if node in self._parameters and (active is None or node in active):
+            layer, (weight, bias) = Weighted.of(node), self._parameters[node]
+            rounded = {layer.weight: weight}
+            if bias is not None:
+                rounded[layer.bias] = bias
 
         def read(argument: fx.Node) -> Any:
+            if argument in rounded:
+                return rounded[argument]
             if argument.op == "get_attr":
                 value = get_tensor(self.graph, str(argument.target))
             else:
@@ -138,15 +147,9 @@ class Simulation:
             return fake_quantize(value, affine)
 
         if node.op == "output":
-            return as_tuple(fx.map_arg(node.args[0], read))  # type: ignore[arg-type]
-        arguments = list(fx.map_arg(node.args, read))
-        if node in self._parameters and (active is None or node in active):
-            weight, bias = self._parameters[node]
-            arguments[1] = weight
-            if bias is not None:
-                arguments[2] = bias
+            return as_tuple(fx.map_arg(first_input(node), read))
         function: Any = node.target
-        return function(*arguments, **fx.map_arg(node.kwargs, read))
+        return function(*fx.map_arg(node.args, read), **fx.map_arg(node.kwargs, read))
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor, active: Collection[fx.Node] | None = None) -> Any:
@@ -181,10 +184,3 @@ def last_users(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     for value, user in last.items():
         found.setdefault(user, []).append(value)
     return found
-
-
-def _path(node: fx.Node, index: int) -> str:
-    argument = node.args[index]
-    if not isinstance(argument, fx.Node):
-        raise TypeError(f"argument {index} of '{node.name}' is not a constant")
-    return str(argument.target)

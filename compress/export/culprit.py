@@ -15,7 +15,8 @@ from torch import Tensor, fx
 from edgedl.compress.errors import first_line, root_cause
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators.table import QUANTIZABLE
+from edgedl.compress.graph.operators.operator import Ranges
+from edgedl.compress.graph.operators.table import row_of
 
 # Suspects that are converted alone; each takes a second or so.
 MOST_SUSPECTS = 8
@@ -55,7 +56,8 @@ def find_culprit(
     suspects: dict[Any, fx.Node] = {}
     for node in graph.graph.nodes:
         is_operator = isinstance(node.target, torch._ops.OpOverload)
-        if is_operator and node.target.namespace == "aten" and node.target not in QUANTIZABLE:
+        floats = is_operator and row_of(node).ranges is Ranges.FLOAT
+        if floats and node.target.namespace == "aten":
             suspects.setdefault(node.target, node)
     ordered = sorted(suspects.values(), key=lambda n: not _is_named(n, reason))[:MOST_SUSPECTS]
     watch = _Watch(graph, set(ordered))

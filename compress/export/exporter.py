@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
 from typing import TypeVar
 
@@ -75,13 +74,12 @@ class FileSource:
             self._made[name] = make()
         return self._made[name]  # type: ignore[return-value]
 
-    @cached_property
-    def has_float_islands(self) -> bool:
-        """Say whether a quantized network computes in float anywhere."""
+    def has_float_islands(self, target: Target) -> bool:
+        """Say whether a quantized network computes in float anywhere on a target."""
         network = self.state.quantized
         if network is None:
             return False
-        return bool(float_islands(network.graph.graph, network.encodings))
+        return bool(float_islands(network.graph.graph, network.encodings, target))
 
     @property
     def weights(self) -> WeightOnlyNetwork:

@@ -11,7 +11,8 @@ from edgedl.compress.graph.edit import (
     insert_call,
     is_constant,
 )
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.values import is_floating, value_of
 
 
 def to_float16(graph: fx.GraphModule) -> fx.GraphModule:
@@ -32,7 +33,7 @@ def to_bfloat16(graph: fx.GraphModule) -> fx.GraphModule:
 def _to_half(graph: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     half = copy_graph(graph).to(dtype)
     for node in input_nodes(half):
-        if not node.meta["val"].is_floating_point():
+        if not is_floating(node):
             continue
         cast = _cast(half.graph, node, node.next, dtype)
         for user in [u for u in node.users if u is not cast]:
@@ -57,7 +58,7 @@ def _makes_floats(module: fx.GraphModule, node: fx.Node) -> bool:
 
     def floating(source: fx.Node) -> bool:
         stored = get_tensor(module, str(source.target)) if is_constant(source) else None
-        value = source.meta.get("val") if stored is None else stored
+        value = value_of(source) if stored is None else stored
         return isinstance(value, Tensor) and value.is_floating_point()
 
     return (

@@ -8,6 +8,7 @@ from torch import fx
 
 from edgedl.compress.factorize.split_layers import can_split
 from edgedl.compress.factorize.two_factors import TwoFactors, largest_saving_rank
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.sizes import places_of
 from edgedl.compress.graph.stored_weights import stored_weights
 from edgedl.runtime.errors import BadInputError
@@ -48,7 +49,7 @@ def find_candidates(graph: fx.GraphModule, keep: Sequence[str] = ()) -> list[Can
     for weight in stored_weights(graph, keep):
         largest = largest_saving_rank(weight.value.shape)
         if largest and can_split(weight):
-            places = sum(places_of(node) for node in weight.readers)
+            places = sum(places_of(node, row_of(node).channel_axis) for node in weight.readers)
             found.append(Candidate(weight.path, TwoFactors.of(weight.value), largest, places))
     return found
 

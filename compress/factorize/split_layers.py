@@ -1,24 +1,16 @@
 """Put two layers in the place of one, in a graph that can be trained, cut and traced."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, fx, nn
 
 from edgedl.compress.factorize.two_factors import TwoFactors
 from edgedl.compress.graph.edit import insert_call
-from edgedl.compress.graph.operators.table import aten, groups_of
+from edgedl.compress.graph.operators.operator import Weighted, set_argument
+from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
+from edgedl.compress.graph.values import record_value, value_of
 from edgedl.runtime.errors import BadInputError
-
-# What computes the second factor behind a layer.
-_SECOND: dict[Any, Any] = {
-    aten.conv1d.default: aten.conv1d.default,
-    aten.conv1d.padding: aten.conv1d.default,
-    aten.conv2d.default: aten.conv2d.default,
-    aten.conv2d.padding: aten.conv2d.default,
-    aten.linear.default: aten.linear.default,
-}
 
 
 def can_split(weight: StoredWeight) -> bool:
@@ -67,16 +59,15 @@ def _split(graph: fx.GraphModule, weight: StoredWeight, factors: TwoFactors, ran
         (f"{weight.path}_{side}", nn.Parameter(value, weight.value.requires_grad))
         for side, value in zip(("first", "second"), factors.factors(rank), strict=True)
     ]
-    constants = {node.args[1]: None for node in weight.readers}
+    constants = dict.fromkeys(Weighted.of(node).weight for node in weight.readers)
     for path, value in stored:
         parent, _, leaf = path.rpartition(".")
         graph.get_submodule(parent).register_parameter(leaf, value)
     for node in weight.readers:
         _split_node(graph.graph, node, stored, rank)
-    nodes = [constant for constant in constants if isinstance(constant, fx.Node)]
-    for constant in nodes:
+    for constant in constants:
         graph.graph.erase_node(constant)
-    for path in {str(constant.target) for constant in nodes}:
+    for path in {str(constant.target) for constant in constants}:
         parent, _, leaf = path.rpartition(".")
         delattr(graph.get_submodule(parent), leaf)
 
@@ -85,20 +76,22 @@ def _split_node(
     graph: fx.Graph, node: fx.Node, stored: list[tuple[str, nn.Parameter]], rank: int
 ) -> None:
     """Replace an operator; the two that take its place belong to the same module."""
-    value: Tensor = node.meta["val"]
+    value: Tensor = value_of(node)
     constants = []
     for path, parameter in stored:
         with graph.inserting_before(node):
             constant = graph.get_attr(path)
-        constant.meta["val"] = value.new_empty(parameter.shape)
+        record_value(constant, value.new_empty(parameter.shape))
         constants.append(constant)
-    x, _, *rest = node.args
-    bias = rest[0] if rest else None
-    first = insert_call(graph, node, node.target, x, constants[0], None, *rest[1:])
-    second = insert_call(graph, node, _SECOND[node.target], first, constants[1], bias)
-    channels = value.ndim - 1 if node.target is aten.linear.default else 1
-    sizes = [rank if axis == channels else size for axis, size in enumerate(value.shape)]
-    first.meta["val"] = value.new_empty(sizes)
-    second.meta["val"] = value
+    row = row_of(node)
+    first = insert_call(graph, node, node.target, *node.args)
+    set_argument(first, "weight", constants[0])
+    set_argument(first, "bias", None)
+    behind = (first, constants[1], Weighted.of(node).bias)
+    second = insert_call(graph, node, row.overloads[0], *behind)
+    sizes = list(value.shape)
+    sizes[row.channel_axis] = rank
+    record_value(first, value.new_empty(sizes))
+    record_value(second, value)
     node.replace_all_uses_with(second)
     graph.erase_node(node)

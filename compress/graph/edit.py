@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from edgedl.compress.graph.values import record_value, value_of
+
 # What a node's meta says of where in the user's code it comes from.
 _ORIGIN = ("nn_module_stack", "stack_trace")
 
@@ -41,9 +43,9 @@ def insert_constant(module: fx.GraphModule, before: fx.Node, path: str, value: T
     set_tensor(module, path, value)
     with module.graph.inserting_before(before):
         constant = module.graph.get_attr(path)
-    shaped = before.meta.get("val")
+    shaped = value_of(before)
     if isinstance(shaped, Tensor):
-        constant.meta["val"] = shaped.new_empty(value.shape, dtype=value.dtype)
+        record_value(constant, shaped.new_empty(value.shape, dtype=value.dtype))
     return constant
 
 
@@ -63,7 +65,7 @@ def insert_shaped_call(
     """Insert a call as ``insert_call`` does, whose shape is known to what reads it."""
     call = insert_call(module.graph, before, function, *arguments, **options)
     args, kwargs = fx.map_arg((arguments, options), lambda n: tensor_of(module, n))
-    call.meta["val"] = function(*args, **kwargs)
+    record_value(call, function(*args, **kwargs))
     return call
 
 
@@ -79,9 +81,9 @@ def take_place(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
 
 def tensor_of(module: fx.GraphModule, node: fx.Node) -> Any:
     """Return what has the shape and type of a node's value: a constant has no values there."""
-    if "val" in node.meta:
-        return node.meta["val"]
-    return get_tensor(module, str(node.target)).to("meta")
+    value = value_of(node)
+    stored = value is None and is_constant(node)
+    return get_tensor(module, str(node.target)).to("meta") if stored else value
 
 
 def is_constant(node: Any) -> bool:

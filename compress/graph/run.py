@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgedl.compress.graph.operators.table import RECURRENT
+from edgedl.compress.graph.operators.table import is_recurrent
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.backend import Array
 from edgedl.runtime.runner import Floats
@@ -50,7 +50,7 @@ def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats,
 
     oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
     """
-    recurrent = any(node.target in RECURRENT for node in graph.graph.nodes)
+    recurrent = any(is_recurrent(node) for node in graph.graph.nodes)
     half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
     kernels = without_onednn() if half else nullcontext()
     with torch.no_grad(), kernels:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators.table import TRANSPOSED, aten
+from edgedl.compress.graph.values import shape_of
 
 # Stands for a free batch size: a prime, so that products of it with other sizes are told apart.
 BATCH = 4093
@@ -24,13 +24,11 @@ def of_one_sample(count: int) -> int:
     return count // BATCH if count % BATCH == 0 else count
 
 
-def places_of(node: fx.Node) -> int:
-    """Return at how many places of one sample a convolution or linear layer applies its weight.
+def places_of(node: fx.Node, channel_axis: int) -> int:
+    """Return at how many places of one sample a value has its channels.
 
     The batch may be any axis, or a factor of one, as behind a reshape to [N * T, C].
     """
-    transposed = node.target is TRANSPOSED
-    where: Any = node.args[0] if transposed else node
-    sizes = [size_of(size) for size in where.meta["val"].shape]
-    del sizes[-1 if node.target is aten.linear.default else 1]
+    sizes = [size_of(size) for size in shape_of(node)]
+    del sizes[channel_axis]
     return of_one_sample(math.prod(sizes))

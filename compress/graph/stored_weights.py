@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.layers import find_operators
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.operator import Weighted
+from edgedl.compress.graph.operators.table import is_weighted
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,7 @@ def stored_weights(graph: fx.GraphModule, keep: Sequence[str] = ()) -> list[Stor
 
 def _is_weight_of(constant: fx.Node, node: fx.Node) -> bool:
     """Say whether a layer reads a constant as its weight and as nothing else."""
-    if node.target not in WEIGHTED or not is_constant(node.args[1]):
+    if not is_weighted(node):
         return False
-    return node.args[1] is constant and node.args[0] is not constant
+    view = Weighted.of(node)
+    return view.weight is constant and view.input is not constant

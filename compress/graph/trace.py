@@ -13,6 +13,7 @@ from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.passes.canonicalize import canonicalize
 from edgedl.compress.graph.traced_network import TracedNetwork
+from edgedl.compress.graph.values import value_of
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import INPUT_TYPES
 from edgedl.runtime.backends.quiet import quiet
@@ -118,7 +119,7 @@ def _place(error: BaseException) -> str:
 def _check_interface(graph: fx.GraphModule) -> None:
     inputs = input_nodes(graph)
     for node in [*inputs, *output_nodes(graph)]:
-        value = node.meta.get("val")
+        value = value_of(node)
         if value is None:
             continue
         if node in inputs and str(value.dtype).removeprefix("torch.") not in INPUT_TYPES:

@@ -5,21 +5,12 @@ from typing import Any, Self
 
 from torch import Tensor, fx, nn
 
-from edgedl.compress.graph.operators.table import RECURRENT, aten
+from edgedl.compress.graph.operators.normalization import BATCH_NORM, BatchNorm
+from edgedl.compress.graph.operators.operator import set_argument
+from edgedl.compress.graph.operators.table import row_of
 
-# Operators that behave otherwise in training -> which argument says so.
-_TRAINING_ARGUMENT: dict[Any, int] = {
-    aten.batch_norm.default: 5,
-    aten.dropout.default: 2,
-    aten.dropout_.default: 2,
-    aten.feature_dropout.default: 2,
-    aten.alpha_dropout.default: 2,
-    aten.feature_alpha_dropout.default: 2,
-    **dict.fromkeys(RECURRENT, 6),
-}
-
-# A batch norm's running mean and momentum, and torch's default for that.
-_RUNNING_MEAN, _MOMENTUM, _USUAL_MOMENTUM = 3, 6, 0.1
+# Torch's default for the momentum of a batch norm.
+_USUAL_MOMENTUM = 0.1
 
 
 class TracedNetwork(nn.Module):
@@ -68,18 +59,19 @@ class TracedNetwork(nn.Module):
         """Switch batch norm, dropout and recurrent layers to training or back."""
         self.training = mode
         for node in self.graph.graph.nodes:
-            position = _TRAINING_ARGUMENT.get(node.target)
-            if position is not None and len(node.args) > position:
-                _switch(node, position, mode)
+            if row_of(node).training:
+                _switch(node, mode)
         self.graph.recompile()
         return self
 
 
-def _switch(node: fx.Node, position: int, mode: bool) -> None:
-    if node.target is aten.batch_norm.default:
-        if node.args[_RUNNING_MEAN] is None:
+def _switch(node: fx.Node, mode: bool) -> None:
+    row = row_of(node)
+    if row is BATCH_NORM:
+        norm = BatchNorm.of(node)
+        if norm.running_mean is None:
             # It takes the batch's statistics in either mode.
             return
-        if node.args[_MOMENTUM] == 0.0:
-            node.update_arg(_MOMENTUM, _USUAL_MOMENTUM)
-    node.update_arg(position, mode)
+        if norm.momentum == 0.0:
+            set_argument(node, "momentum", _USUAL_MOMENTUM)
+    set_argument(node, row.training, mode)

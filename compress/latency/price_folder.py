@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from edgedl.compress.code_digest import edgedl
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.sizes import size_of
+from edgedl.compress.graph.values import shape_of, value_of
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.measure.device import run_context
@@ -89,7 +90,7 @@ def _structure(graph: fx.GraphModule) -> list[str]:
         shape: list[int] = []
         if node.op == "get_attr":
             shape = list(get_tensor(graph, str(node.target)).shape)
-        elif isinstance(node.meta.get("val"), Tensor):
-            shape = [size_of(d) for d in node.meta["val"].shape]
+        elif isinstance(value_of(node), Tensor):
+            shape = [size_of(d) for d in shape_of(node)]
         lines.append(f"{node.name} {node.op} {node.target} {node.args} {node.kwargs} {shape}")
     return lines

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.export.exporter import Centred, InnerTensor
 from edgedl.compress.graph.edit import is_constant
 from edgedl.runtime.backend import Array
@@ -18,9 +19,9 @@ def quantize_nodes(graph: fx.GraphModule) -> dict[fx.Node, InnerTensor]:
     Stored tensors, tables of embeddings among them, are not computed and not among them.
     """
     return {
-        node: InnerTensor(node.args[0].name, node.args[1], node.args[2])
-        for node in graph.graph.nodes
-        if node.target is _QUANTIZE and not is_constant(node.args[0])
+        node: InnerTensor(pair.input.name, pair.scale, pair.zero_point)
+        for node in graph.graph.find_nodes(op="call_function", target=_QUANTIZE)
+        if not is_constant((pair := Pair.of(node)).input)
     }
 
 

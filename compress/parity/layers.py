@@ -12,9 +12,11 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.artifacts.build import BuiltArtifact
+from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.export.exporter import Centred, exporter_of
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS
+from edgedl.compress.graph.operators.operator import first_input
+from edgedl.compress.graph.operators.table import is_clip
 from edgedl.compress.parity.computed import compute, is_computed_here, observe
 from edgedl.compress.parity.inner_tensors import GraphIntegers, quantize_nodes
 from edgedl.compress.parity.match_tensors import Match, match_tensors
@@ -147,12 +149,12 @@ def layers_of(graph: fx.GraphModule) -> dict[str, str]:
 
     An activation belongs to the layer it is folded into.
     """
-    quantized = [n.args[0] for n in quantize_nodes(graph)]
-    return {n.name: _layer_of(n) for n in quantized if isinstance(n, fx.Node)}
+    quantized = [Pair.of(n).input for n in quantize_nodes(graph)]
+    return {n.name: _layer_of(n) for n in quantized}
 
 
 def _layer_of(node: fx.Node) -> str:
-    source = node.args[0] if node.target in FUSED_ACTIVATIONS else None
+    source = first_input(node) if is_clip(node) else None
     return layer_name(node) or (_layer_of(source) if isinstance(source, fx.Node) else "")
 
 

@@ -9,12 +9,13 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators.table import RECURRENT, TRANSPOSED, WEIGHTED, aten
+from edgedl.compress.graph.operators.operator import argument, aten, first_input, operands
+from edgedl.compress.graph.operators.table import is_recurrent, row_of
 from edgedl.compress.graph.sizes import size_of
+from edgedl.compress.graph.values import value_of
 from edgedl.runtime.errors import BadInputError
 
 _ADDS = (aten.add.Tensor, aten.add_.Tensor)
-_LAYERS = frozenset({*WEIGHTED, *RECURRENT, TRANSPOSED})
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ def find_blocks(graph: fx.GraphModule) -> list[Block]:
     learned = _learned(graph)
     found = []
     for add in graph.graph.nodes:
-        operands = [a for a in add.args[:2] if isinstance(a, fx.Node)]
-        if add.target not in _ADDS or len(operands) < 2 or add.kwargs:
+        if add.target not in _ADDS or add.kwargs:
             continue
-        for position in (0, 1):
-            shortcut, branch = operands[position], operands[1 - position]
+        summands = [a for a in operands(add) if isinstance(a, fx.Node)]
+        for position in (0, 1) if len(summands) == 2 else ():
+            shortcut, branch = summands[position], summands[1 - position]
             inside = _inside(shortcut, branch)
             if _is_removable(add, shortcut, branch, inside, learned):
                 found.append((add, shortcut, position, branch, tuple(inside)))
@@ -88,7 +89,7 @@ def remove_blocks(graph: fx.GraphModule, names: Iterable[str]) -> fx.GraphModule
 def _bypass(block: Block) -> None:
     """Let all that reads the sum read x; what would overwrite x writes a tensor of its own."""
     # Another one than it was found with, if a block before this one is gone.
-    shortcut: Any = block.add.args[block.position]
+    shortcut: Any = operands(block.add)[block.position]
     for user in list(block.add.users):
         if block.add in _overwritten(user):
             user.target = _functional(user.target)
@@ -126,7 +127,7 @@ def _is_removable(
     learned: set[fx.Node],
 ) -> bool:
     within = {*inside, add}
-    if branch not in within or not any(node.target in _LAYERS for node in inside):
+    if branch not in within or not any(map(_is_layer, inside)):
         return False
     if not _shape(shortcut) == _shape(branch) == _shape(add):
         return False
@@ -160,7 +161,7 @@ def _names(branches: Sequence[Sequence[fx.Node]]) -> list[str]:
     modules = [_common_path([layer_name(node) for node in inside]) for inside in branches]
     often = Counter(modules)
     last = [
-        next(layer_name(n) or n.name for n in reversed(inside) if n.target in _LAYERS)
+        next(layer_name(n) or n.name for n in reversed(inside) if _is_layer(n))
         for inside in branches
     ]
     names = [
@@ -184,14 +185,17 @@ def _common_path(paths: Sequence[str]) -> str:
     return ".".join(common)
 
 
+def _is_layer(node: fx.Node) -> bool:
+    return row_of(node).weight_axis >= 0 or is_recurrent(node)
+
+
 def _is_tensor(node: fx.Node) -> bool:
     """Say whether a node's value is data; sizes are none."""
-    value = node.meta.get("val")
-    return isinstance(value, (Tensor, list, tuple))
+    return isinstance(value_of(node), (Tensor, list, tuple))
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    value = node.meta.get("val")
+    value = value_of(node)
     return tuple(size_of(d) for d in value.shape) if isinstance(value, Tensor) else ()
 
 
@@ -200,20 +204,14 @@ def _overwritten(node: fx.Node) -> list[fx.Node]:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return []
-    given = zip(schema.arguments, node.args, strict=False)
-    return [
-        value
-        for argument, value in given
-        if argument.alias_info is not None
-        and argument.alias_info.is_write
-        and isinstance(value, fx.Node)
-    ]
+    written = [a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write]
+    return [v for name in written if isinstance(v := argument(node, name), fx.Node)]
 
 
 def _storage(node: fx.Node) -> fx.Node:
     """Return the node that made the memory that a value is in: views have that of their source."""
     schema = getattr(node.target, "_schema", None)
-    source = node.args[0] if node.args else None
+    source = first_input(node)
     is_view = schema is not None and any(r.alias_info is not None for r in schema.returns)
     return _storage(source) if is_view and isinstance(source, fx.Node) else node
 

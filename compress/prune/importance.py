@@ -6,11 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.cuts.axes import channels_of
+from edgedl.compress.graph.axes import channels_of
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.edit import copy_graph, get_tensor
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.normalization import BATCH_NORM, BatchNorm
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.runtime.errors import BadInputError
 
 Importance = Literal["l1", "l2", "batch_norm", "taylor", "lamp", "random"]
@@ -38,8 +39,8 @@ def batch_norm_scales(graph: fx.GraphModule) -> Contributions:
     Raises:
         BadInputError: the network has no batch norm.
     """
-    norms = [n.args[1] for n in graph.graph.nodes if n.target is aten.batch_norm.default]
-    paths = [str(n.target) for n in norms if isinstance(n, fx.Node)]
+    norms = [BatchNorm.of(n) for n in graph.graph.nodes if row_of(n) is BATCH_NORM]
+    paths = [str(norm.weight.target) for norm in norms if norm.weight is not None]
     if not paths:
         raise BadInputError("importance 'batch_norm' needs batch norms, the network has none")
     return {path: get_tensor(graph, path).abs() for path in paths}

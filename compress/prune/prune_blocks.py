@@ -11,7 +11,7 @@ from torch import fx
 
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import (
     FileTimer,
@@ -129,7 +129,7 @@ class PruneBlocks(Stage, frozen=True, tag="prune_blocks"):
         choice = self._choose(state, graph, blocks)
         names = tuple(block.name for block in choice.removed)
         smaller = remove_blocks(graph, names)
-        if not any(node.target in WEIGHTED for node in smaller.graph.nodes):
+        if not any(is_weighted(node) for node in smaller.graph.nodes):
             raise BadInputError(f"no layer would be left without {', '.join(names)}: lower blocks")
         return state.with_network(TracedNetwork(smaller)), {
             "removed": names,

@@ -9,7 +9,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.mac_counter import MacCounter

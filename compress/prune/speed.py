@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes

@@ -8,7 +8,8 @@ from torch import fx
 
 from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
-from edgedl.compress.graph.operators.table import WEIGHTED, moves_values
+from edgedl.compress.graph.operators.operator import Weighted, first_input
+from edgedl.compress.graph.operators.table import is_weighted, moves_values
 from edgedl.compress.quantize.static import calibration_inputs, kept_float
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
@@ -69,7 +70,7 @@ def first_layers(graph: fx.GraphModule) -> frozenset[str]:
     """Return the names of the layers that read a network input, as it is or moved."""
     raw: set[fx.Node] = set()
     for node in graph.graph.nodes:
-        if node.op == "placeholder" or (moves_values(node) and node.args[0] in raw):
+        if node.op == "placeholder" or (moves_values(node) and first_input(node) in raw):
             raw.add(node)
-    layers = [n for n in graph.graph.nodes if n.target in WEIGHTED and n.args[0] in raw]
-    return frozenset(node.name for node in layers)
+    layers = [n for n in graph.graph.nodes if is_weighted(n)]
+    return frozenset(n.name for n in layers if Weighted.of(n).input in raw)

@@ -18,14 +18,13 @@ from edgedl.compress.encodings.placement import results_read_as_floats
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators.table import (
-    has_int16_kernel,
     is_product,
     is_quantizable,
     moves_values,
 )
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
-from edgedl.compress.targets.target import MAX_WEIGHT_BITS, Target, weight_bits
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS, TARGETS, Target, weight_bits
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task
 
@@ -128,7 +127,8 @@ def kept_float(
     if kept and kept == computing:
         raise BadInputError("keep_float leaves no layer to quantize: use the recipe float")
     if precision == "int8_int16":
-        kept |= {n for n in able if not has_int16_kernel(n)}
+        kernels = [target.int16 for target in TARGETS if precision in target.precisions]
+        kept |= {n for n in able if not any(k.has(n) for k in kernels)}
     return frozenset(n.name for n in kept)
 
 

@@ -24,7 +24,10 @@ from edgedl.compress.graph.edit import (
     is_constant,
 )
 from edgedl.compress.graph.layers import find_operators, layer_name
-from edgedl.compress.graph.operators.table import CONVOLUTIONS, EMBEDDING, LINEAR, WEIGHTED
+from edgedl.compress.graph.operators.convolution import CONVOLUTIONS
+from edgedl.compress.graph.operators.linear import LINEAR
+from edgedl.compress.graph.operators.operator import argument, set_argument
+from edgedl.compress.graph.operators.table import is_weighted, row_of
 from edgedl.compress.quantize.corrections.input_products import input_products
 from edgedl.compress.quantize.corrections.rounding import LARGEST, round_groups_with_feedback
 from edgedl.compress.quantize.static import calibration_inputs
@@ -179,11 +182,11 @@ class _Weight:
 
     @property
     def is_linear(self) -> bool:
-        return self.readers[0].target is LINEAR
+        return row_of(self.readers[0]) is LINEAR
 
     @property
     def is_convolution(self) -> bool:
-        return self.readers[0].target in CONVOLUTIONS
+        return row_of(self.readers[0]) in CONVOLUTIONS
 
     @property
     def name(self) -> str:
@@ -192,17 +195,12 @@ class _Weight:
 
 def _holds_weight(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Say whether a node reads a weight that can be stored as integers."""
-    if node.target in WEIGHTED:
-        return is_constant(node.args[1])
-    return node.target is EMBEDDING and is_constant(node.args[0])
-
-
-def _position(node: fx.Node) -> int:
-    return 0 if node.target is EMBEDDING else 1
+    has_weight = is_weighted(node) or row_of(node).reads_table
+    return has_weight and is_constant(argument(node, "weight"))
 
 
 def _path(node: fx.Node) -> str:
-    return str(node.args[_position(node)].target)  # type: ignore[union-attr]
+    return str(argument(node, "weight").target)
 
 
 def _with_weights(
@@ -217,6 +215,6 @@ def _with_weights(
         path = f"{_path(weight.readers[0])}_{first.name}_dequantized"
         constant = insert_constant(changed, first, path, integers.dequantized())
         for reader in weight.readers:
-            nodes[reader.name].update_arg(_position(reader), constant)
+            set_argument(nodes[reader.name], "weight", constant)
         table[path] = integers
     return WeightOnlyNetwork(finish(changed), table, bits)

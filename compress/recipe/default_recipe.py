@@ -5,7 +5,8 @@ from collections.abc import Callable
 from torch import fx
 
 from edgedl.compress.graph.layers import find_operators
-from edgedl.compress.graph.operators.table import ATTENTION, MATRIX_PRODUCTS, RECURRENT, WEIGHTED
+from edgedl.compress.graph.operators.attention import ATTENTION
+from edgedl.compress.graph.operators.table import is_recurrent, is_weighted, row_of
 from edgedl.compress.recipe.recipe import Recipe, check_order, fit, keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.targets.target import Target
@@ -18,13 +19,16 @@ def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
     attention layers get slower in static int8 on both runtimes: those go dynamic. What is really
     fastest is measured afterwards, and recommended.
     """
-    targets = {node.target for node in graph.graph.nodes}
-    for kind, operators in (("recurrent", RECURRENT), ("attention", ATTENTION | MATRIX_PRODUCTS)):
-        if targets & operators:
+    for kind, is_kind in (("recurrent", is_recurrent), ("attention", _attends)):
+        if any(map(is_kind, graph.graph.nodes)):
             return "dynamic_w8_afp32", f"the network has {kind} layers"
-    if targets & WEIGHTED.keys():
+    if any(map(is_weighted, graph.graph.nodes)):
         return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
     return "float", "the network has no layer that int8 could speed up"
+
+
+def _attends(node: fx.Node) -> bool:
+    return row_of(node) is ATTENTION or row_of(node).matrix_product
 
 
 def fitting_recipe(

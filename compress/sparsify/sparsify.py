@@ -8,8 +8,10 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import TRANSPOSED
+from edgedl.compress.graph.edit import get_tensor
+from edgedl.compress.graph.operators.convolution import TRANSPOSED
+from edgedl.compress.graph.operators.operator import Weighted
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.stored_weights import StoredWeight, stored_weights
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.sparsify.patterns import (
@@ -118,8 +120,8 @@ class Sparsify(Stage, frozen=True, tag="sparsify"):
         nodes = {node.name: node for node in traced.graph.nodes}
         found = {}
         for weight in chosen:
-            node = nodes[weight.readers[0].name]
-            found[weight.path] = get_tensor(traced, str(node.args[1].target))
+            layer = Weighted.of(nodes[weight.readers[0].name])
+            found[weight.path] = get_tensor(traced, layer.weight_path)
         return {
             "measured_sparsity": sparsity_of(list(found.values())),
             "layers": tuple(f"{path}={sparsity_of([w]):.4g}" for path, w in found.items()),
@@ -131,5 +133,5 @@ class Sparsify(Stage, frozen=True, tag="sparsify"):
 
 def _transposed(graph: fx.GraphModule) -> list[str]:
     """Return the paths of the weights of transposed convolutions."""
-    nodes = graph.graph.find_nodes(op="call_function", target=TRANSPOSED)
-    return [str(n.args[1].target) for n in nodes if is_constant(n.args[1])]
+    layers = [Weighted.of(n) for n in graph.graph.nodes if row_of(n) is TRANSPOSED]
+    return [layer.weight_path for layer in layers if layer.has_stored_weight]

@@ -12,6 +12,8 @@ import msgspec
 import yaml
 from msgspec import Meta
 
+from edgedl.compress.graph.operators.operator import Operator
+from edgedl.compress.targets.integer_kernels import Int16Kernels, check_rows
 from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
@@ -56,6 +58,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         channel_multiple: widths of convolutions that the kernels compute without waste are
             multiples of it; measured with ``edgedl.tools.benchmarks.training.channel_widths``.
         precisions: names of those of the files to make.
+        integer_operators: names of the rows of the operator table that the runtime computes in
+            integers; all others compute in float.
+        int16: which of those it has no kernels for with 16-bit activations.
         refused: why there are no files of other precisions that a recipe asks for.
         name: what its files are called by; that of its YAML file.
     """
@@ -77,6 +82,8 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_bits: WeightBits
     channel_multiple: Annotated[int, Meta(ge=1)]
     precisions: tuple[str, ...]
+    integer_operators: frozenset[str]
+    int16: Int16Kernels = Int16Kernels()
     refused: dict[str, str] = {}
     weight_bits_without_vnni: WeightBits | None = None
     name: str = ""
@@ -98,6 +105,10 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.weight_bits_without_vnni is None or not saturates(run_context().isa):
             return self.weight_bits
         return min(self.weight_bits, self.weight_bits_without_vnni)
+
+    def computes_in_integers(self, row: Operator) -> bool:
+        """Say whether the runtime has integer kernels for an operator."""
+        return row.name in self.integer_operators
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,13 +161,15 @@ def load_target(name: str) -> Target:
 
 
 def _checked(target: Target) -> Target:
-    """Return a target whose precisions are all known.
+    """Return a target whose precisions and operators are all known.
 
     Raises:
         BadInputError: one is not.
     """
     for name in (*target.precisions, *target.refused):
         precision_named(name)
+    for names in (target.integer_operators, *msgspec.structs.astuple(target.int16)):
+        check_rows(names, f"the target {target.name}")
     return target
 
 

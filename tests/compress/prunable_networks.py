@@ -122,6 +122,19 @@ def upsampled() -> nn.Module:
     )
 
 
+def stretched() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        series = F.interpolate(F.relu(m.first(x.flatten(2))), scale_factor=2.0)
+        return m.head(F.relu(m.second(series)).mean(2))
+
+    return Net(
+        forward,
+        first=nn.Conv1d(3, 8, 3, padding=1),
+        second=nn.Conv1d(8, 6, 3, padding=1),
+        head=nn.Linear(6, 5),
+    )
+
+
 def attention() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
         tokens = m.embed(x.flatten(2).transpose(1, 2))
@@ -270,6 +283,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         sequence,
         tied,
         upsampled,
+        stretched,
         attention,
         own_attention,
         shared_heads,

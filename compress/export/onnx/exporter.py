@@ -46,7 +46,7 @@ class OnnxExporter(Exporter):
     ) -> bytes:
         """Write the file that the source of the precision's scales asks for."""
         if precision.source == "encodings":
-            return self.quantized(self.export(source, graph), source)
+            return self.quantized(self.export(source, graph), source, target)
         if precision.source == "weights":
             return self.weights(source, graph)
         if precision.source == "running":
@@ -62,7 +62,7 @@ class OnnxExporter(Exporter):
         graph, opset = self.float_graph(source, precision), OPSETS.get(precision, OPSET)
         return source.once(f"{precision}.onnx", lambda: self.export(source, graph, opset))
 
-    def quantized(self, model: bytes, source: FileSource) -> bytes:
+    def quantized(self, model: bytes, source: FileSource, target: Target) -> bytes:
         """Return a file of the table as the runtime wants it."""
         return model
 

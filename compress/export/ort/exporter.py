@@ -8,15 +8,15 @@ from edgedl.compress.export.onnx.exporter import OnnxExporter
 from edgedl.compress.export.onnx.weights import write_weights
 from edgedl.compress.export.ort.dynamic import dynamic_onnx
 from edgedl.compress.export.ort.float_operators import float_operators
-from edgedl.compress.targets.target import MAX_WEIGHT_BITS
+from edgedl.compress.targets.target import MAX_WEIGHT_BITS, Target
 
 
 class OrtExporter(OnnxExporter):
     """Writes ONNX with what only ONNX Runtime has: its fused operators and its own quantizer."""
 
-    def quantized(self, model: bytes, source: FileSource) -> bytes:
+    def quantized(self, model: bytes, source: FileSource, target: Target) -> bytes:
         """Keep float layers between quantized ones float."""
-        return protect_float_layers(model) if source.has_float_islands else model
+        return protect_float_layers(model) if source.has_float_islands(target) else model
 
     def weights(self, source: FileSource, graph: fx.GraphModule) -> bytes:
         """Return a file for the kernels that read blocks of integers."""

@@ -37,9 +37,9 @@ class TFLiteExporter(Exporter):
     ) -> bytes:
         """Write the file that the source of the precision's scales asks for."""
         if precision.source == "encodings":
-            islands = source.has_float_islands
+            islands = source.has_float_islands(target)
             if precision.activations == "int16":
-                return to_tflite_int16(graph, source.inputs, islands)
+                return to_tflite_int16(graph, source.inputs, target, islands)
             return to_tflite(graph, source.inputs, True, islands)
         if precision.source == "weights":
             model = to_tflite(graph, source.inputs, quantized=False, weights_as_they_are=True)

@@ -6,7 +6,9 @@ from torch import Tensor, fx
 from edgedl.compress.export.tflite.pack import pack_tflite
 from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.edit import copy_graph, finish, insert_call
-from edgedl.compress.graph.operators.table import aten, has_int16_kernel, is_quantizable
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_quantizable
+from edgedl.compress.targets.target import Target
 
 # Layers whose third input is a bias.
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
@@ -15,23 +17,25 @@ _TINY = 1e-30
 
 
 def to_tflite_int16(
-    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], float_islands: bool
+    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], target: Target, float_islands: bool
 ) -> bytes:
     """Return a graph emitted with int16 activations as a TFLite model for a batch of one.
 
     Args:
         graph: from ``emit`` for "tflite".
         example_inputs: one tensor [B >= 1, ...] per input.
+        target: whose kernels compute it.
         float_islands: whether some of its operators compute in float; see ``to_tflite``.
 
     Raises:
         BackendUnavailableError: litert-torch is not installed.
         ExportError: an operator has no TFLite form.
     """
-    return widen_biases(to_tflite(_set_apart(graph), example_inputs, True, float_islands))
+    apart = _set_apart(graph, target)
+    return widen_biases(to_tflite(apart, example_inputs, True, float_islands))
 
 
-def _set_apart(graph: fx.GraphModule) -> fx.GraphModule:
+def _set_apart(graph: fx.GraphModule, target: Target) -> fx.GraphModule:
     """Return the graph with an addition of almost nothing around operators without int16 kernels.
 
     The converter gives such an operator the integers of its neighbours all the same, and then
@@ -39,7 +43,7 @@ def _set_apart(graph: fx.GraphModule) -> fx.GraphModule:
     """
     apart = copy_graph(graph)
     for node in list(apart.graph.nodes):
-        if not is_quantizable(node) or has_int16_kernel(node):
+        if not is_quantizable(node) or target.int16.has(node):
             continue
         for source in node.all_input_nodes:
             before = insert_call(apart.graph, node, aten.add.Tensor, source, _TINY)

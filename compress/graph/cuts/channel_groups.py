@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
-from edgedl.compress.graph.cuts.axes import Axis, channels_of
+from edgedl.compress.graph.axes import Axis, channels_of
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 
 

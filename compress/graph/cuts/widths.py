@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
 from edgedl.runtime.errors import BadInputError
 

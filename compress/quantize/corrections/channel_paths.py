@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant, set_tensor
-from edgedl.compress.graph.operators.table import HOMOGENEOUS, WEIGHTED, aten, groups_of
+from edgedl.compress.graph.operators.elementwise import COPIES
+from edgedl.compress.graph.operators.moving import PERMUTE, RESHAPES, TRANSPOSE
+from edgedl.compress.graph.operators.operator import Weighted, argument, set_argument
+from edgedl.compress.graph.operators.pooling import AVG_POOL2D, MAX_POOLS
+from edgedl.compress.graph.operators.reduction import MEAN, reduced_axes
+from edgedl.compress.graph.operators.table import groups_of, has_stored_weight, row_of
+from edgedl.compress.graph.values import shape_of
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.errors import EdgedlError
 
 # Homogeneous as well, channel by channel of a feature map [N, C, ...].
-POOLS: frozenset[Any] = frozenset(
-    {aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool2d.default}
-)
-RESHAPES: frozenset[Any] = frozenset(
-    {aten.flatten.using_ints, aten.view.default, aten.reshape.default}
-)
+POOLS = (*MAX_POOLS, AVG_POOL2D)
 EQUAL_WITHIN = 1e-4
 
 
@@ -49,15 +49,14 @@ def find_paths(graph: fx.Graph) -> list[ChannelPath]:
     """
     paths = []
     for producer in graph.nodes:
-        if not _has_weight(producer):
+        if not has_stored_weight(producer):
             continue
         between: list[fx.Node] = []
-        node, axis = producer, 1 if producer.target is not aten.linear.default else _last(producer)
+        node, axis = producer, _channel_axis(producer, producer)
         while len(node.users) == 1:
             user = next(iter(node.users))
-            if _has_weight(user) and user.args[0] is node:
-                linear = user.target is aten.linear.default
-                if axis == (_last(node) if linear else 1):
+            if has_stored_weight(user) and Weighted.of(user).input is node:
+                if axis == _channel_axis(user, node):
                     paths.append(ChannelPath(producer, tuple(between), user))
                 break
             if not _keeps_channels(node, user, axis):
@@ -67,63 +66,56 @@ def find_paths(graph: fx.Graph) -> list[ChannelPath]:
     return paths
 
 
-def _has_weight(node: fx.Node) -> bool:
-    return node.target in WEIGHTED and is_constant(node.args[1])
-
-
-def _last(node: fx.Node) -> int:
-    return int(node.meta["val"].ndim) - 1
+def _channel_axis(layer: fx.Node, value: fx.Node) -> int:
+    """Return the axis of a layer's channels in a value, counted from the first."""
+    return row_of(layer).channel_axis % len(shape_of(value))
 
 
 def _keeps_channels(node: fx.Node, user: fx.Node, axis: int) -> bool:
     """Say whether a factor per channel of ``axis`` passes an operator, which keeps that axis."""
-    if user.target in HOMOGENEOUS:
+    row = row_of(user)
+    if row.homogeneous:
         return True
-    shape = node.meta["val"].shape
+    shape = shape_of(node)
     if axis != 1:
         return False
-    if user.target in POOLS:
+    if row in POOLS:
         return len(shape) > 2
-    if user.target is aten.mean.dim:
-        axes = user.args[1] if isinstance(user.args[1], (list, tuple)) else [user.args[1]]
-        return len(shape) == 4 and all(int(a) % 4 >= 2 for a in axes)  # type: ignore[arg-type]
-    if user.target in RESHAPES:
-        flat = user.meta["val"].shape
+    if row is MEAN:
+        return len(shape) == 4 and min(reduced_axes(user, 4)) >= 2
+    if row in RESHAPES:
+        flat = shape_of(user)
         return len(flat) == 2 and bool(flat[1] == shape[1:].numel())
     return False
 
 
 def keeps_rows(node: fx.Node, user: fx.Node) -> bool:
     """Say whether an operator moves the values of a node, but each along its last axis stays."""
-    shape, moved = node.meta["val"].shape, user.meta["val"].shape
+    row, shape = row_of(user), shape_of(node)
     last = len(shape) - 1
-    if user.target in (aten.clone.default, aten.contiguous.default):
+    if row in COPIES:
         return True
-    if user.target in RESHAPES:
-        return bool(shape[-1] == moved[-1])
-    if user.target is aten.transpose.int:
-        first, second = (int(a) % len(shape) for a in user.args[1:3])  # type: ignore[arg-type]
-        return last not in (first, second)
-    if user.target is aten.permute.default:
-        return int(user.args[1][-1]) % len(shape) == last  # type: ignore[index,arg-type]
-    return False
+    if row in RESHAPES:
+        return bool(shape[-1] == shape_of(user)[-1])
+    if row is TRANSPOSE:
+        return last not in [argument(user, name) % len(shape) for name in ("dim0", "dim1")]
+    return row is PERMUTE and argument(user, "dims")[-1] % len(shape) == last
 
 
 def own_parameters(graph: fx.GraphModule, nodes: Sequence[fx.Node]) -> None:
     """Give each operator a weight and a bias that no other reads, in place."""
     for node in nodes:
-        arguments = list(node.args)
-        for index, kind in ((1, "weight"), (2, "bias")):
-            if len(arguments) > index and is_constant(arguments[index]):
-                path = f"{node.name}_own_{kind}"
-                value = get_tensor(graph, str(arguments[index].target))  # type: ignore[union-attr]
-                arguments[index] = insert_constant(graph, node, path, value)
-        node.args = tuple(arguments)
+        for kind in ("weight", "bias"):
+            stored = argument(node, kind)
+            if is_constant(stored):
+                value = get_tensor(graph, str(stored.target))
+                own = insert_constant(graph, node, f"{node.name}_own_{kind}", value)
+                set_argument(node, kind, own)
 
 
 def weight_of(graph: fx.GraphModule, node: fx.Node) -> Tensor:
     """Return the weight of an operator."""
-    return get_tensor(graph, _path(node, 1))
+    return get_tensor(graph, Weighted.of(node).weight_path)
 
 
 def by_inputs(graph: fx.GraphModule, node: fx.Node, channels: int) -> Tensor:
@@ -145,24 +137,25 @@ def scale_inputs(graph: fx.GraphModule, node: fx.Node, factor: Tensor) -> None:
     """Multiply a layer's weight per input channel, in place; the operator must own it."""
     weight = by_inputs(graph, node, len(factor))
     scaled = weight * factor.view(len(weight), 1, -1, 1)
-    set_tensor(graph, _path(node, 1), scaled.reshape(weight_of(graph, node).shape))
+    set_tensor(graph, Weighted.of(node).weight_path, scaled.reshape(weight_of(graph, node).shape))
 
 
 def scale_outputs(graph: fx.GraphModule, node: fx.Node, factor: Tensor) -> None:
     """Multiply a layer's weight and bias per output channel, in place; it must own them."""
-    weight = weight_of(graph, node)
-    set_tensor(graph, _path(node, 1), weight * factor.view(-1, *[1] * (weight.ndim - 1)))
-    if len(node.args) > 2 and is_constant(node.args[2]):
-        set_tensor(graph, _path(node, 2), get_tensor(graph, _path(node, 2)) * factor)
+    layer = Weighted.of(node)
+    weight = get_tensor(graph, layer.weight_path)
+    set_tensor(graph, layer.weight_path, weight * factor.view(-1, *[1] * (weight.ndim - 1)))
+    if layer.bias_path is not None:
+        set_tensor(graph, layer.bias_path, get_tensor(graph, layer.bias_path) * factor)
 
 
 def add_to_bias(graph: fx.GraphModule, node: fx.Node, shift: Tensor) -> None:
     """Add a vector [C_out] to a layer's bias, in place; it gets one if it has none."""
-    if len(node.args) > 2 and is_constant(node.args[2]):
-        set_tensor(graph, _path(node, 2), get_tensor(graph, _path(node, 2)) + shift)
-        return
-    bias = insert_constant(graph, node, f"{node.name}_own_bias", shift)
-    node.args = (*node.args[:2], bias, *node.args[3:])
+    path = Weighted.of(node).bias_path
+    if path is None:
+        set_argument(node, "bias", insert_constant(graph, node, f"{node.name}_own_bias", shift))
+    else:
+        set_tensor(graph, path, get_tensor(graph, path) + shift)
 
 
 @torch.no_grad()
@@ -182,10 +175,3 @@ def check_same(
                 f"{stage} changed output {index} by {difference:.2g} of its largest value: the "
                 "weights are too uneven for float32, leave this stage out of the recipe"
             )
-
-
-def _path(node: fx.Node, index: int) -> str:
-    argument = node.args[index]
-    if not isinstance(argument, fx.Node):
-        raise TypeError(f"argument {index} of '{node.name}' is not a constant")
-    return str(argument.target)

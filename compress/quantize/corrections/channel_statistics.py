@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.runtime.errors import BadInputError
 
 
@@ -55,7 +55,7 @@ class ChannelStatistics:
 
 def channel_axis(reader: fx.Node) -> int:
     """Return the axis of the channels in what a convolution or linear layer reads or writes."""
-    return -1 if reader.target is aten.linear.default else 1
+    return row_of(reader).channel_axis
 
 
 def observe_channels(

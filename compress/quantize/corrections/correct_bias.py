@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from edgedl.compress.encodings.placement import activation_bounds
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, groups_of
+from edgedl.compress.graph.operators.operator import Weighted, first_input
+from edgedl.compress.graph.operators.table import groups_of, is_clip
 from edgedl.compress.quantize.corrections.channel_statistics import channel_axis, observe_channels
 from edgedl.compress.quantize.corrections.layerwise import Correction, Layer, correct_layers
 from edgedl.compress.quantize.corrections.moments import InputMoments
@@ -111,11 +112,9 @@ def own_shift(quantized: QuantizedNetwork, batches: list[tuple[Tensor, ...]]) ->
 
 def _distribution_of(node: fx.Node) -> tuple[fx.Node, float, float]:
     """Return the tensor whose distribution tells a layer's mean inputs, and where it is clipped."""
-    source = node.args[0]
-    if not isinstance(source, fx.Node):
-        raise TypeError(f"the input of '{node.name}' is not computed")
-    if source.target in FUSED_ACTIVATIONS and isinstance(source.args[0], fx.Node):
-        return source.args[0], *activation_bounds(source)
+    source = Weighted.of(node).input
+    if is_clip(source):
+        return first_input(source), *activation_bounds(source)
     return source, -math.inf, math.inf
 
 

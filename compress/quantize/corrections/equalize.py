@@ -1,7 +1,7 @@
 """The stage that makes the channels of neighbouring layers alike, without changing the network."""
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from msgspec import Meta
@@ -9,7 +9,10 @@ from torch import Tensor, fx
 
 from edgedl.compress.encodings.placement import activation_bounds
 from edgedl.compress.graph.edit import copy_graph, finish
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators.convolution import CONVOLUTIONS
+from edgedl.compress.graph.operators.operator import aten, first_input, has_padding
+from edgedl.compress.graph.operators.pooling import AVG_POOL2D
+from edgedl.compress.graph.operators.table import is_clip, row_of
 from edgedl.compress.quantize.corrections.channel_paths import (
     ChannelPath,
     add_to_bias,
@@ -78,9 +81,9 @@ class Equalize(Stage, frozen=True, tag="equalize"):
 def open_clamps(graph: fx.GraphModule) -> None:
     """Put ReLU in the place of ReLU6 and every other clamp of [0, something], in place."""
     for node in graph.graph.nodes:
-        if node.target in FUSED_ACTIVATIONS and activation_bounds(node)[0] == 0.0:
-            node.target = aten.relu.default
-            node.args, node.kwargs = node.args[:1], {}
+        if is_clip(node) and activation_bounds(node)[0] == 0.0:
+            clipped = first_input(node)
+            node.target, node.args, node.kwargs = aten.relu.default, (clipped,), {}
 
 
 def equalize_weights(graph: fx.GraphModule, paths: list[ChannelPath]) -> None:
@@ -136,15 +139,6 @@ def _keeps_shift(path: ChannelPath) -> bool:
 
     Zeros of padding, and averages over them, are not shifted.
     """
-    average = aten.avg_pool2d.default
-    padded = [n.args[3] for n in path.between if n.target is average and len(n.args) > 3]
-    given = dict(enumerate(path.consumer.args))
-    if path.consumer.target is not aten.linear.default:
-        padded.append(given.get(4, 0))
-    return all(_is_zero(p) for p in padded)
-
-
-def _is_zero(padding: Any) -> bool:
-    if isinstance(padding, str):
-        return padding == "valid"
-    return not any(padding) if isinstance(padding, (list, tuple)) else not padding
+    averages = [n for n in path.between if row_of(n) is AVG_POOL2D]
+    convolutions = [path.consumer] if row_of(path.consumer) in CONVOLUTIONS else []
+    return not any(has_padding(n) for n in (*averages, *convolutions))

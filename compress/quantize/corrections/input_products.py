@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgedl.compress.graph.operators.linear import Linear
+from edgedl.compress.graph.values import shape_of
 from edgedl.runtime.errors import BadInputError
 
 # Of the moments that are summed in one pass over the calibration split.
@@ -44,14 +46,7 @@ def input_products(
 
 
 def _bytes(layer: Sequence[fx.Node]) -> int:
-    return int(_source(layer[0]).meta["val"].shape[-1]) ** 2 * ELEMENT_BYTES
-
-
-def _source(node: fx.Node) -> fx.Node:
-    source = node.args[0]
-    if not isinstance(source, fx.Node):
-        raise TypeError(f"the input of '{node.name}' is not computed")
-    return source
+    return int(shape_of(Linear.of(layer[0]).input)[-1]) ** 2 * ELEMENT_BYTES
 
 
 class _Watcher(fx.Interpreter):
@@ -67,7 +62,7 @@ class _Watcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         index = self._owner.get(n)
         if index is not None:
-            x = self.env[_source(n)]
+            x = self.env[Linear.of(n).input]
             rows = x.reshape(-1, x.shape[-1]).double()
             product = rows.t() @ rows
             self._sums[index] = self._sums[index] + product if index in self._sums else product

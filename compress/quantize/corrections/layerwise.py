@@ -15,6 +15,7 @@ from edgedl.compress.encodings.encodings import WEIGHT_QMAX, Encodings
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation, fake_quantize, last_users
 from edgedl.compress.graph.edit import copy_graph, finish, insert_constant
+from edgedl.compress.graph.operators.operator import Weighted, set_argument
 
 # Paths of corrected parameters end so, behind the name of the layer that reads them.
 WEIGHT, BIAS = "_corrected_weight", "_corrected_bias"
@@ -65,7 +66,7 @@ def correct_layers(
     """
     simulation = Simulation(graph, encodings)
     found = _walk(simulation, [tuple(batch) for batch in batches], correct)
-    ranges = {n: encodings.weights[str(n.args[1].target)] for n in found}  # type: ignore[union-attr]
+    ranges = {n: encodings.weights[Weighted.of(n).weight_path] for n in found}
     return replace_parameters(graph, encodings, found, ranges)
 
 
@@ -98,10 +99,9 @@ def with_parameters(
     nodes = {node.name: node for node in corrected.graph.nodes}
     for name, (weight, bias) in found.items():
         node = nodes[name]
-        node.update_arg(1, insert_constant(corrected, node, f"{name}{WEIGHT}", weight))
+        set_argument(node, "weight", insert_constant(corrected, node, f"{name}{WEIGHT}", weight))
         if bias is not None:
-            constant = insert_constant(corrected, node, f"{name}{BIAS}", bias)
-            node.args = (*node.args[:2], constant, *node.args[3:])
+            set_argument(node, "bias", insert_constant(corrected, node, f"{name}{BIAS}", bias))
     return finish(corrected)
 
 
@@ -147,9 +147,7 @@ def _layer(
     exact: list[dict[fx.Node, Any]],
     rounded: list[dict[fx.Node, Any]],
 ) -> Layer:
-    source = node.args[0]
-    if not isinstance(source, fx.Node):
-        raise TypeError(f"the input of '{node.name}' is not computed")
+    source = Weighted.of(node).input
     affine = simulation.affine(source, node)
     inputs = [values[source] for values in rounded]
     if affine is not None:

@@ -12,7 +12,8 @@ from edgedl.compress.encodings.calibrate import smallest_amax
 from edgedl.compress.encodings.encodings import per_channel, weight_scales
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation, last_users
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.operator import Weighted
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.quantize.corrections.channel_statistics import (
     ChannelStatistics,
     channel_axis,
@@ -130,9 +131,9 @@ def _rescaled(
         raise ValueError(f"'{node.name}' has no bias")
     shifted = ((bias.double() - before.mean) * factor + wanted.mean).float()
     weight = simulation.weight(node)
-    scaled = weight * per_channel(factor.float(), WEIGHTED[node.target], weight.ndim)
+    scaled = weight * per_channel(factor.float(), row_of(node).weight_axis, weight.ndim)
     amax = simulation.scales[node] * simulation.weight_qmax * factor.float()
-    affine = simulation.affine(node.args[0], node)
+    affine = simulation.affine(Weighted.of(node).input, node)
     if affine is not None:
         amax = torch.maximum(amax, smallest_amax(shifted, affine.scale, simulation.weight_qmax))
     return scaled, shifted, amax

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edgedl.compress.graph.operators.table import aten, groups_of
+from edgedl.compress.graph.operators.convolution import Convolution
+from edgedl.compress.graph.operators.linear import LINEAR
+from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.quantize.corrections.layerwise import Layer
 
 # Positions of a feature map that are looked at in every batch.
@@ -55,7 +57,7 @@ def patches(layer: Layer, x: Tensor) -> Tensor:
 
     Of feature maps ``POSITIONS`` are looked at, drawn at random, the same ones each time.
     """
-    if layer.node.target is aten.linear.default:
+    if row_of(layer.node) is LINEAR:
         return x.reshape(-1, x.shape[-1]).t()[None]
     window = _Window.of(layer, x)
     total = len(x) * window.rows * window.columns
@@ -87,14 +89,13 @@ class _Window:
 
     @classmethod
     def of(cls, layer: Layer, x: Tensor) -> "_Window":
-        given = dict(enumerate(layer.node.args))
-        kernel = list(layer.weight.shape[2:])
-        stride, dilation = (_pair(given.get(i, 1), len(kernel)) for i in (3, 5))
-        if given.get(4) == "same":
+        view, kernel = Convolution.of(layer.node), list(layer.weight.shape[2:])
+        stride, dilation = (_pair(given, len(kernel)) for given in (view.stride, view.dilation))
+        if view.padding == "same":
             totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
             margins = [(total // 2, total - total // 2) for total in totals]
         else:
-            numbers = 0 if given.get(4) == "valid" else given.get(4, 0)
+            numbers = 0 if view.padding == "valid" else view.padding
             margins = [(p, p) for p in _pair(numbers, len(kernel))]
         x = F.pad(x, [side for margin in reversed(margins) for side in margin])
         if len(kernel) == 1:

@@ -12,9 +12,11 @@ from edgedl.compress.graph.edit import (
     finish,
     get_tensor,
     insert_constant,
-    is_constant,
 )
-from edgedl.compress.graph.operators.table import aten, groups_of
+from edgedl.compress.graph.operators.linear import LINEAR
+from edgedl.compress.graph.operators.normalization import LAYER_NORM, LayerNorm
+from edgedl.compress.graph.operators.operator import Weighted, argument, set_argument
+from edgedl.compress.graph.operators.table import groups_of, has_stored_weight, row_of
 from edgedl.compress.quantize.corrections.channel_paths import (
     check_same,
     find_paths,
@@ -94,7 +96,7 @@ def find_readers(graph: fx.Graph) -> Readers:
     """
     readers: Readers = {}
     for node in graph.nodes:
-        if node.target is aten.layer_norm.default and len(node.args[1]) == 1:
+        if row_of(node) is LAYER_NORM and len(LayerNorm.of(node).normalized_shape) == 1:
             layers = _linear_readers(node)
             if layers:
                 readers[node] = layers
@@ -108,8 +110,8 @@ def _linear_readers(node: fx.Node) -> list[fx.Node]:
     """Return the linear layers that read a node, maybe moved; none if anything else reads it."""
     layers = []
     for user in node.users:
-        linear = user.target is aten.linear.default and is_constant(user.args[1])
-        if linear and user.args[0] is node:
+        linear = row_of(user) is LINEAR and has_stored_weight(user)
+        if linear and Weighted.of(user).input is node:
             layers.append(user)
             continue
         behind = _linear_readers(user) if keeps_rows(node, user) else []
@@ -121,20 +123,17 @@ def _linear_readers(node: fx.Node) -> list[fx.Node]:
 
 def _observed(producer: fx.Node, layers: list[fx.Node]) -> fx.Node:
     """Return the activations whose outliers are meant: all of a norm, or what the layer reads."""
-    node = producer if producer.target is aten.layer_norm.default else layers[0].args[0]
-    if not isinstance(node, fx.Node):
-        raise TypeError(f"the input of '{layers[0].name}' is not computed")
-    return node
+    return producer if row_of(producer) is LAYER_NORM else Weighted.of(layers[0]).input
 
 
 def _weighted(readers: Readers) -> list[fx.Node]:
-    layers = [n for n in readers if n.target is not aten.layer_norm.default]
+    layers = [n for n in readers if row_of(n) is not LAYER_NORM]
     return list(dict.fromkeys([*layers, *(n for found in readers.values() for n in found)]))
 
 
 def _per_channel(graph: fx.GraphModule, producer: fx.Node, statistics: ChannelStatistics) -> Tensor:
     """Return the largest activation per channel of the producer; flattened ones are in blocks."""
-    if producer.target is aten.layer_norm.default:
+    if row_of(producer) is LAYER_NORM:
         return statistics.largest
     return statistics.largest.view(len(weight_of(graph, producer)), -1).amax(1)
 
@@ -156,17 +155,16 @@ def smoothing_factor(
 
 
 def _divide_outputs(graph: fx.GraphModule, producer: fx.Node, factor: Tensor) -> None:
-    if producer.target is not aten.layer_norm.default:
+    if row_of(producer) is not LAYER_NORM:
         scale_outputs(graph, producer, 1 / factor)
         return
-    arguments = [*producer.args, None, None][: max(4, len(producer.args))]
-    for index, kind in ((2, "weight"), (3, "bias")):
-        constant = arguments[index]
+    for kind in ("weight", "bias"):
+        constant = argument(producer, kind)
         if isinstance(constant, fx.Node):
             value = get_tensor(graph, str(constant.target)) / factor
         elif kind == "weight":
             value = 1 / factor
         else:
             continue
-        arguments[index] = insert_constant(graph, producer, f"{producer.name}_own_{kind}", value)
-    producer.args = tuple(arguments)
+        own = insert_constant(graph, producer, f"{producer.name}_own_{kind}", value)
+        set_argument(producer, kind, own)

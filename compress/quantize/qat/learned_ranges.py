@@ -9,7 +9,8 @@ from edgedl.compress.encodings.affine import SMALLEST_SCALE, affine_for, range_o
 from edgedl.compress.encodings.calibrate import groups_on_one_grid
 from edgedl.compress.encodings.encodings import Encodings, Range
 from edgedl.compress.encodings.placement import fused_activation
-from edgedl.compress.graph.operators.table import FIXED_RANGES
+from edgedl.compress.graph.operators.operator import Ranges
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.quantize.qat.learned_step import ACTIVATION_QMAX, straight_through
 from edgedl.compress.targets.target import REFERENCE
 
@@ -107,5 +108,5 @@ def _shared_grids(graph: fx.Graph, encodings: Encodings) -> list[list[fx.Node]]:
 
 def _is_free(group: list[fx.Node]) -> bool:
     """Say whether a grid may change."""
-    fixed = any(node.op == "placeholder" or node.target in FIXED_RANGES for node in group)
+    fixed = any(n.op == "placeholder" or row_of(n).ranges is Ranges.FIXED for n in group)
     return not fixed and any(node.op == "call_function" for node in group)

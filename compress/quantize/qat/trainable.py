@@ -10,8 +10,9 @@ from edgedl.compress.encodings.calibrate import smallest_amax
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
-from edgedl.compress.graph.edit import copy_graph, get_tensor, is_constant, set_tensor
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.edit import copy_graph, get_tensor, set_tensor
+from edgedl.compress.graph.operators.operator import Weighted
+from edgedl.compress.graph.operators.table import has_stored_weight, row_of
 from edgedl.compress.quantize.qat.learned_ranges import Learn, LearnedRanges
 from edgedl.compress.quantize.qat.learned_step import (
     quantize_activation,
@@ -44,8 +45,9 @@ class TrainableNetwork(nn.Module):
         self._placement = place(graph, network.encodings, TRAINED_FOR)
         self._qmax = network.encodings.weight_qmax
         self.ranges = LearnedRanges(graph, network.encodings, learn)
-        self._weighted = [n for n in graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]
-        paths = {str(c.target) for n in self._weighted for c in n.args[1:3] if is_constant(c)}
+        self._weighted = {n: Weighted.of(n) for n in graph.nodes if has_stored_weight(n)}
+        layers = self._weighted.values()
+        paths = {p for v in layers for p in (v.weight_path, v.bias_path) if p is not None}
         self._paths = {path: index for index, path in enumerate(sorted(paths))}
         self.tensors = nn.ParameterList(
             nn.Parameter(get_tensor(network.graph, path).clone()) for path in self._paths
@@ -57,9 +59,12 @@ class TrainableNetwork(nn.Module):
         weights = self._weight_scales(scales)
         values: dict[fx.Node, Any] = {}
         rounded: dict[fx.Node, Tensor] = {}
+        constants: dict[fx.Node | None, Tensor] = {}
         feed = iter(inputs)
 
         def read(argument: fx.Node) -> Any:
+            if argument in constants:
+                return constants[argument]
             if node not in self._placement.get(argument, ()):
                 return values[argument]
             if argument not in rounded:
@@ -75,12 +80,11 @@ class TrainableNetwork(nn.Module):
             elif node.op == "get_attr":
                 values[node] = self._tensor(str(node.target))
             else:
+                constants = self._rounded_constants(node, weights, scales)
                 arguments = fx.map_arg(node.args, read)
                 options = fx.map_arg(node.kwargs, read)
                 if node.op == "output":
                     return as_tuple(arguments[0])
-                if node in self._chosen and node.target in WEIGHTED:
-                    arguments = self._round_constants(node, arguments, weights, scales)
                 values[node] = node.target(*arguments, **options)
         raise ValueError("the graph has no output")
 
@@ -102,22 +106,22 @@ class TrainableNetwork(nn.Module):
 
     def _input_scale(self, node: fx.Node, scales: Tensor) -> Tensor | None:
         """Return the step on which a layer reads its input, if it reads integers."""
-        source = node.args[0]
-        if not isinstance(source, fx.Node) or node not in self._placement.get(source, ()):
+        source = self._weighted[node].input
+        if node not in self._placement.get(source, ()):
             return None
         return scales[self.ranges.grids[source.name]]
 
     def _amax(self, scales: Tensor) -> dict[str, Tensor]:
         """Return the range of every weight, wide enough for the biases it is added to."""
         found: dict[str, Tensor] = {}
-        for node in self._weighted:
+        for node, layer in self._weighted.items():
             if node not in self._chosen:
                 continue
-            path = _path(node, 1)
+            path = layer.weight_path
             amax = found.get(path, self.ranges.amax(path))
             input_scale = self._input_scale(node, scales)
-            if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
-                bias = self._tensor(_path(node, 2))
+            if input_scale is not None and layer.bias_path is not None:
+                bias = self._tensor(layer.bias_path)
                 amax = torch.maximum(
                     amax, smallest_amax(bias.detach(), input_scale.detach(), self._qmax)
                 )
@@ -127,28 +131,20 @@ class TrainableNetwork(nn.Module):
     def _weight_scales(self, scales: Tensor) -> dict[str, Tensor]:
         return {path: weight_scales(amax, self._qmax) for path, amax in self._amax(scales).items()}
 
-    def _round_constants(
-        self,
-        node: fx.Node,
-        arguments: tuple[Any, ...],
-        weights: dict[str, Tensor],
-        scales: Tensor,
-    ) -> tuple[Any, ...]:
-        """Round a layer's weight to its grid, and its bias to that of the accumulator."""
-        changed = list(arguments)
-        steps = weights[_path(node, 1)]
-        changed[1] = round_weight(arguments[1], steps, WEIGHTED[node.target], self._qmax)
+    def _rounded_constants(
+        self, node: fx.Node, weights: dict[str, Tensor], scales: Tensor
+    ) -> dict[fx.Node | None, Tensor]:
+        """Return a layer's weight on its grid, and its bias on that of the accumulator."""
+        layer = self._weighted.get(node)
+        if layer is None or node not in self._chosen:
+            return {}
+        steps, axis = weights[layer.weight_path], row_of(node).weight_axis
+        weight = round_weight(self._tensor(layer.weight_path), steps, axis, self._qmax)
+        found: dict[fx.Node | None, Tensor] = {layer.weight: weight}
         input_scale = self._input_scale(node, scales)
-        if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
+        if input_scale is not None and layer.bias_path is not None:
             step = steps.detach().double() * input_scale.detach().double()
-            bias = arguments[2]
+            bias = self._tensor(layer.bias_path)
             exact = (torch.round(bias.detach().double() / step) * step).float()
-            changed[2] = straight_through(bias, exact)
-        return tuple(changed)
-
-
-def _path(node: fx.Node, index: int) -> str:
-    argument = node.args[index]
-    if not isinstance(argument, fx.Node):
-        raise TypeError(f"argument {index} of '{node.name}' is not a constant")
-    return str(argument.target)
+            found[layer.bias] = straight_through(bias, exact)
+        return found

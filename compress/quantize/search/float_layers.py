@@ -15,7 +15,8 @@ from edgedl.compress.graph.edit import (
     insert_constant,
     is_constant,
 )
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.operator import argument, set_argument
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.quantize.search.damage import Damage, DamageMeter, as_tensors, labelled_batches
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.task.task import Task
@@ -40,15 +41,15 @@ def restore_weights(
     """
     graph = copy_graph(network.graph)
     nodes = {node.name: node for node in graph.graph.nodes}
-    originals = [n for n in reference.graph.nodes if n.name in names and n.target in WEIGHTED]
+    originals = [n for n in reference.graph.nodes if n.name in names and is_weighted(n)]
     for original in originals:
-        for index, part in ((1, "weight"), (2, "bias")):
-            source = original.args[index] if len(original.args) > index else None
-            if isinstance(source, fx.Node) and is_constant(source):
+        for part in ("weight", "bias"):
+            source = argument(original, part)
+            if is_constant(source):
                 value = get_tensor(reference, str(source.target))
                 node = nodes[original.name]
                 path = f"{node.name}_float_{part}"
-                node.update_arg(index, insert_constant(graph, node, path, value))
+                set_argument(node, part, insert_constant(graph, node, path, value))
     finished = finish(graph)
     used = {str(n.target) for n in finished.graph.nodes if n.op == "get_attr"}
     weights = {path: amax for path, amax in network.encodings.weights.items() if path in used}

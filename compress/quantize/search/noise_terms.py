@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from edgedl.compress.encodings.quantized_layers import QuantizedLayer, quantized_layers
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.quantize.search.damage import Damage, DamageMeter, as_tensors, labelled_batches
 from edgedl.compress.quantize.search.replay import (
     Values,
@@ -118,7 +118,7 @@ def _roundings(layer: QuantizedLayer) -> list[tuple[QuantizedLayer, Part, frozen
     found: list[tuple[QuantizedLayer, Part, frozenset[str]]] = [
         (layer, "tensor", own | layer.readers)
     ]
-    if layer.node is not None and (layer.node.target in WEIGHTED or layer.constants):
+    if layer.node is not None and (is_weighted(layer.node) or layer.constants):
         found.append((layer, "weight", own))
     return found
 

@@ -10,8 +10,9 @@ from torch import Tensor, fx
 from edgedl.compress.encodings.encodings import weight_scales
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.edit import get_tensor
+from edgedl.compress.graph.operators.operator import Weighted, first_input
+from edgedl.compress.graph.operators.table import has_stored_weight
 
 Values = dict[fx.Node, Any]
 Active = Collection[fx.Node] | None
@@ -29,19 +30,19 @@ def switchable(reference: fx.GraphModule, network: QuantizedNetwork) -> Simulati
     """
     own = {node.name: node for node in network.graph.graph.nodes}
     table = dict(network.encodings.weights)
-    weighted = [n for n in reference.graph.nodes if n.target in WEIGHTED and is_constant(n.args[1])]
+    weighted = [n for n in reference.graph.nodes if has_stored_weight(n)]
     for node in weighted:
-        amax = network.encodings.weights.get(_path(own[node.name], 1))
+        amax = network.encodings.weights.get(Weighted.of(own[node.name]).weight_path)
         if amax is not None:
-            table[_path(node, 1)] = amax
+            table[Weighted.of(node).weight_path] = amax
     simulation = Simulation(reference, replace(network.encodings, weights=table))
     for node in simulation.weighted:
-        twin = own[node.name]
-        simulation.scales[node] = weight_scales(table[_path(twin, 1)], simulation.weight_qmax)
+        twin = Weighted.of(own[node.name])
+        simulation.scales[node] = weight_scales(table[twin.weight_path], simulation.weight_qmax)
         bias = None
-        if simulation.bias(node) is not None:
-            bias = get_tensor(network.graph, _path(twin, 2))
-        simulation.set_weight(node, get_tensor(network.graph, _path(twin, 1)), bias)
+        if twin.bias_path is not None and simulation.bias(node) is not None:
+            bias = get_tensor(network.graph, twin.bias_path)
+        simulation.set_weight(node, get_tensor(network.graph, twin.weight_path), bias)
     return simulation
 
 
@@ -91,14 +92,7 @@ def compute(simulation: Simulation, node: fx.Node, values: Values, active: Activ
     """Compute a node without touching the values before it, also where it works in place."""
     schema = getattr(node.target, "_schema", None)
     if schema is not None and schema.is_mutable:
-        changed = node.args[0]
+        changed = first_input(node)
         if isinstance(changed, fx.Node) and changed in values:
             values = {**values, changed: values[changed].clone()}
     return simulation.compute(node, values, active)
-
-
-def _path(node: fx.Node, index: int) -> str:
-    constant = node.args[index]
-    if not isinstance(constant, fx.Node):
-        raise TypeError(f"argument {index} of '{node.name}' is not a constant")
-    return str(constant.target)

@@ -10,7 +10,7 @@ from small_networks import noise_task
 from tiny import make_subject
 from torch import nn
 
-from edgedl.compress.graph.cuts.axes import Axis
+from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import channel_groups
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import narrowing_path

@@ -6,6 +6,7 @@ import pytest
 import torch
 from command import Run
 
+from edgedl.compress.graph.operators.table import ROWS, row_of
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.measure.device import run_context
@@ -14,6 +15,84 @@ from edgedl.tools.operators.matrix import ARTIFACTS, RECIPES, Cell, Row, folder_
 from edgedl.tools.operators.page import render_page
 
 CASES = operator_cases()
+# Row of the operator table -> the case whose traced graph has it.
+CASE_OF = {
+    "conv1d": "Conv1d",
+    "conv2d": "Conv2d",
+    "linear": "Linear, [N, C]",
+    "matmul": "matmul of two activations",
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "hardtanh": "Hardtanh",
+    "leaky_relu": "LeakyReLU",
+    "gelu": "GELU",
+    "hardswish": "Hardswish",
+    "hardsigmoid": "Hardsigmoid",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "softmax": "softmax",
+    "prelu": "PReLU",
+    "max_pool1d": "MaxPool1d",
+    "max_pool2d": "MaxPool2d",
+    "avg_pool2d": "AvgPool2d",
+    "adaptive_avg_pool2d": "AdaptiveAvgPool2d(2)",
+    "upsample_nearest2d": "resize, nearest",
+    "upsample_bilinear2d": "resize, bilinear",
+    "layer_norm": "LayerNorm",
+    "instance_norm": "InstanceNorm2d",
+    "rms_norm": "RMSNorm",
+    "group_norm": "GroupNorm",
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "maximum": "maximum",
+    "contiguous": "MultiheadAttention",
+    "view": "MultiheadAttention",
+    "reshape": "scaled_dot_product_attention",
+    "flatten": "flatten",
+    "unflatten": "unflatten and movedim",
+    "transpose": "matmul of two activations",
+    "permute": "MultiheadAttention",
+    "unsqueeze": "ConvTranspose1d",
+    "squeeze": "MultiheadAttention",
+    "repeat_interleave": "repeat_interleave",
+    "flip": "flip",
+    "channel_shuffle": "channel shuffle",
+    "pixel_shuffle": "pixel shuffle",
+    "sym_size": "LSTM",
+    "cat": "cat",
+    "pad": "pad with zeros",
+    "slice": "slice",
+    "select": "MultiheadAttention",
+    "getitem": "LSTM",
+    "mean": "mean over height and width",
+    "sum": "sum over height and width",
+    "amax": "AdaptiveMaxPool2d(1)",
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "rnn_tanh": "RNN",
+    "embedding": "Embedding",
+    "index_select": "index by a list",
+}
+# Rows without a case -> why.
+WITHOUT_CASE = {
+    "written with other operators before anything else": (
+        "adaptive_avg_pool1d adaptive_max_pool2d avg_pool1d alias batch_norm bmm chunk clone "
+        "conv_transpose2d einsum expand_as glu hardswish_ max movedim repeat roll "
+        "scaled_dot_product_attention split split_with_sizes stack swapaxes t tile unbind"
+    ),
+    "gone in evaluation mode": "dropout",
+    "as another one that has a case": (
+        "clamp constant_pad_nd expand minimum pixel_unshuffle upsample_nearest1d"
+    ),
+    "made by masks alone, see tests/compress/graph/passes/test_masked_attention.py": (
+        "where masked_fill"
+    ),
+    "computes in float, has a row for its axes or multiply-adds alone": (
+        "addmm amin argmax baddbmm cumsum linalg_vector_norm log_sigmoid log_softmax logsumexp "
+        "min std var"
+    ),
+}
 
 
 def test_names_are_unique() -> None:
@@ -28,7 +107,14 @@ def test_every_case_is_a_network_that_can_be_traced(case: OperatorCase) -> None:
     with torch.no_grad():
         outputs = as_tuple(net(*inputs))
     assert all(torch.isfinite(y).all() and y.std() > 0 for y in outputs)
-    trace(net, inputs)
+    found = {row_of(node).name for node in trace(net, inputs).graph.nodes}
+    assert {row for row, name in CASE_OF.items() if name == case.name} <= found
+
+
+def test_every_row_has_a_case_or_a_reason() -> None:
+    excused = " ".join(WITHOUT_CASE.values()).split()
+    assert sorted([*CASE_OF, *excused]) == sorted(row.name for row in ROWS)
+    assert set(CASE_OF.values()) <= {case.name for case in CASES}
 
 
 @pytest.mark.slow

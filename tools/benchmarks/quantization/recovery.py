@@ -17,8 +17,10 @@ import torch
 from torch import fx
 
 from edgedl.compress.encodings.emit import emit
-from edgedl.compress.graph.edit import copy_graph, get_tensor, is_constant, set_tensor
-from edgedl.compress.graph.operators.table import WEIGHTED, aten
+from edgedl.compress.graph.edit import copy_graph, get_tensor, set_tensor
+from edgedl.compress.graph.operators.convolution import CONV2D
+from edgedl.compress.graph.operators.operator import Weighted, aten
+from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
@@ -104,7 +106,7 @@ def with_uneven_channels(graph: fx.GraphModule) -> fx.GraphModule:
     for first in copy.graph.nodes:
         relu = next(iter(first.users), None)
         second = next(iter(relu.users), None) if relu is not None else None
-        if first.target is aten.conv2d.default and relu is not None and relu.target in RELUS:
+        if row_of(first) is CONV2D and relu is not None and relu.target in RELUS:
             alone = len(first.users) == len(relu.users) == 1
             if alone and second is not None and _joins_channels(second):
                 _scale_channels(copy, first, second)
@@ -114,20 +116,20 @@ def with_uneven_channels(graph: fx.GraphModule) -> fx.GraphModule:
 
 def _joins_channels(node: fx.Node) -> bool:
     """Say whether every output of a convolution reads every channel: it has no groups."""
-    return node.target is aten.conv2d.default and len(node.args) < 7
+    return row_of(node) is CONV2D and groups_of(node) == 1
 
 
 def _scale_channels(graph: fx.GraphModule, first: fx.Node, second: fx.Node) -> None:
-    paths = [str(c.target) for c in first.args[1:3] if isinstance(c, fx.Node) and is_constant(c)]
-    weight = get_tensor(graph, paths[0])
-    channels = weight.shape[WEIGHTED[first.target]]
+    layer = Weighted.of(first)
+    paths = [layer.weight_path, *([layer.bias_path] if layer.bias_path is not None else [])]
+    channels = get_tensor(graph, layer.weight_path).shape[row_of(first).weight_axis]
     generator = torch.Generator().manual_seed(0)
     spread = torch.linspace(-LARGEST_EXPONENT, LARGEST_EXPONENT, channels).round()
     factors = 2.0 ** spread[torch.randperm(channels, generator=generator)]
     for path in paths:
         tensor = get_tensor(graph, path)
         set_tensor(graph, path, tensor * factors.view(-1, *[1] * (tensor.ndim - 1)))
-    source = str(second.args[1].target)  # type: ignore[union-attr]
+    source = Weighted.of(second).weight_path
     set_tensor(graph, source, get_tensor(graph, source) / factors.view(1, -1, 1, 1))
 
 

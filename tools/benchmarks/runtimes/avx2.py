@@ -18,7 +18,10 @@ from torch import Tensor, fx
 from edgedl.compress.artifacts.loaded_file import build_and_load
 from edgedl.compress.encodings.affine import Affine
 from edgedl.compress.encodings.simulate import Simulation
-from edgedl.compress.graph.operators.table import aten, groups_of
+from edgedl.compress.graph.operators.convolution import Convolution
+from edgedl.compress.graph.operators.linear import LINEAR
+from edgedl.compress.graph.operators.operator import first_input
+from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe_file import load_recipe
@@ -49,7 +52,7 @@ class WithoutVnni(Simulation):
         active: Collection[fx.Node] | None = None,
     ) -> Any:
         """Compute one node; dense layers as such a CPU does."""
-        source = node.args[0] if node.args else None
+        source = first_input(node)
         affine = self.affine(source, node)
         dense = node in self.weighted and groups_of(node) == 1
         if not dense or affine is None or not isinstance(source, fx.Node):
@@ -84,11 +87,11 @@ def _columns(
     node: fx.Node, x: Tensor, weight: Tensor, affine: Affine
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Return what each output reads, channels innermost as the kernels hold them."""
-    if node.target is aten.linear.default:
+    if row_of(node) is LINEAR:
         return x, ()
-    given: tuple[Any, ...] = (*node.args, *(None, [1, 1], [0, 0], [1, 1])[len(node.args) - 2 :])
-    stride, padding, dilation = given[3:6]
-    rows, columns = padding
+    view = Convolution.of(node)
+    stride, dilation = tuple(view.stride), tuple(view.dilation)
+    padding = rows, columns = [int(width) for width in view.padding]
     padded = F.pad(x, (columns, columns, rows, rows), value=affine.zero_point)
     height, width = weight.shape[2:]
     read = F.unfold(padded, (height, width), dilation, 0, stride)

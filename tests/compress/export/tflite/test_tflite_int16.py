@@ -72,7 +72,9 @@ def wide(name: str) -> Wide:
     table = Encodings(table.activations, table.weights, kept, precision="int8_int16")
     emitted = emit(graph, table, TFLITE)
     if float_islands(graph.graph, table):
-        return Wide(graph, table, inputs, emitted, b"", to_tflite_int16(emitted, inputs, True))
+        return Wide(
+            graph, table, inputs, emitted, b"", to_tflite_int16(emitted, inputs, TFLITE, True)
+        )
     narrow = to_tflite(emitted, inputs, True)
     return Wide(graph, table, inputs, emitted, narrow, widen_biases(narrow))
 

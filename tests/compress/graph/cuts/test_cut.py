@@ -10,7 +10,7 @@ from prunable_networks import NETWORKS, make
 from small_networks import Net, noise
 from torch import Tensor, fx, nn
 
-from edgedl.compress.graph.cuts.axes import Axis, channels_of
+from edgedl.compress.graph.axes import Axis, channels_of
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
@@ -25,6 +25,7 @@ EXPECTED = {
     "residual": [8, 6],
     "concatenated": [4, 6],
     "depthwise": [8, 4, 6],
+    "stretched": [8, 6],
     "tied": [8],
     # One layer makes queries, keys and values: the width of a head scales the scores, and stays.
     "attention": [16, 4, 32],

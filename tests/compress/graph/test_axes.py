@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.compress.graph.cuts.axes import Axis, channels_of, kept_positions, unify
+from edgedl.compress.graph.axes import Axis, channels_of, kept_positions, unify
 
 
 def sizes(axis: Axis) -> list[int]:

@@ -1,0 +1,84 @@
+"""Normalizations."""
+
+from dataclasses import dataclass
+
+from torch import fx
+
+from edgedl.compress.graph.axes import Axis
+from edgedl.compress.graph.joined_axes import JoinedAxes, SizesAfterCut
+from edgedl.compress.graph.operators.operator import (
+    Operator,
+    View,
+    argument,
+    aten,
+    first_input,
+    set_argument,
+)
+
+
+@dataclass(frozen=True)
+class BatchNorm(View):
+    """A batch norm: weight, bias, mean and variance [C], axis 1 of the input."""
+
+    input: fx.Node
+    weight: fx.Node | None
+    bias: fx.Node | None
+    running_mean: fx.Node | None
+    running_var: fx.Node | None
+    training: bool
+    momentum: float
+    eps: float
+
+
+@dataclass(frozen=True)
+class LayerNorm(View):
+    """A layer norm: weight and bias of the shape of the last axes."""
+
+    input: fx.Node
+    normalized_shape: list[int]
+    weight: fx.Node | None
+    bias: fx.Node | None
+    eps: float
+
+
+def _join_channels(axes: JoinedAxes, node: fx.Node) -> None:
+    """Batch and instance norm: weight, bias, mean and variance have the channels, axis 1."""
+    axes.join(node, axes.of(first_input(node)), axes.of(node))
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        own = axes.of(argument(node, name))
+        axes.join(node, own, axes.of(node)[1:2][: len(own)])
+
+
+def _join_last(axes: JoinedAxes, node: fx.Node) -> None:
+    """Layer and root-mean-square norm: weight and bias have the last axes."""
+    axes.join(node, axes.of(first_input(node)), axes.of(node))
+    for operand in node.all_input_nodes[1:]:
+        axes.join_broadcast(node, axes.of(operand), axes.of(node))
+
+
+def _join_groups(axes: JoinedAxes, node: fx.Node) -> None:
+    """The channels are groups, which stay, of channels that are alike in each."""
+    channels = axes.of(node)[1]
+    groups = Axis(int(argument(node, "num_groups")), f"'{node.name}' normalizes in groups")
+    inside = Axis(channels.size // groups.size)
+    axes.join(node, [channels], [Axis.product([groups, inside])])
+    axes.join(node, axes.of(first_input(node)), axes.of(node))
+    for name in ("weight", "bias"):
+        own = axes.of(argument(node, name))
+        axes.join(node, own, axes.of(node)[1:2][: len(own)])
+
+
+def _resize_last(sizes: SizesAfterCut, before: fx.Node, after: fx.Node) -> None:
+    count = len(argument(before, "normalized_shape"))
+    set_argument(after, "normalized_shape", sizes.of(before)[-count:])
+
+
+BATCH_NORM = Operator((aten.batch_norm.default,), training="training", join_axes=_join_channels)
+LAYER_NORM = Operator((aten.layer_norm.default,), join_axes=_join_last, resize=_resize_last)
+ROWS = (
+    BATCH_NORM,
+    LAYER_NORM,
+    Operator((aten.instance_norm.default,), join_axes=_join_channels),
+    Operator((aten.rms_norm.default,), join_axes=_join_last, resize=_resize_last),
+    Operator((aten.group_norm.default,), join_axes=_join_groups),
+)
