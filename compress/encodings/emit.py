@@ -25,7 +25,7 @@ from edgedl.compress.graph.edit import (
     set_tensor,
 )
 from edgedl.compress.graph.operators.table import WEIGHTED
-from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.targets.target import Target
 
 _ops = torch.ops.quantized_decomposed
