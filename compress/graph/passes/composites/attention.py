@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from edgedl.compress.graph.edit import insert_constant, insert_shaped_call, tensor_of
-from edgedl.compress.graph.operators.table import ATTENTION, aten
+from edgedl.compress.graph.operators.table import aten
 from edgedl.compress.graph.passes.composites.masked_scores import HIDDEN
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.products.scale import ScaleInProducer, scale_producer
@@ -23,7 +23,7 @@ class OpenAttention(Pass):
     """
 
     requires = (ScaleInProducer,)
-    operators = ATTENTION
+    operators = frozenset({aten.scaled_dot_product_attention.default})
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one attention without dropout as its parts."""
