@@ -27,7 +27,7 @@ from edgedl.compress.graph.edit import (
 )
 from edgedl.compress.graph.operators.operator import Weighted, set_argument
 from edgedl.compress.graph.operators.table import is_weighted, row_of
-from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.graph.values import record_value, value_of
 from edgedl.compress.targets.target import Target
 

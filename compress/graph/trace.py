@@ -12,6 +12,7 @@ from edgedl.compress.errors import first_line
 from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.passes.canonicalize import canonicalize
+from edgedl.compress.graph.passes.check_passes import checks_passes
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import value_of
 from edgedl.compress.subject.score import as_tuple
@@ -49,7 +50,8 @@ def trace(
     training = {m: m.training for m in module.modules()}
     try:
         doubled = _doubled(example_inputs)
-        graph = canonicalize(export_graph(module, example_inputs))
+        exported = export_graph(module, example_inputs)
+        graph = canonicalize(exported, check=doubled if checks_passes() else ())
         _check_interface(graph)
         _check_equal(module, graph, doubled)
         if any(free_axes):

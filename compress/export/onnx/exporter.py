@@ -15,7 +15,7 @@ from edgedl.compress.export.onnx.write import (
     describe_onnx,
     to_onnx,
 )
-from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.precision import BFLOAT16, FLOAT16, FLOAT32, Precision

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.export.onnx.float8 import float8_translations
 from edgedl.compress.export.onnx.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
@@ -70,7 +71,7 @@ def to_onnx(
     model = onnx.load_from_string(buffer.getvalue())
     if any(free_axes):
         _free(model.graph, free_axes, free_output_axes(graph, example_inputs, free_axes))
-    return strip(model)
+    return to_file(model)
 
 
 def _translate(
@@ -113,50 +114,6 @@ def _free(
         for axis in axes:
             if axis:
                 value.type.tensor_type.shape.dim[axis].dim_param = f"axis_{axis}"
-
-
-def strip(model: onnx.ModelProto) -> bytes:
-    """Return the model without stack traces, shapes of inner values and descriptions."""
-    graph = model.graph
-    pool_mean_to_global_average(graph)
-    del model.metadata_props[:]
-    del graph.metadata_props[:]
-    del graph.value_info[:]
-    items: Sequence[onnx.NodeProto | onnx.TensorProto | onnx.ValueInfoProto] = [
-        *graph.node,
-        *graph.initializer,
-        *graph.input,
-        *graph.output,
-    ]
-    for item in items:
-        del item.metadata_props[:]
-        item.doc_string = ""
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def pool_mean_to_global_average(graph: onnx.GraphProto) -> None:
-    """Write ``ReduceMean`` of [N, C, H, W] over height and width as ``GlobalAveragePool``.
-
-    ONNX Runtime has an int8 kernel for the latter only. Ranks are read from ``value_info``.
-    """
-    values = [*graph.value_info, *graph.input]
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in values}
-    constants = {t.name: t for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in constants:
-            continue
-        axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
-        keepdims = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
-        spatial = sorted(axes) in ([2, 3], [-2, -1]) and ranks.get(node.input[0]) == 4
-        if spatial and keepdims:
-            node.op_type = "GlobalAveragePool"
-            del node.input[1:]
-            del node.attribute[:]
-    used = {name for node in graph.node for name in node.input}
-    kept = [t for t in graph.initializer if t.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def describe_onnx(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 
 from edgedl.compress.errors import ExportError
-from edgedl.compress.export.onnx.write import strip
+from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.targets.target import MAX_WEIGHT_BITS
 from edgedl.runtime.backends.quiet import quiet
 
@@ -45,4 +45,4 @@ def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
         quantized = onnx.load(str(target))
     if not any(t.data_type == onnx.TensorProto.INT8 for t in quantized.graph.initializer):
         raise ExportError("the network has no linear or LSTM layer that could be quantized")
-    return strip(quantized)
+    return to_file(quantized)

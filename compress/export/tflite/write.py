@@ -16,10 +16,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
-from edgedl.compress.export.tflite.clips import clip_in_xnnpack
-from edgedl.compress.export.tflite.float_kernels import compute_in_float
-from edgedl.compress.export.tflite.padding import absorb_padding
-from edgedl.compress.export.tflite.pixel_shuffle import use_depth_to_space
+from edgedl.compress.export.tflite.file_passes import rewrite_file
 from edgedl.compress.graph.edit import copy_graph
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.manifest import TensorSpec
@@ -63,9 +60,7 @@ def to_tflite(
             path = Path(folder) / "model.tflite"
             written = _dequantized_apart(graph) if quantized else graph
             litert_torch.convert(written, single, quant_config=config).export(str(path))
-            model = absorb_padding(path.read_bytes())
-            model = compute_in_float(clip_in_xnnpack(model)) if quantized else model
-            return model if weights_as_they_are else use_depth_to_space(model)
+            return rewrite_file(path.read_bytes(), weights_as_they_are)
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
         with quiet():

@@ -14,7 +14,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgedl.compress.export.onnx.write import describe_onnx, strip
+from edgedl.compress.export.onnx.file_passes import to_file
+from edgedl.compress.export.onnx.write import describe_onnx
 from edgedl.compress.export.tflite.write import describe_tflite
 from edgedl.compress.pipeline import compress
 from edgedl.compress.quantize.static import calibration_inputs
@@ -124,7 +125,7 @@ def quantize_onnx(source: Path, samples: list["np.ndarray"]) -> bytes:
             weight_type=quantization.QuantType.QInt8,
             reduce_range=ORT.weight_bits_here < ORT.weight_bits,
         )
-        return strip(onnx.load(str(target)))
+        return to_file(onnx.load(str(target)))
 
 
 def quantize_tflite(source: Path, samples: list["np.ndarray"]) -> bytes:

@@ -17,7 +17,7 @@ from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.artifacts.loaded_file import LoadedFile, load_file
 from edgedl.compress.export.onnx.write import to_onnx
 from edgedl.compress.export.tflite.write import to_tflite
-from edgedl.compress.graph.passes.transposed_convolution import join_transposed_convolutions
+from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from rewritten_graphs import assert_numerically_equal, operators, traced
 from small_networks import Net, noise
 from torch import Tensor, nn
 
@@ -80,7 +81,7 @@ def test_hidden_scores_have_a_mask_added(hide: Callable) -> None:
     found = [n.target for n in graph.graph.nodes if n.op == "call_function"]
     assert found[-2:] == [aten.add.Tensor, aten.softmax.int]
     x = noise(4, 5, 8, seed=1)
-    torch.testing.assert_close(graph(x), net(x))
+    assert_numerically_equal(net, graph, x)
     assert torch.isfinite(graph(x)).all()
 
 
@@ -126,10 +127,16 @@ def test_what_is_unbound_is_on_one_grid(axis: int) -> None:
     assert len(found) == 2
     assert all(moves_values(n) for n in found)
     assert not graph.graph.find_nodes(op="call_function", target=aten.unbind.int)
-    torch.testing.assert_close(graph(x), net(x))
+    assert_numerically_equal(net, graph, x)
 
 
 def test_the_shapes_of_new_operators_are_known() -> None:
     graph = trace(Attention().eval(), (noise(3, 5, 8),))
     called = [n for n in graph.graph.nodes if n.op == "call_function"]
     assert all(isinstance(n.meta["val"], Tensor) for n in called)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_silu_is_opened_into_its_gate(inplace: bool) -> None:
+    net = Net(lambda net, x: F.silu(net.conv(x), inplace=inplace) * 2.0, conv=nn.Conv2d(3, 4, 1))
+    assert operators(traced(net, 3, 5, 5)) == {"conv2d": 1, "sigmoid": 1, "mul": 2}

@@ -169,3 +169,9 @@ def weight_of_phases(opened: Tensor, geometry: Geometry) -> Tensor:
 def _pair(numbers: Any) -> tuple[int, int]:
     first, second = (*numbers, *numbers)[:2]
     return int(first), int(second)
+
+
+def operands_of(node: fx.Node) -> tuple[Any, Any, Any]:
+    """Return a layer's input, weight and bias, None where it has none."""
+    x, weight, *rest = node.args
+    return x, weight, rest[0] if rest else None

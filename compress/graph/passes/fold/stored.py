@@ -14,25 +14,33 @@ from edgedl.compress.graph.operators.table import (
     TRANSPOSED,
     WEIGHTED,
 )
+from edgedl.compress.graph.passes.graph_pass import Pass
 
 # The operators whose operands are stored, so that they have encodings.
 READERS: frozenset[Any] = frozenset({*WEIGHTED, TRANSPOSED, *ARITHMETIC, *MATRIX_PRODUCTS, CONCAT})
 
 
-def store_computed(module: fx.GraphModule) -> None:
+class StoreComputed(Pass):
     """Store what is computed of stored tensors alone, for operators that have integer kernels.
 
     A transposed weight of another layer, one that is normalized whenever it is used, a scale or a
     bias that is brought into shape, positions that are looked up.
+
+    Before: ``linear(x, transpose(w, 0, 1))``. After: ``linear(x, w')``.
     """
-    for node in list(module.graph.nodes):
-        if node.target not in READERS:
-            continue
+
+    operators = READERS
+
+    def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+        """Store what one operator reads."""
+        stored = False
         for operand in list(node.all_input_nodes):
             value = None if is_constant(operand) else stored_value(module, operand)
             if value is not None and value.is_floating_point():
                 path = f"{operand.name}_stored"
                 operand.replace_all_uses_with(insert_constant(module, operand, path, value))
+                stored = True
+        return node if stored else None
 
 
 def stored_value(module: fx.GraphModule, node: Any) -> Tensor | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from rewritten_graphs import traced
 from small_networks import Net, noise
 from torch import Tensor, fx, nn
 
@@ -18,14 +19,8 @@ MATRIX = nn.Parameter(noise(8, 6, seed=2))
 TENSOR = nn.Parameter(noise(8, 2, 3, seed=3))
 
 
-def traced(function: Callable, *shape: int, **layers: nn.Module | nn.Parameter) -> fx.GraphModule:
-    """Trace, and hold the graph against the module on other data."""
-    net = Net(function, **layers).eval()
-    graph = trace(net, (noise(*shape),))
-    other = noise(4, *shape[1:], seed=1)
-    with torch.no_grad():
-        torch.testing.assert_close(graph(other), net(other), rtol=1e-4, atol=1e-5)
-    return graph
+def products(function: Callable, *shape: int, **layers: nn.Module | nn.Parameter) -> fx.GraphModule:
+    return traced(Net(function, **layers), *shape[1:])
 
 
 def called(graph: fx.GraphModule) -> list:
@@ -50,7 +45,7 @@ def called(graph: fx.GraphModule) -> list:
 )
 def test_a_product_with_a_stored_tensor_is_a_linear_layer(function: Callable, shape: tuple) -> None:
     s = nn.Parameter(noise(7, 2, 4, seed=4))
-    graph = traced(function, *shape, w=MATRIX, t=TENSOR, s=s)
+    graph = products(function, *shape, w=MATRIX, t=TENSOR, s=s)
     (layer,) = graph.graph.find_nodes(op="call_function", target=aten.linear.default)
     assert layer.args[1].op == "get_attr"
     assert all(is_quantizable(n) for n in graph.graph.nodes if n.op == "call_function")
@@ -70,7 +65,7 @@ def test_a_product_with_a_stored_tensor_is_a_linear_layer(function: Callable, sh
 )
 def test_what_is_no_such_product_stays(function: Callable) -> None:
     grouped = nn.Parameter(noise(4, 2, 3, seed=5))
-    graph = traced(function, *TOKENS, w=MATRIX, grouped=grouped)
+    graph = products(function, *TOKENS, w=MATRIX, grouped=grouped)
     assert aten.linear.default not in called(graph)
 
 
@@ -79,7 +74,7 @@ def test_what_is_no_such_product_stays(function: Callable) -> None:
     ["bqd,bkd->bqk", "bqd,bkd->bkq", "bqd,bkd->b", "bqd,bqk->bdk", "bqd,bqk->bkd", "bqd,bkd->bk"],
 )
 def test_an_einsum_of_two_activations_is_a_matmul(equation: str) -> None:
-    graph = traced(lambda net, x: torch.einsum(equation, x, 2 * x.flip(1)), *TOKENS)
+    graph = products(lambda net, x: torch.einsum(equation, x, 2 * x.flip(1)), *TOKENS)
     known = {aten.matmul.default, aten.einsum.default}
     # "bk" alone sums over q on one side only, "b" over all: those are no products.
     is_product = equation not in ("bqd,bkd->b", "bqd,bkd->bk")
@@ -107,7 +102,7 @@ def test_axes_are_merged_and_parted(equation: str, shapes: tuple) -> None:
             equation, *(p.unflatten(1, s) for p, s in zip(parts, shapes, strict=True))
         )
 
-    graph = traced(forward, 3, sum(sizes))
+    graph = products(forward, 3, sum(sizes))
     # A product of a vector per sample has nothing left of the first operand.
     if equation == "bc,btc->bt":
         assert aten.einsum.default in called(graph)
@@ -134,7 +129,7 @@ def test_a_weight_turned_and_turned_back_is_one_tensor() -> None:
 )
 def test_a_weight_that_is_normalized_at_every_call_is_stored(layer: nn.Module) -> None:
     shape = (3, 8, 5, 5) if isinstance(layer, nn.ConvTranspose2d) else (3, 8, 12)
-    graph = traced(lambda net, x: net.layer(x), *shape, layer=layer.eval())
+    graph = products(lambda net, x: net.layer(x), *shape, layer=layer.eval())
     constants = [n for n in graph.graph.nodes if n.op == "get_attr"]
     assert len(constants) == 2
     assert all(is_quantizable(n) for n in graph.graph.nodes if n.op == "call_function")
@@ -170,7 +165,7 @@ def test_a_transposed_weight_is_stored_apart() -> None:
     ],
 )
 def test_the_scale_of_scores_goes_into_a_layer(scores: Callable, folded: bool) -> None:
-    graph = traced(
+    graph = products(
         lambda net, x: scores(net.q(x), net.k(x).mT), *TOKENS, q=nn.Linear(8, 8), k=nn.Linear(8, 8)
     )
     assert (aten.mul.Tensor not in called(graph)) == folded

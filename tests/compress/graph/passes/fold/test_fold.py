@@ -1,38 +1,20 @@
-"""Rewrites of the traced graph, against torch's own modules and hand-written formulas."""
+"""Scales and shifts folded into layers, against torch's own modules and hand-written formulas."""
 
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rewritten_graphs import operators, traced
 from small_networks import Net, noise, trained
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.operators.table import WEIGHTED, aten
-from edgedl.compress.graph.trace import trace
 
 IMAGES = (3, 8, 8)
-
-
-def operators(graph: fx.GraphModule) -> Counter[str]:
-    return Counter(
-        str(n.target.overloadpacket.__name__)
-        for n in graph.graph.nodes
-        if isinstance(n.target, torch._ops.OpOverload)
-    )
-
-
-def traced(module: nn.Module, *shape: int) -> fx.GraphModule:
-    """Trace and hold the graph against the module on other data, more tightly than trace does."""
-    graph = trace(module.eval(), (noise(2, *shape),))
-    x = noise(5, *shape, seed=8)
-    with torch.no_grad():
-        torch.testing.assert_close(graph(x), module(x), rtol=1e-5, atol=2e-6)
-    return graph
 
 
 def constants_of(graph: fx.GraphModule, node: fx.Node) -> list[Tensor]:
@@ -160,34 +142,6 @@ def test_other_arithmetic_stays(forward: Callable) -> None:
     assert {aten.mul.Tensor, aten.add.Tensor} & {n.target for n in graph.graph.nodes}
 
 
-@pytest.mark.parametrize("activation", [F.relu, F.relu6, F.hardtanh])
-def test_an_activation_behind_a_max_pool_moves_to_its_layer(activation: Callable) -> None:
-    net = Net(
-        lambda net, x: activation(F.max_pool2d(net.norm(net.conv(x)), 3, 2, 1)),
-        conv=nn.Conv2d(3, 4, 3),
-        norm=trained(nn.BatchNorm2d(4)),
-    )
-    graph = traced(net, *IMAGES)
-    found = [n for n in graph.graph.nodes if n.op == "call_function"]
-    assert [n.target for n in found[::2]] == [aten.conv2d.default, aten.max_pool2d.default]
-    assert found[1].meta["val"].shape == found[0].meta["val"].shape
-
-
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda net, x: F.relu(F.max_pool2d(x, 2)),
-        lambda net, x: (lambda y: F.relu(F.max_pool2d(y, 2)) + F.avg_pool2d(y, 2))(net.conv(x)),
-        lambda net, x: (lambda y: F.relu(y) + y)(F.max_pool2d(net.conv(x), 2)),
-        lambda net, x: F.relu(F.avg_pool2d(net.conv(x), 2)),
-    ],
-)
-def test_an_activation_whose_input_others_need_stays(forward: Callable) -> None:
-    graph = traced(Net(forward, conv=nn.Conv2d(3, 4, 3)), *IMAGES)
-    (relu,) = graph.graph.find_nodes(op="call_function", target=aten.relu.default)
-    assert relu.args[0].target in (aten.max_pool2d.default, aten.avg_pool2d.default)
-
-
 class TiedLayers(nn.Module):
     """Two convolutions with one weight, each with a batch norm of its own."""
 
@@ -272,24 +226,6 @@ def test_normalisation_is_not_folded_into_a_padding_convolution() -> None:
     assert operators(traced(net, *IMAGES)) == {"conv2d": 2}
 
 
-@pytest.mark.parametrize(
-    "forward",
-    [
-        lambda _, x: F.adaptive_avg_pool2d(x, 1),
-        lambda _, x: F.adaptive_avg_pool2d(x, (1, 1)).flatten(1),
-        lambda _, x: x.mean((2, 3)),
-        lambda _, x: x.mean((-1, -2)),
-        lambda _, x: x.mean((3, 2), keepdim=True),
-    ],
-)
-def test_global_pooling_is_a_mean_that_keeps_its_dimensions(forward: Callable) -> None:
-    graph = traced(Net(forward), *IMAGES)
-    (mean,) = [n for n in graph.graph.nodes if n.target is aten.mean.dim]
-    assert sorted(a % 4 for a in mean.args[1]) == [2, 3]
-    assert mean.args[2] is True
-    assert operators(graph)["adaptive_avg_pool2d"] == 0
-
-
 def test_tensors_that_are_no_longer_used_are_dropped() -> None:
     graph = traced(nn.Sequential(nn.Conv2d(3, 4, 1), trained(nn.BatchNorm2d(4))), *IMAGES)
     assert operators(graph) == {"conv2d": 1}
@@ -297,16 +233,3 @@ def test_tensors_that_are_no_longer_used_are_dropped() -> None:
     used = {str(n.target) for n in graph.graph.nodes if n.op == "get_attr"}
     assert set(owned) == used
     assert len(owned) == 2
-
-
-@pytest.mark.parametrize("inplace", [False, True])
-def test_silu_is_opened_into_its_gate(inplace: bool) -> None:
-    net = Net(lambda net, x: F.silu(net.conv(x), inplace=inplace) * 2.0, conv=nn.Conv2d(3, 4, 1))
-    x = noise(2, 3, 5, 5)
-    graph = trace(net, (x,))
-    found = Counter(n.target for n in graph.graph.nodes if n.op == "call_function")
-    assert found[aten.sigmoid.default] == 1
-    assert not {aten.silu.default, aten.silu_.default} & set(found)
-    np.testing.assert_allclose(
-        graph(x).detach().numpy(), net(x).detach().numpy(), rtol=1e-5, atol=1e-6
-    )

@@ -1,0 +1,96 @@
+"""Other forms of sums and products."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import fx
+
+from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
+from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, Insert, inserter
+
+
+def _square(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    if given.get("exponent", 2) != 2:
+        return None
+    return inserter(module, node)(aten.mul.Tensor, given["self"], given["self"])
+
+
+def _negative(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    if not node.meta["val"].is_floating_point():
+        return None
+    return inserter(module, node)(aten.mul.Tensor, given["self"], -1.0)
+
+
+def _mul_of_div(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    divisor, insert = given["other"], inserter(module, node)
+    if isinstance(divisor, (int, float)) and divisor:
+        return insert(aten.mul.Tensor, given["self"], 1 / divisor)
+    stored = get_tensor(module, str(divisor.target)) if is_constant(divisor) else None
+    if stored is None or not stored.is_floating_point() or not stored.all():
+        return None
+    factor = insert_constant(module, node, f"{divisor.target}_{node.name}", 1 / stored)
+    return insert(aten.mul.Tensor, given["self"], factor)
+
+
+def _add_of_rsub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    number, is_float = given["other"], node.meta["val"].is_floating_point()
+    if given["alpha"] != 1 or not isinstance(number, (int, float)) or not is_float:
+        return None
+    insert = inserter(module, node)
+    return insert(aten.add.Tensor, insert(aten.mul.Tensor, given["self"], -1.0), number)
+
+
+def _add(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    """Write a multiple that is added as a product of its own."""
+    if given["alpha"] == 1:
+        return None
+    insert = inserter(module, node)
+    return insert(aten.add.Tensor, given["self"], _multiple(insert, given, given["alpha"]))
+
+
+def _add_of_sub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    """Write a difference from something stored as a sum.
+
+    ONNX Runtime has an integer kernel for sums alone, and TFLite's converter takes a stored tensor
+    minus another for the other way round.
+    """
+    a, b, insert = given["self"], given["other"], inserter(module, node)
+    if not node.meta["val"].is_floating_point():
+        return None
+    if isinstance(b, (int, float)):
+        return insert(aten.add.Tensor, a, -b * given["alpha"])
+    if is_constant(b):
+        value = get_tensor(module, str(b.target)) * -given["alpha"]
+        return insert(aten.add.Tensor, a, insert_constant(module, node, f"{node.name}_by", value))
+    if is_constant(a) or given["alpha"] != 1:
+        return insert(aten.add.Tensor, _multiple(insert, given, -given["alpha"]), a)
+    return None
+
+
+def _multiple(insert: Insert, given: Arguments, factor: float) -> Any:
+    """Return a multiple of an operator's second argument."""
+    other = given["other"]
+    if isinstance(other, (int, float)):
+        return other * factor
+    return other if factor == 1 else insert(aten.mul.Tensor, other, float(factor))
+
+
+class ArithmeticForms(FormPass):
+    """Write differences, quotients, squares and multiples that are added as sums and products.
+
+    Before: ``sub(1, x)``, ``div(x, 4)``, ``pow(x, 2)``, ``add(x, y, alpha=3)``.
+    After: ``add(mul(x, -1), 1)``, ``mul(x, 0.25)``, ``mul(x, x)``, ``add(x, mul(y, 3))``.
+    """
+
+    operators: ClassVar[Mapping[Any, Form]] = {
+        aten.square.default: _square,
+        aten.pow.Tensor_Scalar: _square,
+        aten.neg.default: _negative,
+        aten.div.Tensor: _mul_of_div,
+        aten.div.Scalar: _mul_of_div,
+        aten.rsub.Scalar: _add_of_rsub,
+        aten.add.Tensor: _add,
+        aten.sub.Tensor: _add_of_sub,
+    }
+    gone = frozenset({aten.square.default})

@@ -1,0 +1,51 @@
+"""Operators that change nothing in evaluation."""
+
+from typing import Any
+
+from torch import fx
+
+from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.passes.graph_pass import Pass
+
+_NOTHING: frozenset[Any] = frozenset(
+    {
+        aten.dropout.default,
+        aten.feature_dropout.default,
+        aten.alpha_dropout.default,
+        aten.feature_alpha_dropout.default,
+        aten.lift_fresh_copy.default,
+        aten.detach.default,
+        aten.detach_.default,
+        aten.alias.default,
+        aten._assert_tensor_metadata.default,
+    }
+)
+
+# What changes nothing if the type was that already.
+_SAME_TYPE: frozenset[Any] = frozenset(
+    {aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten.type_as.default}
+)
+
+
+class DropIdentities(Pass):
+    """Take operators that change nothing out of the graph.
+
+    Before: ``relu(dropout(x))``. After: ``relu(x)``.
+    """
+
+    operators = _NOTHING | _SAME_TYPE
+    gone = _NOTHING
+
+    def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+        """Let the readers of one node read what it reads."""
+        source = node.args[0]
+        if not isinstance(source, fx.Node):
+            return None
+        if node.target in _SAME_TYPE and not _keeps_type(source, node):
+            return None
+        return source
+
+
+def _keeps_type(source: fx.Node, node: fx.Node) -> bool:
+    before, after = source.meta.get("val"), node.meta.get("val")
+    return before is not None and after is not None and before.dtype == after.dtype

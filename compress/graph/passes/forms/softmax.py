@@ -1,0 +1,29 @@
+"""Softmaxes over another axis than the last."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import fx
+
+from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+
+
+def _softmax_of_last(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
+    """Turn the axis of a softmax to the end, where every runtime has an integer kernel for it."""
+    axis, last = given["dim"] % node.meta["val"].ndim, node.meta["val"].ndim - 1
+    if axis == last or given["dtype"] is not None:
+        return None
+    insert = inserter(module, node)
+    turned = insert(aten.transpose.int, given["self"], axis, last)
+    result = insert(aten.softmax.int, turned, last)
+    return insert(aten.transpose.int, result, axis, last)
+
+
+class SoftmaxForms(FormPass):
+    """Write a softmax over any axis as one over the last.
+
+    Before: ``softmax(x, 1)``. After: ``transpose(softmax(transpose(x, 1, 3), 3), 1, 3)``.
+    """
+
+    operators: ClassVar[Mapping[Any, Form]] = {aten.softmax.int: _softmax_of_last}

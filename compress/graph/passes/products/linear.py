@@ -1,0 +1,65 @@
+"""Products with a stored matrix."""
+
+import torch
+from torch import Tensor, fx
+
+from edgedl.compress.graph.edit import (
+    get_tensor,
+    insert_call,
+    insert_constant,
+    is_constant,
+    tensor_of,
+)
+from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.passes.fold.stored import stored_value
+from edgedl.compress.graph.passes.forms.moves import MoveForms
+from edgedl.compress.graph.passes.graph_pass import Pass
+
+
+class LinearOfStored(Pass):
+    """Write a product with a stored matrix as a linear layer, whoever wrote it and however.
+
+    Its weight then has ranges per channel, and every correction and precision of weights is for
+    it, too.
+
+    Before: ``matmul(x, w)``, ``addmm(b, x, w)``. After: ``linear(x, w')``, ``linear(x, w', b)``.
+    """
+
+    requires = (MoveForms,)
+    operators = frozenset({aten.matmul.default, aten.mm.default, aten.addmm.default})
+    takes_name = True
+
+    def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+        """Write one product as a linear layer where its second operand is a stored matrix."""
+        x, stored = node.args[-2:]
+        if not isinstance(stored, fx.Node):
+            return None
+        matrix, bias = stored_value(module, stored), None
+        if node.target is aten.addmm.default:
+            bias = stored_value(module, node.args[0])
+            if bias is None or any(factor != 1 for factor in node.kwargs.values()):
+                return None
+            if bias.numel() != tensor_of(module, node).shape[-1]:
+                return None
+        if matrix is None or matrix.ndim != 2 or stored_value(module, x) is not None:
+            return None
+        constants = [_weight(module, node, matrix.t(), stored)]
+        if bias is not None:
+            path = f"{node.name}_bias"
+            constants.append(insert_constant(module, node, path, bias.flatten()))
+        linear = insert_call(module.graph, node, aten.linear.default, x, *constants)
+        linear.meta["val"] = node.meta["val"]
+        return linear
+
+
+def _weight(module: fx.GraphModule, node: fx.Node, value: Tensor, source: fx.Node) -> fx.Node:
+    """Return a constant of a value, the one it is made of if that is the same.
+
+    Another's weight that is turned, and turned back by its reader, stays one tensor.
+    """
+    while source.op != "get_attr" and len(source.all_input_nodes) == 1:
+        (source,) = source.all_input_nodes
+    path = str(source.target) if is_constant(source) else "weight"
+    if is_constant(source) and torch.equal(get_tensor(module, path), value):
+        return source
+    return insert_constant(module, node, f"{path}_{node.name}", value)
