@@ -29,6 +29,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
+from edgedl.compress.training.training_data import calibration_notes
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
@@ -51,7 +52,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A written bundle, what could not be put into it, and reasons to doubt its calibration.
+    """A written bundle, what could not be put into it, and reasons to doubt its data.
 
     ``parent`` is the network that the recipe cut or trained, None if it did neither; ``missed`` the
     budget of a stage that could not be met: the bundle is then of the stages before.
@@ -127,7 +128,7 @@ def compress(
     return CompressedModel(
         Bundle.open(folder),
         tuple(refusals),
-        (*applied.notes, *warnings),
+        (*applied.notes, *calibration_notes(state.history, subject.task), *warnings),
         state.parent,
         applied.missed,
     )

@@ -26,17 +26,17 @@ from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import fine_tuning_loss, is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
 from edgedl.compress.training.task_batches import TaskBatches, Teacher
+from edgedl.compress.training.training_data import choose_split
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import training_split
 
 
 class FineTune(StageSettings, frozen=True, tag="fine_tune"):
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
-    On the split "train" of the task, or on "calibration" where the task has no other, changed at
-    random as the subject's ``augment`` does. The test split is never read. Weights that a stage has
-    set to zero stay zero.
+    On the split "train" of the task, or on "calibration" where the task has no other, which the
+    state's ``say`` hears; changed at random as the subject's ``augment`` does. The test split is
+    never read. Weights that a stage has set to zero stay zero.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
     losses in ``compress/training/distances.py``.
@@ -122,7 +122,7 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
             matching = match_features(network, teacher, inputs, self.features, kind, self.seed)
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
-        split = training_split(task)
+        split = choose_split(state, "fine_tune")
         if self.mixed_precision and has_bfloat16() and teacher is not None:
             teacher = InBfloat16(teacher)
         answers = self._answers(state, teacher)

@@ -17,8 +17,8 @@ from edgedl.compress.state import ModelState, quantized_by
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
 from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.compress.training.training_data import choose_split
 from edgedl.runtime.bundle.manifest import HistoryEntry
-from edgedl.runtime.task.task import training_split
 
 
 class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
@@ -74,7 +74,7 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         network = TrainableNetwork(start, self.learn)
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)
-        split = training_split(task)
+        split = choose_split(state, "train_quantized")
         teacher = state.graph if self.distil > 0 else None
         batches = TaskBatches(task, split, self.samples, self.batch_size, teacher)
         checkpoint = _checkpoint(state.workspace, start)

@@ -1,0 +1,28 @@
+"""Which split a stage trains on, and that it is said where there is no data to train on."""
+
+from collections.abc import Iterable
+
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.runtime.task.task import TRAIN, Task, training_split, why_not_train
+
+
+def choose_split(state: ModelState, stage: str) -> str:
+    """Return the split that a stage trains on; ``state.say`` hears where it is "calibration".
+
+    The stage writes it into its history as the setting ``split``.
+    """
+    task = state.subject.task
+    split = training_split(task)
+    if split != TRAIN:
+        state.say(f"{stage} trains on the calibration data: {why_not_train(task)}")
+    return split
+
+
+def calibration_notes(history: Iterable[HistoryEntry], task: Task) -> tuple[str, ...]:
+    """Return a note for every stage of a history that trained on the calibration data."""
+    stages = [entry.stage for entry in history if entry.settings.get("split") == "calibration"]
+    return tuple(
+        f"{stage} trained on the calibration data: {why_not_train(task)}"
+        for stage in dict.fromkeys(stages)
+    )
