@@ -35,7 +35,7 @@ from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, e
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.measure.crashes import find_crashes
+from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Task
@@ -202,15 +202,13 @@ def _check_files(
     checked: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
     runnable = [b.artifact.name for b in built if is_computed_here(b)]
-    crashes = find_crashes(bundle.folder, runnable)
+    failures = find_failures(bundle.folder, runnable)
     for item in built:
         name = item.artifact.name
         report(f"check {name}")
         try:
-            if name in crashes:
-                raise ExportError(
-                    f"{name} crashes its runtime when it is loaded or run (signal {crashes[name]})"
-                )
+            if name in failures:
+                raise ExportError(f"{name} {failures[name]}")
             artifact = _with_parity(state, bundle, item, outputs)
             checked.append(replace(item, artifact=artifact))
         except (ExportError, BadInputError) as error:
