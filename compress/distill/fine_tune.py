@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor, nn
 
+from edgedl.compress.device import on_device, to_device
 from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
@@ -26,7 +27,7 @@ from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import fine_tuning_loss, is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
 from edgedl.compress.training.task_batches import TaskBatches, Teacher
-from edgedl.compress.training.training_data import choose_split
+from edgedl.compress.training.training_data import choose_split, trained_on
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
 
@@ -50,7 +51,7 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
         optimizer: "sgd" with Nesterov momentum, or "adamw".
         learning_rate: peak of the schedule.
         weight_decay: as the optimizer takes it.
-        mixed_precision: compute in bfloat16 where that is safe and the processor has it, teachers
+        mixed_precision: compute in bfloat16 where that is safe and the device has it, teachers
             included.
         seed: fixes the order of the samples and their changes, and the projections' beginning.
         features: modules, such as "stack2", whose values are to follow the teacher's; both
@@ -123,28 +124,31 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
         split = choose_split(state, "fine_tune")
-        if self.mixed_precision and has_bfloat16() and teacher is not None:
+        if self.mixed_precision and has_bfloat16(subject.device) and teacher is not None:
             teacher = InBfloat16(teacher)
-        answers = self._answers(state, teacher)
-        batches = TaskBatches(
-            task, split, self.samples, self.batch_size, answers, subject.augment, self.views
-        )
-        sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
-        records = train(
-            student,
-            batches,
-            lambda y, t: distance(as_tuple(y), t),
-            self._training(),
-            checkpoint,
-            on_step=hold_zeros(sparse),
-            say=lambda text: state.say(f"fine_tune, {text}"),
-        )
+        modules = (student, network) if teacher is None else (student, network, teacher)
+        with on_device(subject.device, *modules):
+            answers = self._answers(state, teacher)
+            batches = TaskBatches(
+                task, split, self.samples, self.batch_size, answers, subject.augment, self.views
+            )
+            paths = sparse_paths(state.history)
+            records = train(
+                student,
+                batches,
+                lambda y, t: distance(as_tuple(y), t),
+                self._training(),
+                checkpoint,
+                on_step=hold_zeros(operator.attrgetter(path)(network.graph) for path in paths),
+                say=lambda text: state.say(f"fine_tune, {text}"),
+            )
         settings = {
             **msgspec.structs.asdict(self),
             "split": split,
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
             "trained_epochs": len(records),
+            **trained_on(subject.device),
         }
         return replace(
             state,
@@ -178,7 +182,7 @@ class FineTune(StageSettings, frozen=True, tag="fine_tune"):
         lay_out = ChannelsLast(teacher, weights=False).lay_out
 
         def answer(*inputs: Tensor) -> Any:
-            return teacher(*lay_out(inputs))
+            return teacher(*lay_out(to_device(inputs, state.subject.device)))
 
         if self.answer_cache_bytes == 0:
             return answer

@@ -1,9 +1,11 @@
-"""Which split a stage trains on, and that it is said where there is no data to train on."""
+"""What a stage trains on: its split, and that it is said where that is calibration data; where."""
 
 from collections.abc import Iterable
 
+import torch
+
 from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.task.task import TRAIN, Task, training_split, why_not_train
 
 
@@ -26,3 +28,12 @@ def calibration_notes(history: Iterable[HistoryEntry], task: Task) -> tuple[str,
         f"{stage} trained on the calibration data: {why_not_train(task)}"
         for stage in dict.fromkeys(stages)
     )
+
+
+def trained_on(device: torch.device) -> dict[str, Setting]:
+    """Return what a history says of the device of its training: nothing of the CPU.
+
+    >>> trained_on(torch.device("cuda", 1)), trained_on(torch.device("cpu"))
+    ({'device': 'cuda:1'}, {})
+    """
+    return {} if device.type == "cpu" else {"device": str(device)}

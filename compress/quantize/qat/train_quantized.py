@@ -3,11 +3,13 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
+from torch import Tensor
 
+from edgedl.compress.device import on_device, to_device
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.quantize.qat.learned_ranges import Learn
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
@@ -17,7 +19,7 @@ from edgedl.compress.state import ModelState, quantized_by
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
 from edgedl.compress.training.task_batches import TaskBatches
-from edgedl.compress.training.training_data import choose_split
+from edgedl.compress.training.training_data import choose_split, trained_on
 from edgedl.runtime.bundle.manifest import HistoryEntry
 
 
@@ -75,23 +77,33 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)
         split = choose_split(state, "train_quantized")
-        teacher = state.graph if self.distil > 0 else None
-        batches = TaskBatches(task, split, self.samples, self.batch_size, teacher)
+        device = state.subject.device
+
+        def teacher(*inputs: Tensor) -> Any:
+            return state.graph(*to_device(inputs, device))
+
+        answers = teacher if self.distil > 0 else None
+        batches = TaskBatches(task, split, self.samples, self.batch_size, answers)
         checkpoint = _checkpoint(state.workspace, start)
-        # Only weights: a bias that happens to be zero may move.
-        sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
-        hook = hold_zeros(sparse)
-        records = train(
-            network,
-            batches,
-            loss,
-            self._training(),
-            checkpoint,
-            on_step=hook,
-            say=lambda text: state.say(f"train_quantized, {text}"),
-        )
+        with on_device(device, network, start.graph, state.graph):
+            # Only weights: a bias that happens to be zero may move.
+            kept = bool(sparse_paths(state.history))
+            records = train(
+                network,
+                batches,
+                loss,
+                self._training(),
+                checkpoint,
+                on_step=hold_zeros(t for t in network.tensors if kept and t.ndim > 1),
+                say=lambda text: state.say(f"train_quantized, {text}"),
+            )
         settings = msgspec.structs.asdict(self)
-        learned = {**settings, "split": split, "trained_epochs": len(records)}
+        learned = {
+            **settings,
+            "split": split,
+            "trained_epochs": len(records),
+            **trained_on(device),
+        }
         entry = HistoryEntry("train_quantized", learned)
         return replace(state, quantized=network.quantized(), history=(*state.history, entry))
 

@@ -140,10 +140,11 @@ class TrainableNetwork(nn.Module):
         changed[1] = round_weight(arguments[1], steps, WEIGHTED[node.target], self._qmax)
         input_scale = self._input_scale(node, scales)
         if input_scale is not None and len(node.args) > 2 and is_constant(node.args[2]):
-            step = steps.detach().double() * input_scale.detach().double()
             bias = arguments[2]
-            exact = (torch.round(bias.detach().double() / step) * step).float()
-            changed[2] = straight_through(bias, exact)
+            # On the CPU: not every device has float64.
+            step = steps.detach().cpu().double() * input_scale.detach().cpu().double()
+            exact = (torch.round(bias.detach().cpu().double() / step) * step).float()
+            changed[2] = straight_through(bias, exact.to(bias.device))
         return tuple(changed)
 
 

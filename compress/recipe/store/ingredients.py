@@ -41,7 +41,8 @@ class Ingredients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         code: digest of the sources that stages are made of.
         toolchain: package -> version.
         machine: processor, instruction sets and runtimes, for a stage that decides by latency;
-            whether there is bfloat16, for one in mixed precision.
+            the device of one that trains elsewhere than on the CPU; whether there is bfloat16, for
+            one in mixed precision.
     """
 
     stage: str
@@ -91,7 +92,7 @@ class Provenance:
             {split: self._data_digest(split) for split in sorted(splits)},
             code_digest(),
             self._toolchain,
-            _machine() if _is_timed(stage) else _bfloat16(stage),
+            _machine() if _is_timed(stage) else _training_device(stage, state.subject.device),
         )
 
     def _data_digest(self, split: str) -> str:
@@ -143,11 +144,13 @@ def _is_timed(stage: AnyStage) -> bool:
     return by_speed or isinstance(stage, TIMES_ON_THIS_MACHINE)
 
 
-def _bfloat16(stage: AnyStage) -> str | None:
-    """Return what mixed precision is on this machine, for a stage that asks for it."""
-    if not getattr(stage, "mixed_precision", False):
-        return None
-    return "bfloat16" if has_bfloat16() else "no bfloat16"
+def _training_device(stage: AnyStage, device: torch.device) -> str | None:
+    """Return where a stage trains, unless on the CPU, and what mixed precision is if it asks."""
+    trains = isinstance(stage, FineTune | TrainQuantized) and device.type != "cpu"
+    said = [device.type] if trains else []
+    if getattr(stage, "mixed_precision", False):
+        said.append("bfloat16" if has_bfloat16(device) else "no bfloat16")
+    return ", ".join(said) or None
 
 
 def _machine() -> str:

@@ -14,7 +14,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.state import ModelState
-from edgedl.compress.targets.target import ORT
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.training.training_data import calibration_notes, choose_split
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.task.task import ArrayTask, Batch, Task, WrappedTask
