@@ -29,12 +29,13 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
+from edgedl.compress.training.training_data import calibration_notes
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.measure.crashes import find_crashes
+from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Task
@@ -51,7 +52,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A written bundle, what could not be put into it, and reasons to doubt its calibration.
+    """A written bundle, what could not be put into it, and reasons to doubt its data.
 
     ``parent`` is the network that the recipe cut or trained, None if it did neither; ``missed`` the
     budget of a stage that could not be met: the bundle is then of the stages before.
@@ -127,7 +128,7 @@ def compress(
     return CompressedModel(
         Bundle.open(folder),
         tuple(refusals),
-        (*applied.notes, *warnings),
+        (*applied.notes, *calibration_notes(state.history, subject.task), *warnings),
         state.parent,
         applied.missed,
     )
@@ -201,15 +202,13 @@ def _check_files(
     checked: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
     runnable = [b.artifact.name for b in built if is_computed_here(b)]
-    crashes = find_crashes(bundle.folder, runnable)
+    failures = find_failures(bundle.folder, runnable)
     for item in built:
         name = item.artifact.name
         report(f"check {name}")
         try:
-            if name in crashes:
-                raise ExportError(
-                    f"{name} crashes its runtime when it is loaded or run (signal {crashes[name]})"
-                )
+            if name in failures:
+                raise ExportError(f"{name} {failures[name]}")
             artifact = _with_parity(state, bundle, item, outputs)
             checked.append(replace(item, artifact=artifact))
         except (ExportError, BadInputError) as error:

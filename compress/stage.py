@@ -209,8 +209,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """Return the splits of the task that its result depends on."""
         return frozenset({"calibration"})
 
-    def machine(self) -> str | None:
-        """Return what its result depends on of the machine; None for nothing."""
+    def machine(self, device: torch.device) -> str | None:
+        """Return what its result depends on of the machine; None for nothing.
+
+        Args:
+            device: that networks are trained on.
+        """
         return None
 
     def work(self, state: ModelState) -> Work | None:

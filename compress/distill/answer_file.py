@@ -106,7 +106,7 @@ class RememberingTeacher:
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
             answers = as_tuple(self._teacher(*(x[missing] for x in inputs)))
-            rows = torch.cat([y.flatten(1) for y in answers], 1).numpy()
+            rows = torch.cat([y.flatten(1) for y in answers], 1).cpu().numpy()
             new = dict(zip((keys[i] for i in missing), rows, strict=True))
             self._file.write(new)
             known |= new
@@ -119,7 +119,7 @@ def _key(sample: tuple[Tensor, ...]) -> bytes:
     digest = hashlib.blake2b(digest_size=_KEY_BYTES)
     for x in sample:
         digest.update(f"{x.dtype}{list(x.shape)}".encode())
-        digest.update(x.contiguous().numpy().tobytes())
+        digest.update(x.cpu().contiguous().numpy().tobytes())
     return digest.digest()
 
 

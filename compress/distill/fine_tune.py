@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
+from edgedl.compress.device import on_device, to_device
 from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
@@ -24,6 +26,7 @@ from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import fine_tuning_loss, is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
 from edgedl.compress.training.task_batches import TaskBatches, Teacher, batches_of_a_round
+from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task, training_split
 
@@ -31,9 +34,9 @@ from edgedl.runtime.task.task import Task, training_split
 class FineTune(Stage, frozen=True, tag="fine_tune"):
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
-    On the split "train" of the task, or on "calibration" where the task has no other, changed at
-    random as the subject's ``augment`` does. The test split is never read. Weights that a stage has
-    set to zero stay zero.
+    On the split "train" of the task, or on "calibration" where the task has no other, which the
+    state's ``say`` hears; changed at random as the subject's ``augment`` does. The test split is
+    never read. Weights that a stage has set to zero stay zero.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
     losses in ``compress/training/distances.py``.
@@ -47,7 +50,7 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         optimizer: "sgd" with Nesterov momentum, or "adamw".
         learning_rate: peak of the schedule.
         weight_decay: as the optimizer takes it.
-        mixed_precision: compute in bfloat16 where that is safe and the processor has it, teachers
+        mixed_precision: compute in bfloat16 where that is safe and the device has it, teachers
             included.
         seed: fixes the order of the samples and their changes, and the projections' beginning.
         features: modules, such as "stack2", whose values are to follow the teacher's; both
@@ -111,11 +114,9 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         """Return what it reads: the data that it trains on."""
         return super().splits(task) | {training_split(task)}
 
-    def machine(self) -> str | None:
-        """Return what mixed precision is here."""
-        if not self.mixed_precision:
-            return None
-        return "bfloat16" if has_bfloat16() else "no bfloat16"
+    def machine(self, device: torch.device) -> str | None:
+        """Return the device, and what mixed precision is there."""
+        return training_machine(device, self.mixed_precision)
 
     def work(self, state: ModelState) -> Work:
         """Count batches."""
@@ -145,28 +146,31 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
             matching = match_features(network, teacher, inputs, self.features, kind, self.seed)
             student, teacher = matching.student, matching.teacher
             distance = matching.added_to(distance, self.feature_weight)
-        split = training_split(task)
-        if self.mixed_precision and has_bfloat16() and teacher is not None:
+        split = choose_split(state, "fine_tune")
+        if self.mixed_precision and has_bfloat16(subject.device) and teacher is not None:
             teacher = InBfloat16(teacher)
-        answers = self._answers(state, teacher)
-        batches = TaskBatches(
-            task, split, self.samples, self.batch_size, answers, subject.augment, self.views
-        )
-        sparse = [operator.attrgetter(path)(network.graph) for path in sparse_paths(state.history)]
-        records = train(
-            student,
-            batches,
-            lambda y, t: distance(as_tuple(y), t),
-            self._training(),
-            checkpoint,
-            on_step=hold_zeros(sparse),
-            say=lambda text: state.say(f"fine_tune, {text}"),
-        )
+        modules = (student, network) if teacher is None else (student, network, teacher)
+        with on_device(subject.device, *modules):
+            answers = self._answers(state, teacher)
+            batches = TaskBatches(
+                task, split, self.samples, self.batch_size, answers, subject.augment, self.views
+            )
+            paths = sparse_paths(state.history)
+            records = train(
+                student,
+                batches,
+                lambda y, t: distance(as_tuple(y), t),
+                self._training(),
+                checkpoint,
+                on_step=hold_zeros(operator.attrgetter(path)(network.graph) for path in paths),
+                say=lambda text: state.say(f"fine_tune, {text}"),
+            )
         return state.with_network(network), {
             "split": split,
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
             "trained_epochs": len(records),
+            **trained_on(subject.device),
         }
 
     def _teacher(
@@ -193,7 +197,7 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         lay_out = ChannelsLast(teacher, weights=False).lay_out
 
         def answer(*inputs: Tensor) -> Any:
-            return teacher(*lay_out(inputs))
+            return teacher(*lay_out(to_device(inputs, state.subject.device)))
 
         if self.answer_cache_bytes == 0:
             return answer

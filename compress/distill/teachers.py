@@ -44,7 +44,7 @@ class Ensemble(nn.Module):
         if self.temperature is None:
             return means
         logs = torch.log_softmax(outputs[0] / self.temperature, 2)
-        mean = torch.logsumexp(logs, 0) - torch.log(torch.tensor(float(len(logs))))
+        mean = torch.logsumexp(logs, 0) - torch.log(logs.new_tensor(float(len(logs))))
         return (mean * self.temperature, *means[1:])
 
 

@@ -108,7 +108,7 @@ def weight_scales(amax: Tensor, qmax: int = WEIGHT_QMAX) -> Tensor:
 
 def quantize_weight(weight: Tensor, scales: Tensor, axis: int, qmax: int = WEIGHT_QMAX) -> Tensor:
     """Return a float32 weight rounded to its grid, int8 of the same shape, -qmax to qmax."""
-    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    zeros = torch.zeros(len(scales), dtype=torch.int64, device=scales.device)
     integers: Tensor = torch.ops.quantized_decomposed.quantize_per_channel(
         weight, scales, zeros, axis, -qmax, qmax, torch.int8
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
+import torch
 from msgspec import Meta
 from torch import fx
 
@@ -91,7 +92,7 @@ class Factorize(Stage, frozen=True, tag="factorize"):
         lost = 1 - (self.energy or ENERGY)
         return msgspec.structs.replace(self, energy=round(1 - lost * MILDER, 6))
 
-    def machine(self) -> str | None:
+    def machine(self, device: torch.device) -> str | None:
         """Return what ranks by latency depend on."""
         return None if self.speedup is None else this_machine()
 

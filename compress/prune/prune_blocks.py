@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar
 
 import msgspec
+import torch
 from msgspec import Meta
 from torch import fx
 
@@ -104,7 +105,7 @@ class PruneBlocks(Stage, frozen=True, tag="prune_blocks"):
         blocks = self.blocks or BLOCKS
         return msgspec.structs.replace(self, blocks=blocks - 1) if blocks > 1 else None
 
-    def machine(self) -> str | None:
+    def machine(self, device: torch.device) -> str | None:
         """Return what blocks by latency depend on."""
         return None if self.speedup is None else this_machine()
 

@@ -41,11 +41,12 @@ from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase,
 from edgedl.compress.targets.target import Target, load_target
 from edgedl.compress.training.losses import is_classification, label_loss
 from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.compress.training.training_data import choose_split
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import precision_named
-from edgedl.runtime.task.task import Task, training_split
+from edgedl.runtime.task.task import TRAIN, Task, training_split
 
 # Share that goes where nothing is said.
 RATIO = 0.5
@@ -136,7 +137,7 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         trained = {training_split(task)} if self.importance == "taylor" else set()
         return super().splits(task) | trained
 
-    def machine(self) -> str | None:
+    def machine(self, device: torch.device) -> str | None:
         """Return what widths by latency depend on."""
         return None if self.speedup is None else this_machine()
 
@@ -176,7 +177,8 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
             state.say(f"prune_channels: {reason}, so channels around it stay whole")
         every = channel_groups(axes)
         groups = self._chosen(every, axes)
-        scores = self._scores(axes, groups, state.subject.task)
+        split = choose_split(state, self.name) if self.importance == "taylor" else TRAIN
+        scores = self._scores(axes, groups, state.subject.task, split)
         counter = MacCounter(axes)
         widths, found = self._widths(state, axes, groups, scores, counter)
         kept = {
@@ -199,6 +201,7 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
             "macs_after": counter.count(widths),
             **in_blocks(groups, widths, counter, self.runtime),
             **found,
+            **({} if split == TRAIN else {"split": split}),
         }
 
     def _widths(
@@ -253,7 +256,7 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         return scored
 
     def _scores(
-        self, axes: TensorAxes, groups: list[ChannelGroup], task: Task
+        self, axes: TensorAxes, groups: list[ChannelGroup], task: Task, split: str
     ) -> dict[Axis, Tensor]:
         if self.importance == "random":
             generator = torch.Generator().manual_seed(self.seed)
@@ -266,15 +269,15 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
                     f"importance 'taylor' needs labels of classes, task '{task.name}' has none: "
                     "use 'l2'"
                 )
-            batches = list(taylor(axes.graph, self._labelled(task), label_loss))
+            batches = list(taylor(axes.graph, self._labelled(task, split), label_loss))
             return {g.axis: loss_changes(axes, g, batches) for g in groups}
         else:
             contributions = magnitudes(axes.graph, 1 if self.importance == "l1" else 2)
         scores = {g.axis: channel_scores(axes, g, contributions) for g in groups}
         return {a: lamp(s) for a, s in scores.items()} if self.importance == "lamp" else scores
 
-    def _labelled(self, task: Task) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        batches = TaskBatches(task, training_split(task), self.samples, self.batch_size)
+    def _labelled(self, task: Task, split: str) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        batches = TaskBatches(task, split, self.samples, self.batch_size)
         for inputs, targets in batches.epoch(torch.Generator().manual_seed(self.seed)):
             yield inputs, targets.labels
 

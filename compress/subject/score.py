@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.device import device_of
 from edgedl.runtime.task.task import Scores, Task
 
 EVALUATION_BATCH = 250
@@ -11,13 +12,15 @@ EVALUATION_BATCH = 250
 
 def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
     """Score every sample of a split: float64 [N], in the split's order."""
-    scores = []
+    scores, device = [], device_of(module)
     with torch.no_grad():
         for batch in task.batches(split, EVALUATION_BATCH):
             outputs = as_tuple(
-                module(*(torch.from_numpy(np.ascontiguousarray(x)) for x in batch.inputs))
+                module(
+                    *(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in batch.inputs)
+                )
             )
-            scores.append(task.score([y.numpy() for y in outputs], batch.labels))
+            scores.append(task.score([y.cpu().numpy() for y in outputs], batch.labels))
     return np.concatenate(scores)
 
 

@@ -1,43 +1,23 @@
 """Samples to choose by, apart from those that the final score is of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.preprocess import Preprocessing
-from edgedl.runtime.task.task import Array, Batch, Scores, Task
+from edgedl.runtime.task.task import Batch, Task, WrappedTask, with_splits
 
 # One test sample in this many chooses, where a task has no split "selection" of its own.
 SHARE = 4
 
 
-class SplitPart:
+class SplitPart(WrappedTask):
     """A task whose test split is a part of another's: every fourth sample, or all the others."""
 
     def __init__(self, task: Task, chooses: bool) -> None:
         """Take the samples that choose, or those that are left for the final score."""
-        self._task, self._chooses = task, chooses
-
-    @property
-    def name(self) -> str:
-        """Return the whole task's name."""
-        return self._task.name
-
-    @property
-    def metric(self) -> str:
-        """Return the name of the score."""
-        return self._task.metric
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Return the class names."""
-        return tuple(self._task.classes)
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """Return how a file becomes an input."""
-        return self._task.preprocessing
+        super().__init__(task)
+        self._chooses = chooses
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield a split in order; of "test" only this part, in smaller batches."""
@@ -52,16 +32,9 @@ class SplitPart:
             if taken.any():
                 yield Batch(tuple(x[taken] for x in batch.inputs), batch.labels[taken])
 
-    def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
-        """Score each sample of a batch."""
-        return self._task.score(outputs, labels)
 
-
-class _SelectionSplit(SplitPart):
+class _SelectionSplit(WrappedTask):
     """A task whose test split is another's split "selection"."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task, chooses=True)
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield a split in order; "test" is the other's "selection"."""
@@ -77,7 +50,8 @@ def divide(task: Task) -> tuple[Task, Task]:
     Raises:
         BadInputError: there are too few test samples for both.
     """
-    if "selection" in getattr(task, "splits", ()):
+    task = with_splits(task)
+    if "selection" in task.splits:
         return _SelectionSplit(task), task
     if next((b for b in SplitPart(task, chooses=False).batches("test", SHARE)), None) is None:
         raise BadInputError(

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.device import CPU
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import Task
+from edgedl.runtime.task.task import Task, with_splits
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -23,7 +24,7 @@ class Subject:
     Attributes:
         name: what bundle and report call it.
         module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones.
-        task: data splits and score.
+        task: data splits and score; one without the attribute ``splits`` is given it.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
         augment: maps the first input [B, ...] of a training batch to a randomly changed one whose
@@ -32,6 +33,8 @@ class Subject:
         data: provenance of the data, for the manifest.
         teachers: what fine_tune distils in place of the network itself: modules of the same inputs
             and outputs, usually larger; of several the mean.
+        device: where stages train, such as ``torch.device("cuda")``. Module and teachers are given
+            on the CPU, where everything else is computed.
     """
 
     name: str
@@ -42,6 +45,12 @@ class Subject:
     free_axes: tuple[int, ...] = (0,)
     augment: Augment | None = None
     teachers: tuple[nn.Module, ...] = ()
+    device: torch.device = CPU
+
+    def __post_init__(self) -> None:
+        """Have the task's splits named, once for all stages; take the name of a device, too."""
+        object.__setattr__(self, "task", with_splits(self.task))
+        object.__setattr__(self, "device", torch.device(self.device))
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the first two calibration samples, one tensor [2, ...] per input.

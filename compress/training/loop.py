@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.device import device_of, to_device
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.training.mixed_precision import (
-    NO_BFLOAT16,
     float32_where_bfloat16_is_slow,
     has_bfloat16,
+    no_bfloat16,
 )
 from edgedl.compress.training.processes import OneProcess, Processes
 from edgedl.compress.training.run import Run, Score
@@ -45,9 +46,9 @@ def train(
     """Train ``module`` in place and leave it in evaluation mode.
 
     Args:
-        module: network with freshly seeded weights, or one to fine-tune; parameters that require
-            no gradient stay as they are.
-        batches: source of training batches.
+        module: network with freshly seeded weights, or one to fine-tune, on the device that it
+            is to be trained on; parameters that require no gradient stay as they are.
+        batches: source of training batches, which are moved to the module's device.
         loss: maps (outputs, targets) to a scalar; outputs are float32 as the module returns them.
         settings: schedule and seed.
         checkpoint: written after every epoch; if it exists, the run continues from it.
@@ -72,12 +73,13 @@ def train(
             written.
     """
     processes = processes or OneProcess()
+    device = device_of(module)
     run = Run(module, settings, len(batches), processes)
     if checkpoint is not None and checkpoint.is_file():
         run.load(checkpoint, scored=score is not None)
-    mixed = settings.mixed_precision and has_bfloat16()
+    mixed = settings.mixed_precision and has_bfloat16(device)
     if settings.mixed_precision and not mixed:
-        say(NO_BFLOAT16)
+        say(no_bfloat16(device))
     try:
         with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
             while not run.is_over:
@@ -100,11 +102,12 @@ def _train_epoch(
     mixed: bool,
 ) -> EpochRecord:
     epoch, count, size = len(run.records) + 1, len(batches), run.settings.accumulate
+    device = device_of(run.module)
     total = rate = 0.0
     start = time.perf_counter()
     for step, batch in enumerate(batches.epoch(run.generator), start=1):
-        inputs, targets = run.processes.share(batch)
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        inputs, targets = to_device(run.processes.share(batch), device)
+        with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
             outputs = run.forward(*run.layout.lay_out(as_tuple(inputs)))
         value = run.processes.weigh(loss(_float32(outputs), targets), inputs, batch[0])
         number = run.processes.mean(value)

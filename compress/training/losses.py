@@ -40,7 +40,7 @@ def fine_tuning_loss(task: Task, distil: float, temperature: float) -> Loss:
         )
 
     def loss(outputs: tuple[Tensor, ...], targets: Targets) -> Tensor:
-        total = torch.zeros(())
+        total = torch.zeros((), device=outputs[0].device)
         if classification and (distil < 1 or outputs[0].ndim > 2):
             _check_shapes(outputs[0], targets.labels)
         if distil > 0:

@@ -1,4 +1,7 @@
-"""A training run as it stands: everything that going on exactly where it stopped takes."""
+"""A training run as it stands: everything that going on exactly where it stopped takes.
+
+A checkpoint can be gone on with on another device. What dropout draws is kept of the CPU alone.
+"""
 
 import copy
 import io
@@ -152,7 +155,7 @@ class Run:
             BadInputError: the file is damaged, or of another network or other settings.
         """
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
             # A setting that is younger than the file had its default then.
             settings = TrainingSettings(**state["settings"])
             records = [EpochRecord(**r) for r in state["records"]]

@@ -59,7 +59,7 @@ class TrainingSettings:
         label_smoothing: share of the target spread evenly over the classes.
         seed: fixes initial weights, order and augmentation.
         optimizer: "sgd" or "adamw".
-        mixed_precision: compute in bfloat16 where that is safe and the processor has it; weights
+        mixed_precision: compute in bfloat16 where that is safe and the device has it; weights
             stay float32.
         max_gradient_norm: longer gradients are scaled down to it; None leaves them.
         schedule: "one_cycle" reaches the peak after 30 % of the steps; "cosine" starts there.

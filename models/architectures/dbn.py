@@ -64,7 +64,7 @@ def pretrain(
         generator: fixes order and samples.
         report: hears layer and epoch (from 1) and the mean squared reconstruction error.
     """
-    data = images.flatten(1)
+    data = images.flatten(1).to(network.fc.weight.device)
     with torch.no_grad():
         for number, layer in enumerate(network.layers, start=1):
             if not isinstance(layer, nn.Linear):
@@ -85,7 +85,7 @@ class BoltzmannMachine:
     def __init__(self, layer: nn.Linear) -> None:
         """Start with visible biases and velocities at zero."""
         self.weight, self.hidden_bias = layer.weight, layer.bias
-        self.visible_bias = torch.zeros(layer.in_features)
+        self.visible_bias = torch.zeros(layer.in_features, device=layer.weight.device)
         parameters = (self.weight, self.hidden_bias, self.visible_bias)
         self._velocities = [torch.zeros_like(p) for p in parameters]
 
@@ -96,7 +96,8 @@ class BoltzmannMachine:
             Mean squared error of the reconstruction.
         """
         hidden = torch.sigmoid(visible @ self.weight.T + self.hidden_bias)
-        sampled = torch.bernoulli(hidden, generator=generator)
+        # Drawn on the CPU, where the generator is: the same on every device but for rounding.
+        sampled = torch.bernoulli(hidden.cpu(), generator=generator).to(hidden.device)
         seen = torch.sigmoid(sampled @ self.weight + self.visible_bias)
         again = torch.sigmoid(seen @ self.weight.T + self.hidden_bias)
         count = len(visible)

@@ -1,53 +1,96 @@
-"""Find out in another process which files crash their runtime; a crash cannot be caught.
+"""Find files that end the process which loads and runs them: a crash cannot be caught.
 
-As a module it is that process: it loads and runs artifacts, and prints each one's name after it.
+As a module it is the child process that tries them. Into a journal, a file of its own that no
+runtime writes to, it writes every artifact's name when it begins and when it has ended.
 """
 
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.child_process import ending, last_line
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.runner import Runner
 
 
-def find_crashes(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """Return the artifacts of a bundle that end the process which loads and runs them.
+def find_failures(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return the artifacts of a bundle that crash their runtime, or raise what none should.
+
+    Every artifact is tried, whatever the ones before it did.
 
     Args:
         folder: of the bundle, with its golden inputs.
-        names: of the artifacts to try. What a runtime refuses with an error is no crash.
+        names: of the artifacts to try. What a runtime refuses with an error of edgedl's own is no
+            failure: whoever asked will meet it, too, and can tell more.
 
     Returns:
-        Artifact name -> number of the signal that ended the process.
+        Artifact name -> what happened, as a sentence whose subject is the artifact.
+
+    Raises:
+        EdgedlError: a child process ended before it came to an artifact.
     """
     pending = list(names)
-    crashes: dict[str, int] = {}
+    failures: dict[str, str] = {}
     while pending:
-        command = [sys.executable, "-m", "edgedl.runtime.measure.crashes", str(folder), *pending]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode >= 0:
-            return crashes
-        survived = len(done.stdout.splitlines())
-        crashes[pending[survived]] = -done.returncode
-        pending = pending[survived + 1 :]
-    return crashes
+        done, outcomes = _try_in_child(folder, pending)
+        if not outcomes:
+            raise EdgedlError(
+                f"the process that tries the files of {folder} ended before the first "
+                f"({ending(done)}): {last_line(done.stderr)}"
+            )
+        for name, outcome in outcomes.items():
+            if outcome is None:
+                failures[name] = f"crashes its runtime when it is loaded or run ({ending(done)})"
+            elif outcome:
+                failures[name] = outcome
+        pending = pending[len(outcomes) :]
+    return failures
 
 
-def _try(folder: Path, names: Sequence[str]) -> None:
+def _try_in_child(
+    folder: Path, names: Sequence[str]
+) -> tuple[subprocess.CompletedProcess[str], dict[str, str | None]]:
+    """Return how a child ended, and its journal: name -> failure, "", or None if it has no end."""
+    with tempfile.TemporaryDirectory() as place:
+        journal = Path(place) / "journal"
+        journal.touch()
+        module = [sys.executable, "-m", "edgedl.runtime.measure.crashes"]
+        done = subprocess.run(
+            [*module, str(folder), str(journal), *names],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        return done, dict(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def _try(folder: Path, journal: Path, names: Sequence[str]) -> None:
     bundle = Bundle.open(folder)
     for name in names:
-        try:
-            with Runner(bundle, bundle.artifact(name)) as runner:
-                runner(*golden_inputs(bundle))
-        except EdgedlError as error:
-            # Whoever asked will meet it, too, and can tell more.
-            print(error, file=sys.stderr)
-        print(name, flush=True)
+        with journal.open("a") as file:
+            print(json.dumps([name, None]), file=file)
+        outcome = _outcome(bundle, name)
+        with journal.open("a") as file:
+            print(json.dumps([name, outcome]), file=file)
+
+
+def _outcome(bundle: Bundle, name: str) -> str:
+    try:
+        with Runner(bundle, bundle.artifact(name)) as runner:
+            runner(*golden_inputs(bundle))
+    except EdgedlError:
+        return ""
+    except Exception as error:
+        said = " ".join(str(error).split())
+        return f"raises {type(error).__name__} when it is loaded or run: {said}"
+    return ""
 
 
 if __name__ == "__main__":
-    _try(Path(sys.argv[1]), sys.argv[2:])
+    _try(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

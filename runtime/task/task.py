@@ -1,7 +1,8 @@
 """What a network is for: its data splits, and how its outputs are scored. numpy only."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,10 @@ from edgedl.runtime.task.preprocess import ImagePreprocessing, Preprocessing
 
 Array = npt.NDArray[np.generic]
 Scores = npt.NDArray[np.float64]
+
+TRAIN = "train"
+# A name that no task has a split of.
+UNKNOWN = "no such split"
 
 
 class Batch(NamedTuple):
@@ -30,9 +35,8 @@ class Task(Protocol):
         classes: class names in label order; empty when the task is not a classification.
         preprocessing: how a picture or a file of sensor rows becomes the input; None when inputs
             are plain arrays.
-
-    A task may have more splits than "calibration" and "test": it then names all of them in an
-    attribute ``splits``. Stages that train take "train" where there is one.
+        splits: names of all splits: "calibration", "test", and what else there is. Stages that
+            train take "train" where it is named. ``with_splits`` makes do without the attribute.
     """
 
     @property
@@ -43,6 +47,8 @@ class Task(Protocol):
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def preprocessing(self) -> Preprocessing | None: ...  # noqa: D102
+    @property
+    def splits(self) -> Collection[str]: ...  # noqa: D102
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield a split in order, already preprocessed; every task has "calibration" and "test"."""
@@ -53,13 +59,96 @@ class Task(Protocol):
         ...
 
 
+class WrappedTask:
+    """A task that hands on what another one says; a subclass says some of it otherwise."""
+
+    def __init__(self, task: Task) -> None:
+        """Take the other task."""
+        self._task = task
+
+    @property
+    def name(self) -> str:
+        """Return the task's name."""
+        return self._task.name
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the score."""
+        return self._task.metric
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names."""
+        return tuple(self._task.classes)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Return how a file becomes an input."""
+        return self._task.preprocessing
+
+    @property
+    def splits(self) -> Collection[str]:
+        """Return the names of the splits."""
+        return self._task.splits
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield a split in order."""
+        return self._task.batches(split, batch_size)
+
+    def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
+        """Score each sample of a batch."""
+        return self._task.score(outputs, labels)
+
+
+class AskedTask(WrappedTask):
+    """A task that does not name its splits: it is asked for "train", once, when that matters."""
+
+    @cached_property
+    def splits(self) -> Collection[str]:
+        """Return "calibration", "test", and "train" where the task has that."""
+        return ("calibration", "test") if self.lacks_train else ("calibration", "test", "train")
+
+    @cached_property
+    def lacks_train(self) -> str:
+        """Return why the task has no split "train"; empty where it has one."""
+        found = self._first(TRAIN)
+        if found:
+            return found
+        # A task that takes every unknown name for one that it knows may give its test samples.
+        if not self._first(UNKNOWN):
+            return f"it takes any name for a split, also '{UNKNOWN}'"
+        return ""
+
+    def _first(self, split: str) -> str:
+        """Read one sample; return what came of it where that is no sample."""
+        try:
+            batch = next(iter(self._task.batches(split, 1)), None)
+            empty = batch is None or len(batch.labels) == 0
+        except Exception as error:
+            # The user's own code says in its own way that there is no such split.
+            return f"asked for '{split}', it raised {type(error).__name__}: {error}"
+        return f"it has no samples for '{split}'" if empty else ""
+
+
+def with_splits(task: Task) -> Task:
+    """Return the task itself where it has the attribute ``splits``, else one that has it."""
+    return task if hasattr(task, "splits") else AskedTask(task)
+
+
 def training_split(task: Task) -> str:
     """Return the split that stages train on: "train" where the task has it, else "calibration".
 
     >>> training_split(ArrayTask("mine", {"calibration": lambda: Samples((), np.zeros(0))}))
     'calibration'
     """
-    return "train" if "train" in getattr(task, "splits", ()) else "calibration"
+    return TRAIN if TRAIN in with_splits(task).splits else "calibration"
+
+
+def why_not_train(task: Task) -> str:
+    """Say why stages cannot train on a split "train" of this task."""
+    if isinstance(task, AskedTask):
+        return f"task '{task.name}' has no attribute 'splits', and {task.lacks_train}"
+    return f"task '{task.name}' names no split '{TRAIN}'"
 
 
 def top1(outputs: Sequence[Array], labels: Array) -> Scores:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import Done, Run
 from measured import make_result
 
@@ -228,6 +229,27 @@ def test_backends_that_are_not_there(edgedl: Run, bundle_copy: Path, tmp_path: P
     assert_one_line(edgedl(*run, "--backend", "coreml"), 2, "unknown backend")
     assert_one_line(edgedl(*run, "--backend", "tensorrt"), 4, "trtexec")
     assert_one_line(edgedl(*run, "--artifact", "ort-int4"), 2, "no artifact 'ort-int4'")
+
+
+@pytest.mark.parametrize("command", ["compress", "train"])
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("gpu", ["no device 'gpu'", "cuda"]),
+        ("meta", ["meta is not available here", "cpu"]),
+        pytest.param(
+            "cuda",
+            ["cuda is not available here", "CUDA"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_devices_that_are_not_there(
+    edgedl: Run, tmp_path: Path, command: str, device: str, words: list[str]
+) -> None:
+    done = edgedl(command, "mlp-fashion_mnist", "--device", device, "--out", tmp_path / "out")
+    assert_one_line(done, 2, *words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_report_does_not_replace_a_file(edgedl: Run, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Measure every artifact of some bundles against one baseline: score, latency, cold start."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.backends.runtimes import open_backend
+from edgedl.runtime.child_process import answer, ending, last_line
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_timed
@@ -267,11 +267,13 @@ def _cold_start(entry: Entry, settings: BenchSettings) -> ColdStart | None:
         done = subprocess.run(
             [*command, str(settings.threads[0])], capture_output=True, text=True, check=False
         )
-        if done.returncode != 0:
+        times = answer(done)
+        if done.returncode != 0 or times is None:
             raise EdgedlError(
-                f"{entry.name} fails in a fresh process: {done.stderr.strip()[-200:]}"
+                f"{entry.name} fails in a fresh process ({ending(done)}): "
+                f"{last_line(done.stderr)[-200:]}"
             )
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
+        runs.append(times)
     load, first = (
         float(np.median([r[k] for r in runs])) for k in ("load_ms", "first_inference_ms")
     )

@@ -153,7 +153,7 @@ class Recommendation(_Record, frozen=True):
 
     Attributes:
         name: of the artifact. reason: in one sentence with the numbers.
-        notes: reasons to doubt the calibration; files that are not faster.
+        notes: reasons to doubt the calibration or the training data; files that are not faster.
         budget_met: whether the strongest precision made is within the drop budget; None if no
             budget was given.
     """

@@ -9,6 +9,7 @@ from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.tools.bench.result import Result
 from edgedl.tools.terminal.options import (
+    device_option,
     parse_targets,
     parse_threads,
     recipe_option,
@@ -52,6 +53,7 @@ from edgedl.tools.terminal.workspace import new_folder, only_run
 @click.option("--out", type=click.Path(path_type=Path), help="New folder.")
 @click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
 @click.option("--seed", default=0, show_default=True)
+@device_option
 @click.option("--fresh", is_flag=True, help="Apply every stage, reuse no earlier result.")
 @click.option("--dry-run", is_flag=True, help="Show the stages and how long they take; no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
@@ -67,6 +69,7 @@ def command(
     out: Path | None,
     threads: str,
     seed: int,
+    device: str | None,
     fresh: bool,
     dry_run: bool,
     as_json: bool,
@@ -78,6 +81,7 @@ def command(
 
     Results of stages are kept: a run that was cut off goes on where it was ('edgedl cache').
     """
+    from edgedl.compress.device import find_device
     from edgedl.compress.recipe.store.store import user_store
     from edgedl.runtime.measure.measure import Protocol
     from edgedl.tools.bench.bench import BenchSettings
@@ -88,8 +92,9 @@ def command(
         raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
     if not 0.5 <= confidence < 1:
         raise BadInputError(f"--confidence is a share, 0.5 to below 1, got {confidence}")
+    chosen = None if device is None else find_device(device)
     settings = BenchSettings(counts, Protocol(seed=seed), max_drop, confidence)
-    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed)
+    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen)
     store = None if fresh else user_store()
     walks = max_drop is not None and recipe == "default" and not keep_float
     if dry_run:

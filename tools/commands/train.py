@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from edgedl.models.reference import find_model
+from edgedl.tools.terminal.options import device_option
 
 
 @click.command()
@@ -14,7 +15,10 @@ from edgedl.models.reference import find_model
 @click.option("--seed", default=0, show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the plan's.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 64))
-def command(name: str, out: Path | None, seed: int, epochs: int | None, threads: int) -> None:
+@device_option
+def command(
+    name: str, out: Path | None, seed: int, epochs: int | None, threads: int, device: str | None
+) -> None:
     """Train a reference model from scratch on the full training split.
 
     Writes NAME.safetensors, NAME.json and learning_curve.png to the run folder. A run that was
@@ -25,6 +29,7 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
     them: torchrun --nproc-per-node 2 -m edgedl train NAME --threads 1. --threads is for each.
     """
     model = find_model(name)
+    from edgedl.compress.device import find_device
     from edgedl.compress.training import torchrun_processes
     from edgedl.tools.jobs.reference_training import (
         ReferenceTraining,
@@ -34,6 +39,7 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
         write_record,
     )
 
+    chosen = find_device(device or "cpu")
     folder = out or Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
     if model.published is not None:
@@ -43,7 +49,7 @@ def command(name: str, out: Path | None, seed: int, epochs: int | None, threads:
     model = with_epochs(model, epochs)
     total = plan_of(model).epochs
     processes = torchrun_processes()
-    training = ReferenceTraining(model, folder, seed, threads, processes)
+    training = ReferenceTraining(model, folder, seed, threads, processes, chosen)
     if not processes.writes:
         training.run(lambda epoch, step, steps, value: None, lambda line: None)
         return

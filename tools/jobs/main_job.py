@@ -41,6 +41,7 @@ class Wish:
         teachers: who teaches where a stage distils: subjects or bundles.
         targets: runtimes.
         seed: of all that is random.
+        device: where stages train; None for the subject's own.
     """
 
     subject: str
@@ -50,6 +51,7 @@ class Wish:
     teachers: tuple[str, ...]
     targets: tuple[Target, ...]
     seed: int
+    device: torch.device | None = None
 
     def found_recipe(self) -> Recipe | None:
         """Return the recipe; None for the one that suits the network.
@@ -67,6 +69,8 @@ class Wish:
         """
         torch.manual_seed(self.seed)
         subject = find_subject(self.subject, self.weights)
+        if self.device is not None:
+            subject = replace(subject, device=self.device)
         if not self.teachers:
             return subject
         return replace(

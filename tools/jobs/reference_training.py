@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from edgedl.compress.device import CPU, on_device
 from edgedl.compress.graph.run import count_macs, count_parameters
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.training import (
@@ -20,7 +21,7 @@ from edgedl.compress.training import (
     TrainingSettings,
     train,
 )
-from edgedl.compress.training.mixed_precision import NO_BFLOAT16, has_bfloat16
+from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
 from edgedl.models.architectures.dbn import DeepBeliefNetwork, pretrain
 from edgedl.models.data.dataset import SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
@@ -52,16 +53,25 @@ class ReferenceTraining:
         seed: int,
         threads: int,
         processes: Processes,
+        device: torch.device = CPU,
     ) -> None:
         """Build the network with fresh weights and load the training split.
 
         Of several processes each has a training of its own; ``threads`` are those of one.
+
+        Raises:
+            BadInputError: several processes shall train elsewhere than on the CPU.
         """
+        if processes.count > 1 and device.type != "cpu":
+            raise BadInputError(
+                f"several processes train on the CPU: leave --device {device} out, or train in one"
+            )
         torch.set_num_threads(threads)
         torch.manual_seed(seed)
         self._model, self._folder, self._seed = model, folder, seed
         self._module = build(model)
         self._processes = processes
+        self._device = device
         self.batches = training_batches(model)
 
     def run(self, progress: Progress, say: Callable[[str], None]) -> TrainingRecord | None:
@@ -80,10 +90,8 @@ class ReferenceTraining:
         """
         plan = plan_of(self._model)
         checkpoint = self._folder / CHECKPOINT
-        if not checkpoint.is_file():
-            self._pretrain(say)
-        if plan.mixed_precision and not has_bfloat16():
-            say(NO_BFLOAT16)
+        if plan.mixed_precision and not has_bfloat16(self._device):
+            say(no_bfloat16(self._device))
         settings = TrainingSettings(
             epochs=plan.epochs,
             batch_size=plan.batch_size,
@@ -103,9 +111,12 @@ class ReferenceTraining:
             progress(epoch, step, len(self.batches), value)
 
         processes = self._processes
-        records = train(
-            self._module, self.batches, loss, settings, checkpoint, on_step, processes=processes
-        )
+        with on_device(self._device, self._module):
+            if not checkpoint.is_file():
+                self._pretrain(say)
+            records = train(
+                self._module, self.batches, loss, settings, checkpoint, on_step, processes=processes
+            )
         processes.end()
         return self._save(records) if processes.writes else None
 
@@ -129,11 +140,12 @@ class ReferenceTraining:
         size = find_dataset(model.dataset).sizes["train"]
         count = self._processes.count
         edgedl = f"torchrun --nproc-per-node {count} -m edgedl" if count > 1 else "edgedl"
+        device = "" if self._device.type == "cpu" else f" --device {self._device}"
         record = make_record(
             model,
             module,
             trained_on=f"{model.dataset} train, {size} samples",
-            command=f"{edgedl} train {model.name} --seed {self._seed}",
+            command=f"{edgedl} train {model.name} --seed {self._seed}{device}",
             seed=self._seed,
             epochs=plan_of(model).epochs,
             weights_sha256=hashlib.sha256(weights).hexdigest(),

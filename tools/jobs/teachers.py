@@ -40,8 +40,8 @@ class BundleTeacher(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs float32 [B, ...] of inputs [B, ...]."""
-        outputs = self._runner(*(x.contiguous().numpy() for x in inputs))
-        return tuple(torch.from_numpy(y) for y in outputs)
+        outputs = self._runner(*(x.cpu().contiguous().numpy() for x in inputs))
+        return tuple(torch.from_numpy(y).to(inputs[0].device) for y in outputs)
 
 
 def find_teacher(reference: str, classes: Sequence[str] = ()) -> nn.Module:

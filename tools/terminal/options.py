@@ -52,6 +52,11 @@ recipe_option = click.option(
     show_default=True,
     help="Name or YAML file; 'default' takes what suits the network.",
 )
+device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    help="Where networks are trained: cpu (if nothing is said), cuda, cuda:1, mps, ...",
+)
 weights_option = click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

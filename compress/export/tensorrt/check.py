@@ -5,7 +5,6 @@ it, the rules below do, which are what that parser enforces (and one thing it do
 """
 
 import importlib.util
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from edgedl.compress.export.exporter import Verdict
+from edgedl.runtime.child_process import answer, last_line
 
 BUILD_TIMEOUT_S = 300
 _REFUSED = {"QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
@@ -85,7 +85,10 @@ def _build_in_child(model: bytes) -> Verdict:
             done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             return Verdict("tensorrt-rtx", False, f"no engine within {BUILD_TIMEOUT_S} s")
-    if done.returncode != 0:
+    if done.returncode < 0:
         return Verdict("tensorrt-rtx", False, f"its process ended with {done.returncode}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return Verdict(checker(), answer["accepted"], answer["reason"])
+    found = answer(done)
+    if done.returncode > 0 or found is None:
+        why = f"its process ended with {done.returncode}: {last_line(done.stderr)}"
+        return Verdict("tensorrt-rtx", False, why)
+    return Verdict(checker(), found["accepted"], found["reason"])

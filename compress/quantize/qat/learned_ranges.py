@@ -56,9 +56,11 @@ class LearnedRanges(nn.Module):
         self.register_buffer("_offset_learned", self._learned & inside & with_offsets)
         self.log_ratios = nn.Parameter(torch.zeros(len(groups)), learn != "nothing")
         self.offsets = nn.Parameter(torch.zeros(len(groups)), learn == "scales_and_offsets")
-        self._amax = [amax.float() for amax in encodings.weights.values()]
+        for index, amax in enumerate(encodings.weights.values()):
+            self.register_buffer(f"_amax_{index}", amax.float(), persistent=False)
         self.weight_log_ratios = nn.ParameterList(
-            nn.Parameter(torch.zeros_like(amax), learn != "nothing") for amax in self._amax
+            nn.Parameter(torch.zeros_like(amax.float()), learn != "nothing")
+            for amax in encodings.weights.values()
         )
 
     def scales(self) -> Tensor:
@@ -75,7 +77,7 @@ class LearnedRanges(nn.Module):
     def amax(self, path: str) -> Tensor:
         """Return the largest magnitude of each channel of a weight, float32 [C_out]."""
         index = self.paths[path]
-        return self._amax[index] * torch.exp(self.weight_log_ratios[index])
+        return self.get_buffer(f"_amax_{index}") * torch.exp(self.weight_log_ratios[index])
 
     @torch.no_grad()
     def activations(self) -> dict[str, Range]:

@@ -44,7 +44,7 @@ class _LearnedWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         weight, step = ctx.saved_tensors
-        end = torch.tensor(float(ctx.qmax))
+        end = weight.new_tensor(float(ctx.qmax))
         count = weight.numel() // step.numel()
         to_weight, to_step, _ = step_gradients(gradients[0], weight, step, -end, end, count)
         return to_weight, to_step.flatten(), None, None

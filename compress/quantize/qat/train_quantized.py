@@ -3,11 +3,14 @@
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+import torch
 from msgspec import Meta
+from torch import Tensor
 
+from edgedl.compress.device import on_device, to_device
 from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.quantize.qat.learned_ranges import Learn
@@ -19,6 +22,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
 from edgedl.compress.training.task_batches import TaskBatches, batches_of_a_round
+from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
 from edgedl.runtime.task.task import Task, training_split
 
 
@@ -68,6 +72,10 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         """Return what it reads: the data that it trains on."""
         return super().splits(task) | {training_split(task)}
 
+    def machine(self, device: torch.device) -> str | None:
+        """Return the device."""
+        return training_machine(device, mixed_precision=False)
+
     def work(self, state: ModelState) -> Work:
         """Count batches."""
         batches = batches_of_a_round(state.subject.task, self.samples, self.batch_size)
@@ -88,23 +96,32 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         network = TrainableNetwork(start, self.learn)
         task = state.subject.task
         loss = fine_tuning_loss(task, self.distil, self.temperature)
-        split = training_split(task)
-        teacher = state.graph if self.distil > 0 else None
-        batches = TaskBatches(task, split, self.samples, self.batch_size, teacher)
+        split = choose_split(state, "train_quantized")
+        device = state.subject.device
+
+        def teacher(*inputs: Tensor) -> Any:
+            return state.graph(*to_device(inputs, device))
+
+        answers = teacher if self.distil > 0 else None
+        batches = TaskBatches(task, split, self.samples, self.batch_size, answers)
         checkpoint = _checkpoint(state.workspace, start)
-        # Only weights: a bias that happens to be zero may move.
-        sparse = [t for t in network.tensors if t.ndim > 1] if sparse_paths(state.history) else []
-        hook = hold_zeros(sparse)
-        records = train(
-            network,
-            batches,
-            loss,
-            self._training(),
-            checkpoint,
-            on_step=hook,
-            say=lambda text: state.say(f"train_quantized, {text}"),
-        )
-        found: Found = {"split": split, "trained_epochs": len(records)}
+        with on_device(device, network, start.graph, state.graph):
+            # Only weights: a bias that happens to be zero may move.
+            kept = bool(sparse_paths(state.history))
+            records = train(
+                network,
+                batches,
+                loss,
+                self._training(),
+                checkpoint,
+                on_step=hold_zeros(t for t in network.tensors if kept and t.ndim > 1),
+                say=lambda text: state.say(f"train_quantized, {text}"),
+            )
+        found: Found = {
+            "split": split,
+            "trained_epochs": len(records),
+            **trained_on(device),
+        }
         return replace(state, quantized=network.quantized()), found
 
     def _training(self) -> TrainingSettings:

@@ -143,8 +143,9 @@ class TrainableNetwork(nn.Module):
         found: dict[fx.Node | None, Tensor] = {layer.weight: weight}
         input_scale = self._input_scale(node, scales)
         if input_scale is not None and layer.bias_path is not None:
-            step = steps.detach().double() * input_scale.detach().double()
+            # On the CPU: not every device has float64.
+            step = steps.detach().cpu().double() * input_scale.detach().cpu().double()
             bias = self._tensor(layer.bias_path)
-            exact = (torch.round(bias.detach().double() / step) * step).float()
-            found[layer.bias] = straight_through(bias, exact)
+            exact = (torch.round(bias.detach().cpu().double() / step) * step).float()
+            found[layer.bias] = straight_through(bias, exact.to(bias.device))
         return found

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
+import torch
 from msgspec import Meta
 
 from edgedl.compress.encodings.encodings import QuantizedPrecision
@@ -48,7 +49,7 @@ class MixPrecision(Refinement, frozen=True, tag="mix_precision"):
     samples: Annotated[int, Meta(ge=1)] = 128
     batch_size: Annotated[int, Meta(ge=1)] = 32
 
-    def machine(self) -> str:
+    def machine(self, device: torch.device) -> str:
         """Return what its choice depends on."""
         return this_machine()
 

@@ -98,7 +98,7 @@ class Provenance:
             {split: self._data_digest(split) for split in sorted(stage.splits(self._task))},
             code,
             self._toolchain,
-            stage.machine(),
+            stage.machine(state.subject.device),
         )
 
     def _data_digest(self, split: str) -> str:

@@ -9,7 +9,17 @@ from tiny import CLASSES, make_task, pictures
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.preprocess import ImagePreprocessing
-from edgedl.runtime.task.task import ArrayTask, Samples, top1, training_split
+from edgedl.runtime.task.task import (
+    UNKNOWN,
+    ArrayTask,
+    Batch,
+    Samples,
+    WrappedTask,
+    top1,
+    training_split,
+    why_not_train,
+    with_splits,
+)
 
 
 def plain_task(count, labels=None, **settings_):
@@ -126,3 +136,71 @@ def test_stages_train_on_a_split_of_that_name_or_on_calibration():
     assert training_split(Own()) == "calibration"
     Own.splits = ("calibration", "test", "train")
     assert training_split(Own()) == "train"
+
+
+class Asked:
+    """A task of the user's own that does not name its splits, and writes down what it gave."""
+
+    name = "asked"
+
+    def __init__(self, give):
+        self.give, self.asked = give, []
+
+    def batches(self, split, batch_size):
+        self.asked.append((split, batch_size))
+        for count in self.give(split):
+            yield Batch((np.zeros((count, 2)),), np.zeros(count))
+
+
+def test_a_task_that_names_no_splits_is_asked_for_one_training_sample_once():
+    known = {"train": [1, 1], "calibration": [1], "test": [1]}
+    task = Asked(lambda split: known[split])
+    named = with_splits(task)
+    assert task.asked == []
+    assert [training_split(named) for _ in range(3)] == ["train"] * 3
+    assert set(named.splits) == {"calibration", "test", "train"}
+    assert task.asked == [("train", 1), (UNKNOWN, 1)]
+
+
+def raise_(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("give", "reason"),
+    [
+        (lambda split: raise_(KeyError(split)), "it raised KeyError: 'train'"),
+        (lambda split: raise_(BadInputError("no train here")), "BadInputError: no train here"),
+        (lambda split: raise_(OSError("a disk")), "it raised OSError: a disk"),
+        (lambda split: [], "no samples for 'train'"),
+        (lambda split: [0], "no samples for 'train'"),
+        # What this one gives for "train" may be its test samples.
+        (lambda split: [1] if split == "calibration" else [1, 1], "any name for a split"),
+    ],
+)
+def test_what_gives_no_training_samples_has_no_such_split_and_says_why(give, reason):
+    named = with_splits(Asked(give))
+    assert set(named.splits) == {"calibration", "test"}
+    assert training_split(named) == "calibration"
+    assert "'asked' has no attribute 'splits'" in why_not_train(named)
+    assert reason in why_not_train(named)
+
+
+def test_a_task_that_names_its_splits_is_taken_at_its_word():
+    task = Asked(lambda split: raise_(KeyError(split)))
+    task.splits = ("calibration", "test")
+    assert with_splits(task) is task
+    assert training_split(task) == "calibration"
+    assert task.asked == []
+    assert why_not_train(task) == "task 'asked' names no split 'train'"
+
+
+def test_a_wrapped_task_hands_everything_on():
+    whole = make_task()
+    wrapped = WrappedTask(whole)
+    for name in ("name", "metric", "classes", "preprocessing", "splits"):
+        assert getattr(wrapped, name) == getattr(whole, name)
+    (batch,), (expected,) = (list(t.batches("test", 1000)) for t in (wrapped, whole))
+    np.testing.assert_array_equal(batch.inputs[0], expected.inputs[0])
+    outputs = [np.eye(len(CLASSES))[batch.labels]]
+    assert wrapped.score(outputs, batch.labels).tolist() == [1.0] * len(batch.labels)

@@ -1,5 +1,6 @@
 """Kept results from the command line; plans; teachers."""
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_a_second_run_reuses_and_says_so(
     assert edgedl("cache", "prune").stdout.startswith("0 removed")
     assert edgedl("cache", "prune", "--days", 0).stdout.startswith("2 removed")
     assert edgedl("cache").stdout == f"0 in {own_cache}, 0.0 MB\n"
+
+
+def test_a_wish_for_a_device_takes_the_place_of_the_subjects_own(subject_file: Path) -> None:
+    wish = Wish(f"{subject_file}:subject", None, "default", (), (), (), 0)
+    there = replace(wish, device=torch.device("cuda"))
+    assert [w.found_subject().device.type for w in (wish, there)] == ["cpu", "cuda"]
 
 
 @pytest.mark.parametrize(("samples", "kept"), [(16, True), (128, False)])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import torch
 from command import Run
 from PIL import Image
 
+from edgedl.compress.training.processes import OneProcess
 from edgedl.models import reference
 from edgedl.models.data.datasets import cached_path
 from edgedl.models.data.recordings import Recordings, write_recordings
 from edgedl.models.pretrained import build, load_weights
 from edgedl.models.reference import REFERENCE_MODELS
-from edgedl.tools.jobs.reference_training import storable
+from edgedl.runtime.errors import BadInputError
+from edgedl.tools.jobs.reference_training import ReferenceTraining, storable
 
 
 @pytest.fixture
@@ -69,6 +72,22 @@ def test_same_seed_same_weights_and_other_settings_are_refused(
     other = edgedl("train", "gru-watch", "--out", tmp_path / "one", "--epochs", 3, "--threads", 1)
     assert other.returncode == 2
     assert "other settings" in other.stderr
+
+
+def test_the_cpu_can_be_named(edgedl: Run, watch: None, tmp_path: Path) -> None:
+    train(edgedl, tmp_path / "one")
+    train(edgedl, tmp_path / "two", "--device", "cpu")
+    one, two = (tmp_path / n / "gru-watch.safetensors" for n in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_several_processes_are_for_the_cpu(refused: Any, tmp_path: Path) -> None:
+    class Two(OneProcess):
+        count = 2
+
+    model = REFERENCE_MODELS["gru-watch"]
+    with refused(BadInputError, "leave --device cuda out"):
+        ReferenceTraining(model, tmp_path, 0, 1, Two(), torch.device("cuda"))
 
 
 @pytest.mark.slow

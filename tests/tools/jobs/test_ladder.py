@@ -110,6 +110,7 @@ def test_the_parts_of_a_test_split_are_the_whole_without_overlap(batch_size: int
         for part in divide(task)
     ]
     assert sorted(np.concatenate(parts)) == list(range(50))
+    assert all(set(part.splits) == {"test", "calibration"} for part in divide(task))
     assert list(parts[0]) == list(range(0, 50, SHARE))
 
 

@@ -14,7 +14,7 @@ from file_readers import run_onnx
 from onnx import TensorProto, helper, numpy_helper
 from small_networks import network
 
-from edgedl.compress.export import tensorrt
+from edgedl.compress.export.tensorrt import check as tensorrt
 from edgedl.compress.export.tensorrt.check import Verdict, check_tensorrt, lint
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import TENSORRT
@@ -169,8 +169,11 @@ def _timeout(*_: Any, **__: Any) -> Any:
 
 
 def _ended(code: int, answer: dict[str, Any] | None = None) -> Callable[..., Any]:
-    text = "a note of the driver\n" + json.dumps(answer)
-    return lambda *_, **__: SimpleNamespace(returncode=code, stdout=text)
+    text = (
+        "a note of the driver\n" + ("" if answer is None else json.dumps(answer)) + "\nand another"
+    )
+    error = "Traceback\nImportError: no libnvinfer\n"
+    return lambda *_, **__: SimpleNamespace(returncode=code, stdout=text, stderr=error)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,10 @@ def _ended(code: int, answer: dict[str, Any] | None = None) -> Callable[..., Any
     [
         (_timeout, Verdict("tensorrt-rtx", False, "no engine within 300 s")),
         (_ended(-11), Verdict("tensorrt-rtx", False, "its process ended with -11")),
+        (
+            _ended(1),
+            Verdict("tensorrt-rtx", False, "its process ended with 1: ImportError: no libnvinfer"),
+        ),
         (
             _ended(0, {"accepted": False, "reason": "no"}),
             Verdict("tensorrt-rtx 9 (parser and builder)", False, "no"),

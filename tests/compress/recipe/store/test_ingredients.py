@@ -80,6 +80,17 @@ def test_settings_tools_and_machine_are_in_the_key() -> None:
     assert "onnxruntime" in timed
 
 
+def test_the_device_is_in_the_key_of_what_trains_there() -> None:
+    here = begin(make_subject())
+    there = replace(here, subject=replace(here.subject, device=torch.device("cuda")))
+    known, mixed = Provenance(here, {}), msgspec.structs.replace(TUNE, mixed_precision=True)
+    assert known.ingredients(TUNE, there).machine == "cuda"
+    assert known.ingredients(PRUNE, there).machine is None
+    for state, name in ((here, ""), (there, "cuda, ")):
+        said = known.ingredients(mixed, state).machine
+        assert said in (f"{name}bfloat16", f"{name}no bfloat16")
+
+
 def test_a_digest_of_data_reads_every_sample() -> None:
     task = make_task()
     whole = data_digest(task, "calibration")

@@ -47,10 +47,10 @@ def provenance(state: ModelState) -> Provenance:
 
 
 class Heard(list[str]):
-    """What is said, but of epochs."""
+    """What is said, but of epochs and of what they are trained on."""
 
     def __call__(self, text: str) -> None:
-        if ", epoch " not in text:
+        if ", epoch " not in text and "calibration data" not in text:
             self.append(text)
 
 

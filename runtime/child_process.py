@@ -1,0 +1,38 @@
+"""What became of a process that edgedl has started."""
+
+import json
+import subprocess
+from typing import Any
+
+
+def ending(done: subprocess.CompletedProcess[str]) -> str:
+    """Return how a process ended.
+
+    >>> ending(subprocess.CompletedProcess([], -11)), ending(subprocess.CompletedProcess([], 1))
+    ('signal 11', 'exit code 1')
+    """
+    code = done.returncode
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def last_line(text: str) -> str:
+    r"""Return the last line of an output that says something: a traceback's is the error.
+
+    >>> last_line("Traceback\nKeyError: 'x'\n\n"), last_line("")
+    ("KeyError: 'x'", 'it said nothing')
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any] | None:
+    r"""Return the JSON object that a process has printed; other lines may be around it.
+
+    >>> answer(subprocess.CompletedProcess([], 0, '{"load_ms": 1.5}\ndriver unloaded\n'))
+    {'load_ms': 1.5}
+    """
+    for line in reversed(done.stdout.splitlines()):
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    return None
