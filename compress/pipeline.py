@@ -31,13 +31,14 @@ from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
 from edgedl.compress.training.training_data import calibration_notes
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, check_golden, encode_golden
+from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.task.task import Task
 
 ENCODINGS = "encodings.json"

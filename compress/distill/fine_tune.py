@@ -16,7 +16,6 @@ from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
 from edgedl.compress.distill.teachers import Ensemble, one_teacher
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import Found, Stage, Work
 from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.score import as_tuple
@@ -27,6 +26,7 @@ from edgedl.compress.training.losses import fine_tuning_loss, is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
 from edgedl.compress.training.task_batches import TaskBatches, Teacher, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
+from edgedl.compress.training.zeros import hold_zeros, sparse_paths
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task, training_split
 

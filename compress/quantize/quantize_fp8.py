@@ -10,9 +10,10 @@ from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.operators.operator import Weighted, first_input
 from edgedl.compress.graph.operators.table import is_weighted, moves_values
-from edgedl.compress.quantize.static import calibration_inputs, kept_float
+from edgedl.compress.quantize.static import kept_float
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.subject.calibration import calibration_inputs
 
 
 class QuantizeFp8(Stage, frozen=True, tag="quantize_fp8"):

@@ -1,14 +1,12 @@
 """The stage that quantizes weights and activations to int8 after training."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-import torch
 from msgspec import Meta
-from torch import Tensor, fx
+from torch import fx
 
 from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.clipping import WeightObserver
@@ -24,9 +22,9 @@ from edgedl.compress.graph.operators.table import (
 )
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.targets.target import MAX_WEIGHT_BITS, TARGETS, Target, weight_bits
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import Task
 
 
 class QuantizeStatic(Stage, frozen=True, tag="quantize_static"):
@@ -130,12 +128,3 @@ def kept_float(
         kernels = [target.int16 for target in TARGETS if precision in target.precisions]
         kept |= {n for n in able if not any(k.has(n) for k in kernels)}
     return frozenset(n.name for n in kept)
-
-
-def calibration_inputs(task: Task, samples: int, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the first ``samples`` calibration inputs, float32 [B, ...] each."""
-    full, rest = divmod(samples, batch_size)
-    batches = task.batches("calibration", batch_size)
-    for index, batch in enumerate(itertools.islice(batches, full + bool(rest))):
-        count = rest if index == full else batch_size
-        yield tuple(torch.tensor(x[:count]) for x in batch.inputs)

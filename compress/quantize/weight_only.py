@@ -30,9 +30,9 @@ from edgedl.compress.graph.operators.operator import argument, set_argument
 from edgedl.compress.graph.operators.table import is_weighted, row_of
 from edgedl.compress.quantize.corrections.input_products import input_products
 from edgedl.compress.quantize.corrections.rounding import LARGEST, round_groups_with_feedback
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.runtime.errors import BadInputError
 
 BITS = (4, 8)

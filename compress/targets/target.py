@@ -17,8 +17,7 @@ from edgedl.compress.targets.integer_kernels import Int16Kernels, check_rows
 from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.saturation import saturates
+from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.runtime.precision import Precision, precision_named
 
 OWN = (".yaml", ".yml")

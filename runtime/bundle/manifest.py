@@ -4,9 +4,9 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
+from edgedl.runtime.bundle.preprocess import Preprocessing
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
-from edgedl.runtime.task.preprocess import Preprocessing
 
 ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 

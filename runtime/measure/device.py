@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,6 +23,10 @@ RELEVANT_FLAGS = (
     "sve",
 )
 RUNTIME_PACKAGES = (*(open_backend(name).package for name in RUNTIMES), "numpy")
+
+
+# Of x86 processors whose int8 kernels add up in 32 bits.
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 
 
 class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +74,17 @@ def run_context() -> RunContext:
         packages=_versions(),
         git_revision=_git_revision(),
     )
+
+
+def saturates(isa: Collection[str]) -> bool:
+    """Return whether integer kernels on these instruction sets add two products in 16 bits.
+
+    Those of x86 without VNNI do: twice 255 times 127 does not fit.
+
+    >>> saturates(("avx2", "avx512f")), saturates(("avx2", "avx_vnni")), saturates(("asimddp",))
+    (True, False, False)
+    """
+    return "avx2" in isa and VNNI.isdisjoint(isa)
 
 
 def _cpu() -> tuple[str, set[str]]:

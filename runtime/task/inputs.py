@@ -9,9 +9,9 @@ import numpy as np
 
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.preprocess import ImagePreprocessing
-from edgedl.runtime.task.sequence import SequencePreprocessing
 
 ARRAYS = {".npy", ".npz"}
 TABLES = {".csv"}

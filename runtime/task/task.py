@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.preprocess import ImagePreprocessing, Preprocessing
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.preprocess import ImagePreprocessing, Preprocessing
 
 Array = npt.NDArray[np.generic]
 Scores = npt.NDArray[np.float64]

@@ -29,11 +29,12 @@ from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import Target, weight_bits
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.bundle.golden import GOLDEN, check_golden
+from edgedl.runtime.bundle.golden import GOLDEN
 from edgedl.runtime.bundle.manifest import Artifact, HistoryEntry
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.golden import check_golden
 
 NAMES = [
     f"{target.name}-{precision}"

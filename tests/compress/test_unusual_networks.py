@@ -19,9 +19,9 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
-from edgedl.runtime.bundle.golden import check_golden
-from edgedl.runtime.bundle.layer_vectors import check_layers
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.golden import check_golden
+from edgedl.runtime.selfcheck.layers import check_layers
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
-from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.saturation import saturates
+from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.tools.terminal.host_packages import HOST_PACKAGES
 
 

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from edgedl.runtime.bundle.manifest import Manifest
-from edgedl.runtime.measure.saturation import saturation
 from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.task.inputs import read_inputs
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.golden import check_golden
-from edgedl.runtime.bundle.layer_vectors import can_check_layers, check_layers
 from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.golden import check_golden
+from edgedl.runtime.selfcheck.layers import can_check_layers, check_layers
 from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
 
 

@@ -14,7 +14,6 @@ from edgedl.compress.graph.passes.fold.affine import FoldAffine
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.fold.factor import FoldFactor
 from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
-from edgedl.compress.graph.passes.fold.stored import StoreComputed
 from edgedl.compress.graph.passes.forms.activations import ActivationForms
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.forms.identities import DropIdentities
@@ -30,9 +29,10 @@ from edgedl.compress.graph.passes.pools.global_mean import GlobalPoolAsMean
 from edgedl.compress.graph.passes.products.einsum import OpenEinsum
 from edgedl.compress.graph.passes.products.linear import LinearOfStored
 from edgedl.compress.graph.passes.products.scale import ScaleInProducer
+from edgedl.compress.graph.passes.series import SeriesAsPictures
+from edgedl.compress.graph.passes.stored import StoreComputed
 from edgedl.compress.graph.passes.transposed.crop import CropTransposed
 from edgedl.compress.graph.passes.transposed.opened import OpenTransposed
-from edgedl.compress.graph.passes.transposed.series import SeriesAsPictures
 
 ORDER: Order = in_order(
     # One walk: whether memory is shared is seen in the last form of what stands before.

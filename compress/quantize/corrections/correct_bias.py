@@ -18,9 +18,9 @@ from edgedl.compress.quantize.corrections.layerwise import Correction, Layer, co
 from edgedl.compress.quantize.corrections.moments import InputMoments
 from edgedl.compress.quantize.corrections.rounding import round_to_nearest
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.calibration import calibration_inputs
 
 SMALLEST_DEVIATION = 1e-12
 

@@ -26,9 +26,9 @@ from edgedl.compress.quantize.corrections.channel_paths import (
     weight_of,
 )
 from edgedl.compress.quantize.corrections.channel_statistics import channel_axis, observe_channels
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import SHARED_WEIGHTS, ModelState, Trait
+from edgedl.compress.subject.calibration import calibration_inputs
 
 ROUNDS = 100
 # Factors this close to 1, as a share, change nothing worth another round.

@@ -10,9 +10,9 @@ from torch import Tensor
 from edgedl.compress.quantize.corrections.adaround import Reconstruction, learn
 from edgedl.compress.quantize.corrections.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found, Work
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.calibration import calibration_inputs
 
 
 class LearnRounding(Refinement, frozen=True, tag="learn_rounding"):

@@ -21,9 +21,9 @@ from edgedl.compress.quantize.corrections.channel_statistics import (
 )
 from edgedl.compress.quantize.corrections.layerwise import replace_parameters
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.calibration import calibration_inputs
 
 # A channel is scaled by no more than this, or its inverse: one that hardly varies has no scale.
 MOST = 1.5

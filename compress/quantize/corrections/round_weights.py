@@ -8,9 +8,9 @@ from msgspec import Meta
 from edgedl.compress.quantize.corrections.layerwise import correct_layers
 from edgedl.compress.quantize.corrections.rounding import round_layer
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.calibration import calibration_inputs
 
 
 class RoundWeights(Refinement, frozen=True, tag="round_weights"):

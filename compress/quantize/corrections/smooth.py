@@ -32,9 +32,9 @@ from edgedl.compress.quantize.corrections.channel_statistics import (
     channel_axis,
     observe_channels,
 )
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import SHARED_WEIGHTS, ModelState, Trait
+from edgedl.compress.subject.calibration import calibration_inputs
 
 # What a layer's inputs come from, and the layers that read them.
 Readers = dict[fx.Node, list[fx.Node]]

@@ -16,13 +16,13 @@ from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.quantize.qat.learned_ranges import Learn
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import Found, Work
 from edgedl.compress.state import ModelState
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
 from edgedl.compress.training.task_batches import TaskBatches, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
+from edgedl.compress.training.zeros import hold_zeros, sparse_paths
 from edgedl.runtime.task.task import Task, training_split
 
 

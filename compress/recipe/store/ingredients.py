@@ -11,9 +11,9 @@ from torch import fx
 from edgedl.compress.code_digest import code_digest
 from edgedl.compress.digests import tensors_digest
 from edgedl.compress.recipe.store.describe import describe
-from edgedl.compress.sparsify.zeros import sparse_paths
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState
+from edgedl.compress.training.zeros import sparse_paths
 from edgedl.runtime.task.task import Task
 
 KEY_DIGITS = 20

@@ -14,9 +14,10 @@ from torch import nn
 from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize.static import QuantizeStatic, calibration_inputs
+from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.state import ModelState, begin
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import ArrayTask, Batch, Samples

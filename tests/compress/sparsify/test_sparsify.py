@@ -36,11 +36,11 @@ from edgedl.compress.sparsify.patterns import (
     two_of_four,
 )
 from edgedl.compress.sparsify.sparsify import Sparsify
-from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.compress.training.zeros import hold_zeros, sparse_paths
 from edgedl.runtime.errors import BadInputError
 
 # Of the network in tiny.py; the others read 3 inputs, or 1 per group.

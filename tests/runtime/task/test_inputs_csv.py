@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgedl.runtime.bundle.manifest import Manifest, TaskRecord, TensorSpec
+from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.inputs import NamedInputs, read_inputs
-from edgedl.runtime.task.preprocess import ImagePreprocessing
-from edgedl.runtime.task.sequence import SequencePreprocessing
 
 WINDOW, HOP = 4, 3
 

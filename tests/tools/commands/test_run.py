@@ -161,7 +161,7 @@ def test_weights_that_saturate_here_are_warned_of(
     (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
     np.save(tmp_path / "x.npy", images)
     here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.measure.saturation.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
     arguments = [str(bundle_copy), "--input", str(tmp_path / "x.npy"), "--artifact", "ort-int8"]
     done = CliRunner().invoke(run_command, arguments)
     assert done.exit_code == 0

@@ -12,8 +12,8 @@ from torch import nn
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
+from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.runner import Runner
-from edgedl.runtime.task.sequence import SequencePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 CUT = SequencePreprocessing(("x", "y", "z"), window=8, hop=4, rate_hz=50.0)

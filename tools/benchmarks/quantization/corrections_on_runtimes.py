@@ -18,9 +18,9 @@ import torch
 from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.artifacts.loaded_file import LoadedFile, build_and_load, load_file
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, begin
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.measure.amx import refuse_amx

@@ -12,7 +12,7 @@ import sys
 from edgedl.compress.encodings.calibrate import observe
 from edgedl.compress.encodings.observers import BINS
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize.static import calibration_inputs
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.tools.jobs.subjects import find_subject
 
 MODEL = "resnet8-fashion_mnist"

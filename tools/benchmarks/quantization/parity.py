@@ -24,9 +24,10 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS, can_check_layers, check_layers
+from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.layers import can_check_layers, check_layers
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.parity import parity_markdown
 

@@ -28,8 +28,7 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.named import ORT, ORT_AVX2
 from edgedl.compress.targets.target import MAX_WEIGHT_BITS
-from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.saturation import saturates
+from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.runtime.precision import INT8
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown

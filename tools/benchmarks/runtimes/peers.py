@@ -18,8 +18,8 @@ from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.export.onnx.write import describe_onnx
 from edgedl.compress.export.tflite.write import describe_tflite
 from edgedl.compress.pipeline import compress
-from edgedl.compress.quantize.static import calibration_inputs
 from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet

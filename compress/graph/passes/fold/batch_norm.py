@@ -12,9 +12,9 @@ from edgedl.compress.graph.passes.fold.channels import (
     path_of,
     scale_output_channels,
 )
-from edgedl.compress.graph.passes.fold.stored import StoreComputed
 from edgedl.compress.graph.passes.graph_pass import Pass
-from edgedl.compress.graph.passes.transposed.series import SeriesAsPictures
+from edgedl.compress.graph.passes.series import SeriesAsPictures
+from edgedl.compress.graph.passes.stored import StoreComputed
 
 
 class FoldBatchNorm(Pass):

@@ -5,9 +5,9 @@ from torch import fx
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators.table import aten
 from edgedl.compress.graph.passes.fold.channels import insert_depthwise, path_of
-from edgedl.compress.graph.passes.fold.stored import StoreComputed
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.passes.stored import StoreComputed
 
 
 class NormalisationAsDepthwise(Pass):

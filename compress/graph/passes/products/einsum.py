@@ -12,9 +12,9 @@ from edgedl.compress.graph.edit import (
     tensor_of,
 )
 from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.fold.stored import stored_value
 from edgedl.compress.graph.passes.forms.moves import MoveForms
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.passes.stored import stored_value
 
 
 class OpenEinsum(Pass):

@@ -25,8 +25,8 @@ from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import weight_bits
-from edgedl.runtime.bundle.layer_vectors import check_layers
 from edgedl.runtime.precision import FLOAT16, INT8
+from edgedl.runtime.selfcheck.layers import check_layers
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 _ops = torch.ops.quantized_decomposed

@@ -11,10 +11,11 @@ from tiny import pictures
 
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.golden import GoldenCheck, check_golden, encode_golden, golden_inputs
+from edgedl.runtime.bundle.golden import encode_golden, golden_inputs
 from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.runner import Runner
+from edgedl.runtime.selfcheck.golden import GoldenCheck, check_golden
 
 NAME = "ort-float32"
 KEY = f"{NAME}/0"
@@ -155,7 +156,7 @@ def test_a_processor_without_vnni_is_named_as_the_reason(
     bundle_copy, change_golden, edit_manifest, monkeypatch, name, isa, bits, hinted
 ):
     here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.measure.saturation.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
     with np.load(bundle_copy / "golden.npz") as archive:
         expected = archive[f"{name}/0"]
     change_golden(f"{name}/0", expected + 1000)

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.task.sequence import SequencePreprocessing
 
 if TYPE_CHECKING:
     from PIL import Image

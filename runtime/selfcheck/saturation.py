@@ -1,25 +1,11 @@
 """Integer kernels of x86 processors without VNNI: they add two products in 16 bits."""
 
-from collections.abc import Collection
-
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.manifest import Artifact, Manifest
-from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.measure.device import run_context, saturates
 
-VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 # Of int8 weights for which two products can be too large.
 WEIGHT_BITS = 8
-
-
-def saturates(isa: Collection[str]) -> bool:
-    """Return whether integer kernels on these instruction sets add two products in 16 bits.
-
-    Those of x86 without VNNI do: twice 255 times 127 does not fit.
-
-    >>> saturates(("avx2", "avx512f")), saturates(("avx2", "avx_vnni")), saturates(("asimddp",))
-    (True, False, False)
-    """
-    return "avx2" in isa and VNNI.isdisjoint(isa)
 
 
 def saturation(manifest: Manifest, artifact: Artifact) -> str:
