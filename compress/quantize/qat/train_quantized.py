@@ -10,11 +10,12 @@ from msgspec import Meta
 
 from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.estimate import Work
 from edgedl.compress.quantize.qat.learned_ranges import Learn
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
 from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.sparsify.zeros import hold_zeros, sparse_paths
-from edgedl.compress.stage import Found, Work
+from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss
