@@ -1,6 +1,8 @@
-"""Errors of converters, and how to find the sentence in them that matters."""
+"""Errors of converters and of users' code, and how to find what matters in them."""
 
-from edgedl.runtime.errors import EdgedlError
+from pathlib import Path
+
+from edgedl.runtime.errors import BadInputError, EdgedlError
 
 
 class ExportError(EdgedlError):
@@ -18,3 +20,15 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or its class."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def located(path: Path, error: BaseException) -> BadInputError:
+    """Return an error that names the line of a user's file where an exception passed."""
+    line = getattr(error, "lineno", None)
+    trace = error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == path.resolve():
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    where = f"{path}, line {line}" if line else str(path)
+    return BadInputError(f"{where}: {type(error).__name__}: {error}")

@@ -1,9 +1,9 @@
 """A technique: its settings, what it does to a network, and all that is asked about it."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,47 +11,19 @@ import torch
 from torch import fx
 
 from edgedl.compress.encodings.encodings import QuantizedPrecision
+from edgedl.compress.errors import located
+from edgedl.compress.estimate import Estimated, Work, estimate
 from edgedl.compress.state import AppliedStage, ModelState, Phase, Trait
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
-from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.errors import BadInputError, EdgedlError
 from edgedl.runtime.task.task import Task
 
 # Share of what a stage takes away that a milder one still takes away.
 MILDER = 0.7
-# Units of work in the two small versions; what the second takes longer is the price of the rest.
-FEW, MORE = 2, 6
 
 # What a stage has found besides its settings, for the history.
 Found = Mapping[str, Setting]
-
-
-@dataclass(frozen=True)
-class Work:
-    """How the work of a stage scales.
-
-    Attributes:
-        units: of work, such as batches.
-        smaller: returns the stage with fewer units.
-    """
-
-    units: int
-    smaller: "Callable[[int], Stage]"
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """What a stage will take, and a state to estimate the next one from.
-
-    Attributes:
-        seconds: None where that is not known before it runs.
-        state: after the stage, or after a small version of it.
-        whole: whether that was the stage itself.
-    """
-
-    seconds: float | None
-    state: ModelState
-    whole: bool = False
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="stage"):
@@ -128,11 +100,18 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """Return the next state, with the stage in its history.
 
         Raises:
-            BadInputError: it cannot stand behind those applied so far.
+            BadInputError: it cannot stand behind those applied so far, or a user's own code raises.
             EdgedlError: it cannot be applied to this network.
         """
         self.check_follows(state.stages)
-        changed, found = self.change(state)
+        try:
+            changed, found = self.change(state)
+        except EdgedlError:
+            raise
+        except Exception as error:
+            if type(self).__module__.startswith("edgedl."):
+                raise
+            raise located(Path(type(self).change.__code__.co_filename), error) from error
         settings = {name: _setting(v) for name, v in msgspec.structs.asdict(self).items()}
         return self.recorded(changed, HistoryEntry(self.name, {**settings, **found}))
 
@@ -227,23 +206,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         )
 
     def estimate(self, state: ModelState) -> Estimated:
-        """Estimate its time on this machine, other work on it included, by small versions of it.
-
-        Networks are pruned in full before the next stage is estimated only where that needs no
-        timing, so training after a speed-up is estimated too long.
+        """Estimate its time on this machine, by small versions of it.
 
         Raises:
-            EdgedlError: the stage cannot be applied to this network.
+            EdgedlError: it cannot be applied to this network.
         """
-        work = self.work(state)
-        if work is None:
-            seconds, after = _timed(self, state)
-            return Estimated(seconds, after, whole=True)
-        few, _ = _timed(work.smaller(min(FEW, work.units)), state)
-        larger = work.smaller(min(MORE, work.units))
-        more, after = _timed(larger, state)
-        price = max(0.0, more - few) / max(1, min(MORE, work.units) - min(FEW, work.units))
-        return Estimated(more + price * max(0, work.units - MORE), after, whole=larger == self)
+        return estimate(self, self.work(state), state)
 
     @classmethod
     def rebuild(cls, graph: fx.GraphModule, entry: HistoryEntry) -> fx.GraphModule:
@@ -254,14 +222,6 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 def stage_name(stage: type[Stage]) -> str:
     """Return the name that recipes and histories have for a stage: its tag."""
     return str(stage.__struct_config__.tag)
-
-
-def _timed(stage: Stage, state: ModelState) -> tuple[float, ModelState]:
-    start = time.monotonic()
-    # As in a run, so that what is kept of the stages behind is found.
-    torch.manual_seed(torch.initial_seed())
-    after = stage.apply(state)
-    return time.monotonic() - start, after
 
 
 def _setting(value: Any) -> Setting:

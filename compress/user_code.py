@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgedl.compress.errors import located
 from edgedl.runtime.errors import BadInputError, EdgedlError
 
 
@@ -37,7 +38,7 @@ def call_user_function(reference: str) -> object:
     except EdgedlError:
         raise
     except (Exception, SystemExit) as error:
-        raise _locate(path, error) from error
+        raise located(path, error) from error
 
 
 def load_user_class(reference: str, folder: Path) -> type:
@@ -82,7 +83,7 @@ def _load(path: Path, name: str, kind: str) -> Any:
     except EdgedlError:
         raise
     except (Exception, SystemExit) as error:
-        raise _locate(path, error) from error
+        raise located(path, error) from error
     found: object = getattr(module, name, None)
     if not callable(found):
         raise BadInputError(f"{path} has no {kind} '{name}'")
@@ -93,15 +94,3 @@ def _is_free(name: str, path: Path) -> bool:
     """Say whether no module but that of a file has a name."""
     known = sys.modules.get(name)
     return known is None or Path(getattr(known, "__file__", None) or "").resolve() == path.resolve()
-
-
-def _locate(path: Path, error: BaseException) -> BadInputError:
-    """Name the line of the user's own file where an exception passed."""
-    line = getattr(error, "lineno", None)
-    trace = error.__traceback__
-    while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).resolve() == path.resolve():
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    where = f"{path}, line {line}" if line else str(path)
-    return BadInputError(f"{where}: {type(error).__name__}: {error}")

@@ -15,8 +15,9 @@ from edgedl.compress.digests import tensors_digest
 from edgedl.compress.distill.answer_file import RememberingTeacher
 from edgedl.compress.distill.feature_matching import FeatureLoss, match_features
 from edgedl.compress.distill.teachers import Ensemble, one_teacher
+from edgedl.compress.estimate import Work
 from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.stage import Found, Stage, Work
+from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import Subject

@@ -8,6 +8,7 @@ import torch
 from msgspec import Meta
 from torch import fx
 
+from edgedl.compress.estimate import Estimated
 from edgedl.compress.factorize.ranks import (
     Candidate,
     Ranks,
@@ -22,14 +23,7 @@ from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.latency.file_timer import FileTimer, TimedPrecision, milder_speedup
 from edgedl.compress.latency.timing import Runtime, this_machine
-from edgedl.compress.stage import (
-    MILDER,
-    Estimated,
-    Found,
-    Stage,
-    recorded_lines,
-    refuse_together,
-)
+from edgedl.compress.stage import MILDER, Found, Stage, recorded_lines, refuse_together
 from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.backends.runtimes import RUNTIMES

@@ -10,6 +10,7 @@ import torch
 from msgspec import Meta
 from torch import fx
 
+from edgedl.compress.estimate import Estimated
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.operators.table import is_weighted
@@ -28,7 +29,7 @@ from edgedl.compress.prune.block_importance import (
     removal_order,
 )
 from edgedl.compress.prune.find_blocks import Block, find_blocks, remove_blocks
-from edgedl.compress.stage import Estimated, Found, Stage, recorded_lines, refuse_together
+from edgedl.compress.stage import Found, Stage, recorded_lines, refuse_together
 from edgedl.compress.state import ZEROS, ModelState, Phase, Trait
 from edgedl.compress.targets.target import load_target
 from edgedl.compress.training.losses import is_classification

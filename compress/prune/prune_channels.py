@@ -9,6 +9,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
+from edgedl.compress.estimate import Estimated, Work
 from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
@@ -28,15 +29,7 @@ from edgedl.compress.prune.importance import (
     taylor,
 )
 from edgedl.compress.prune.speed import NetworkTimer, find_widths, seconds_of_search
-from edgedl.compress.stage import (
-    MILDER,
-    Estimated,
-    Found,
-    Stage,
-    Work,
-    recorded_lines,
-    refuse_together,
-)
+from edgedl.compress.stage import MILDER, Found, Stage, recorded_lines, refuse_together
 from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
 from edgedl.compress.targets.target import Target, load_target
 from edgedl.compress.training.losses import is_classification, label_loss

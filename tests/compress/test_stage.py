@@ -124,6 +124,25 @@ def test_a_stage_without_a_change_says_so(float_state: ModelState) -> None:
         Makes().apply(float_state)
 
 
+class Faulty(Stage, frozen=True):
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
+        raise ZeroDivisionError("by zero")
+
+
+class Forgetful(Stage, frozen=True):
+    def change(self, state: ModelState) -> tuple[ModelState, Found]:
+        return state  # type: ignore[return-value]
+
+
+def test_a_fault_of_a_users_is_said_with_its_line(float_state: ModelState) -> None:
+    with pytest.raises(
+        BadInputError, match=r"test_stage\.py, line \d+: ZeroDivisionError: by zero"
+    ):
+        Faulty().apply(float_state)
+    with pytest.raises(BadInputError, match=r"test_stage\.py: TypeError: cannot unpack"):
+        Forgetful().apply(float_state)
+
+
 def test_settings_are_recorded_as_a_history_can_hold_them(float_state: ModelState) -> None:
     (entry,) = Odd(names=["a"]).apply(float_state).history
     assert entry.settings == {"widths": "(3, 5)", "names": ("a",), "found": 1.5}

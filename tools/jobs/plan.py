@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from edgedl.compress.estimate import Estimated
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.recipe.default_recipe import fitting_recipe
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Ingredients, Provenance
 from edgedl.compress.recipe.store.store import StageStore
-from edgedl.compress.stage import Estimated, Stage
+from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, say_nothing
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.wording import about

@@ -7,10 +7,11 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor
 
+from edgedl.compress.estimate import Work
 from edgedl.compress.quantize.corrections.adaround import Reconstruction, learn
 from edgedl.compress.quantize.corrections.layerwise import Layer, correct_layers
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.stage import Found, Work
+from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.calibration import calibration_inputs
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from edgedl.compress.device import on_device, to_device
 from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.estimate import Work
 from edgedl.compress.quantize.qat.learned_ranges import Learn
 from edgedl.compress.quantize.qat.trainable import TrainableNetwork
 from edgedl.compress.quantize.refinement import Refinement
-from edgedl.compress.stage import Found, Work
+from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.losses import fine_tuning_loss

@@ -9,12 +9,13 @@ from msgspec import Meta
 
 from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.encodings.quantized_layers import quantized_layers
+from edgedl.compress.estimate import Estimated
 from edgedl.compress.latency.timing import Runtime, this_machine
 from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.quantize.search.damage_budget import DamageBudget
 from edgedl.compress.quantize.search.float_search import Constraints, Finding, FloatSearch
 from edgedl.compress.quantize.search.layer_cost import PrecisionTimer
-from edgedl.compress.stage import Estimated, Found
+from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.backends.runtimes import RUNTIMES
