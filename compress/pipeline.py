@@ -1,12 +1,12 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import safetensors.torch
-from torch import fx, nn
+from torch import nn
 
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.encodings.check_calibration import calibration_warnings
@@ -37,6 +37,7 @@ from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.precision import FLOAT32, INT8, Precision
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.task.task import Task
@@ -47,8 +48,6 @@ NETWORK = "network.safetensors"
 SMALL_WEIGHTS = (
     "this processor has no VNNI: int8 weights have 7 bits, so that ONNX Runtime does not saturate"
 )
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,11 @@ def compress(
     recipe: Recipe | None,
     targets: tuple[Target, ...],
     folder: Path,
-    report: Report = lambda text: None,
     float_layers: tuple[str, ...] = (),
     store: StageStore | None = None,
     selection: Task | None = None,
     only: Collection[Precision] | None = None,
-    detail: Report = lambda text: None,
+    progress: Progress = SILENT,
 ) -> CompressedModel:
     """Compress a subject and write its bundle into an empty folder.
 
@@ -85,14 +83,13 @@ def compress(
         recipe: stages to apply; None for the one that suits the network.
         targets: runtimes to make files for; the float32 ONNX reference is always made.
         folder: must exist and be empty.
-        report: hears one line before every step.
         float_layers: layers that stay float32, besides those that the recipe names.
         store: where results of stages are kept and found again, and checkpoints of those that
             were cut off; None applies every stage anew.
         selection: task whose split "test" says whether the budgets of stages are met; its samples
             should not be those of the final score.
         only: precisions of the files to make, besides the reference; None for all that there are.
-        detail: hears how a step gets on: what is reused, epochs, what budgets came to.
+        progress: says each step, and how it gets on: what is reused, epochs, what budgets came to.
 
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
@@ -100,17 +97,19 @@ def compress(
     if not folder.is_dir() or any(folder.iterdir()):
         raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
     subject.check_test_inputs()
-    begin = ModelState(subject, _traced(subject, report), say=detail)
-    recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, report)
-    applied = _apply(begin, recipe, store, selection, report)
+    progress.step("trace")
+    graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
+    begin = ModelState(subject, graph, progress=progress)
+    recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
+    applied = _apply(begin, recipe, store, selection)
     state = applied.state
-    built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, report)
+    built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, progress)
     _write_companions(state, built, folder)
     manifest = describe(state, [b.artifact for b in built], folder)
     write_manifest(folder, manifest)
     outputs = GraphOutputs(subject.task)
     bundle = Bundle.open(folder)
-    checked, refused = _check_files(state, bundle, built, outputs, report)
+    checked, refused = _check_files(state, bundle, built, outputs, progress)
     kept = {item.artifact.path for item in checked}
     for path in {item.artifact.path for item in built} - kept:
         (folder / path).unlink()
@@ -150,17 +149,11 @@ def _weight_bits(state: ModelState) -> int | None:
     return state.dynamic_bits
 
 
-def _traced(subject: Subject, report: Report) -> fx.GraphModule:
-    report("trace")
-    return trace(subject.module, subject.example_inputs(), subject.free_axes)
-
-
 def _apply(
     begin: ModelState,
     recipe: Recipe,
     store: StageStore | None,
     selection: Task | None,
-    report: Report,
 ) -> Applied:
     def judge() -> Judge:
         if selection is None:
@@ -171,15 +164,15 @@ def _apply(
         return Judge(begin, selection)
 
     known = None if store is None else Provenance(begin, toolchain())
-    return apply_recipe(begin, recipe, StageRunner(store, known, report), judge)
+    return apply_recipe(begin, recipe, StageRunner(store, known), judge)
 
 
 def _write_files(
-    builder: ArtifactBuilder, targets: tuple[Target, ...], folder: Path, report: Report
+    builder: ArtifactBuilder, targets: tuple[Target, ...], folder: Path, progress: Progress
 ) -> tuple[list[BuiltArtifact], list[Refusal]]:
     built: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
-    for item in builder.build(targets, lambda name: report(f"export {name}")):
+    for item in builder.build(targets, progress):
         if isinstance(item, Refusal):
             refusals.append(item)
         else:
@@ -193,7 +186,7 @@ def _check_files(
     bundle: Bundle,
     built: list[BuiltArtifact],
     outputs: GraphOutputs,
-    report: Report,
+    progress: Progress,
 ) -> tuple[list[BuiltArtifact], list[Refusal]]:
     """Run every written file; return those that may ship, and the others with the reason.
 
@@ -206,7 +199,7 @@ def _check_files(
     failures = find_failures(bundle.folder, runnable)
     for item in built:
         name = item.artifact.name
-        report(f"check {name}")
+        progress.step(f"check {name}")
         try:
             if name in failures:
                 raise ExportError(f"{name} {failures[name]}")

@@ -1,7 +1,6 @@
 """A network on its way through a recipe, and what stages tell those that come after them."""
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -25,10 +24,7 @@ from edgedl.runtime.precision import (
     Precision,
     precision_named,
 )
-
-
-def say_nothing(text: str) -> None:
-    """Hear a line and do nothing."""
+from edgedl.runtime.progress import SILENT, Progress
 
 
 class Phase(enum.IntEnum):
@@ -104,7 +100,7 @@ class ModelState:
             None keeps nothing.
         weights: what the files of integer weights and float arithmetic are made of, once a stage
             has quantized the weights alone.
-        say: hears how a long stage gets on.
+        progress: what stages say they are at.
         parent: the network before stages changed its sizes or trained it; None while they have
             not. It teaches, and everything is measured against it.
         stages: those applied so far, one for each entry of the history.
@@ -118,7 +114,7 @@ class ModelState:
     workspace: Path | None = None
     weights: WeightOnlyNetwork | None = None
     parent: nn.Module | None = None
-    say: Callable[[str], None] = say_nothing
+    progress: Progress = SILENT
     stages: tuple[AppliedStage, ...] = ()
 
     def trainable_graph(self) -> fx.GraphModule:

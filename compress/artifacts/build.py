@@ -1,6 +1,6 @@
 """Turn a model state into the files each runtime loads."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch import fx
@@ -12,6 +12,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.precision import FLOAT32, Precision
+from edgedl.runtime.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,11 @@ class ArtifactBuilder:
         self._paths: dict[bytes, str] = {}
 
     def build(
-        self, targets: tuple[Target, ...], report: Callable[[str], None]
+        self, targets: tuple[Target, ...], progress: Progress = SILENT
     ) -> Iterator[BuiltArtifact | Refusal]:
         """Yield every artifact of the targets, the float32 file of the reference first.
 
-        ``report`` hears the name of each before it is made. What a converter refuses is yielded
+        Each is a step. What a converter refuses is yielded
         as a refusal; the reference must succeed.
 
         Raises:
@@ -57,7 +58,7 @@ class ArtifactBuilder:
         """
         for target, precision in self.plan(targets):
             name = target.artifact_name(precision)
-            report(name)
+            progress.step(f"export {name}")
             try:
                 yield self._build(target, precision)
             except ExportError as error:

@@ -35,8 +35,8 @@ from edgedl.runtime.task.task import Task, training_split
 class FineTune(Stage, frozen=True, tag="fine_tune"):
     """Train the float network, with a teacher: the subject's, or what the recipe began with.
 
-    On the split "train" of the task, or on "calibration" where the task has no other, which the
-    state's ``say`` hears; changed at random as the subject's ``augment`` does. The test split is
+    On the split "train" of the task, or on "calibration" where the task has no other, which it
+    says; changed at random as the subject's ``augment`` does. The test split is
     never read. Weights that a stage has set to zero stay zero.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
@@ -164,7 +164,7 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
                 self._training(),
                 checkpoint,
                 on_step=hold_zeros(operator.attrgetter(path)(network.graph) for path in paths),
-                say=lambda text: state.say(f"fine_tune, {text}"),
+                progress=state.progress.of(self.name),
             )
         return state.with_network(network), {
             "split": split,

@@ -87,7 +87,7 @@ class FileTimer:
             for name, ratio in measured.items():
                 folder.write(keys[name], ratio)
         except OSError as error:
-            self._state.say(f"what was timed is not kept ({error})")
+            self._state.progress.note(f"what was timed is not kept ({error})")
         return Prices({n: (known | measured)[n] for n in graphs}, len(known))
 
     def ratios(self, graphs: Mapping[str, fx.GraphModule]) -> dict[str, Estimate]:

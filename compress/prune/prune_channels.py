@@ -167,7 +167,7 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         """
         axes = TensorAxes(state.trainable_graph())
         for reason in axes.in_the_way():
-            state.say(f"prune_channels: {reason}, so channels around it stay whole")
+            state.progress.note(f"prune_channels: {reason}, so channels around it stay whole")
         every = channel_groups(axes)
         groups = self._chosen(every, axes)
         split = choose_split(state, self.name) if self.importance == "taylor" else TRAIN

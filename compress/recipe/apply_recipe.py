@@ -14,8 +14,6 @@ from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, NothingRemovedError
 
-Report = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class Applied:
@@ -35,16 +33,14 @@ class Applied:
 class StageRunner:
     """Applies stages one by one, each through the store where there is one."""
 
-    def __init__(
-        self, store: StageStore | None, provenance: Provenance | None, report: Report
-    ) -> None:
-        """Take a store with what its keys are made of, or neither; ``report`` hears every stage."""
-        self._store, self._provenance, self._report = store, provenance, report
+    def __init__(self, store: StageStore | None, provenance: Provenance | None) -> None:
+        """Take a store with what its keys are made of, or neither."""
+        self._store, self._provenance = store, provenance
 
     def run(self, stages: Sequence[Stage], state: ModelState) -> ModelState:
         """Return the state after some stages."""
         for stage in stages:
-            self._report(stage.name)
+            state.progress.step(stage.name)
             # What a stage draws does not depend on which stages before it were reused.
             torch.manual_seed(torch.initial_seed())
             if self._store is None or self._provenance is None:
@@ -52,7 +48,7 @@ class StageRunner:
                 continue
             ingredients = self._provenance.ingredients(stage, state)
             if isinstance(ingredients, Unknown):
-                state.say(str(ingredients))
+                state.progress.note(str(ingredients))
                 state = stage.apply(state)
             else:
                 state = self._store.apply(stage, state, ingredients)
@@ -128,7 +124,7 @@ def _within(
             before = state_digest(state)
             state = runner.run(group[number:], state)
             verdict = judge.verdict(state, budget)
-            start.say(str(verdict))
+            start.progress.note(str(verdict))
             if verdict.met:
                 return _Attempts(notes, _with_verdict(state, verdict))
             tried, left = str(verdict), left - 1
@@ -139,7 +135,7 @@ def _within(
             notes.append(f"the budget of {name} is missed: {tried}; {reason}")
             break
         notes.append(f"{name}: {tried}; tried again with {difference(group, less)}")
-        start.say(notes[-1])
+        start.progress.note(notes[-1])
         group = less
     return _Attempts(notes)
 

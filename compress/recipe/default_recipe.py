@@ -1,7 +1,5 @@
 """Which shipped recipe suits a network, ``--recipe default``, and what it is on the targets."""
 
-from collections.abc import Callable
-
 from torch import fx
 
 from edgedl.compress.graph.layers import find_operators
@@ -10,6 +8,7 @@ from edgedl.compress.graph.operators.table import is_recurrent, is_weighted, row
 from edgedl.compress.recipe.recipe import Recipe, check_order, fit, keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.targets.target import Target
+from edgedl.runtime.progress import Progress
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
@@ -36,16 +35,16 @@ def fitting_recipe(
     recipe: Recipe | None,
     targets: tuple[Target, ...],
     float_layers: tuple[str, ...],
-    report: Callable[[str], None],
+    progress: Progress,
 ) -> Recipe:
     """Return a recipe, or the one that suits the network, fit to the targets.
 
     Args:
         graph: canonical graph of the network.
-        recipe: what to do; None takes the default, and ``report`` hears which and why.
+        recipe: what to do; None takes the default, and says which and why.
         targets: whose kernels limit widths and bits.
         float_layers: to keep float.
-        report: hears a line.
+        progress: of the job.
 
     Raises:
         BadInputError: the order of the stages is impossible, or what shall be kept float is not
@@ -53,7 +52,7 @@ def fitting_recipe(
     """
     if recipe is None:
         name, reason = default_recipe(graph)
-        report(f"recipe {name}: {reason}")
+        progress.step(f"recipe {name}: {reason}")
         recipe = load_recipe(name)
     check_order(recipe)
     recipe = keep_float(recipe, float_layers)

@@ -25,6 +25,7 @@ from edgedl.compress.training.settings import (
     TrainingDivergedError,
     TrainingSettings,
 )
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
 
 Targets = TypeVar("Targets")
@@ -41,7 +42,7 @@ def train(
     on_step: StepHook = lambda epoch, step, loss: None,
     score: Score | None = None,
     processes: Processes | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
 ) -> list[EpochRecord]:
     """Train ``module`` in place and leave it in evaluation mode.
 
@@ -60,7 +61,7 @@ def train(
         processes: who trains; this process alone if nothing is said. Of several, each is called
             with the same module, batches and settings, and needs a loss that is a mean over the
             samples; one writes the checkpoint, and its score counts.
-        say: hears a line after every epoch, with the time left, and where mixed precision is
+        progress: says what each epoch came to, with the time left, and where mixed precision is
             not used.
 
     Returns:
@@ -79,7 +80,7 @@ def train(
         run.load(checkpoint, scored=score is not None)
     mixed = settings.mixed_precision and has_bfloat16(device)
     if settings.mixed_precision and not mixed:
-        say(no_bfloat16(device))
+        progress.note(no_bfloat16(device))
     try:
         with float32_where_bfloat16_is_slow(module) if mixed else nullcontext():
             while not run.is_over:
@@ -87,7 +88,7 @@ def train(
                 run.end_epoch(_train_epoch(run, batches, loss, on_step, mixed), score)
                 if checkpoint is not None and processes.writes:
                     run.save(checkpoint)
-                say(_progress(run.records, settings.epochs))
+                progress.note(_epoch(run.records, settings.epochs))
         run.end()
     finally:
         run.layout.end()
@@ -132,7 +133,7 @@ def _train_epoch(
     return EpochRecord(epoch, total / count, rate, time.perf_counter() - start)
 
 
-def _progress(records: list[EpochRecord], epochs: int) -> str:
+def _epoch(records: list[EpochRecord], epochs: int) -> str:
     last = records[-1]
     left = (epochs - last.epoch) * sum(r.seconds for r in records) / len(records)
     return f"epoch {last.epoch}/{epochs}: loss {last.mean_loss:.4f}, {about(left)} left"

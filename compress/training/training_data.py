@@ -11,14 +11,14 @@ from edgedl.runtime.task.task import TRAIN, Task, training_split, why_not_train
 
 
 def choose_split(state: ModelState, stage: str) -> str:
-    """Return the split that a stage trains on; ``state.say`` hears where it is "calibration".
+    """Return the split that a stage trains on; and say where it is "calibration".
 
     The stage writes it into its history as the setting ``split``.
     """
     task = state.subject.task
     split = training_split(task)
     if split != TRAIN:
-        state.say(f"{stage} trains on the calibration data: {why_not_train(task)}")
+        state.progress.note(f"{stage} trains on the calibration data: {why_not_train(task)}")
     return split
 
 

@@ -6,11 +6,12 @@ minimizing contrastive divergence", 2002, section 3 (CD-1). Fine-tuning by back-
 Hinton, Salakhutdinov, "Reducing the dimensionality of data with neural networks", 2006.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from edgedl.runtime.progress import SILENT, Progress
 
 LEARNING_RATE = 0.05
 MOMENTUM = 0.5
@@ -53,7 +54,7 @@ def pretrain(
     images: Tensor,
     epochs: int,
     generator: torch.Generator,
-    report: Callable[[int, int, float], None] = lambda layer, epoch, error: None,
+    progress: Progress = SILENT,
 ) -> None:
     """Train the hidden layers in place, each as a restricted Boltzmann machine on the one below.
 
@@ -62,7 +63,7 @@ def pretrain(
         images: float32 [N, C, H, W], 0..1, read as probabilities of binary pixels.
         epochs: passes per layer.
         generator: fixes order and samples.
-        report: hears layer and epoch (from 1) and the mean squared reconstruction error.
+        progress: says the mean squared reconstruction error of every epoch.
     """
     data = images.flatten(1).to(network.fc.weight.device)
     with torch.no_grad():
@@ -75,7 +76,9 @@ def pretrain(
                 errors = [
                     machine.learn(data[picked], generator) for picked in order.split(BATCH_SIZE)
                 ]
-                report(number, epoch, sum(errors) / len(errors))
+                error = sum(errors) / len(errors)
+                where = f"layer {number}, epoch {epoch}/{epochs}"
+                progress.note(f"pre-training {where}: error {error:.4f}")
             data = torch.sigmoid(layer(data))
 
 

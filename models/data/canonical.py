@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.plain_pickle import load_plain_pickle
-from edgedl.models.data.progress import Progress
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import SILENT, Progress
 
 ImageSplits = dict[str, LabelledImages]
 
@@ -43,18 +43,18 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def fashion_mnist_from_idx(folder: Path, progress: Progress = lambda _: None) -> ImageSplits:
+def fashion_mnist_from_idx(folder: Path, progress: Progress = SILENT) -> ImageSplits:
     """Read ``{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`` below a folder."""
     splits = {}
     for split, stem in (("train", "train"), ("test", "t10k")):
-        progress(f"read {stem}")
+        progress.step(f"read {stem}")
         images = read_idx(_find(folder, f"{stem}-images-idx3-ubyte*"))
         labels = read_idx(_find(folder, f"{stem}-labels-idx1-ubyte*"))
         splits[split] = LabelledImages(images[..., None], labels.astype(np.int64))
     return splits
 
 
-def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> ImageSplits:
+def cifar10_from_batches(folder: Path, progress: Progress = SILENT) -> ImageSplits:
     """Read the python version of CIFAR-10 (``data_batch_1..5`` and ``test_batch``).
 
     The files are pickles; only plain containers, bytes and numpy arrays are unpickled.
@@ -64,7 +64,7 @@ def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> I
     parts: dict[str, list[LabelledImages]] = {"train": [], "test": []}
     names = [("train", f"data_batch_{i}") for i in range(1, 6)] + [("test", "test_batch")]
     for split, name in names:
-        progress(f"read {name}")
+        progress.step(f"read {name}")
         parts[split].append(_load_batch(_find(folder, name)))
     return {split: _concatenate(pieces) for split, pieces in parts.items()}
 
@@ -73,7 +73,7 @@ def cifar10_from_batches(folder: Path, progress: Progress = lambda _: None) -> I
 WATCH_TEST_SUBJECTS = frozenset({8, 9, 10})
 
 
-def watch_from_npy(folder: Path, progress: Progress = lambda _: None) -> dict[str, Recordings]:
+def watch_from_npy(folder: Path, progress: Progress = SILENT) -> dict[str, Recordings]:
     """Read ``watch_dataset.npy``, 140 recordings of 10 people, split by person.
 
     The file is a pickle; only plain containers and numpy arrays are unpickled.
@@ -81,7 +81,7 @@ def watch_from_npy(folder: Path, progress: Progress = lambda _: None) -> dict[st
     Source: Burns, Leung, Hardisty, Whyne, Henry, McLachlin, "Shoulder physiotherapy exercise
     recognition: machine learning the inertial signals from a smartwatch", 2018.
     """
-    progress("read watch_dataset.npy")
+    progress.step("read watch_dataset.npy")
     path = _find(folder, "watch_dataset.npy")
     try:
         with path.open("rb") as file:

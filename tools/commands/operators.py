@@ -39,8 +39,8 @@ def command(names: tuple[str, ...], out: Path | None, bundles: Path | None, as_j
         known = ", ".join(c.name for c in every)
         raise BadInputError(f"no operator has '{names[0]}' in its name; there are: {known}")
     kept = nullcontext(None) if bundles is None else new_folder(bundles)
-    with kept as folder, steps("operators", len(cases)) as report:
-        rows = support_matrix(cases, report, folder)
+    with kept as folder, steps("operators", len(cases)) as progress:
+        rows = support_matrix(cases, progress, folder)
     page = render_page(rows, run_context(), checker())
     if out is not None:
         with atomic_write(out) as file:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from edgedl.models.reference import find_model
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.tools.terminal.options import device_option
 
 
@@ -51,7 +52,7 @@ def command(
     processes = torchrun_processes()
     training = ReferenceTraining(model, folder, seed, threads, processes, chosen)
     if not processes.writes:
-        training.run(lambda epoch, step, steps, value: None, lambda line: None)
+        training.run(lambda epoch, step, steps, value: None, SILENT)
         return
     with click.progressbar(
         length=total * len(training.batches),
@@ -59,13 +60,14 @@ def command(
         item_show_func=lambda text: text,
     ) as bar:
 
-        def progress(epoch: int, step: int, steps: int, value: float) -> None:
+        def on_step(epoch: int, step: int, steps: int, value: float) -> None:
             text = f"epoch {epoch}/{total} loss {value:.3f}"
             bar.update((epoch - 1) * steps + step - bar.pos, text)
             if step == steps and not sys.stdout.isatty():
                 click.echo(text, err=True)
 
-        record = training.run(progress, lambda line: click.echo(line, err=True))
+        listener = Progress(lambda event: click.echo(event.text, err=True))
+        record = training.run(on_step, listener)
     if record is not None:
         click.echo(
             f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} "

@@ -1,12 +1,12 @@
 """Why layers are int8 or float: the damage of each, and its price on a runtime."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import Progress
 from edgedl.tools.terminal.progress import steps
 
 if TYPE_CHECKING:
@@ -111,19 +111,19 @@ def explain(
     from edgedl.compress.quantize.search.sensitivity import measure_sensitivity
 
     torch.manual_seed(seed)
-    with steps("explain", STEPS + math.ceil(samples / BATCH) + (runtime is not None)) as report:
-        state, name = _quantize(reference, recipe, weights, report)
+    with steps("explain", STEPS + math.ceil(samples / BATCH) + (runtime is not None)) as progress:
+        state, name = _quantize(reference, recipe, weights, progress)
         network, task = quantized_by(state, "explain"), state.subject.task
-        found = measure_sensitivity(state.graph, network, task, samples, BATCH, report)
+        found = measure_sensitivity(state.graph, network, task, samples, BATCH, progress)
         timings = None
         if runtime is not None:
-            report(f"time {top} layers on {runtime}")
+            progress.step(f"time {top} layers on {runtime}")
             timings = _time(state, found, runtime, top)
     return _explanation(state, name, found, runtime, timings)
 
 
 def _quantize(
-    reference: str, recipe: str, weights: Path | None, report: Callable[[str], None]
+    reference: str, recipe: str, weights: Path | None, progress: Progress
 ) -> "tuple[ModelState, str]":
     """Return the quantized state, and the name of the recipe that was taken."""
     from edgedl.compress.graph.trace import trace
@@ -136,13 +136,13 @@ def _quantize(
 
     given = None if recipe == DEFAULT else load_recipe(recipe)
     subject = find_subject(reference, weights)
-    report("trace")
+    progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     name = default_recipe(graph)[0] if given is None else recipe
     state = ModelState(subject, graph)
-    fit = fitting_recipe(graph, given or load_recipe(name), TARGETS, (), report)
+    fit = fitting_recipe(graph, given or load_recipe(name), TARGETS, (), progress)
     for stage in fit.stages:
-        report(type(stage).__name__)
+        progress.step(type(stage).__name__)
         state = stage.apply(state)
     if state.quantized is None:
         raise BadInputError(

@@ -1,7 +1,7 @@
 """Find the cheapest recipe that meets an accuracy budget and is faster than float32."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.statistics import Estimate, paired_ratio
 from edgedl.runtime.precision import FLOAT32
+from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchSettings, score_entry, time_entries
 from edgedl.tools.bench.drop import drop_record
@@ -88,7 +89,7 @@ def climb(
     targets: tuple[Target, ...],
     settings: BenchSettings,
     folder: Path,
-    report: Callable[[str], None],
+    progress: Progress,
     store: StageStore | None = None,
 ) -> Climb:
     """Try the recipes, cheapest first, until one fits; its bundle becomes ``folder``.
@@ -104,7 +105,7 @@ def climb(
         targets: runtimes to make files for.
         settings: budget, confidence, and how to time.
         folder: of the bundle; must not exist. Others stand beside it meanwhile.
-        report: hears a line before every recipe.
+        progress: each recipe is a step.
         store: where results of stages are kept; None keeps nothing.
 
     Raises:
@@ -120,7 +121,7 @@ def climb(
             why = f"no faster than {alike}" if found[alike] else f"no file of {alike} runs here"
             rungs.append(_without_file(name, f"not tried: {why}"))
             continue
-        report(f"try {name}")
+        progress.step(f"try {name}")
         try:
             kept[name] = _make(subject, name, targets, folder, store)
         except EdgedlError as error:

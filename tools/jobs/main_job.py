@@ -129,17 +129,16 @@ def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
     folder.mkdir()
     files = 3 * len(wish.targets)
     stages = 3 if recipe is None else len(recipe.stages)
-    with steps("compress", 2 * files + stages + 1) as report:
+    with steps("compress", 2 * files + stages + 1) as progress:
         made = compress(
             subject,
             recipe,
             wish.targets,
             folder,
-            report,
             wish.keep_float,
             store,
             selection,
-            detail=report.detail,
+            progress=progress,
         )
     parent = None
     if made.parent is not None:
@@ -161,8 +160,8 @@ def climb_ladder(
     wish.check_teachers(None)
     subject = wish.found_subject()
     selection, final = divide(subject.task)
-    with steps("compress", len(RUNGS)) as report:
-        found = climb(subject, selection, wish.targets, settings, folder, report, store)
+    with steps("compress", len(RUNGS)) as progress:
+        found = climb(subject, selection, wish.targets, settings, folder, progress, store)
     return Made(subject, final, found.made, found.ladder)
 
 
@@ -180,13 +179,13 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
         entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
         prefix = PARENT
     missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
-    with steps("measure", 2 * len(entries) + len(settings.threads)) as report:
+    with steps("measure", 2 * len(entries) + len(settings.threads)) as progress:
         outcome = bench(
             made.subject.name,
             put_baseline_first(entries, prefix),
             made.task,
             settings,
-            report,
+            progress,
             missing,
         )
     advice = outcome.result.recommendation

@@ -1,6 +1,5 @@
 """What a run would do: its stages, what is kept of them already, and how long the others take."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -12,8 +11,9 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Ingredients, Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
-from edgedl.compress.state import ModelState, say_nothing
+from edgedl.compress.state import ModelState
 from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
 from edgedl.tools.jobs.main_job import Wish
 
@@ -42,13 +42,13 @@ class PlannedStage:
         return f"{self.name} {self.settings}: {time}"
 
 
-def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) -> list[PlannedStage]:
+def plan(wish: Wish, store: StageStore | None, progress: Progress) -> list[PlannedStage]:
     """Return the stages of a run, estimated by small versions of them; nothing is written.
 
     Args:
         wish: what the run shall do.
         store: where results are kept; None for none.
-        report: hears which recipe was taken, and of damaged results.
+        progress: says which recipe was taken, and where results are damaged.
 
     Raises:
         EdgedlError: as the run itself would, for what can be seen before it.
@@ -56,8 +56,8 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
     given, subject = wish.found_recipe(), wish.found_subject()
     wish.check_teachers(given)
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
-    recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, report)
-    state = ModelState(subject, graph, say=report)
+    recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, progress)
+    state = ModelState(subject, graph, progress=progress)
     known = None if store is None else Provenance(state, toolchain())
     lines = []
     for number, stage in enumerate(recipe.stages):
@@ -78,8 +78,8 @@ def plan(wish: Wish, store: StageStore | None, report: Callable[[str], None]) ->
 
 def _quiet_estimate(stage: Stage, state: ModelState) -> Estimated:
     """Return the estimate of a stage; what it would say of its trial runs is nobody's concern."""
-    found = stage.estimate(replace(state, say=say_nothing))
-    return replace(found, state=replace(found.state, say=state.say))
+    found = stage.estimate(replace(state, progress=SILENT))
+    return replace(found, state=replace(found.state, progress=state.progress))
 
 
 def total(lines: list[PlannedStage]) -> str:

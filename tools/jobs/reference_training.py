@@ -34,13 +34,14 @@ from edgedl.models.reference import ReferenceModel
 from edgedl.models.tasks import make_task
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import Progress
 from edgedl.tools.report.curve import draw_learning_curve
 
 CHECKPOINT = "checkpoint.pt"
 MAX_FLOAT32_BYTES = 4_000_000
 
 # Hears epoch and step (from 1), the steps of an epoch, and the loss.
-Progress = Callable[[int, int, int, float], None]
+OnStep = Callable[[int, int, int, float], None]
 
 
 class ReferenceTraining:
@@ -74,15 +75,14 @@ class ReferenceTraining:
         self._device = device
         self.batches = training_batches(model)
 
-    def run(self, progress: Progress, say: Callable[[str], None]) -> TrainingRecord | None:
+    def run(self, on_step: OnStep, progress: Progress) -> TrainingRecord | None:
         """Train, or go on where the folder's checkpoint ends; write the results to the folder.
 
         Of several processes one writes, and returns what it wrote.
 
         Args:
-            progress: called after every step.
-            say: hears one line after every epoch of pre-training, and where mixed precision is not
-                used.
+            on_step: called after every step with epoch, step, steps of an epoch, and loss.
+            progress: says the epochs of pre-training, and where mixed precision is not used.
 
         Raises:
             TrainingDivergedError: the loss is not finite any more.
@@ -91,7 +91,7 @@ class ReferenceTraining:
         plan = plan_of(self._model)
         checkpoint = self._folder / CHECKPOINT
         if plan.mixed_precision and not has_bfloat16(self._device):
-            say(no_bfloat16(self._device))
+            progress.note(no_bfloat16(self._device))
         settings = TrainingSettings(
             epochs=plan.epochs,
             batch_size=plan.batch_size,
@@ -107,30 +107,27 @@ class ReferenceTraining:
         def loss(outputs: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(outputs, labels, label_smoothing=plan.label_smoothing)
 
-        def on_step(epoch: int, step: int, value: float) -> None:
-            progress(epoch, step, len(self.batches), value)
+        def hook(epoch: int, step: int, value: float) -> None:
+            on_step(epoch, step, len(self.batches), value)
 
         processes = self._processes
         with on_device(self._device, self._module):
             if not checkpoint.is_file():
-                self._pretrain(say)
+                self._pretrain(progress)
             records = train(
-                self._module, self.batches, loss, settings, checkpoint, on_step, processes=processes
+                self._module, self.batches, loss, settings, checkpoint, hook, processes=processes
             )
         processes.end()
         return self._save(records) if processes.writes else None
 
-    def _pretrain(self, say: Callable[[str], None]) -> None:
+    def _pretrain(self, progress: Progress) -> None:
         if isinstance(self._module, DeepBeliefNetwork):
             images = load_split(self._model.dataset, "train").images
             pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
             generator = torch.Generator().manual_seed(self._seed)
             epochs = plan_of(self._model).pretraining_epochs
 
-            def report(layer: int, epoch: int, error: float) -> None:
-                say(f"pre-training layer {layer}, epoch {epoch}/{epochs}: error {error:.4f}")
-
-            pretrain(self._module, pixels, epochs, generator, report)
+            pretrain(self._module, pixels, epochs, generator, progress)
 
     def _save(self, epochs: list[EpochRecord]) -> TrainingRecord:
         """Write curve, weights and record; the record is of the weights as they are stored."""

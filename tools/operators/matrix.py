@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,7 @@ from edgedl.runtime.precision import (
     INT8_WEIGHTS,
     PRECISIONS,
 )
+from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.operators.cases import OperatorCase
 
@@ -82,7 +83,7 @@ class Row:
 
 
 def support_matrix(
-    cases: Sequence[OperatorCase], report: Callable[[str], None], bundles: Path | None = None
+    cases: Sequence[OperatorCase], progress: Progress, bundles: Path | None = None
 ) -> list[Row]:
     """Compress every case for every target and return what its files compute.
 
@@ -91,14 +92,14 @@ def support_matrix(
 
     Args:
         cases: operators.
-        report: hears the name of each.
+        progress: each is a step.
         bundles: an empty folder that keeps the bundles, one per operator and precision; None keeps
             none.
     """
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for case in cases:
-            report(case.name)
+            progress.step(case.name)
             folder = Path(scratch) if bundles is None else bundles
             rows.append(Row(case.family, case.name, _cells(case, folder / folder_name(case))))
     return rows

@@ -71,7 +71,9 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         graph = copy_graph(state.graph)
         readers = find_readers(graph.graph)
         if not readers:
-            state.say("smooth: no norm or layer can be divided by a factor, the network stays")
+            state.progress.note(
+                "smooth: no norm or layer can be divided by a factor, the network stays"
+            )
         own_parameters(graph, _weighted(readers))
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
         observed = {producer: _observed(producer, layers) for producer, layers in readers.items()}

@@ -116,7 +116,7 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
                 self._training(),
                 checkpoint,
                 on_step=hold_zeros(t for t in network.tensors if kept and t.ndim > 1),
-                say=lambda text: state.say(f"train_quantized, {text}"),
+                progress=state.progress.of(self.name),
             )
         found: Found = {
             "split": split,

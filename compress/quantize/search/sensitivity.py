@@ -1,6 +1,5 @@
 """What every layer's quantization does to a network: it alone, all but it, and it kept in float."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import fx
@@ -10,6 +9,7 @@ from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation
 from edgedl.compress.quantize.search.damage import Damage, DamageMeter, as_tensors, labelled_batches
 from edgedl.compress.quantize.search.replay import Values, outputs, rerun, run, switchable
+from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Batch, Task
 
 SAMPLES = 128
@@ -57,7 +57,7 @@ def measure_sensitivity(
     task: Task,
     samples: int = SAMPLES,
     batch_size: int = BATCH,
-    report: Callable[[str], None] = lambda text: None,
+    progress: Progress = SILENT,
 ) -> Sensitivity:
     """Quantize and unquantize every layer by itself, on calibration samples.
 
@@ -70,7 +70,7 @@ def measure_sensitivity(
         task: its calibration samples and score.
         samples: how many of them.
         batch_size: how many are in memory at a time.
-        report: hears one line before every batch.
+        progress: each batch is a step.
 
     Raises:
         BadInputError: there are no calibration samples.
@@ -82,7 +82,7 @@ def measure_sensitivity(
     exact, int8 = DamageMeter(task), DamageMeter(task)
     count = 0
     for batch in labelled_batches(task, samples, batch_size):
-        report(f"samples {count + 1} to {count + len(batch.labels)}")
+        progress.step(f"samples {count + 1} to {count + len(batch.labels)}")
         inputs = as_tensors(batch)
         floats, integers = run(simulation, inputs, active=()), run(simulation, inputs)
         exact.add(outputs(floats), outputs(floats), batch)

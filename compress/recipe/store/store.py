@@ -79,14 +79,14 @@ class StageStore:
 
         Args:
             stage: to apply.
-            state: before it; its ``say`` hears where a result is reused, waited for, or cannot be
+            state: before it; it says where a result is reused, waited for, or cannot be
                 kept.
             ingredients: all that the result depends on.
 
         Raises:
             EdgedlError: the stage cannot be applied; earlier results stay.
         """
-        key, say = ingredients.key(), state.say
+        key, say = ingredients.key(), state.progress.note
         if not os.access(self.folder, os.W_OK | os.X_OK):
             say(f"{ingredients.stage}: its result is not kept, {self.folder} cannot be written")
             return stage.apply(state)
@@ -154,7 +154,7 @@ class StageStore:
     def find(self, key: str, stage: Stage, before: ModelState) -> ModelState | None:
         """Return the kept state after a stage, from the state before it; None if there is none.
 
-        Of a damaged file the state's ``say`` hears.
+        The state's progress says where a file is damaged.
         """
         path = self._file(key)
         if not path.is_file():
@@ -162,7 +162,7 @@ class StageStore:
         try:
             return read_state(stage, before, path.read_bytes())
         except DamagedResultError as error:
-            before.say(f"{path} is damaged ({error}): the stage is applied again")
+            before.progress.note(f"{path} is damaged ({error}): the stage is applied again")
             return None
 
     def _keep(
@@ -182,7 +182,7 @@ class StageStore:
             with atomic_write(self._file(key)) as out:
                 out.write(content)
         except (OSError, EdgedlError, RuntimeError) as error:
-            before.say(f"{ingredients.stage}: its result is not kept ({error})")
+            before.progress.note(f"{ingredients.stage}: its result is not kept ({error})")
 
     def _describe(self, path: Path) -> Kept:
         with path.open("rb") as file:

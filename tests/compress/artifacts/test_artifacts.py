@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from listening import steps_to
 from small_networks import Net, noise, noise_task
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def build(state: ModelState, *targets: Target) -> dict[str, BuiltArtifact | Refusal]:
-    items = ArtifactBuilder(state).build(targets, lambda name: None)
+    items = ArtifactBuilder(state).build(targets)
     return {(i.name if isinstance(i, Refusal) else i.artifact.name): i for i in items}
 
 
@@ -97,7 +98,7 @@ def test_every_planned_artifact_is_announced_and_made(
 ) -> None:
     heard: list[str] = []
     builder = ArtifactBuilder(int8_state)
-    items = list(builder.build((ORT, TFLITE, TENSORRT), heard.append))
+    items = list(builder.build((ORT, TFLITE, TENSORRT), steps_to(heard.append)))
     names = [
         target.artifact_name(precision)
         for target, precision in builder.plan((ORT, TFLITE, TENSORRT))

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 import torch
+from listening import notes_to
 from torch import Tensor
 
 from edgedl.compress.distill.fine_tune import FineTune
@@ -77,7 +78,9 @@ def test_a_recipe_sets_them(stage: str) -> None:
 
 def test_every_epoch_is_told_with_the_time_left(float_state: ModelState) -> None:
     heard: list[str] = []
-    msgspec.structs.replace(TUNE, epochs=2).apply(replace(float_state, say=heard.append))
+    msgspec.structs.replace(TUNE, epochs=2).apply(
+        replace(float_state, progress=notes_to(heard.append))
+    )
     data, *epochs = heard
     assert data.startswith("fine_tune trains on the calibration data")
     assert len(epochs) == 2

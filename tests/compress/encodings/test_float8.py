@@ -125,7 +125,7 @@ def test_other_runtimes_refuse_in_one_line(float_state: ModelState) -> None:
     assert [t for t, p in plan if p is FP8] == [ORT, TFLITE, TENSORRT]
     for target in (ORT, TFLITE):
         builder.plan = lambda _, t=target: [(t, FP8)]  # type: ignore[method-assign]
-        assert list(builder.build((target,), lambda _: None)) == [
+        assert list(builder.build((target,))) == [
             Refusal(
                 f"{target.name}-fp8",
                 {

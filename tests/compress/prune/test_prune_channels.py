@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from listening import notes_to
 from prunable_networks import make
 from safetensors.torch import load, save
 from small_networks import Net
@@ -188,7 +189,9 @@ def test_an_operator_that_is_not_followed_is_told(state: ModelState) -> None:
         head=nn.Linear(8, 4),
     )
     said: list[str] = []
-    other = replace(begin(replace(state.subject, module=net.eval())), say=said.append)
+    other = replace(
+        begin(replace(state.subject, module=net.eval())), progress=notes_to(said.append)
+    )
     settings = PruneChannels(0.5, multiple=1).apply(other).history[-1].settings
     assert settings["not_followed"] == ("pruning does not know the operator aten.sort",)
     assert [line.split("=")[0] for line in settings["kept"]] == ["second.weight:0"]

@@ -66,7 +66,10 @@ def apply(start: ModelState, recipe: Recipe) -> tuple[ModelState, tuple[str, ...
     said: list[str] = []
     runner = StageRunner(None, None, said.append)
     done = apply_recipe(
-        replace(start, say=said.append), recipe, runner, lambda: Judge(start, start.subject.task)
+        replace(start, progress=notes_to(said.append)),
+        recipe,
+        runner,
+        lambda: Judge(start, start.subject.task),
     )
     return done.state, done.notes, done.missed
 
@@ -147,7 +150,7 @@ def test_a_milder_attempt_with_the_same_widths_is_not_one(start: ModelState) -> 
     coarse = PruneChannels(ratio=0.75, multiple=16, importance="l2")
     long = Counting([])
     recipe = Recipe("", (coarse, long), {1: Budget(0.0, retries=1)})
-    runner = StageRunner(None, None, lambda text: None)
+    runner = StageRunner(None, None)
     done = apply_recipe(start, recipe, runner, lambda: Judge(start, start.subject.task))
     assert [hidden(state) for state in long.seen] == [16]
     assert done.missed is not None

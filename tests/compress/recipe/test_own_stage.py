@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from listening import notes_to
 from tiny import make_net, make_subject
 
 from edgedl.compress import code_digest
@@ -25,6 +26,7 @@ from edgedl.compress.state import ModelState, Phase, begin
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import SILENT
 from edgedl.tools.jobs.main_job import Wish
 from edgedl.tools.jobs.plan import plan
 
@@ -87,8 +89,8 @@ def test_its_place_in_the_order_is_checked(recipe: Path) -> None:
 def run(recipe: Recipe, folder: Path) -> tuple[ModelState, list[str]]:
     """Apply a recipe through a store; return the state, and what was reused or not kept."""
     heard: list[str] = []
-    state = replace(begin(make_subject()), say=heard.append)
-    runner = StageRunner(StageStore(folder), Provenance(state, {"torch": "1"}), lambda text: None)
+    state = replace(begin(make_subject()), progress=notes_to(heard.append))
+    runner = StageRunner(StageStore(folder), Provenance(state, {"torch": "1"}))
     return runner.run(recipe.stages, state), [line.rpartition(" ")[0] for line in heard]
 
 
@@ -191,7 +193,7 @@ def test_a_shipped_stage_runs_again_only_where_its_code_does_something_else(
 def test_a_missed_budget_is_tried_milder(recipe: Path) -> None:
     own = load_recipe(str(recipe)).stages[0]
     start = begin(make_subject())
-    runner = StageRunner(None, None, lambda text: None)
+    runner = StageRunner(None, None)
     tried = apply_recipe(
         start,
         Recipe("", (own,), {0: Budget(0.0, retries=1)}),
@@ -205,7 +207,7 @@ def test_a_dry_run_estimates_it_and_finds_what_is_kept(recipe: Path, tmp_path: P
     subject = f"{Path(__file__).parents[2] / 'tiny.py'}:make_subject"
     wish = Wish(subject, None, str(recipe), (), (), (ORT,), 0)
     store = StageStore(tmp_path / "store")
-    own, _ = plan(wish, store, lambda text: None)
+    own, _ = plan(wish, store, SILENT)
     assert (own.name, own.settings, own.kept) == ("scale", "(factor=0.25)", None)
     assert own.seconds is not None
 

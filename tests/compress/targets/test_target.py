@@ -174,7 +174,7 @@ def test_no_weight_leaves_its_bits(name: str, stages: tuple[RoundWeights, ...]) 
         state = stage.apply(state)
     assert state.quantized is not None
     builder = ArtifactBuilder(state)
-    built = [b for b in builder.build((ORT, ORT_AVX2), lambda text: None)]
+    built = [b for b in builder.build((ORT, ORT_AVX2))]
     files = [b for b in built if isinstance(b, BuiltArtifact) and b.artifact.precision == "int8"]
     assert [b.artifact.name for b in files] == ["ort-int8", "ort_avx2-int8"]
     assert {b.artifact.backend for b in files} == {"ort"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from listening import notes_to
 from torch import nn
 from training_blobs import SETTINGS, Blobs, make_module
 
@@ -64,7 +65,11 @@ def test_mixed_precision_is_for_processors_that_have_bfloat16(monkeypatch, has):
     mixed[0].register_forward_hook(lambda module, x, y: dtypes.append(y.dtype))
     settings = replace(SETTINGS, epochs=1)
     train(
-        mixed, Blobs(), F.cross_entropy, replace(settings, mixed_precision=True), say=heard.append
+        mixed,
+        Blobs(),
+        F.cross_entropy,
+        replace(settings, mixed_precision=True),
+        progress=notes_to(heard.append),
     )
     train(exact, Blobs(), F.cross_entropy, settings)
     assert set(dtypes) == {torch.bfloat16 if has else torch.float32}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listening import notes_to
 from tiny import make_subject, pictures
 
 from edgedl.compress.distill.fine_tune import FineTune
@@ -51,7 +52,7 @@ def test_the_float_stages_read_the_training_split_of_a_task_that_names_none(
     float_state: ModelState, stage: Any
 ) -> None:
     task, heard = WithTrain(make_subject().task), list[str]()  # type: ignore[arg-type]
-    state = replace(with_task(float_state, task), say=heard.append)  # type: ignore[arg-type]
+    state = replace(with_task(float_state, task), progress=notes_to(heard.append))  # type: ignore[arg-type]
     again = stage.apply(stage.apply(state))
     read = {split for split, size in task.asked if size > 2}
     assert read == {"train"}
@@ -68,7 +69,7 @@ def test_training_on_calibration_data_is_said_and_written_down(
     float_state: ModelState, int8_state: ModelState, stage: Any, name: str
 ) -> None:
     heard: list[str] = []
-    state = replace(int8_state if stage is QAT else float_state, say=heard.append)
+    state = replace(int8_state if stage is QAT else float_state, progress=notes_to(heard.append))
     done = stage.apply(state)
     why = "task 'noise' names no split 'train'"
     assert f"{name} trains on the calibration data: {why}" in heard
@@ -80,7 +81,7 @@ def test_training_on_calibration_data_is_said_and_written_down(
 
 def test_importance_of_weights_reads_no_data_and_says_nothing(float_state: ModelState) -> None:
     heard: list[str] = []
-    done = PruneChannels(multiple=2).apply(replace(float_state, say=heard.append))
+    done = PruneChannels(multiple=2).apply(replace(float_state, progress=notes_to(heard.append)))
     assert "split" not in done.history[-1].settings
     assert not [line for line in heard if "calibration data" in line]
 
@@ -102,7 +103,7 @@ def test_every_stage_is_noted_once() -> None:
 def test_it_is_a_reason_to_doubt_the_bundle(tmp_path: Path) -> None:
     heard: list[str] = []
     subject = make_subject()
-    made = compress(subject, Recipe("", (TUNE,)), (ORT,), tmp_path, detail=heard.append)
+    made = compress(subject, Recipe("", (TUNE,)), (ORT,), tmp_path, progress=notes_to(heard.append))
     (note,) = [line for line in made.warnings if "calibration data" in line]
     assert note == "fine_tune trained on the calibration data: task 'noise' names no split 'train'"
     assert [line for line in heard if line.startswith("fine_tune trains on the calibration data")]

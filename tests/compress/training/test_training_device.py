@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from listening import notes_to
 from tiny import make_net
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -90,7 +91,7 @@ def test_a_run_on_meta_mixes_in_nothing_of_the_cpu(
         lambda y, t: distance((y,), t),
         replace(SETTINGS, epochs=2, **change),
         processes=NoNumbers(),
-        say=heard.append,
+        progress=notes_to(heard.append),
     )
     assert len(records) == 2
     assert all(t.device == META for t in (*module.parameters(), *module.buffers()))

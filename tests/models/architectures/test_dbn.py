@@ -1,7 +1,10 @@
 """Contrastive divergence against numpy, and pre-training that learns."""
 
+import re
+
 import numpy as np
 import torch
+from listening import notes_to
 from torch import nn
 
 from edgedl.models.architectures.dbn import (
@@ -43,7 +46,9 @@ def test_pretraining_learns_to_reconstruct():
     network = DeepBeliefNetwork(hidden=(16, 8), image_size=6)
     heard = []
     generator = torch.Generator().manual_seed(0)
-    pretrain(network, stripes, 60, generator, lambda *told: heard.append(told))
-    assert [told[:2] for told in heard] == [(n, e) for n in (1, 2) for e in range(1, 61)]
-    first = [error for layer, _, error in heard if layer == 1]
+    pretrain(network, stripes, 60, generator, notes_to(heard.append))
+    said = [re.fullmatch(r"pre-training layer (\d), epoch (\d+)/60: error (.*)", t) for t in heard]
+    told = [(int(m[1]), int(m[2]), float(m[3])) for m in said if m]
+    assert [t[:2] for t in told] == [(n, e) for n in (1, 2) for e in range(1, 61)]
+    first = [error for layer, _, error in told if layer == 1]
     assert first[-1] < 0.8 * first[0]

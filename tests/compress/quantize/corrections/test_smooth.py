@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from listening import notes_to
 from small_networks import Net, noise
 from torch import Tensor, nn
 from uneven_networks import chain, decibels, same_function, state_of
@@ -121,7 +122,7 @@ def test_a_norm_that_is_read_elsewhere_and_depthwise_layers_are_left_alone() -> 
     state = state_of(net, TOKENS)
     assert find_readers(state.graph.graph) == {}
     said: list[str] = []
-    found = Smooth().apply(replace(state, say=said.append))
+    found = Smooth().apply(replace(state, progress=notes_to(said.append)))
     assert said == ["smooth: no norm or layer can be divided by a factor, the network stays"]
     assert found.history[0].settings["layers"] == 0
     paths = find_readers(state_of(chain()).graph.graph)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
+from listening import notes_to
 from safetensors.torch import load
 from tiny import make_subject
 from torch import nn
@@ -56,7 +57,7 @@ class Heard(list[str]):
 
 def run(stages: tuple[Stage, ...], state: ModelState, folder: Path, heard: Heard) -> ModelState:
     known, store = provenance(state), StageStore(folder)
-    state = replace(state, say=heard)
+    state = replace(state, progress=notes_to(heard))
     for stage in stages:
         state = store.apply(stage, state, known.ingredients(stage, state))
     return state
@@ -128,9 +129,9 @@ def test_a_result_that_is_missing_is_made_as_it_was(tmp_path: Path) -> None:
 
     def go() -> tuple[ModelState, list[str]]:
         heard = Heard()
-        state = replace(begin(subject), say=heard)
+        state = replace(begin(subject), progress=notes_to(heard))
         known = provenance(state)
-        return StageRunner(StageStore(tmp_path), known, lambda text: None).run(stages, state), heard
+        return StageRunner(StageStore(tmp_path), known).run(stages, state), heard
 
     first, _ = go()
     (path,) = [
@@ -235,7 +236,7 @@ def test_of_two_runs_at_one_stage_the_second_waits(tmp_path: Path) -> None:
     store = StageStore(tmp_path)
     ingredients = provenance(state).ingredients(PRUNE, state)
     assert store.in_use(ingredients.key())
-    store.apply(PRUNE, replace(state, say=heard), ingredients)
+    store.apply(PRUNE, replace(state, progress=notes_to(heard)), ingredients)
     assert not store.in_use(ingredients.key())
     assert process.wait() == 0
     assert heard[0] == "waiting for another run at prune_channels"
@@ -273,8 +274,8 @@ def test_nothing_is_kept_of_a_subject_that_cannot_be_described(tmp_path: Path) -
     exec("def augment(x, generator): return x", scope)
     start, heard = begin(make_subject()), Heard()
     start = replace(start, subject=replace(start.subject, augment=scope["augment"]))
-    runner = StageRunner(StageStore(tmp_path), provenance(start), lambda text: None)
-    runner.run((PRUNE,), replace(start, say=heard.append))
+    runner = StageRunner(StageStore(tmp_path), provenance(start))
+    runner.run((PRUNE,), replace(start, progress=notes_to(heard.append)))
     assert "nothing is kept" in heard[0]
     assert "builtins.function" in heard[0]
     assert list(tmp_path.iterdir()) == []
