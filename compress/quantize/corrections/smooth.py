@@ -7,25 +7,21 @@ import torch
 from msgspec import Meta
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import (
-    copy_graph,
-    finish,
-    get_tensor,
-    insert_constant,
-)
-from edgedl.compress.graph.operators.linear import LINEAR
-from edgedl.compress.graph.operators.normalization import LAYER_NORM, LayerNorm
-from edgedl.compress.graph.operators.operator import Weighted, argument, set_argument
-from edgedl.compress.graph.operators.table import groups_of, has_stored_weight, row_of
+from edgedl.compress.graph.edit import copy_graph, finish
+from edgedl.compress.graph.operators.normalization import LAYER_NORM
+from edgedl.compress.graph.operators.operator import Weighted
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.quantize.corrections.channel_paths import (
     check_same,
-    find_paths,
     input_amax,
-    keeps_rows,
     own_parameters,
     scale_inputs,
-    scale_outputs,
     weight_of,
+)
+from edgedl.compress.quantize.corrections.channel_readers import (
+    divide_outputs,
+    find_readers,
+    weighted_layers,
 )
 from edgedl.compress.quantize.corrections.channel_statistics import (
     ChannelStatistics,
@@ -35,9 +31,6 @@ from edgedl.compress.quantize.corrections.channel_statistics import (
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import SHARED_WEIGHTS, ModelState, Trait
 from edgedl.compress.subject.calibration import calibration_inputs
-
-# What a layer's inputs come from, and the layers that read them.
-Readers = dict[fx.Node, list[fx.Node]]
 
 
 class Smooth(Stage, frozen=True, tag="smooth"):
@@ -71,10 +64,15 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         graph = copy_graph(state.graph)
         readers = find_readers(graph.graph)
         if not readers:
+<<<<<<< HEAD
             state.progress.note(
                 "smooth: no norm or layer can be divided by a factor, the network stays"
             )
         own_parameters(graph, _weighted(readers))
+=======
+            state.say("smooth: no norm or layer can be divided by a factor, the network stays")
+        own_parameters(graph, weighted_layers(readers))
+>>>>>>> stage
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
         observed = {producer: _observed(producer, layers) for producer, layers in readers.items()}
         axes = {node: channel_axis(readers[producer][0]) for producer, node in observed.items()}
@@ -82,7 +80,7 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         for producer, layers in readers.items():
             largest = _per_channel(graph, producer, seen[observed[producer]])
             factor = smoothing_factor(graph, layers, largest, self.alpha)
-            _divide_outputs(graph, producer, factor)
+            divide_outputs(graph, producer, factor)
             for layer in layers:
                 scale_inputs(graph, layer, factor)
         smoothed = finish(graph)
@@ -91,46 +89,9 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         return replace(state, graph=smoothed), {"layers": changed}
 
 
-def find_readers(graph: fx.Graph) -> Readers:
-    """Return what can be divided -> the layers that then multiply.
-
-    Depthwise layers are left out: each of their channels has a weight grid of its own anyhow.
-    """
-    readers: Readers = {}
-    for node in graph.nodes:
-        if row_of(node) is LAYER_NORM and len(LayerNorm.of(node).normalized_shape) == 1:
-            layers = _linear_readers(node)
-            if layers:
-                readers[node] = layers
-    for path in find_paths(graph):
-        if groups_of(path.consumer) == 1:
-            readers[path.producer] = [path.consumer]
-    return readers
-
-
-def _linear_readers(node: fx.Node) -> list[fx.Node]:
-    """Return the linear layers that read a node, maybe moved; none if anything else reads it."""
-    layers = []
-    for user in node.users:
-        linear = row_of(user) is LINEAR and has_stored_weight(user)
-        if linear and Weighted.of(user).input is node:
-            layers.append(user)
-            continue
-        behind = _linear_readers(user) if keeps_rows(node, user) else []
-        if not behind:
-            return []
-        layers += behind
-    return layers
-
-
 def _observed(producer: fx.Node, layers: list[fx.Node]) -> fx.Node:
     """Return the activations whose outliers are meant: all of a norm, or what the layer reads."""
     return producer if row_of(producer) is LAYER_NORM else Weighted.of(layers[0]).input
-
-
-def _weighted(readers: Readers) -> list[fx.Node]:
-    layers = [n for n in readers if row_of(n) is not LAYER_NORM]
-    return list(dict.fromkeys([*layers, *(n for found in readers.values() for n in found)]))
 
 
 def _per_channel(graph: fx.GraphModule, producer: fx.Node, statistics: ChannelStatistics) -> Tensor:
@@ -154,19 +115,3 @@ def smoothing_factor(
     weight = torch.stack(weights).amax(0)
     factor = largest.pow(alpha) / weight.pow(1 - alpha)
     return torch.where((largest > 0) & (weight > 0), factor, 1.0)
-
-
-def _divide_outputs(graph: fx.GraphModule, producer: fx.Node, factor: Tensor) -> None:
-    if row_of(producer) is not LAYER_NORM:
-        scale_outputs(graph, producer, 1 / factor)
-        return
-    for kind in ("weight", "bias"):
-        constant = argument(producer, kind)
-        if isinstance(constant, fx.Node):
-            value = get_tensor(graph, str(constant.target)) / factor
-        elif kind == "weight":
-            value = 1 / factor
-        else:
-            continue
-        own = insert_constant(graph, producer, f"{producer.name}_own_{kind}", value)
-        set_argument(producer, kind, own)

@@ -27,6 +27,7 @@ from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import paired_drop
+from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 HIDDEN = 32
@@ -64,11 +65,10 @@ def start() -> ModelState:
 
 def apply(start: ModelState, recipe: Recipe) -> tuple[ModelState, tuple[str, ...], str | None]:
     said: list[str] = []
-    runner = StageRunner(None, None, said.append)
     done = apply_recipe(
-        replace(start, progress=notes_to(said.append)),
+        replace(start, progress=Progress(lambda event: said.append(event.text))),
         recipe,
-        runner,
+        StageRunner(None, None),
         lambda: Judge(start, start.subject.task),
     )
     return done.state, done.notes, done.missed

@@ -15,7 +15,8 @@ from uneven_networks import chain, decibels, same_function, state_of
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.operators.table import WEIGHTED
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.quantize.corrections.smooth import Smooth, find_readers
+from edgedl.compress.quantize.corrections.channel_readers import find_readers
+from edgedl.compress.quantize.corrections.smooth import Smooth
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
 from edgedl.runtime.errors import BadInputError
