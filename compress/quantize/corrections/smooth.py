@@ -64,15 +64,10 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         graph = copy_graph(state.graph)
         readers = find_readers(graph.graph)
         if not readers:
-<<<<<<< HEAD
             state.progress.note(
                 "smooth: no norm or layer can be divided by a factor, the network stays"
             )
-        own_parameters(graph, _weighted(readers))
-=======
-            state.say("smooth: no norm or layer can be divided by a factor, the network stays")
         own_parameters(graph, weighted_layers(readers))
->>>>>>> stage
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))
         observed = {producer: _observed(producer, layers) for producer, layers in readers.items()}
         axes = {node: channel_axis(readers[producer][0]) for producer, node in observed.items()}
