@@ -1,6 +1,6 @@
 """The stage that removes whole channels, heads and hidden units."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from typing import Annotated, ClassVar, Literal
 
@@ -28,6 +28,7 @@ from edgedl.compress.prune.importance import (
     magnitudes,
     taylor,
 )
+from edgedl.compress.prune.recorded_channels import in_blocks, read_kept, write_kept
 from edgedl.compress.prune.speed import NetworkTimer, find_widths, seconds_of_search
 from edgedl.compress.stage import MILDER, Found, Stage, recorded_lines, refuse_together
 from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
@@ -277,58 +278,3 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
 
 def _has(group: ChannelGroup, pattern: str) -> bool:
     return any(fnmatch(path, pattern) or path.startswith(f"{pattern}.") for path, _ in group.places)
-
-
-def in_blocks(
-    groups: Sequence[ChannelGroup],
-    widths: Mapping[Axis, int],
-    counter: MacCounter,
-    runtime: Runtime,
-) -> dict[str, Setting]:
-    """Return what kernels compute that fill blocks of channels up: why fewer may not be faster.
-
-    Args:
-        groups: that could be pruned.
-        widths: leaf -> channels that stay.
-        counter: of the network.
-        runtime: whose blocks.
-    """
-    multiple = load_target(runtime).channel_multiple
-
-    def filled(group: ChannelGroup, width: int) -> int:
-        step = group.step(multiple)
-        return -(-width // step) * step
-
-    changed = [g for g in groups if widths[g.axis] < g.size]
-    return {
-        "channel_multiple": multiple,
-        "widths": tuple(f"{g.name}={widths[g.axis] * g.unit}" for g in changed),
-        "macs_in_blocks_before": counter.count({g.axis: filled(g, g.size) for g in groups}),
-        "macs_in_blocks_after": counter.count({g.axis: filled(g, widths[g.axis]) for g in groups}),
-    }
-
-
-def write_kept(group: ChannelGroup, channels: Tensor) -> str:
-    """Return a group's name and the channels that stay, as the history keeps them."""
-    return f"{group.name}={','.join(str(c) for c in channels.tolist())}"
-
-
-def read_kept(line: str, groups: Mapping[str, Axis]) -> tuple[Axis, Tensor]:
-    """Return a group's leaf and the channels that stay, from what ``write_kept`` wrote.
-
-    Raises:
-        BadInputError: there is no such group, or it has fewer channels.
-    """
-    name, _, listed = line.partition("=")
-    channels = torch.tensor([int(c) for c in listed.split(",")])
-    if name not in groups:
-        raise BadInputError(
-            f"the history prunes '{name}', the module has no such channels: is it another "
-            "architecture?"
-        )
-    if int(channels.max()) >= groups[name].size:
-        raise BadInputError(
-            f"the history keeps channel {int(channels.max())} of '{name}', the module has "
-            f"{groups[name].size}: is it of another width?"
-        )
-    return groups[name], channels

@@ -103,7 +103,7 @@ def test_every_planned_artifact_is_announced_and_made(
         target.artifact_name(precision)
         for target, precision in builder.plan((ORT, TFLITE, TENSORRT))
     ]
-    assert heard == names
+    assert heard == [f"export {name}" for name in names]
     assert [i.artifact.name for i in items] == names
     # Files that two artifacts share are converted once: 3 float and 2 int8 ONNX files.
     assert sorted(converters) == ["to_float16_weights", *["to_onnx"] * 5, *["to_tflite"] * 2]

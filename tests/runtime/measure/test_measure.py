@@ -7,8 +7,8 @@ from itertools import groupby, pairwise
 import numpy as np
 import pytest
 
-from edgedl.runtime import measure as measure_module
 from edgedl.runtime.errors import InvalidMeasurementError
+from edgedl.runtime.measure import measure as measure_module
 from edgedl.runtime.measure.measure import Protocol, measure, warm_up
 
 QUICK = Protocol(blocks=6, min_calls=2, max_calls=4, settle_calls=3, warmup_ms=5.0)
@@ -58,19 +58,23 @@ def count_calls(names, protocol):
         return work
 
     arms = {name: arm(name) for name in names}
-    rounds = []
-    measured = measure(arms, protocol, lambda block: rounds.append((block, len(log))))
-    return measured, log, rounds
+    measured = measure(arms, protocol)
+    calls = sum(m.latency_ns.shape[1] + protocol.settle_calls for m in measured.values())
+    # Where each round ends, counted from the last.
+    ends = [len(log) - calls * (protocol.blocks - block) for block in range(protocol.blocks + 1)]
+    return measured, log, ends
 
 
 def test_every_call_is_recorded_once():
-    measured, log, rounds = count_calls("abc", QUICK)
+    measured, log, ends = count_calls("abc", QUICK)
     assert list(measured) == ["a", "b", "c"]
     calls = {name: m.latency_ns.shape[1] for name, m in measured.items()}
     per_round = sum(n + QUICK.settle_calls for n in calls.values())
-    assert [block for block, _ in rounds] == [1, 2, 3, 4, 5, 6]
-    assert len({after - before for (_, before), (_, after) in pairwise(rounds)}) == 1
-    warm_up_calls = rounds[0][1] - per_round
+    warm_up_calls = ends[0]
+    for start, end in pairwise(ends):
+        assert {name: log[start:end].count(name) for name in "abc"} == {
+            name: n + QUICK.settle_calls for name, n in calls.items()
+        }
     assert warm_up_calls % 10 == 0
     assert warm_up_calls >= 30
     assert len(log) == warm_up_calls + QUICK.blocks * per_round
@@ -82,10 +86,9 @@ def test_every_call_is_recorded_once():
 
 def orders(protocol):
     """Return the arms' order in each round."""
-    measured, log, rounds = count_calls("abcd", protocol)
-    edges = [2 * rounds[0][1] - rounds[1][1], *(n for _, n in rounds)]
+    measured, log, ends = count_calls("abcd", protocol)
     found = []
-    for start, end in pairwise(edges):
+    for start, end in pairwise(ends):
         blocks = [(name, len(list(calls))) for name, calls in groupby(log[start:end])]
         sizes = {n: m.latency_ns.shape[1] + protocol.settle_calls for n, m in measured.items()}
         assert dict(blocks) == sizes
