@@ -1,6 +1,6 @@
 """What a history says of channels: those that stay, and what they are in blocks of kernels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
