@@ -10,6 +10,7 @@ from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
 from edgedl.compress.quantize.corrections.match_statistics import MatchStatistics
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
+from edgedl.compress.quantize.corrections.scale_weights import ScaleWeights
 from edgedl.compress.quantize.corrections.smooth import Smooth
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
@@ -30,6 +31,7 @@ _LISTED: tuple[type[Stage], ...] = (
     ClusterWeights,
     Equalize,
     Smooth,
+    ScaleWeights,
     QuantizeStatic,
     QuantizeFp8,
     RoundWeights,
