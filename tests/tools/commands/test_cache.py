@@ -16,6 +16,7 @@ from edgedl.compress.recipe.default_recipe import fitting_recipe
 from edgedl.compress.recipe.store.ingredients import Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.state import ModelState
+from edgedl.compress.targets.named import ORT
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.errors import BadInputError
 from edgedl.tools.jobs.main_job import Wish
@@ -95,7 +96,7 @@ def test_a_plan_applies_stages_of_seconds_to_find_what_is_kept_behind_them(
         f"  - {{stage: equalize, samples: {samples}, batch_size: 16}}\n"
         "  - {stage: quantize_static, samples: 16}\n"
     )
-    wish = Wish(f"{subject_file}:subject", None, str(recipe), (), (), ("ort",), 0)
+    wish = Wish(f"{subject_file}:subject", None, str(recipe), (), (), (ORT,), 0)
     store, subject, found = (
         StageStore(tmp_path / "store"),
         wish.found_subject(),
