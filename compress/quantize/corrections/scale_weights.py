@@ -77,7 +77,9 @@ class ScaleWeights(Stage, frozen=True, tag="scale_weights"):
         graph = copy_graph(state.graph)
         readers = _linear_readers(graph)
         if not readers:
-            state.say("scale_weights: no norm or layer can be divided by a factor, it stays")
+            state.progress.note(
+                "scale_weights: no norm or layer can be divided by a factor, it stays"
+            )
         own_parameters(graph, weighted_layers(readers))
 
         def batches() -> Iterable[tuple[Tensor, ...]]:
