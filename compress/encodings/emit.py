@@ -10,6 +10,7 @@ from edgedl.compress.encodings.affine import Affine, grid_of
 from edgedl.compress.encodings.encodings import (
     Encodings,
     quantize_weight,
+    round_bias,
     weight_scales,
 )
 from edgedl.compress.encodings.float8 import emit_float8
@@ -59,7 +60,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
         if is_weighted(node) and node in chosen:
             scales = weight_scales(encodings.weights[Weighted.of(node).weight_path], qmax)
             if target.integer_biases:
-                _round_bias(emitted, node, scales)
+                _put_bias_on_grid(emitted, node, scales)
             weight = _quantize_weight(emitted, node, scales, qmax, target)
             set_argument(node, "weight", weight)
     if target.clips_integers:
@@ -120,17 +121,16 @@ def _quantize_weight(
     )
 
 
-def _round_bias(module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
+def _put_bias_on_grid(module: fx.GraphModule, node: fx.Node, scales: Tensor) -> None:
     """Round a bias to multiples of input scale times weight scale, as the int32 kernels do."""
     layer = Weighted.of(node)
     if layer.bias_path is None or layer.input.target is not _ops.dequantize_per_tensor.default:
         return
-    step = scales.double() * Pair.of(layer.input).scale
     bias = get_tensor(module, layer.bias_path)
-    integers = torch.round(bias.double() / step)
-    if integers.abs().max() >= _INT32_MAX:
+    input_scale = Pair.of(layer.input).scale
+    if (bias.double() / (scales.double() * input_scale)).abs().max() >= _INT32_MAX:
         raise OverflowError(f"the bias of '{node.name}' does not fit int32 at its scale")
     path = f"{node.name}_bias_int32_grid"
-    set_tensor(module, path, (integers * step).float())
+    set_tensor(module, path, round_bias(bias, scales, input_scale))
     with module.graph.inserting_before(node):
         set_argument(node, "bias", module.graph.get_attr(path))

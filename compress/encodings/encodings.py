@@ -115,6 +115,21 @@ def quantize_weight(weight: Tensor, scales: Tensor, axis: int, qmax: int = WEIGH
     return integers
 
 
+def round_bias(bias: Tensor, scales: Tensor, input_scale: float | Tensor) -> Tensor:
+    """Return a bias on the int32 grid of the accumulator, float32 [C_out], on the bias's device.
+
+    A multiple of input scale times weight scale is what int32 kernels add.
+
+    Args:
+        bias: float32 [C_out].
+        scales: of the weight, [C_out].
+        input_scale: step of the layer's input.
+    """
+    # On the CPU: not every device has float64.
+    step = scales.detach().cpu().double() * torch.as_tensor(input_scale).detach().cpu().double()
+    return (torch.round(bias.detach().cpu().double() / step) * step).float().to(bias.device)
+
+
 def per_channel(values: Tensor, axis: int, dimensions: int) -> Tensor:
     """Return values [C] in the shape that broadcasts along ``axis`` of a tensor."""
     return values.view([-1 if i == axis else 1 for i in range(dimensions)])

@@ -18,6 +18,7 @@ from edgedl.compress.encodings.encodings import (
     Encodings,
     per_channel,
     quantize_weight,
+    round_bias,
     weight_scales,
 )
 from edgedl.compress.encodings.placement import place, quantized_nodes
@@ -80,8 +81,7 @@ class Simulation:
         rounded = quantize_weight(weight, scales, axis, self.weight_qmax) * step
         affine = self.affine(Weighted.of(node).input, node)
         if bias is not None and affine is not None and self._rounds_bias:
-            bias_step = scales.double() * affine.scale
-            bias = (torch.round(bias.double() / bias_step) * bias_step).float()
+            bias = round_bias(bias, scales, affine.scale)
         self._parameters[node] = rounded, bias
 
     def rounded(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.encodings.calibrate import smallest_amax
-from edgedl.compress.encodings.encodings import weight_scales
+from edgedl.compress.encodings.encodings import round_bias, weight_scales
 from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.edit import copy_graph, get_tensor, set_tensor
@@ -143,9 +143,6 @@ class TrainableNetwork(nn.Module):
         found: dict[fx.Node | None, Tensor] = {layer.weight: weight}
         input_scale = self._input_scale(node, scales)
         if input_scale is not None and layer.bias_path is not None:
-            # On the CPU: not every device has float64.
-            step = steps.detach().cpu().double() * input_scale.detach().cpu().double()
             bias = self._tensor(layer.bias_path)
-            exact = (torch.round(bias.detach().cpu().double() / step) * step).float()
-            found[layer.bias] = straight_through(bias, exact.to(bias.device))
+            found[layer.bias] = straight_through(bias, round_bias(bias, steps, input_scale))
         return found
