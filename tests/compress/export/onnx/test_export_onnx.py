@@ -20,6 +20,8 @@ from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel
 from edgedl.compress.targets.named import ORT, TENSORRT
+from edgedl.compress.targets.target import Target
+from edgedl.runtime.precision import INT8
 
 FLOAT_LAYERS = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add"}
 
@@ -80,11 +82,11 @@ def test_onnx_runtime_computes_what_the_emitted_graph_computes(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [("operators", "ort"), ("operators", "tensorrt"), ("joined", "ort")]
+    ("name", "target"), [("operators", ORT), ("operators", TENSORRT), ("joined", ORT)]
 )
-def test_scales_in_the_file_are_the_tables(name: str, target: str) -> None:
+def test_scales_in_the_file_are_the_tables(name: str, target: Target) -> None:
     net = network(name)
-    grids, weights = onnx_grids(net.onnx if target == "ort" else net.tensorrt)
+    grids, weights = onnx_grids(net.onnx if target is ORT else net.tensorrt)
     placed = place(net.graph.graph, net.encodings, target)
     known = [affine_for(net.encodings.activations[node.name], target) for node in placed]
     assert grids == {(grid.scale, grid.zero_point) for grid in known}
@@ -99,11 +101,11 @@ def bits(vectors: object) -> set[bytes]:
 
 @pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_scales_in_the_bundle_are_those_of_its_table(
-    compressed: CompressedModel, target: str
+    compressed: CompressedModel, target: Target
 ) -> None:
     bundle = compressed.bundle
     table = json.loads(bundle.read(ENCODINGS))
-    grids, weights = onnx_grids(bundle.read(bundle.artifact(f"{target}-int8").path))
+    grids, weights = onnx_grids(bundle.read(bundle.artifact(target.artifact_name(INT8)).path))
     ranges = {Range(r["lo"], r["hi"]) for r in table["activations"].values()}
     known = {(g.scale, g.zero_point) for g in (affine_for(r, target) for r in ranges)}
     assert grids
