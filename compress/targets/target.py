@@ -87,6 +87,10 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight_bits_without_vnni: WeightBits | None = None
     name: str = ""
 
+    def __hash__(self) -> int:
+        """Return that of the name."""
+        return hash(self.name)
+
     def has(self, precision: Precision) -> bool:
         """Say whether there are files of a precision, or a reason why there are none."""
         return precision.name in (*self.precisions, *self.refused)

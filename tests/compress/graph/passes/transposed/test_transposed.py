@@ -29,7 +29,7 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import TARGETS, weight_bits
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.precision import BFLOAT16, FLOAT32, INT8
+from edgedl.runtime.precision import BFLOAT16, FLOAT16, FLOAT32, INT8
 
 SHUFFLE = aten.pixel_shuffle.default
 OPENED: list[dict[str, Any]] = [
@@ -165,7 +165,7 @@ def test_float_files_hold_what_their_runtime_computes_faster() -> None:
 
     module = upsampling(kernel_size=4, stride=2, padding=1)
     builder = ArtifactBuilder(begin(Subject("up", module, noise_task((4, 5, 6)))))
-    for precision in ("float32", "float16"):
+    for precision in (FLOAT32, FLOAT16):
         nodes = onnx.load_from_string(builder.file(ORT, precision)[1]).graph.node
         assert "ConvTranspose" in [n.op_type for n in nodes]
     # TensorRT's builder refuses that of bfloat16.
@@ -203,9 +203,9 @@ def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
     }
     kept = replace(found.encodings, float_nodes=frozenset({up.name}))
     targets = {t: [n.target for n in called(emit(found.graph, kept, t))] for t in TARGETS}
-    assert TRANSPOSED in targets["ort"]
-    assert TRANSPOSED in targets["tensorrt"]
-    assert TRANSPOSED not in targets["tflite"]
+    assert TRANSPOSED in targets[ORT]
+    assert TRANSPOSED in targets[TENSORRT]
+    assert TRANSPOSED not in targets[TFLITE]
     torch.testing.assert_close(
         emit(found.graph, kept, ORT)(*found.inputs),
         emit(found.graph, kept, TFLITE)(*found.inputs),
