@@ -126,7 +126,8 @@ def round_bias(bias: Tensor, scales: Tensor, input_scale: float | Tensor) -> Ten
         input_scale: step of the layer's input.
     """
     # On the CPU: not every device has float64.
-    step = scales.detach().cpu().double() * torch.as_tensor(input_scale).detach().cpu().double()
+    read = torch.as_tensor(input_scale, device="cpu").detach().double()
+    step = scales.detach().cpu().double() * read
     return (torch.round(bias.detach().cpu().double() / step) * step).float().to(bias.device)
 
 
