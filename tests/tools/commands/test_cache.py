@@ -19,6 +19,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.named import ORT
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.progress import SILENT
 from edgedl.tools.jobs.main_job import Wish
 from edgedl.tools.jobs.plan import plan
 from edgedl.tools.jobs.teachers import find_teacher
@@ -105,10 +106,10 @@ def test_a_plan_applies_stages_of_seconds_to_find_what_is_kept_behind_them(
     assert found is not None
     graph = trace(subject.module, subject.example_inputs())
     state = ModelState(subject, graph)
-    fitted = fitting_recipe(graph, found, wish.targets, (), list)
+    fitted = fitting_recipe(graph, found, wish.targets, (), SILENT)
     provenance = Provenance(state, toolchain())
-    StageRunner(store, provenance, list).run(fitted.stages, state)
-    lines = plan(wish, store, list)
+    StageRunner(store, provenance).run(fitted.stages, state)
+    lines = plan(wish, store, SILENT)
     assert [line.kept is not None for line in lines] == [False, kept]
 
 
