@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgedl.compress.graph.run import run_graph
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel, compress
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
@@ -248,15 +249,14 @@ def test_a_runtime_that_is_missing_is_written_down(
 def test_stages_are_applied_in_the_order_of_the_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_converters: None
 ) -> None:
-    class First:
-        number = 1
+    class First(Stage, frozen=True):
+        number: int = 1
 
-        def apply(self, state: ModelState) -> ModelState:
-            entry = HistoryEntry("mine", {"number": self.number, "before": len(state.history)})
-            return replace(state, history=(*state.history, entry))
+        def change(self, state: ModelState) -> tuple[ModelState, Found]:
+            return state, {"before": len(state.history)}
 
-    class Second(First):
-        number = 2
+    class Second(First, frozen=True):
+        number: int = 2
 
     recipe = Recipe("mine", (First(), Second(), First()))
     heard: list[str] = []

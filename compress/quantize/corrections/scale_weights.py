@@ -78,7 +78,7 @@ class ScaleWeights(Stage, frozen=True, tag="scale_weights"):
         readers = _linear_readers(graph)
         if not readers:
             state.progress.note(
-                "scale_weights: no norm or layer can be divided by a factor, it stays"
+                "scale_weights: no norm or layer can be divided by a factor, the network stays"
             )
         own_parameters(graph, weighted_layers(readers))
 

@@ -10,6 +10,7 @@ from measured import candidate
 from msgspec.structs import replace
 
 from edgedl.runtime.bundle.manifest import HistoryEntry
+from edgedl.runtime.precision import FLOAT16, FLOAT32, INT8
 from edgedl.tools.bench.recommend import recommend
 from edgedl.tools.bench.repeated_weights import repetition_of, zipped_bytes
 
@@ -18,12 +19,12 @@ def test_the_last_stage_that_makes_weights_repeat_is_described() -> None:
     sparse = HistoryEntry("sparsify", {"measured_sparsity": 0.4967, "pattern": "2:4"})
     shared = HistoryEntry("cluster_weights", {"bits": 5, "entropy_bits": ("a=4.1", "b=3.9")})
     tuned = HistoryEntry("fine_tune", {})
-    assert repetition_of([tuned], "float32") == ""
+    assert repetition_of([tuned], FLOAT32) == ""
     zeros = "50 % of its weights are zero"
-    assert repetition_of([sparse, tuned], "int8") == zeros
+    assert repetition_of([sparse, tuned], INT8) == zeros
     values = "2 of its layers have at most 32 different weights each"
-    assert repetition_of([sparse, shared], "float16") == values
-    assert repetition_of([sparse, shared], "int8") == zeros
+    assert repetition_of([sparse, shared], FLOAT16) == values
+    assert repetition_of([sparse, shared], INT8) == zeros
 
 
 @pytest.mark.parametrize("size", [0, 1000, (1 << 20) + 17])

@@ -11,6 +11,7 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.selection import SHARE, divide
 from edgedl.compress.targets.named import ORT, ORT_AVX2, TFLITE
+from edgedl.compress.targets.target import Target, load_target
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
@@ -52,16 +53,16 @@ def test_without_intervals_the_least_loss_comes_closest() -> None:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> str:
+def board(tmp_path: Path) -> Target:
     """A target of one's own, which has no float32 file."""
     target = tmp_path / "board.yaml"
     target.write_text("like: tflite\ndescription: a board\n")
-    return str(target)
+    return load_target(str(target))
 
 
 @pytest.mark.slow
 def test_files_of_a_target_of_ones_own_are_timed_against_its_runtimes_float32(
-    board: str, tmp_path: Path
+    board: Target, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
@@ -85,7 +86,7 @@ def test_files_of_a_target_of_ones_own_are_timed_against_its_runtimes_float32(
         assert 0 < file.ratio.lo <= file.ratio.value <= file.ratio.hi
 
 
-def test_only_runtimes_without_a_float32_file_get_one(board: str, tmp_path: Path) -> None:
+def test_only_runtimes_without_a_float32_file_get_one(board: Target, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     for targets in ((ORT, TFLITE), (ORT_AVX2,), (board, TFLITE)):
         assert _make_floats(make_subject(), targets, folder) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from listening import notes_to
 from small_networks import Net, noise
 from torch import Tensor, nn
 from uneven_networks import same_function, state_of
@@ -157,9 +158,9 @@ def test_a_silent_channel_stays_and_the_ends_have_a_mean_of_one() -> None:
 def test_where_nothing_can_be_divided_the_network_stays() -> None:
     net = Net(lambda net, x: net.fc(x), fc=nn.Linear(8, 4)).eval()
     said: list[str] = []
-    found = ScaleWeights().apply(replace(state_of(net, (3, 8)), say=said.append))
+    found = ScaleWeights().apply(replace(state_of(net, (3, 8)), progress=notes_to(said.append)))
     assert found.history[0].settings["alphas"] == ()
-    assert said == ["scale_weights: no norm or layer can be divided by a factor, it stays"]
+    assert said == ["scale_weights: no norm or layer can be divided by a factor, the network stays"]
 
 
 def test_it_stands_before_the_weights_are_quantized() -> None:
