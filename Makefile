@@ -1,15 +1,19 @@
 # Two commands: `make demo` and `make test`. Each does its own set-up.
+# A pipe fails where one of its commands does.
+SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := out/demo
 
-.PHONY: demo test check reference-models clean help
+.PHONY: demo test test-slow nightly check reference-models clean help
 
 help:
 	@echo "make demo   compress, measure and report a trained network (about 5 minutes the first time)"
-	@echo "make test   run the tests"
+	@echo "make test   run the tests that take less than 2 s each"
+	@echo "make test-slow  run the others"
+	@echo "make nightly  run all of them, with more random examples and every pass checked"
 	@echo "make reference-models  compress and measure every reference model, rewrite its page"
 	@echo "make check  linter, formatter, types, layers"
 	@echo "make clean  remove the environment and every output"
@@ -32,7 +36,18 @@ demo: $(DEMO)/result.json
 	@echo "report: $(DEMO)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 --durations=25
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m slow --durations=25
+
+# All tests, with other and more examples of what is tested on random ones, and every graph pass
+# checked on every network. The last lines are kept, with the date and the revision.
+NIGHTLY := docs/results/nightly.txt
+
+nightly: $(INSTALLED)
+	@date -u +"%Y-%m-%d, `git describe --always`, all tests, HYPOTHESIS_PROFILE=nightly, EDGEDL_CHECK_PASSES=1" >$(NIGHTLY)
+	HYPOTHESIS_PROFILE=nightly EDGEDL_CHECK_PASSES=1 $(BIN)/pytest -n 2 -q | tail -n 40 | tee -a $(NIGHTLY)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from edgedl.tools.cli import main
 
 # The same examples in every run: a failure must come from a change.
 settings.register_profile("repeatable", derandomize=True)
-settings.load_profile("repeatable")
+# Other examples every night, and more of them.
+settings.register_profile("nightly", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 EXIT_CODES = {
     "BadInputError": 2,
