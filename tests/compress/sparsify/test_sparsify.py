@@ -42,11 +42,12 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.training.zeros import hold_zeros, sparse_paths
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.precision import INT8
 
 # Of the network in tiny.py; the others read 3 inputs, or 1 per group.
 FITTING = ["pointwise.weight", "branch.weight", "fc.weight"]
 SPARSE = Sparsify(pattern="2:4")
-INT8 = QuantizeStatic(32, 32)
+STATIC = QuantizeStatic(32, 32)
 
 
 @pytest.fixture
@@ -188,13 +189,13 @@ def onnx_weights(content: bytes) -> list[np.ndarray]:
 
 
 LATER = {
-    "static": [INT8],
-    "equalized": [Equalize(samples=32), INT8],
-    "smooth": [Smooth(samples=32), INT8],
-    "rounded": [INT8, RoundWeights(samples=32)],
-    "learned_rounding": [INT8, LearnRounding(32, 16, iterations=100, learning_rate=0.1)],
-    "matched": [INT8, MatchStatistics(samples=32)],
-    "trained": [INT8, TrainQuantized(1, samples=64, batch_size=16, learning_rate=0.01)],
+    "static": [STATIC],
+    "equalized": [Equalize(samples=32), STATIC],
+    "smooth": [Smooth(samples=32), STATIC],
+    "rounded": [STATIC, RoundWeights(samples=32)],
+    "learned_rounding": [STATIC, LearnRounding(32, 16, iterations=100, learning_rate=0.1)],
+    "matched": [STATIC, MatchStatistics(samples=32)],
+    "trained": [STATIC, TrainQuantized(1, samples=64, batch_size=16, learning_rate=0.01)],
 }
 
 
@@ -223,11 +224,11 @@ def check_pattern(integers: list[np.ndarray]) -> None:
 
 
 def test_the_integers_of_the_onnx_file_have_the_pattern(sparse: ModelState) -> None:
-    check_pattern(onnx_weights(ArtifactBuilder(INT8.apply(sparse)).file(ORT, INT8)[1]))
+    check_pattern(onnx_weights(ArtifactBuilder(STATIC.apply(sparse)).file(ORT, INT8)[1]))
 
 
 def test_the_integers_of_a_dense_network_do_not(state: ModelState) -> None:
-    network = INT8.apply(state).quantized
+    network = STATIC.apply(state).quantized
     assert network is not None
     for weight in emit(network.graph, network.encodings, ORT).buffers():
         if weight.dtype == torch.int8 and weight.ndim > 1 and weight.shape[1] % 4 == 0:
@@ -235,7 +236,7 @@ def test_the_integers_of_a_dense_network_do_not(state: ModelState) -> None:
 
 
 def test_the_integers_of_the_tflite_file_have_the_pattern(sparse: ModelState) -> None:
-    content = ArtifactBuilder(INT8.apply(sparse)).file(TFLITE, INT8)[1]
+    content = ArtifactBuilder(STATIC.apply(sparse)).file(TFLITE, INT8)[1]
     file = TFLiteFile(content, xnnpack=False)
     shapes = []
     for details in file.tensors:
@@ -292,6 +293,6 @@ def test_the_pattern_has_no_other_sparsity() -> None:
 def test_stages_in_an_impossible_order(state: ModelState, sparse: ModelState) -> None:
     with pytest.raises(BadInputError, match=r"prune_channels .* before sparsify"):
         PruneChannels(0.5, multiple=1).apply(sparse)
-    for first in (INT8, Equalize()):
+    for first in (STATIC, Equalize()):
         with pytest.raises(BadInputError, match="the recipe needs it before"):
             SPARSE.apply(first.apply(state))

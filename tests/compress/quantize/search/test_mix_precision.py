@@ -14,7 +14,7 @@ from edgedl.compress.latency.timing import Timings
 from edgedl.compress.quantize.search.damage_budget import DamageBudget
 from edgedl.compress.quantize.search.float_layers import keep_float, measure_damage, restore_weights
 from edgedl.compress.quantize.search.float_search import Constraints, Finding, FloatSearch
-from edgedl.compress.quantize.search.layer_cost import FLOAT32, FloatNodes
+from edgedl.compress.quantize.search.layer_cost import WHOLLY_FLOAT, FloatNodes
 from edgedl.compress.quantize.search.mix_precision import MixPrecision
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState
@@ -36,7 +36,7 @@ class PriceList:
         return Timings({name: np.full((5, 3), self._ns(f)) for name, f in files.items()})
 
     def _ns(self, file: FloatNodes) -> float:
-        if file is FLOAT32:
+        if file is WHOLLY_FLOAT:
             return 1000.0 * self.float32
         return 1000.0 * (1 + sum(self.prices.get(name, self.otherwise) for name in file))
 
@@ -118,7 +118,7 @@ def test_what_is_slower_than_float32_is_not_kept(int8_state: ModelState) -> None
 def test_prices_that_do_not_add_up_are_found_out(int8_state: ModelState) -> None:
     class Together(PriceList):
         def _ns(self, file: FloatNodes) -> float:
-            several = file is not FLOAT32 and len(file) > 1
+            several = file is not WHOLLY_FLOAT and len(file) > 1
             return super()._ns(file) * (1.3 if several else 1.0)
 
     found = search(int8_state, Together({}, 0.01, 2.0), max_layers=2)
