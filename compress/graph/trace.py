@@ -17,7 +17,7 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import value_of
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import INPUT_TYPES
-from edgedl.runtime.backends.quiet import quiet
+from edgedl.runtime.backends.quiet import without_warnings
 from edgedl.runtime.errors import EdgedlError
 
 MAX_BATCH = 4096
@@ -79,7 +79,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     doubled = _doubled(example_inputs)
     shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
     try:
-        with quiet():
+        with without_warnings():
             program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
     except Exception as error:
         # torch.export reports whatever the module's own code raises, in many classes.
@@ -88,7 +88,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
             f"{first_line(error)}; the module must work for any batch size and have no "
             "data-dependent branches"
         ) from error
-    with quiet():
+    with without_warnings():
         graph = copy.deepcopy(program.module())
     if not isinstance(graph, fx.GraphModule):
         raise TraceError(f"torch.export gave {type(graph).__name__}, expected a graph")

@@ -1,5 +1,6 @@
-"""Keep the chatter of native libraries off the terminal."""
+"""Keep what libraries print about themselves off the terminal."""
 
+import logging
 import os
 import sys
 import warnings
@@ -8,11 +9,25 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Drop stdout and stderr, of native code too, and warnings.
+def without_warnings() -> Iterator[None]:
+    """Drop warnings and log records below errors, of Python code; what it prints is shown."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
-    Converters and runtimes print notes about modes they do not use; their failures arrive as
-    exceptions.
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what native code prints, at the level of file descriptors, and warnings.
+
+    Only for code in C++ that has no switch for it: LiteRT's interpreter, its converter and
+    quantizer, and ONNX Runtime's quantizer print notes about modes they do not use. Their failures
+    arrive as exceptions.
     """
     sys.stdout.flush()
     sys.stderr.flush()

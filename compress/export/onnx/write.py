@@ -17,7 +17,7 @@ from edgedl.compress.export.onnx.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import MAX_BATCH
-from edgedl.runtime.backends.quiet import quiet
+from edgedl.runtime.backends.quiet import without_warnings
 from edgedl.runtime.bundle.manifest import TensorSpec
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
@@ -78,7 +78,7 @@ def _translate(
     graph: fx.GraphModule, inputs: tuple[Tensor, ...], **options: Any
 ) -> torch.onnx.ONNXProgram | None:
     table = {**translations(), **float8_translations()}
-    with quiet():
+    with without_warnings():
         _read_operators_once()
         return torch.onnx.export(
             graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
