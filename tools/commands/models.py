@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from edgedl.models.pretrained import has_weights, load_record
-from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel, find_model
+from edgedl.models.reference.pretrained import has_weights, load_record
+from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel, find_model
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import mean_score

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edgedl.models.reference import find_model
+from edgedl.models.reference.table import find_model
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.tools.terminal.options import device_option
 

@@ -22,16 +22,16 @@ from edgedl.compress.training import (
     train,
 )
 from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
-from edgedl.models.architectures.dbn import DeepBeliefNetwork, pretrain
 from edgedl.models.data.dataset import SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
-from edgedl.models.image_batches import Augmentation, ImageBatches
-from edgedl.models.plan import TrainingPlan
-from edgedl.models.pretrained import TrainingRecord, build, load_pretrained
-from edgedl.models.published import PublishedWeights
-from edgedl.models.recording_batches import RecordingBatches
-from edgedl.models.reference import ReferenceModel
-from edgedl.models.tasks import make_task
+from edgedl.models.dbn import DeepBeliefNetwork, pretrain
+from edgedl.models.reference.image_batches import Augmentation, ImageBatches
+from edgedl.models.reference.plan import TrainingPlan
+from edgedl.models.reference.pretrained import TrainingRecord, build, load_pretrained
+from edgedl.models.reference.published import PublishedWeights
+from edgedl.models.reference.recording_batches import RecordingBatches
+from edgedl.models.reference.table import ReferenceModel
+from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.progress import Progress

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, cast
 
 from edgedl.compress.user_code import call_user_function, names_user_code
 from edgedl.models.data.datasets import DATASETS, find_dataset
-from edgedl.models.pretrained import build, load_pretrained, load_record, load_weights
-from edgedl.models.reference import ReferenceModel, find_model
-from edgedl.models.tasks import make_task
+from edgedl.models.reference.pretrained import build, load_pretrained, load_record, load_weights
+from edgedl.models.reference.table import ReferenceModel, find_model
+from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task
 
@@ -59,7 +59,7 @@ def _augmentation(model: ReferenceModel) -> "Augment | None":
     """Return what the training of a picture model changes at random."""
     if model.plan is None or model.family == "recurrent":
         return None
-    from edgedl.models.image_batches import Augmentation
+    from edgedl.models.reference.image_batches import Augmentation
 
     return Augmentation.of(model.plan)
 

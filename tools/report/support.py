@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from edgedl.models.pretrained import TrainingRecord, has_weights, load_record
-from edgedl.models.reference import REFERENCE_MODELS, ReferenceModel
+from edgedl.models.reference.pretrained import TrainingRecord, has_weights, load_record
+from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.tools.bench.result import Candidate, Result
 from edgedl.tools.report.table import drop_in_points, to_markdown, with_interval

@@ -13,9 +13,9 @@ from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.prune.find_blocks import find_blocks, remove_blocks
-from edgedl.models.architectures.bert import Bert
-from edgedl.models.architectures.mobilenet_v2 import MobileNetV2
-from edgedl.models.architectures.resnet import ResNet8, ResNetCifar
+from edgedl.models.bert import Bert
+from edgedl.models.mobilenet_v2 import MobileNetV2
+from edgedl.models.resnet import ResNet8, ResNetCifar
 from edgedl.runtime.errors import BadInputError
 
 PICTURE = (noise(2, 3, 32, 32),)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
-from edgedl.models.pretrained import has_weights
-from edgedl.models.reference import REFERENCE_MODELS
+from edgedl.models.reference.pretrained import has_weights
+from edgedl.models.reference.table import REFERENCE_MODELS
 from edgedl.tools.bench.result import read_result
 from edgedl.tools.report.support import render
 

@@ -17,7 +17,7 @@ import torch
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
-from edgedl.models.architectures.resnet import ResNet
+from edgedl.models.resnet import ResNet
 from edgedl.runtime.task.task import ArrayTask, Batch
 
 SAMPLES, BATCH, THREADS = 512, 32, 2

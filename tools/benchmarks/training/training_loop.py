@@ -28,9 +28,9 @@ from edgedl.compress.training.mixed_precision import has_bfloat16
 from edgedl.models.data.dataset import ImageDataset
 from edgedl.models.data.datasets import find_dataset, load_split
 from edgedl.models.data.images import LabelledImages
-from edgedl.models.image_batches import Augmentation, ImageBatches
-from edgedl.models.pretrained import build
-from edgedl.models.reference import ReferenceModel, find_model
+from edgedl.models.reference.image_batches import Augmentation, ImageBatches
+from edgedl.models.reference.pretrained import build
+from edgedl.models.reference.table import ReferenceModel, find_model
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.statistics import paired_ratio
 from edgedl.tools.jobs.reference_training import plan_of

@@ -16,7 +16,7 @@ from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import TFLITE
-from edgedl.models.architectures.bert import SentenceEncoder
+from edgedl.models.bert import SentenceEncoder
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 FILES = ["tokens_w4g32", "tokens_w8c", "pictures_w8c"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from edgedl.models.architectures.bert import Bert, SentenceEncoder, rename_published
+from edgedl.models.bert import Bert, SentenceEncoder, rename_published
 
 WIDTH, HEADS, INNER = 12, 3, 20
 

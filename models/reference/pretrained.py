@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgedl.models.data.datasets import find_dataset
-from edgedl.models.published import load_published
-from edgedl.models.reference import ReferenceModel
+from edgedl.models.reference.published import load_published
+from edgedl.models.reference.table import ReferenceModel
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def build(model: ReferenceModel) -> "nn.Module":
     """Return the architecture with fresh random weights."""
     dataset = find_dataset(model.dataset)
     module, _, name = model.architecture.partition(":")
-    architecture = getattr(importlib.import_module(f"edgedl.models.architectures.{module}"), name)
+    architecture = getattr(importlib.import_module(f"edgedl.models.{module}"), name)
     made: nn.Module = architecture(
         in_channels=dataset.channels, classes=len(dataset.classes), **model.arguments
     )

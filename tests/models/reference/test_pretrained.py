@@ -13,9 +13,8 @@ import safetensors.numpy
 import torch
 from torch import nn
 
-from edgedl.models import pretrained
 from edgedl.models.data.datasets import DATASETS, load_split
-from edgedl.models.pretrained import (
+from edgedl.models.reference.pretrained import (
     TrainingRecord,
     build,
     has_weights,
@@ -23,7 +22,7 @@ from edgedl.models.pretrained import (
     load_record,
     load_weights,
 )
-from edgedl.models.reference import REFERENCE_MODELS, find_model
+from edgedl.models.reference.table import REFERENCE_MODELS, find_model, pretrained
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
 WEIGHTS = files("edgedl.models.weights")

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgedl.models.plan import TrainingPlan
-from edgedl.models.published import PublishedWeights
+from edgedl.models.reference.plan import TrainingPlan
+from edgedl.models.reference.published import PublishedWeights
 from edgedl.runtime.errors import BadInputError
 
 Family = Literal["dense", "convolutional", "recurrent"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedl.models.data.recordings import Recordings
-from edgedl.models.recording_batches import SCALE_DEVIATION, RecordingBatches
+from edgedl.models.reference.recording_batches import SCALE_DEVIATION, RecordingBatches
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
 

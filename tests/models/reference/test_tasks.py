@@ -3,7 +3,7 @@
 import numpy as np
 
 from edgedl.models.data.datasets import DATASETS, load_split
-from edgedl.models.tasks import make_task
+from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import training_split
 

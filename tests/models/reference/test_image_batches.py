@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.models.image_batches import Augmentation, ImageBatches
+from edgedl.models.reference.image_batches import Augmentation, ImageBatches
 
 
 def epoch(batches, seed=0):

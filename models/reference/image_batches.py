@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgedl.models.data.images import LabelledImages
-from edgedl.models.plan import TrainingPlan
+from edgedl.models.reference.plan import TrainingPlan
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.models.architectures.alexnet import AlexNet
-from edgedl.models.architectures.efficientnet import EfficientNet, SqueezeExcite, convolution
-from edgedl.models.architectures.googlenet import GoogLeNet, Inception
-from edgedl.models.architectures.mobilenet_v2 import InvertedResidual, MobileNetV2
-from edgedl.models.architectures.mobilenet_v3 import MobileNetV3
-from edgedl.models.architectures.recurrent import RecurrentClassifier
-from edgedl.models.architectures.resnet import ResNet, ResNetCifar
-from edgedl.models.architectures.vgg import VGG
+from edgedl.models.alexnet import AlexNet
+from edgedl.models.efficientnet import EfficientNet, SqueezeExcite, convolution
+from edgedl.models.googlenet import GoogLeNet, Inception
+from edgedl.models.mobilenet_v2 import InvertedResidual, MobileNetV2
+from edgedl.models.mobilenet_v3 import MobileNetV3
+from edgedl.models.recurrent import RecurrentClassifier
+from edgedl.models.resnet import ResNet, ResNetCifar
+from edgedl.models.vgg import VGG
 
 
 def count(module):

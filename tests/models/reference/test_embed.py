@@ -4,7 +4,7 @@ import numpy as np
 
 from edgedl.models.data.datasets import DATASETS, cached_path
 from edgedl.models.data.images import read_split, write_splits
-from edgedl.models.embed import embed_fashion_mnist as embed
+from edgedl.models.reference.embed import embed_fashion_mnist as embed
 
 
 def test_head_of_train_and_the_whole_test_split(tmp_path, small_split):

@@ -7,7 +7,7 @@ import torch
 from listening import notes_to
 from torch import nn
 
-from edgedl.models.architectures.dbn import (
+from edgedl.models.dbn import (
     LEARNING_RATE,
     WEIGHT_DECAY,
     BoltzmannMachine,
