@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import make_net
 
-from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.runner import Runner, decode, encode
 
-RUNNABLE = tuple(f"{b}-{p}" for b in (ORT, TFLITE) for p in ("float32", "float16", "int8"))
+RUNNABLE = tuple(f"{b}-{p}" for b in ("ort", "tflite") for p in ("float32", "float16", "int8"))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +174,12 @@ def test_choice(bundle_copy, edit_manifest, recommended, backend, chosen):
 def test_choice_that_cannot_be(refused, compressed, how, error, words):
     with refused(error, *words):
         Runner.open(compressed.bundle.folder, **how)
+
+
+def test_file_for_a_runtime_that_is_not_known(refused, bundle_copy, edit_manifest):
+    edit_manifest(lambda m: m["artifacts"][0].update(backend="cloud"))
+    with refused(BadInputError, "unknown backend 'cloud'", "tflite"):
+        Runner.open(bundle_copy)
 
 
 def keep(backends):

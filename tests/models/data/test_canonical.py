@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from listening import steps_to
 
 from edgedl.models.data.canonical import cifar10_from_batches, fashion_mnist_from_idx, read_idx
 from edgedl.runtime.errors import BadInputError
@@ -78,7 +79,7 @@ def fashion(tmp_path, small_split):
 
 def test_fashion_mnist_from_files(tmp_path, fashion):
     told = []
-    found = fashion_mnist_from_idx(tmp_path, told.append)
+    found = fashion_mnist_from_idx(tmp_path, steps_to(told.append))
     assert set(found) == {"train", "test"}
     assert found["train"].digest() == fashion["train"].digest()
     assert found["test"].digest() == fashion["t10k"].digest()
@@ -127,7 +128,7 @@ def test_cifar10_from_batches(tmp_path, small_split, write):
     splits = [small_split(3 + i, (32, 32, 3), i) for i in range(6)]
     write_batches(tmp_path / "cifar-10-batches-py", [write(s) for s in splits])
     told = []
-    found = cifar10_from_batches(tmp_path, told.append)
+    found = cifar10_from_batches(tmp_path, steps_to(told.append))
     assert len(told) == 6
     train = np.concatenate([s.images for s in splits[:5]])
     np.testing.assert_array_equal(found["train"].images, train)

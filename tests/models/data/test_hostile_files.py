@@ -13,6 +13,7 @@ from edgedl.models.data.datasets import load_split
 from edgedl.models.data.images import LabelledImages, read_split, write_splits
 from edgedl.models.data.packages import Package, fetch_package
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.progress import SILENT
 
 
 @pytest.mark.parametrize("kind", ["version", "npy", "float"])
@@ -102,4 +103,4 @@ def test_client_that_cannot_even_fail(refused, tmp_path, monkeypatch, script):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "w").mkdir()
     with refused(BackendUnavailableError):
-        fetch_package(Package("npm", "n", "1", "0" * 64), lambda a, b: a, print, tmp_path / "w")
+        fetch_package(Package("npm", "n", "1", "0" * 64), lambda a, b: a, SILENT, tmp_path / "w")

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from listening import steps_to
 from PIL import Image
 
 from edgedl.models.data.datasets import DATASETS
@@ -84,7 +85,7 @@ def test_pinned_archive_is_unpacked(tmp_path, folder, client):
         return archive.parent / "root"
 
     package = Package("npm", "some", "1.0", sha256)
-    assert fetch_package(package, unpack, told.append, folder) == folder / "root"
+    assert fetch_package(package, unpack, steps_to(told.append), folder) == folder / "root"
     # "pack" downloads; "install" would run the package's own scripts.
     assert asked() == ["pack", "--silent", "some@1.0"]
     assert told == ["download some 1.0 with npm", "verify sha256", "unpack"]
@@ -94,14 +95,14 @@ def test_another_archive_is_refused_before_it_is_unpacked(refused, tmp_path, fol
     sha256 = tar(tmp_path / "a.tgz", {"package/a.txt": b"hello"})
     client("npm", f'cp "{tmp_path}/a.tgz" ./some-1.0.tgz')
     with refused(IntegrityError, "some-1.0.tgz", sha256, "0" * 64):
-        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, print, folder)
+        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, SILENT, folder)
 
 
 def test_archive_with_one_more_byte_is_refused(refused, tmp_path, folder, client):
     sha256 = tar(tmp_path / "a.tgz", {"package/a.txt": b"hello"})
     client("npm", f'cp "{tmp_path}/a.tgz" ./a.tgz; printf x >> ./a.tgz')
     with refused(IntegrityError, "a.tgz", sha256):
-        fetch_package(Package("npm", "some", "1.0", sha256), no_unpacking, print, folder)
+        fetch_package(Package("npm", "some", "1.0", sha256), no_unpacking, SILENT, folder)
 
 
 @pytest.mark.parametrize(
@@ -116,21 +117,21 @@ def test_archive_with_one_more_byte_is_refused(refused, tmp_path, folder, client
 def test_client_that_fails(refused, folder, client, job, words):
     client("npm", job)
     with refused(BackendUnavailableError, "npm pack", "some@1.0", "data import", *words):
-        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, print, folder)
+        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, SILENT, folder)
 
 
 @pytest.mark.parametrize("job", ["true", "touch readme.txt"])
 def test_client_that_delivers_nothing(refused, folder, client, job):
     client("npm", job)
     with refused(BackendUnavailableError, "npm", "no archive of some"):
-        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, print, folder)
+        fetch_package(Package("npm", "some", "1.0", "0" * 64), no_unpacking, SILENT, folder)
 
 
 @pytest.mark.parametrize("name", ["npm", "apt-get"])
 def test_missing_client(refused, tmp_path, folder, monkeypatch, name):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with refused(BackendUnavailableError, f"'{name}' is not installed", "data import"):
-        fetch_package(Package(name, "some", "1.0", "0" * 64), no_unpacking, print, folder)
+        fetch_package(Package(name, "some", "1.0", "0" * 64), no_unpacking, SILENT, folder)
 
 
 def png(split, mode="RGB"):
@@ -162,7 +163,7 @@ def cifar(tmp_path, client, small_split):
 def test_cifar10_from_its_package(cifar):
     pack, batches = cifar
     told = []
-    found = fetch_cifar10(pack({"package/package.json": b"{}"}), told.append)
+    found = fetch_cifar10(pack({"package/package.json": b"{}"}), steps_to(told.append))
     np.testing.assert_array_equal(
         found["train"].images, np.concatenate([b.images for b in batches[:5]])
     )

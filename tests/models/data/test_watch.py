@@ -13,17 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from listening import steps_to
 
 from edgedl.models.data.canonical import WATCH_TEST_SUBJECTS, watch_from_npy
 from edgedl.models.data.datasets import DATASETS
 from edgedl.models.data.packages import fetch_watch
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.progress import SILENT
 
 PEOPLE = (1, 2, 8, 3, 9, 10, 4, 8, 5)
-
-
-def silent(text):
-    pass
 
 
 def content_of(subjects=PEOPLE, channels=6):
@@ -65,7 +63,7 @@ def read(tmp_path):
     def write_and_read(raw):
         (tmp_path / "set" / "data").mkdir(parents=True)
         (tmp_path / "set" / "data" / "watch_dataset.npy").write_bytes(raw)
-        return watch_from_npy(tmp_path / "set", silent)
+        return watch_from_npy(tmp_path / "set", SILENT)
 
     return write_and_read
 
@@ -93,7 +91,7 @@ def test_watch_from_npy(read, write):
 def test_progress_is_told(tmp_path):
     (tmp_path / "watch_dataset.npy").write_bytes(saved(content_of()))
     told = []
-    watch_from_npy(tmp_path, told.append)
+    watch_from_npy(tmp_path, steps_to(told.append))
     assert told == ["read watch_dataset.npy"]
 
 
@@ -111,7 +109,7 @@ def test_no_person_is_in_both_splits(tmp_path_factory, people, order):
     order.shuffle(people)
     folder = tmp_path_factory.mktemp("watch")
     (folder / "watch_dataset.npy").write_bytes(saved(content_of(people)))
-    splits = watch_from_npy(folder, silent)
+    splits = watch_from_npy(folder, SILENT)
     train, test = (set(splits[name].subjects.tolist()) for name in ("train", "test"))
     assert not train & test
     assert test <= {8, 9, 10} == set(WATCH_TEST_SUBJECTS)
@@ -165,7 +163,7 @@ def test_file_cut_anywhere_is_refused(refused, tmp_path_factory, share):
     folder = tmp_path_factory.mktemp("watch")
     (folder / "watch_dataset.npy").write_bytes(raw[: int(share * len(raw))])
     with refused(BadInputError, "is not the smart-watch data set"):
-        watch_from_npy(folder, silent)
+        watch_from_npy(folder, SILENT)
 
 
 class Reduced:
@@ -212,7 +210,7 @@ def test_file_that_is_missing(refused, tmp_path, make_folder):
     if make_folder:
         (folder / "watch_dataset.npy").mkdir(parents=True)
     with refused(BadInputError, "no file 'watch_dataset.npy'", str(folder)):
-        watch_from_npy(folder, silent)
+        watch_from_npy(folder, SILENT)
 
 
 @pytest.fixture
@@ -247,7 +245,7 @@ INSIDE = "seglearn/data/watch_dataset.npy"
 def test_watch_from_its_wheel(tmp_path, wheel):
     package = wheel({"seglearn/__init__.py": b"raise SystemExit", INSIDE: saved(content_of())})
     told = []
-    splits = fetch_watch(package, told.append)
+    splits = fetch_watch(package, steps_to(told.append))
     check_split(splits["train"], PEOPLE, lambda person: person not in (8, 9, 10))
     check_split(splits["test"], PEOPLE, lambda person: person in (8, 9, 10))
     # "download" of a wheel alone: nothing is built, installed or run.
@@ -261,7 +259,7 @@ def test_watch_from_its_wheel(tmp_path, wheel):
 def test_member_that_climbs_out_stays_inside(tmp_path, wheel):
     evil_names = ("../climbed.txt", "a/../../../climbed.txt", f"{tmp_path}/climbed.txt")
     package = wheel({**dict.fromkeys(evil_names, b"x"), INSIDE: saved(content_of())})
-    assert len(fetch_watch(package, silent)["test"]) == 4
+    assert len(fetch_watch(package, SILENT)["test"]) == 4
     assert not list(tmp_path.rglob("climbed.txt"))
 
 
@@ -269,24 +267,24 @@ def test_wheel_with_another_sha256(refused, tmp_path, wheel):
     wheel({INSIDE: evil(tmp_path / "ran")["os.system"]})
     pinned = DATASETS["watch"].package
     with refused(IntegrityError, "seglearn-1.2.5-py3-none-any.whl", pinned.sha256):
-        fetch_watch(pinned, silent)
+        fetch_watch(pinned, SILENT)
     assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_evil_pickle_in_the_wheel(refused, tmp_path, wheel):
     package = wheel({INSIDE: evil(tmp_path / "ran")["os.system"]})
     with refused(BadInputError, "watch_dataset.npy", "system"):
-        fetch_watch(package, silent)
+        fetch_watch(package, SILENT)
     assert not (tmp_path / "ran").exists()
 
 
 def test_wheel_without_the_file(refused, wheel):
     with refused(BadInputError, "no file 'watch_dataset.npy'"):
-        fetch_watch(wheel({"seglearn/__init__.py": b""}), silent)
+        fetch_watch(wheel({"seglearn/__init__.py": b""}), SILENT)
 
 
 def test_missing_pip(refused, tmp_path, wheel):
     package = wheel({INSIDE: saved(content_of())})
     (tmp_path / "bin" / "pip").unlink()
     with refused(BackendUnavailableError, "'pip' is not installed", "seglearn", "data import"):
-        fetch_watch(package, silent)
+        fetch_watch(package, SILENT)

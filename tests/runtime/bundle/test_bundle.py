@@ -202,7 +202,7 @@ def test_manifest_cut_short(refused, bundle_copy, share):
         (lambda m: m["files"][MODEL].update(md5=""), "md5"),
         (lambda m: m.pop("files"), "files"),
         (lambda m: m.update(schema_version="2"), "schema_version"),
-        (lambda m: m["artifacts"][0].update(backend="cloud"), "backend"),
+        (lambda m: m["artifacts"][0].update(backend=7), "backend"),
     ],
 )
 def test_manifest_with_wrong_keys(refused, bundle_copy, edit_manifest, change, word):

@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 from tiny import pictures
 
-from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import encode_golden, golden_inputs
 from edgedl.runtime.errors import IntegrityError
@@ -43,10 +42,10 @@ def expected_outputs(folder):
         return archive[KEY]
 
 
-@pytest.mark.parametrize("name", [f"{b}-{p}" for b in (ORT, TFLITE)
-                                  for p in ("float32", "float16", "int8")])  # fmt: skip
-def test_made_bundle_passes(compressed, name):
-    bundle = compressed.bundle
+@pytest.mark.parametrize("backend", ["ort", "tflite"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_made_bundle_passes(compressed, backend, precision):
+    bundle, name = compressed.bundle, f"{backend}-{precision}"
     with Runner(bundle, bundle.artifact(name)) as runner:
         check = check_golden(runner)
     assert check.artifact == name

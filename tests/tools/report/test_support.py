@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.models.reference.pretrained import has_weights
 from edgedl.models.reference.table import REFERENCE_MODELS
 from edgedl.tools.bench.result import read_result
@@ -28,6 +27,6 @@ def test_every_runtime_and_precision_has_a_row(name):
     result = read_result(RESULTS[name])
     named = {c.name for c in result.candidates} | {item.what for item in result.not_measured}
     int8 = "dynamic_int8" if REFERENCE_MODELS[name].family == "recurrent" else "int8"
-    for runtime in (ORT, TFLITE, TENSORRT):
+    for runtime in ("ort", "tflite", "tensorrt"):
         for precision in ("float32", "float16", int8):
             assert f"{runtime}-{precision}" in named

@@ -54,10 +54,10 @@ def test_a_swallowed_ctrl_c_stops_at_the_next_step(
 ) -> None:
     def work() -> None:
         with new_folder(tmp_path / "out"), steps("compress", 2) as progress:
-            progress("first")
+            progress.step("first")
             with suppress(BaseException):
                 signal.raise_signal(signal.SIGINT)
-            progress("second")
+            progress.step("second")
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), remembered_interrupt():
