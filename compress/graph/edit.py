@@ -3,11 +3,14 @@
 import copy
 import operator
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeGuard
 
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.values import record_value, value_of
+
+Insert = Callable[..., fx.Node]
 
 # What a node's meta says of where in the user's code it comes from.
 _ORIGIN = ("nn_module_stack", "stack_trace")
@@ -69,6 +72,19 @@ def insert_shaped_call(
     return call
 
 
+def inserter(module: fx.GraphModule, before: fx.Node) -> Insert:
+    """Return what inserts calls of known shapes before a node."""
+    return lambda function, *a, **k: insert_shaped_call(module, before, function, *a, **k)
+
+
+def insert_again(
+    module: fx.GraphModule, before: fx.Node, call: fx.Node, old: fx.Node, new: fx.Node
+) -> fx.Node:
+    """Insert another call as one is, but that it reads a new node in place of an old one."""
+    args, kwargs = fx.map_arg((call.args, call.kwargs), lambda n: new if n is old else n)
+    return insert_shaped_call(module, before, call.target, *args, **kwargs)
+
+
 def take_place(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
     """Let a new node stand for another, which goes: what read that reads it, and so it is called.
 
@@ -82,13 +98,23 @@ def take_place(module: fx.GraphModule, node: fx.Node, by: fx.Node) -> None:
 def tensor_of(module: fx.GraphModule, node: fx.Node) -> Any:
     """Return what has the shape and type of a node's value: a constant has no values there."""
     value = value_of(node)
-    stored = value is None and is_constant(node)
-    return get_tensor(module, str(node.target)).to("meta") if stored else value
+    stored = constant_of(module, node) if value is None else None
+    return value if stored is None else stored.to("meta")
 
 
-def is_constant(node: Any) -> bool:
+def is_constant(node: Any) -> TypeGuard[fx.Node]:
     """Say whether an argument is a node that reads a stored tensor."""
     return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def constant_of(module: fx.GraphModule, node: Any) -> Tensor | None:
+    """Return the stored tensor that an argument reads; None if it is anything else."""
+    return get_tensor(module, str(node.target)) if is_constant(node) else None
+
+
+def only_reader(node: fx.Node) -> fx.Node | None:
+    """Return the node that alone reads a value, if there is one."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def finish(module: fx.GraphModule) -> fx.GraphModule:

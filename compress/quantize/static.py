@@ -15,11 +15,7 @@ from edgedl.compress.encodings.observers import PERCENTILE, Observer
 from edgedl.compress.encodings.placement import results_read_as_floats
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.layers import find_operators
-from edgedl.compress.graph.operators.table import (
-    is_product,
-    is_quantizable,
-    moves_values,
-)
+from edgedl.compress.graph.operators.table import is_quantizable, moves_values, row_of
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.calibration import calibration_inputs
@@ -93,7 +89,7 @@ class QuantizeStatic(Stage, frozen=True, tag="quantize_static"):
         kept = kept_float(state.graph, self.keep_float, precision)
         if self.scope == "products":
             operators = [n for n in state.graph.graph.nodes if is_quantizable(n)]
-            kept |= {n.name for n in operators if not is_product(n) and not moves_values(n)}
+            kept |= {n.name for n in operators if not row_of(n).product and not moves_values(n)}
         batches = calibration_inputs(state.subject.task, self.samples, self.batch_size)
         table = calibrate(
             state.graph,

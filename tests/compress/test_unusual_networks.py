@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.export.onnx.write import to_onnx
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe

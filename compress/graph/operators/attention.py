@@ -23,6 +23,9 @@ class Attention(View):
     key: fx.Node
     value: fx.Node
     attn_mask: fx.Node | None
+    dropout_p: float
+    is_causal: bool
+    scale: float | None
     enable_gqa: bool
 
 

@@ -34,6 +34,13 @@ class Convolution(Weighted):
     groups: int
 
 
+@dataclass(frozen=True)
+class TransposedConvolution(Convolution):
+    """A transposed convolution."""
+
+    output_padding: list[int]
+
+
 def _join_axes(axes: JoinedAxes, node: fx.Node, transposed: bool) -> None:
     """Of a group, the channels of input and result are the axes of the weight."""
     view = Convolution.of(node)
@@ -48,8 +55,7 @@ def _join_axes(axes: JoinedAxes, node: fx.Node, transposed: bool) -> None:
         axes.join(node, [weight[0]], [Axis.product([group, inner])])
         axes.join(node, [whole], [weight[0]])
         axes.join(node, [part], [Axis.product([group, weight[1]])])
-    bias = axes.of(view.bias)
-    axes.join(node, bias, [result[1]][: len(bias)])
+    axes.join_broadcast(node, axes.of(view.bias), [result[1]])
     axes.join(node, x[:1], result[:1])
 
 

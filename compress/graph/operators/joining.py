@@ -3,7 +3,7 @@
 import operator
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, NamedTuple
 
 from torch import fx
 
@@ -40,6 +40,18 @@ class Pad(View):
 
     input: fx.Node
     pad: list[int]
+
+
+class Item(NamedTuple):
+    """One of several results."""
+
+    source: Any
+    index: Any
+
+    @classmethod
+    def of(cls, node: fx.Node) -> "Item":
+        """Read a ``getitem``, which has no schema."""
+        return cls(*node.args)
 
 
 def pads_with_zeros(node: fx.Node) -> bool:
@@ -129,9 +141,9 @@ def _resize_split(sizes: SizesAfterCut, before: fx.Node, after: fx.Node, even: b
 
 
 def _item(axes: JoinedAxes, node: fx.Node) -> None:
-    """One of several results."""
-    source, index = cast(tuple[fx.Node, int], node.args)
-    axes.join(node, axes.results(source)[index], axes.of(node))
+    """The axes of one of several results."""
+    item = Item.of(node)
+    axes.join(node, axes.results(item.source)[item.index], axes.of(node))
 
 
 def _pad(axes: JoinedAxes, node: fx.Node) -> None:

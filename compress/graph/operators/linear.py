@@ -51,10 +51,10 @@ def product_of(axes: Sequence[Axis]) -> Product:
 def _join_linear(axes: JoinedAxes, node: fx.Node) -> None:
     """Weight [out, in]: the last axis of the result and of the input."""
     view = Linear.of(node)
-    weight, bias, result = axes.of(view.weight), axes.of(view.bias), axes.of(node)
+    weight, result = axes.of(view.weight), axes.of(node)
     axes.join(node, axes.of(view.input), [*result[:-1], weight[1]])
     axes.join(node, [weight[0]], result[-1:])
-    axes.join(node, bias, result[-1:][: len(bias)])
+    axes.join_broadcast(node, axes.of(view.bias), result[-1:])
 
 
 def _linear_macs(of: AxesOf, node: fx.Node) -> list[Product]:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import torch
 from torch import fx
 
 from edgedl.compress.graph.axes import Axis
@@ -85,33 +86,21 @@ def _rescale(reader: fx.Node, size: fx.Node, share: Fraction) -> fx.Node:
         return graph.call_function(operator.floordiv, (many, share.denominator))
 
 
+def order_of(node: fx.Node, dimensions: int) -> list[int]:
+    """Return which axis of the input each of the result is, of an operator that reorders them.
+
+    It is read off a tensor without data whose axes have their number for a size.
+    """
+    x = torch.empty(tuple(range(dimensions)), device="meta")
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda _: x)
+    order: torch.Size = node.target(*args, **kwargs).shape  # type: ignore[operator]
+    return list(order)
+
+
 def _permute(axes: JoinedAxes, node: fx.Node) -> None:
     """The axes in another order."""
     x = axes.of(first_input(node))
-    axes.join(node, [x[d] for d in numbers(argument(node, "dims"))], axes.of(node))
-
-
-def _transpose(axes: JoinedAxes, node: fx.Node, names: tuple[str, str]) -> None:
-    """Two axes change places."""
-    x = axes.of(first_input(node))
-    first, second = (int(argument(node, name)) for name in names)
-    x[first], x[second] = x[second], x[first]
-    axes.join(node, x, axes.of(node))
-
-
-def _reverse(axes: JoinedAxes, node: fx.Node) -> None:
-    """The axes from the last to the first."""
-    axes.join(node, axes.of(first_input(node))[::-1], axes.of(node))
-
-
-def _move(axes: JoinedAxes, node: fx.Node) -> None:
-    """Some axes go elsewhere, the others keep their order."""
-    x, result = axes.of(first_input(node)), axes.of(node)
-    source, goal = (
-        [d % len(x) for d in numbers(argument(node, name))] for name in ("source", "destination")
-    )
-    axes.join(node, [x[a] for a in source], [result[b] for b in goal])
-    axes.join(node, without(x, source), without(result, goal))
+    axes.join(node, [x[d] for d in order_of(node, len(x))], axes.of(node))
 
 
 def _unsqueeze(axes: JoinedAxes, node: fx.Node) -> None:
@@ -170,19 +159,11 @@ def _shuffle_channels(axes: JoinedAxes, node: fx.Node) -> None:
     axes.join(node, without(x, {1}), without(result, {1}))
 
 
-def _shuffle_pixels(axes: JoinedAxes, node: fx.Node) -> None:
-    """[N, C * r * r, H, W] -> [N, C, H * r, W * r]."""
-    _make_places(axes, node, "upscale_factor", axes.of(first_input(node)), axes.of(node))
-
-
-def _unshuffle_pixels(axes: JoinedAxes, node: fx.Node) -> None:
-    """[N, C, H * r, W * r] -> [N, C * r * r, H, W]."""
-    _make_places(axes, node, "downscale_factor", axes.of(node), axes.of(first_input(node)))
-
-
-def _make_places(
-    axes: JoinedAxes, node: fx.Node, name: str, deep: list[Axis], wide: list[Axis]
-) -> None:
+def _shuffle_pixels(axes: JoinedAxes, node: fx.Node, name: str) -> None:
+    """[N, C * r * r, H, W] -> [N, C, H * r, W * r], or back."""
+    deep, wide = axes.of(first_input(node)), axes.of(node)
+    if name == "downscale_factor":
+        deep, wide = wide, deep
     places = Axis(int(argument(node, name)) ** 2, f"'{node.name}' makes places of it")
     axes.join(node, [deep[-3]], [Axis.product([wide[-3], places])])
     axes.freeze([deep[-2:], wide[-2:]], f"'{node.name}' makes places of channels")
@@ -199,7 +180,7 @@ RESHAPES = (
     _row(aten.reshape.default, join_axes=_reshape, resize=partial(_resize_shape, name="shape")),
     _row(aten.flatten.using_ints, join_axes=_reshape),
 )
-TRANSPOSE = _row(aten.transpose.int, join_axes=partial(_transpose, names=("dim0", "dim1")))
+TRANSPOSE = _row(aten.transpose.int, join_axes=_permute)
 PERMUTE = _row(aten.permute.default, join_axes=_permute)
 ROWS = (
     *RESHAPES,
@@ -214,12 +195,12 @@ ROWS = (
     _row(aten.repeat_interleave.self_int),
     _row(aten.flip.default, join_axes=partial(_along, name="dims")),
     _row(aten.channel_shuffle.default, join_axes=_shuffle_channels),
-    _row(aten.pixel_shuffle.default, join_axes=_shuffle_pixels),
-    _row(aten.pixel_unshuffle.default, join_axes=_unshuffle_pixels),
+    _row(aten.pixel_shuffle.default, join_axes=partial(_shuffle_pixels, name="upscale_factor")),
+    _row(aten.pixel_unshuffle.default, join_axes=partial(_shuffle_pixels, name="downscale_factor")),
     # Written as those above before anything is quantized.
-    Operator((aten.t.default, aten.numpy_T.default), join_axes=_reverse),
-    Operator((aten.swapaxes.default,), join_axes=partial(_transpose, names=("axis0", "axis1"))),
-    Operator((aten.movedim.int, aten.movedim.intlist), join_axes=_move),
+    Operator((aten.t.default, aten.numpy_T.default), join_axes=_permute),
+    Operator((aten.swapaxes.default,), join_axes=_permute),
+    Operator((aten.movedim.int, aten.movedim.intlist), join_axes=_permute),
     Operator((aten.expand_as.default,), join_axes=_expand_as),
     Operator((aten.sym_size.int,), join_axes=_nothing),
     Operator((aten.roll.default,), join_axes=partial(_along, name="dims")),

@@ -45,8 +45,7 @@ def _join_channels(axes: JoinedAxes, node: fx.Node) -> None:
     """Batch and instance norm: weight, bias, mean and variance have the channels, axis 1."""
     axes.join(node, axes.of(first_input(node)), axes.of(node))
     for name in ("weight", "bias", "running_mean", "running_var"):
-        own = axes.of(argument(node, name))
-        axes.join(node, own, axes.of(node)[1:2][: len(own)])
+        axes.join_broadcast(node, axes.of(argument(node, name)), axes.of(node)[1:2])
 
 
 def _join_last(axes: JoinedAxes, node: fx.Node) -> None:
@@ -64,8 +63,7 @@ def _join_groups(axes: JoinedAxes, node: fx.Node) -> None:
     axes.join(node, [channels], [Axis.product([groups, inside])])
     axes.join(node, axes.of(first_input(node)), axes.of(node))
     for name in ("weight", "bias"):
-        own = axes.of(argument(node, name))
-        axes.join(node, own, axes.of(node)[1:2][: len(own)])
+        axes.join_broadcast(node, axes.of(argument(node, name)), axes.of(node)[1:2])
 
 
 def _resize_last(sizes: SizesAfterCut, before: fx.Node, after: fx.Node) -> None:

@@ -113,9 +113,14 @@ class Operator:
         return next((o.__name__.partition(".")[0] for o in self.overloads), "")
 
     @property
+    def has_weight(self) -> bool:
+        """Whether it is a layer: a convolution, transposed ones too, or a linear one."""
+        return self.weight_axis >= 0
+
+    @property
     def weighted(self) -> bool:
         """Whether it is a layer whose stored weight can be integers."""
-        return self.ranges is Ranges.COMPUTES and self.weight_axis >= 0
+        return self.ranges is Ranges.COMPUTES and self.has_weight
 
     @property
     def product(self) -> bool:
@@ -143,10 +148,15 @@ def elementwise(axes: JoinedAxes, node: fx.Node) -> None:
 
 @cache
 def _schema(overload: Any) -> dict[str, tuple[int, Any]]:
-    """Return the position and default of each argument of an overload; "self" is also "input"."""
+    """Return the position and default of each argument of an overload."""
     described = enumerate(overload._schema.arguments)
-    found = {a.name: (position, a.default_value) for position, a in described}
-    return {**found, "input": found["self"]} if "self" in found else found
+    return {a.name: (position, a.default_value) for position, a in described}
+
+
+def _named(node: fx.Node, name: str) -> str:
+    """Return an argument's name in the schema, where "input" may be called "self"."""
+    schema = _schema(node.target)
+    return "self" if name == "input" and "self" in schema else name
 
 
 def argument(node: fx.Node, name: str) -> Any:
@@ -155,12 +165,19 @@ def argument(node: fx.Node, name: str) -> Any:
     Raises:
         KeyError: the operator has no argument of that name.
     """
+    name = _named(node, name)
     position, default = _schema(node.target)[name]
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """Return all arguments of an operator by name."""
+    return {name: argument(node, name) for name in _schema(node.target)}
+
+
 def set_argument(node: fx.Node, name: str, value: Any) -> None:
     """Write an argument by its name in the operator's schema."""
+    name = _named(node, name)
     position, _ = _schema(node.target)[name]
     if position > len(node.args) or name in node.kwargs:
         node.update_kwarg(name, value)
@@ -217,6 +234,11 @@ class Weighted(View):
     def has_stored_weight(self) -> bool:
         """Whether the weight is a stored tensor, not computed."""
         return is_constant(self.weight)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the weight and the bias, if there is one, are stored tensors."""
+        return self.has_stored_weight and (self.bias is None or is_constant(self.bias))
 
     @property
     def weight_path(self) -> str:

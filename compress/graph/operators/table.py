@@ -16,14 +16,11 @@ from edgedl.compress.graph.operators import (
     lookup,
     moving,
     normalization,
-    operator,
     pooling,
     recurrent,
     reduction,
 )
 from edgedl.compress.graph.operators.operator import Operator, Ranges, Weighted
-
-aten = operator.aten
 
 # The families. A new operator is a row in its family's file.
 ROWS: tuple[Operator, ...] = (
@@ -84,11 +81,6 @@ def has_stored_weight(node: fx.Node) -> bool:
     return is_weighted(node) and Weighted.of(node).has_stored_weight
 
 
-def is_product(node: fx.Node) -> bool:
-    """Say whether a node multiplies and sums: where the time of a network goes."""
-    return row_of(node).product
-
-
 def is_clip(node: fx.Node) -> bool:
     """Say whether a node is an activation that runtimes fold into the operator before it."""
     return row_of(node).ranges is Ranges.FUSES
@@ -99,27 +91,7 @@ def is_recurrent(node: fx.Node) -> bool:
     return row_of(node) in recurrent.ROWS
 
 
-def _overloads(*rows: Operator) -> frozenset[Any]:
-    return frozenset(overload for row in rows for overload in row.overloads)
-
-
-# Overloads that the passes match, derived from the rows.
-WEIGHTED: dict[Any, int] = {
-    overload: row.weight_axis for row in ROWS if row.weighted for overload in row.overloads
-}
-FUSED_ACTIVATIONS = _overloads(*activation.CLIPS)
-MAX_POOLS = _overloads(*pooling.MAX_POOLS)
-ARITHMETIC = _overloads(*elementwise.ARITHMETIC)
-MATRIX_PRODUCTS = _overloads(*(row for row in ROWS if row.matrix_product))
-HOMOGENEOUS = _overloads(*(row for row in ROWS if row.homogeneous))
-(LINEAR,) = linear.LINEAR.overloads
-(MULTIPLY,) = elementwise.MULTIPLY.overloads
-(TRANSPOSED,) = convolution.TRANSPOSED.overloads
-(CONCAT,) = joining.CONCAT.overloads
-MASKED_BELOW = elementwise.MASKED_BELOW
-
-
 def groups_of(node: fx.Node) -> int:
     """Return the groups of a convolution; a linear layer has one."""
-    convolves = row_of(node) in (*convolution.CONVOLUTIONS, convolution.TRANSPOSED)
+    convolves = row_of(node) in convolution.ROWS
     return convolution.Convolution.of(node).groups if convolves else 1

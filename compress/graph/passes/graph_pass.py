@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import fx
 
 from edgedl.compress.graph.edit import copy_graph
+from edgedl.compress.graph.values import record_value, value_of
 
 # Key in the meta of a node that a pass made -> the pass's name.
 MADE_BY = "pass"
@@ -88,7 +89,8 @@ def walk(module: fx.GraphModule, passes: tuple[Pass, ...], watch: Watch | None =
     """Rewrite a graph from its inputs to its outputs, in place, and drop what nobody reads.
 
     Every node is given to the passes in turn. What a pass makes of it is given to those behind
-    that pass, and remembers in its meta which one made it.
+    that pass, and remembers in its meta which one made it. Where the shape of what takes a node's
+    place is not known, it is the node's.
     """
     known = set(module.graph.nodes)
     for node in list(module.graph.nodes):
@@ -101,6 +103,8 @@ def walk(module: fx.GraphModule, passes: tuple[Pass, ...], watch: Watch | None =
             known.update(made)
             for new in made:
                 new.meta[MADE_BY] = step.name
+            if result in made and value_of(result) is None:
+                record_value(result, value_of(node))
             if result is not node:
                 node.replace_all_uses_with(result)
                 module.graph.erase_node(node)

@@ -2,12 +2,16 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_shaped_call
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, TRANSPOSED, aten
+from edgedl.compress.graph.edit import insert_again, inserter, only_reader
+from edgedl.compress.graph.operators.activation import CLIPS
+from edgedl.compress.graph.operators.convolution import TransposedConvolution
+from edgedl.compress.graph.operators.normalization import BATCH_NORM
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 # What stands behind a layer of series and works on pictures as well.
-FOLLOWERS = frozenset({aten.batch_norm.default, *FUSED_ACTIVATIONS})
+FOLLOWERS = (BATCH_NORM, *CLIPS)
 
 
 class SeriesAsPictures(Pass):
@@ -24,20 +28,22 @@ class SeriesAsPictures(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one of them, and its followers, another time."""
-        x, weight, *rest = node.args
-        bias, *numbers = rest or [None]
-        row = insert_shaped_call(module, node, aten.unsqueeze.default, x, 2)
-        stored = insert_shaped_call(module, node, aten.unsqueeze.default, weight, 2)
-        # Stride, padding, output padding, groups, dilation; along the one row nothing happens.
-        across = ([1], [0], [0], 1, [1])
-        pairs = [
-            given if isinstance(given, int) else [*one, *given]  # type: ignore[misc]
-            for one, given in zip(across, numbers, strict=False)
-        ]
-        result = insert_shaped_call(module, node, TRANSPOSED, row, stored, bias, *pairs)
+        view, insert = TransposedConvolution.of(node), inserter(module, node)
+        result = insert(
+            aten.conv_transpose2d.input,
+            insert(aten.unsqueeze.default, view.input, 2),
+            insert(aten.unsqueeze.default, view.weight, 2),
+            view.bias,
+            # Along the one row nothing happens.
+            [1, *view.stride],
+            [0, *view.padding],
+            [0, *view.output_padding],
+            view.groups,
+            [1, *view.dilation],
+        )
         last = node
-        while len(last.users) == 1 and next(iter(last.users)).target in FOLLOWERS:
-            last = next(iter(last.users))
-            result = insert_shaped_call(module, last, last.target, result, *last.args[1:])
-        last.replace_all_uses_with(insert_shaped_call(module, last, aten.squeeze.dim, result, 2))
+        while (reader := only_reader(last)) is not None and row_of(reader) in FOLLOWERS:
+            result = insert_again(module, reader, reader, last, result)
+            last = reader
+        last.replace_all_uses_with(inserter(module, last)(aten.squeeze.dim, result, 2))
         return node

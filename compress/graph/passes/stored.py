@@ -7,17 +7,10 @@ import torch
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
-from edgedl.compress.graph.operators.table import (
-    ARITHMETIC,
-    CONCAT,
-    MATRIX_PRODUCTS,
-    TRANSPOSED,
-    WEIGHTED,
-)
+from edgedl.compress.graph.operators.elementwise import ARITHMETIC
+from edgedl.compress.graph.operators.joining import CONCAT
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.passes.graph_pass import Pass
-
-# The operators whose operands are stored, so that they have encodings.
-READERS: frozenset[Any] = frozenset({*WEIGHTED, TRANSPOSED, *ARITHMETIC, *MATRIX_PRODUCTS, CONCAT})
 
 
 class StoreComputed(Pass):
@@ -29,7 +22,10 @@ class StoreComputed(Pass):
     Before: ``linear(x, transpose(w, 0, 1))``. After: ``linear(x, w')``.
     """
 
-    operators = READERS
+    def looks_at(self, node: fx.Node) -> bool:
+        """Say whether an operator's stored operands have encodings."""
+        row = row_of(node)
+        return row.has_weight or row.matrix_product or row in (*ARITHMETIC, CONCAT)
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Store what one operator reads."""

@@ -13,7 +13,7 @@ from torch import nn
 from edgedl.compress.convert.foreign import read_foreign
 from edgedl.compress.convert.requantize import requantize
 from edgedl.compress.export.exporter import exporter_of
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.pipeline import compress
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe import Recipe

@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_shaped_call
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import arguments_of
+from edgedl.compress.graph.edit import inserter
+from edgedl.compress.graph.operators.joining import Item
+from edgedl.compress.graph.operators.operator import argument, aten, first_input
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.values import value_of
 
 _SPLITS: frozenset[Any] = frozenset(
     {
@@ -31,18 +32,18 @@ class OpenLists(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Replace every part of one list by an operator on what the list is made of."""
-        users, axis, source = list(node.users), arguments_of(node)["dim"], node.args[0]
-        if any(u.target is not operator.getitem or not isinstance(u.args[1], int) for u in users):
+        users, axis, source = list(node.users), argument(node, "dim"), first_input(node)
+        items = [Item.of(user) for user in users if user.target is operator.getitem]
+        if len(items) < len(users) or not all(isinstance(item.index, int) for item in items):
             return None
-        for user in users:
-            index = int(user.args[1])  # type: ignore[arg-type]
+        for user, (_, index) in zip(users, items, strict=True):
+            insert = inserter(module, user)
             if node.target in _SPLITS:
-                sizes = [part.shape[axis] for part in node.meta["val"]]
+                sizes = [part.shape[axis] for part in value_of(node)]
                 start = sum(sizes[:index])
-                ends = (axis, start, start + sizes[index])
-                made = insert_shaped_call(module, user, aten.slice.Tensor, source, *ends)
+                made = insert(aten.slice.Tensor, source, axis, start, start + sizes[index])
             else:
-                made = insert_shaped_call(module, user, aten.select.int, source, axis, index)
+                made = insert(aten.select.int, source, axis, index)
             user.replace_all_uses_with(made)
             module.graph.erase_node(user)
         return node

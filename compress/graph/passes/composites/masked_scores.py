@@ -4,9 +4,11 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_shaped_call, is_constant, tensor_of
-from edgedl.compress.graph.operators.table import MASKED_BELOW, aten
+from edgedl.compress.graph.edit import constant_of, inserter, tensor_of
+from edgedl.compress.graph.operators.elementwise import MASKED_BELOW
+from edgedl.compress.graph.operators.operator import argument, aten
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.values import shape_of
 
 # Beside a score this low any other takes all that softmax gives.
 HIDDEN = -1e9
@@ -29,24 +31,24 @@ class OpenMaskedScores(Pass):
         if any(user.target is not aten.softmax.int for user in node.users):
             return None
         # The mask, what stands where it is true, and what where it is false.
-        places = (1, 2, 0) if node.target in _FILLING else (0, 1, 2)
-        mask, first, second = (node.args[i] for i in places)
+        fills = node.target in _FILLING
+        names = ("mask", "value", "self") if fills else ("condition", "self", "other")
+        mask, first, second = (argument(node, name) for name in names)
         numbers = [_number(module, value) for value in (first, second)]
         hidden = next((n for n in numbers if n is not None), 0.0)
         scores = second if numbers[0] is not None else first
         if hidden > MASKED_BELOW or not isinstance(scores, fx.Node):
             return None
-        if tensor_of(module, scores).shape != node.meta["val"].shape:
+        if tensor_of(module, scores).shape != shape_of(node):
             return None
         values = [0.0 if n is None else max(n, HIDDEN) for n in numbers]
-        added = insert_shaped_call(module, node, aten.where.Scalar, mask, *values)
-        result = insert_shaped_call(module, node, aten.add.Tensor, scores, added)
-        return result
+        insert = inserter(module, node)
+        return insert(aten.add.Tensor, scores, insert(aten.where.Scalar, mask, *values))
 
 
 def _number(module: fx.GraphModule, value: Any) -> float | None:
     """Return a number, or what a stored tensor of one number is; None for anything else."""
-    if is_constant(value):
-        stored = get_tensor(module, str(value.target))
+    stored = constant_of(module, value)
+    if stored is not None:
         return float(stored) if stored.numel() == 1 else None
     return float(value) if isinstance(value, (int, float)) else None

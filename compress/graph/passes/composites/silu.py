@@ -2,8 +2,8 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_shaped_call
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.edit import inserter
+from edgedl.compress.graph.operators.operator import aten, first_input
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 
@@ -20,7 +20,5 @@ class OpenSilu(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one as a product; written in place it would still run, so it goes."""
-        x = node.args[0]
-        gate = insert_shaped_call(module, node, aten.sigmoid.default, x)
-        product = insert_shaped_call(module, node, aten.mul.Tensor, x, gate)
-        return product
+        x, insert = first_input(node), inserter(module, node)
+        return insert(aten.mul.Tensor, x, insert(aten.sigmoid.default, x))

@@ -5,15 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import LINEAR, MULTIPLY, TRANSPOSED, WEIGHTED, aten
-from edgedl.compress.graph.passes.fold.channels import (
-    path_of,
-    scale_output_channels,
-)
+from edgedl.compress.graph.edit import constant_of, is_constant
+from edgedl.compress.graph.operators.operator import Weighted, aten, operands
+from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.graph.passes.fold.channels import scale_output_channels
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.stored import StoreComputed
+from edgedl.compress.graph.values import shape_of
 
 
 class FoldAffine(Pass):
@@ -29,20 +28,19 @@ class FoldAffine(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Fold one product or sum."""
-        producer, operand = node.args[:2]
+        producer, operand = operands(node)
         if is_constant(producer):
             producer, operand = operand, producer
-        if not isinstance(producer, fx.Node) or producer.target not in (*WEIGHTED, TRANSPOSED):
+        if not isinstance(producer, fx.Node) or not row_of(producer).has_weight:
             return None
-        constants = [c for c in producer.args[1:3] if c is not None]
-        if len(producer.users) > 1 or not all(map(is_constant, constants)):
+        if len(producer.users) > 1 or not Weighted.of(producer).is_stored:
             return None
-        if tuple(producer.meta["val"].shape) != tuple(node.meta["val"].shape):
+        if shape_of(producer) != shape_of(node):
             return None
-        values = _per_channel(module, node, operand, -1 if producer.target is LINEAR else 1)
+        values = _per_channel(module, node, operand, row_of(producer).channel_axis)
         if values is None:
             return None
-        if node.target is MULTIPLY:
+        if node.target is aten.mul.Tensor:
             factor, shift = values, torch.zeros_like(values)
         else:
             factor, shift = torch.ones_like(values), values
@@ -52,12 +50,12 @@ class FoldAffine(Pass):
 
 def _per_channel(module: fx.GraphModule, node: fx.Node, operand: Any, axis: int) -> Tensor | None:
     """Return a number or a stored tensor as one value per channel; None if it is something else."""
-    shape = node.meta["val"].shape
+    shape = shape_of(node)
     if isinstance(operand, (int, float)):
         return torch.full((shape[axis],), float(operand))
-    if not is_constant(operand):
+    values = constant_of(module, operand)
+    if values is None:
         return None
-    values = get_tensor(module, path_of(operand))
     if values.numel() == 1:
         return values.flatten().expand(shape[axis])
     sizes = [1] * (len(shape) - values.ndim) + list(values.shape)

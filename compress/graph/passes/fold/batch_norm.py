@@ -1,20 +1,17 @@
 """Batch norms in evaluation."""
 
-from typing import Any
-
 import torch
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import LINEAR, TRANSPOSED, WEIGHTED, aten
-from edgedl.compress.graph.passes.fold.channels import (
-    insert_depthwise,
-    path_of,
-    scale_output_channels,
-)
+from edgedl.compress.graph.edit import constant_of, is_constant
+from edgedl.compress.graph.operators.normalization import BatchNorm
+from edgedl.compress.graph.operators.operator import Weighted, aten
+from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.graph.passes.fold.channels import insert_depthwise, scale_output_channels
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.series import SeriesAsPictures
 from edgedl.compress.graph.passes.stored import StoreComputed
+from edgedl.compress.graph.values import shape_of
 
 
 class FoldBatchNorm(Pass):
@@ -34,22 +31,24 @@ class FoldBatchNorm(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Fold one batch norm, or write it as a depthwise convolution."""
-        arguments: tuple[Any, ...] = node.args
-        producer, gamma, beta, mean, variance = arguments[:5]
-        if not isinstance(producer, fx.Node) or mean is None or variance is None:
+        norm = BatchNorm.of(node)
+        producer, axes = norm.input, len(shape_of(node))
+        if not all(is_constant(n) for n in node.all_input_nodes if n is not producer):
             return None
-        deviation = torch.sqrt(get_tensor(module, path_of(variance)) + float(arguments[7]))
-        factor = 1 / deviation if gamma is None else get_tensor(module, path_of(gamma)) / deviation
-        shift = -get_tensor(module, path_of(mean)) * factor
-        if beta is not None:
-            shift = shift + get_tensor(module, path_of(beta))
-        layers = (*WEIGHTED, TRANSPOSED)
-        has_own_weight = producer.target in layers and is_constant(producer.args[1])
+        stored = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        gamma, beta, mean, variance = (constant_of(module, tensor) for tensor in stored)
+        if mean is None or variance is None:
+            return None
+        deviation = torch.sqrt(variance + norm.eps)
+        factor = 1 / deviation if gamma is None else gamma / deviation
+        shift = -mean * factor if beta is None else -mean * factor + beta
+        row = row_of(producer)
         # Behind a linear layer axis 1 is its output only for [N, C]; for [N, T, C] it is time.
-        same_axis = producer.target is not LINEAR or node.meta["val"].ndim == 2
-        if has_own_weight and same_axis and len(producer.users) == 1:
+        same_axis = row.channel_axis == 1 or axes == 2
+        is_own = row.has_weight and len(producer.users) == 1 and Weighted.of(producer).is_stored
+        if is_own and same_axis:
             scale_output_channels(module, producer, factor, shift)
             return producer
-        if node.meta["val"].ndim in (3, 4):
+        if axes in (3, 4):
             return insert_depthwise(module, node, producer, factor, shift)
         return None

@@ -2,9 +2,9 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
-from edgedl.compress.graph.operators.table import TRANSPOSED, WEIGHTED, aten
-from edgedl.compress.graph.passes.fold.channels import path_of
+from edgedl.compress.graph.edit import get_tensor, insert_constant, only_reader
+from edgedl.compress.graph.operators.operator import Weighted, aten, operands, set_argument
+from edgedl.compress.graph.operators.table import has_stored_weight, row_of
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.products.scale import scale_producer
@@ -21,18 +21,20 @@ class FoldFactor(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Fold one product."""
-        value, factor = node.args[:2]
+        value, factor = operands(node)
         if not isinstance(value, fx.Node) or not isinstance(factor, (int, float)):
             return None
-        if value.target in (*WEIGHTED, TRANSPOSED):
+        if row_of(value).has_weight:
             return None
         if not scale_producer(module, value, float(factor)):
-            behind = next(iter(node.users)) if len(node.users) == 1 else None
-            if behind is None or behind.target not in WEIGHTED or behind.args[0] is not node:
+            behind = only_reader(node)
+            if behind is None or not has_stored_weight(behind):
                 return None
-            if not is_constant(behind.args[1]):
+            layer = Weighted.of(behind)
+            if layer.input is not node:
                 return None
-            path = path_of(behind.args[1])
+            path = layer.weight_path
             scaled = get_tensor(module, path) * float(factor)
-            behind.update_arg(1, insert_constant(module, behind, f"{path}_{behind.name}", scaled))
+            stored = insert_constant(module, behind, f"{path}_{behind.name}", scaled)
+            set_argument(behind, "weight", stored)
         return value

@@ -2,12 +2,13 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.fold.channels import insert_depthwise, path_of
+from edgedl.compress.graph.edit import constant_of
+from edgedl.compress.graph.operators.operator import aten, operands
+from edgedl.compress.graph.passes.fold.channels import insert_depthwise
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.stored import StoreComputed
+from edgedl.compress.graph.values import shape_of
 
 
 class NormalisationAsDepthwise(Pass):
@@ -24,17 +25,17 @@ class NormalisationAsDepthwise(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Replace one product of a sum."""
-        inner, k = node.args[:2]
-        if not (isinstance(inner, fx.Node) and inner.target is aten.add.Tensor and is_constant(k)):
+        inner, k = operands(node)
+        if not isinstance(inner, fx.Node) or inner.target is not aten.add.Tensor:
             return None
-        x, added = inner.args[:2]
-        if not is_constant(added) or not isinstance(x, fx.Node):
+        x, added = operands(inner)
+        offset, factor = constant_of(module, added), constant_of(module, k)
+        if offset is None or factor is None or not isinstance(x, fx.Node):
             return None
-        channels = node.meta["val"].shape[1] if node.meta["val"].ndim == 4 else 0
-        if tuple(x.meta["val"].shape[1:]) != tuple(node.meta["val"].shape[1:]):
+        shape = shape_of(node)
+        if len(shape) != 4 or shape_of(x)[1:] != shape[1:]:
             return None
-        constants = [get_tensor(module, path_of(c)) for c in (added, k)]
-        if any(c.numel() != channels or c.shape[-2:] != (1, 1) for c in constants):
+        if any(c.numel() != shape[1] or c.shape[-2:] != (1, 1) for c in (offset, factor)):
             return None
-        offset, factor = (c.flatten() for c in constants)
-        return insert_depthwise(module, node, x, factor, offset * factor)
+        factor = factor.flatten()
+        return insert_depthwise(module, node, x, factor, offset.flatten() * factor)

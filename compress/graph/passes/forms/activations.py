@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, is_constant
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+from edgedl.compress.graph.edit import constant_of, inserter
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.values import shape_of
 
 
 def _clamp(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
@@ -23,10 +24,8 @@ def _relu_of_threshold(module: fx.GraphModule, node: fx.Node, given: Arguments) 
 
 def _leaky_of_prelu(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
     """Write a parametric ReLU of one slope as a leaky one."""
-    if not is_constant(given["weight"]):
-        return None
-    slope = get_tensor(module, str(given["weight"].target))
-    if slope.numel() != 1:
+    slope = constant_of(module, given["weight"])
+    if slope is None or slope.numel() != 1:
         return None
     return inserter(module, node)(aten.leaky_relu.default, given["self"], float(slope))
 
@@ -37,7 +36,7 @@ def _gate_of_glu(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.
     Source: Dauphin et al., "Language modeling with gated convolutional networks", 2017, equation 1.
     """
     x, axis, insert = given["self"], given["dim"], inserter(module, node)
-    half = node.meta["val"].shape[axis]
+    half = shape_of(node)[axis]
     if not isinstance(half, int):
         return None
     value = insert(aten.slice.Tensor, x, axis, 0, half)

@@ -5,9 +5,16 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, Insert, inserter
+from edgedl.compress.graph.edit import (
+    Insert,
+    constant_of,
+    insert_constant,
+    inserter,
+    is_constant,
+)
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.values import is_floating
 
 
 def _square(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
@@ -17,7 +24,7 @@ def _square(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node 
 
 
 def _negative(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
-    if not node.meta["val"].is_floating_point():
+    if not is_floating(node):
         return None
     return inserter(module, node)(aten.mul.Tensor, given["self"], -1.0)
 
@@ -26,7 +33,7 @@ def _mul_of_div(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
     divisor, insert = given["other"], inserter(module, node)
     if isinstance(divisor, (int, float)) and divisor:
         return insert(aten.mul.Tensor, given["self"], 1 / divisor)
-    stored = get_tensor(module, str(divisor.target)) if is_constant(divisor) else None
+    stored = constant_of(module, divisor)
     if stored is None or not stored.is_floating_point() or not stored.all():
         return None
     factor = insert_constant(module, node, f"{divisor.target}_{node.name}", 1 / stored)
@@ -34,8 +41,8 @@ def _mul_of_div(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
 
 
 def _add_of_rsub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
-    number, is_float = given["other"], node.meta["val"].is_floating_point()
-    if given["alpha"] != 1 or not isinstance(number, (int, float)) or not is_float:
+    number = given["other"]
+    if given["alpha"] != 1 or not isinstance(number, (int, float)) or not is_floating(node):
         return None
     insert = inserter(module, node)
     return insert(aten.add.Tensor, insert(aten.mul.Tensor, given["self"], -1.0), number)
@@ -56,13 +63,14 @@ def _add_of_sub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
     minus another for the other way round.
     """
     a, b, insert = given["self"], given["other"], inserter(module, node)
-    if not node.meta["val"].is_floating_point():
+    if not is_floating(node):
         return None
     if isinstance(b, (int, float)):
         return insert(aten.add.Tensor, a, -b * given["alpha"])
-    if is_constant(b):
-        value = get_tensor(module, str(b.target)) * -given["alpha"]
-        return insert(aten.add.Tensor, a, insert_constant(module, node, f"{node.name}_by", value))
+    stored = constant_of(module, b)
+    if stored is not None:
+        by = insert_constant(module, node, f"{node.name}_by", stored * -given["alpha"])
+        return insert(aten.add.Tensor, a, by)
     if is_constant(a) or given["alpha"] != 1:
         return insert(aten.add.Tensor, _multiple(insert, given, -given["alpha"]), a)
     return None

@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten, first_input
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.values import value_of
 
 _NOTHING: frozenset[Any] = frozenset(
     {
@@ -38,7 +39,7 @@ class DropIdentities(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Let the readers of one node read what it reads."""
-        source = node.args[0]
+        source = first_input(node)
         if not isinstance(source, fx.Node):
             return None
         if node.target in _SAME_TYPE and not _keeps_type(source, node):
@@ -47,5 +48,5 @@ class DropIdentities(Pass):
 
 
 def _keeps_type(source: fx.Node, node: fx.Node) -> bool:
-    before, after = source.meta.get("val"), node.meta.get("val")
+    before, after = value_of(source), value_of(node)
     return before is not None and after is not None and before.dtype == after.dtype

@@ -5,25 +5,22 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.edit import tensor_of
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+from edgedl.compress.graph.edit import inserter, tensor_of
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.values import shape_of
 
 # More copies than these are left to the operator that makes them.
 MOST_COPIES = 8
 
 
 def _cat(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
-    return inserter(module, node)(aten.cat.default, given["tensors"], given["dim"])
-
-
-def _cat_of_hstack(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
-    return inserter(module, node)(aten.cat.default, given["tensors"], 1)
+    return inserter(module, node)(aten.cat.default, given["tensors"], given.get("dim", 1))
 
 
 def _cat_of_stack(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
     insert = inserter(module, node)
-    axis = given["dim"] % node.meta["val"].ndim
+    axis = given["dim"] % len(shape_of(node))
     parts = [insert(aten.unsqueeze.default, part, axis) for part in given["tensors"]]
     return insert(aten.cat.default, parts, axis)
 
@@ -31,7 +28,7 @@ def _cat_of_stack(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx
 def _cat_of_roll(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
     insert, result = inserter(module, node), given["self"]
     for shift, axis in zip(given["shifts"], given["dims"], strict=False):
-        size = node.meta["val"].shape[axis]
+        size = shape_of(node)[axis]
         if not isinstance(size, int) or not isinstance(shift, int):
             return None
         if shift % size:
@@ -45,11 +42,11 @@ def _cat_of_repeat(module: fx.GraphModule, node: fx.Node, given: Arguments) -> f
     """Write a tensor that is repeated a few times along axes that it has as a concat of itself."""
     counts = given["repeats"] if "repeats" in given else given["dims"]
     insert, result = inserter(module, node), given["self"]
-    first = node.meta["val"].ndim - len(counts)
+    axes = len(shape_of(node))
     known = all(isinstance(count, int) and 0 < count <= MOST_COPIES for count in counts)
-    if tensor_of(module, result).ndim != node.meta["val"].ndim or not known:
+    if tensor_of(module, result).ndim != axes or not known:
         return None
-    for axis, count in enumerate(counts, start=first):
+    for axis, count in enumerate(counts, start=axes - len(counts)):
         if count > 1:
             result = insert(aten.cat.default, [result] * count, axis)
     return result if result is not given["self"] else None
@@ -66,7 +63,7 @@ class JoinForms(FormPass):
     operators: ClassVar[Mapping[Any, Form]] = {
         aten.concat.default: _cat,
         aten.concatenate.default: _cat,
-        aten.hstack.default: _cat_of_hstack,
+        aten.hstack.default: _cat,
         aten.stack.default: _cat_of_stack,
         aten.roll.default: _cat_of_roll,
         aten.repeat.default: _cat_of_repeat,

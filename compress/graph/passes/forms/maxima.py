@@ -6,8 +6,8 @@ from typing import Any
 from torch import fx
 
 from edgedl.compress.graph.edit import insert_shaped_call
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import arguments_of
+from edgedl.compress.graph.operators.joining import Item
+from edgedl.compress.graph.operators.operator import argument, aten, first_input
 from edgedl.compress.graph.passes.forms.side_effects import DropSideEffects
 from edgedl.compress.graph.passes.graph_pass import Pass
 
@@ -25,17 +25,18 @@ class MaximaAlone(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Insert the maxima alone for the readers of one tuple."""
-        users, given = list(node.users), arguments_of(node)
+        users = list(node.users)
         axes: Any
-        if any(user.target is not operator.getitem or user.args[1] != 0 for user in users):
+        if any(user.target is not operator.getitem or Item.of(user).index != 0 for user in users):
             return None
         if node.target is aten.max.dim:
-            axes, keepdim = [given["dim"]], given["keepdim"]
-        elif list(given["output_size"]) == [1, 1]:
+            axes, keepdim = [argument(node, "dim")], argument(node, "keepdim")
+        elif list(argument(node, "output_size")) == [1, 1]:
             axes, keepdim = [2, 3], True
         else:
             return None
-        maxima = insert_shaped_call(module, node, aten.amax.default, given["self"], axes, keepdim)
+        x = first_input(node)
+        maxima = insert_shaped_call(module, node, aten.amax.default, x, axes, keepdim)
         for user in users:
             user.replace_all_uses_with(maxima)
             module.graph.erase_node(user)

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant, tensor_of
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+from edgedl.compress.graph.edit import constant_of, insert_constant, inserter, tensor_of
+from edgedl.compress.graph.operators.moving import order_of
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.values import shape_of
 
 
 def _transpose(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
@@ -17,9 +19,7 @@ def _transpose(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.No
 
 
 def _permute_of_movedim(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:
-    """Write it as a permutation, read off axes that have their number for a size."""
-    axes = torch.empty(tuple(range(node.meta["val"].ndim)), device="meta")
-    order = list(torch.movedim(axes, given["source"], given["destination"]).shape)
+    order = order_of(node, len(shape_of(node)))
     return inserter(module, node)(aten.permute.default, given["self"], order)
 
 
@@ -45,13 +45,8 @@ def _select_of_index(module: fx.GraphModule, node: fx.Node, given: Arguments) ->
     if len(used) != 1:
         return None
     axis, index = used[0]
-    if not is_constant(index):
-        return None
-    places, size = (
-        get_tensor(module, str(index.target)),
-        tensor_of(module, given["self"]).shape[axis],
-    )
-    if places.ndim != 1 or places.dtype not in (torch.int64, torch.int32):
+    places, size = constant_of(module, index), tensor_of(module, given["self"]).shape[axis]
+    if places is None or places.ndim != 1 or places.dtype not in (torch.int64, torch.int32):
         return None
     if bool((places < 0).any()):
         if not isinstance(size, int):

@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+from edgedl.compress.graph.edit import inserter
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
 
 
 def _pool_of_series(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node:

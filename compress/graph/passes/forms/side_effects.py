@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_shaped_call, is_constant
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.edit import insert_call, is_constant
+from edgedl.compress.graph.operators.operator import aten, first_input
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 
@@ -27,15 +27,15 @@ class DropSideEffects(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Insert the twin of one operator for those that read its result."""
-        changed, later = node.args[0], _nodes_behind(node)
+        changed, nodes = first_input(node), list(module.graph.nodes)
+        later = set(nodes[nodes.index(node) + 1 :])
         if not isinstance(changed, fx.Node) or is_constant(changed):
             return None
         if any(
             user in later for view in _views_beside(changed, node, later) for user in view.users
         ):
             return None
-        made = insert_shaped_call(module, node, _twin(node), *node.args, **node.kwargs)
-        made.meta["val"] = node.meta["val"]
+        made = insert_call(module.graph, node, _twin(node), *node.args, **node.kwargs)
         changed.replace_all_uses_with(made, delete_user_cb=lambda user: user in later)
         return made
 
@@ -53,8 +53,8 @@ def _views_beside(changed: fx.Node, by: fx.Node, later: set[fx.Node]) -> list[fx
     """Return the other nodes so far that may hold the same memory: slices, reshapes, their base."""
     behind = {by, *later}
     base = changed
-    while _is_view(base) and isinstance(base.args[0], fx.Node):
-        base = base.args[0]
+    while _is_view(base) and isinstance(source := first_input(base), fx.Node):
+        base = source
     found = [base]
     for view in found:
         found += [user for user in view.users if _is_view(user) and user not in behind]
@@ -64,11 +64,3 @@ def _views_beside(changed: fx.Node, by: fx.Node, later: set[fx.Node]) -> list[fx
 def _is_view(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)
-
-
-def _nodes_behind(node: fx.Node) -> set[fx.Node]:
-    found, behind = set(), node.next
-    while behind.op != "root":
-        found.add(behind)
-        behind = behind.next
-    return found

@@ -5,13 +5,16 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.operators.table import aten
-from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass, inserter
+from edgedl.compress.graph.edit import inserter
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.values import shape_of
 
 
 def _softmax_of_last(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
     """Turn the axis of a softmax to the end, where every runtime has an integer kernel for it."""
-    axis, last = given["dim"] % node.meta["val"].ndim, node.meta["val"].ndim - 1
+    last = len(shape_of(node)) - 1
+    axis = given["dim"] % (last + 1)
     if axis == last or given["dtype"] is not None:
         return None
     insert = inserter(module, node)

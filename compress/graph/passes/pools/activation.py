@@ -2,9 +2,12 @@
 
 from torch import fx
 
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, MAX_POOLS, folds_activation
+from edgedl.compress.graph.operators.operator import first_input
+from edgedl.compress.graph.operators.pooling import MAX_POOLS
+from edgedl.compress.graph.operators.table import folds_activation, is_clip, row_of
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.graph_pass import Pass
+from edgedl.compress.graph.values import record_value, value_of
 
 
 class ActivateBeforePool(Pass):
@@ -16,21 +19,24 @@ class ActivateBeforePool(Pass):
     """
 
     requires = (FoldBatchNorm,)
-    operators = FUSED_ACTIVATIONS
+
+    def looks_at(self, node: fx.Node) -> bool:
+        """Say whether a node is an activation that runtimes fold."""
+        return is_clip(node)
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Move one activation."""
-        pool = node.args[0]
-        if not isinstance(pool, fx.Node) or pool.target not in MAX_POOLS or len(pool.users) > 1:
+        pool = first_input(node)
+        if not isinstance(pool, fx.Node) or row_of(pool) not in MAX_POOLS or len(pool.users) > 1:
             return None
-        producer = pool.args[0]
+        producer = first_input(pool)
         if not isinstance(producer, fx.Node) or len(producer.users) > 1:
             return None
         if not folds_activation(producer):
             return None
         with module.graph.inserting_before(pool):
             moved = module.graph.node_copy(node, lambda _: producer)
-        moved.meta["val"] = producer.meta["val"]
+        record_value(moved, value_of(producer))
         pool.replace_input_with(producer, moved)
         moved.name = node.name
         return pool

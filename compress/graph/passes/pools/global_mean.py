@@ -2,8 +2,9 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_call
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.edit import inserter, tensor_of
+from edgedl.compress.graph.operators.operator import argument, aten, first_input
+from edgedl.compress.graph.operators.reduction import reduced_axes
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 
@@ -20,28 +21,13 @@ class GlobalPoolAsMean(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Replace one pool or mean of [N, C, H, W] over H and W."""
-        keepdim = node.target is aten.adaptive_avg_pool2d.default
-        if not (_is_global_pool(node) if keepdim else _is_spatial_mean(node)):
+        source, insert = first_input(node), inserter(module, node)
+        if len(tensor_of(module, source).shape) != 4:
             return None
-        mean = insert_call(module.graph, node, aten.mean.dim, node.args[0], [2, 3], True)
-        result = mean
-        if not keepdim:
-            result = insert_call(module.graph, node, aten.flatten.using_ints, mean, 1)
-        result.meta["val"] = node.meta["val"]
-        mean.meta["val"] = node.meta["val"] if keepdim else node.meta["val"][:, :, None, None]
-        return result
-
-
-def _is_spatial_mean(node: fx.Node) -> bool:
-    """Say whether a mean of [N, C, H, W] runs over H and W and drops them."""
-    source = node.args[0]
-    if not isinstance(source, fx.Node) or source.meta["val"].ndim != 4:
-        return False
-    axes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
-    keepdim = len(node.args) > 2 and bool(node.args[2])
-    return sorted(int(a) % 4 for a in axes) == [2, 3] and not keepdim  # type: ignore[arg-type]
-
-
-def _is_global_pool(node: fx.Node) -> bool:
-    """Say whether an adaptive pool reduces [N, C, H, W] to one value per channel."""
-    return node.meta["val"].ndim == 4 and node.args[1] in ([1, 1], (1, 1), 1, [1])
+        if node.target is aten.adaptive_avg_pool2d.default:
+            if argument(node, "output_size") not in ([1, 1], (1, 1), 1, [1]):
+                return None
+            return insert(aten.mean.dim, source, [2, 3], True)
+        if reduced_axes(node, 4) != {2, 3} or argument(node, "keepdim"):
+            return None
+        return insert(aten.flatten.using_ints, insert(aten.mean.dim, source, [2, 3], True), 1)

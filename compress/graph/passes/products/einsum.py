@@ -4,17 +4,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx
+from torch import fx
 
-from edgedl.compress.graph.edit import (
-    insert_constant,
-    insert_shaped_call,
-    tensor_of,
-)
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.edit import Insert, insert_constant, inserter
+from edgedl.compress.graph.operators.operator import argument, aten
 from edgedl.compress.graph.passes.forms.moves import MoveForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.stored import stored_value
+from edgedl.compress.graph.values import shape_of
 
 
 class OpenEinsum(Pass):
@@ -32,10 +29,10 @@ class OpenEinsum(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one einsum as a product."""
-        equation, operands = str(node.args[0]).replace(" ", ""), list(node.args[1])  # type: ignore[arg-type]
-        letters, _, result = equation.partition("->")
-        names = letters.split(",")
-        if "->" not in equation or "." in equation or len(names) != 2:
+        operands, insert = list(argument(node, "tensors")), inserter(module, node)
+        terms, arrow, result = argument(node, "equation").replace(" ", "").partition("->")
+        names = terms.split(",")
+        if not arrow or "." in terms or len(names) != 2:
             return None
         if stored_value(module, operands[0]) is not None:
             operands.reverse()
@@ -45,13 +42,19 @@ class OpenEinsum(Pass):
             return None
         stored = stored_value(module, operands[1])
         if stored is None:
-            found = _matmul_of_einsum(module, node, product, names, operands)
+            found = _matmul(insert, product, names, operands)
         elif not product.batch:
-            found = _linear_of_einsum(module, node, product, names, operands[0], stored)
+            outputs = [stored.shape[names[1].index(c)] for c in product.right]
+            order = [names[1].index(c) for c in product.right + product.summed]
+            matrix = stored.permute(order).reshape(math.prod(outputs), -1)
+            x = _permute(insert, operands[0], names[0], product.left + product.summed)
+            x = _merge(insert, x, len(product.left), len(product.summed))
+            weight = insert_constant(module, node, f"{node.name}_weight", matrix)
+            found = insert(aten.linear.default, x, weight)
+            found = _part(insert, found, len(product.left), outputs)
         else:
             return None
-        found = _permute(module, node, found, product.batch + product.left + product.right, result)
-        return found
+        return _permute(insert, found, product.batch + product.left + product.right, result)
 
 
 @dataclass(frozen=True)
@@ -85,75 +88,37 @@ class _Product:
         return product if product.summed and sorted(found) == sorted(result) else None
 
 
-def _matmul_of_einsum(
-    module: fx.GraphModule,
-    node: fx.Node,
-    product: _Product,
-    names: list[str],
-    operands: list[fx.Node],
+def _matmul(
+    insert: Insert, product: _Product, names: list[str], operands: list[fx.Node]
 ) -> fx.Node:
     """Return the matmul of an einsum of two activations, [batch..., left..., right...]."""
-    at = len(product.batch)
-    a = _permute(module, node, operands[0], names[0], product.batch + product.left + product.summed)
-    b = _permute(
-        module, node, operands[1], names[1], product.batch + product.summed + product.right
-    )
-    left = [tensor_of(module, a).shape[at + i] for i in range(len(product.left))]
-    right = list(tensor_of(module, b).shape[at + len(product.summed) :])
-    a = _merge(module, node, a, at, len(left))
-    a = _merge(module, node, a, at + 1, len(product.summed))
-    b = _merge(module, node, b, at, len(product.summed))
-    b = _merge(module, node, b, at + 1, len(right))
-    found = insert_shaped_call(module, node, aten.matmul.default, a, b)
-    return _part(module, node, _part(module, node, found, at + 1, right), at, left)
+    at, summed = len(product.batch), len(product.summed)
+    a = _permute(insert, operands[0], names[0], product.batch + product.left + product.summed)
+    b = _permute(insert, operands[1], names[1], product.batch + product.summed + product.right)
+    left = list(shape_of(a)[at : at + len(product.left)])
+    right = list(shape_of(b)[at + summed :])
+    a = _merge(insert, _merge(insert, a, at, len(left)), at + 1, summed)
+    b = _merge(insert, _merge(insert, b, at, summed), at + 1, len(right))
+    found = insert(aten.matmul.default, a, b)
+    return _part(insert, _part(insert, found, at + 1, right), at, left)
 
 
-def _linear_of_einsum(
-    module: fx.GraphModule,
-    node: fx.Node,
-    product: _Product,
-    names: list[str],
-    x: fx.Node,
-    stored: Tensor,
-) -> fx.Node:
-    """Return the linear layer of an einsum with a stored tensor, [left..., right...]."""
-    at = len(product.left)
-    x = _permute(module, node, x, names[0], product.left + product.summed)
-    x = _merge(module, node, x, at, len(product.summed))
-    turned = stored.permute([names[1].index(c) for c in product.right + product.summed])
-    right = list(turned.shape[: len(product.right)])
-    matrix = turned.reshape(math.prod(right), -1)
-    weight = insert_constant(module, node, f"{node.name}_weight", matrix)
-    found = insert_shaped_call(module, node, aten.linear.default, x, weight)
-    return _part(module, node, found, at, right)
-
-
-def _merge(module: fx.GraphModule, before: fx.Node, value: fx.Node, at: int, count: int) -> fx.Node:
+def _merge(insert: Insert, value: fx.Node, at: int, count: int) -> fx.Node:
     """Make one axis of several, or of none, from position ``at`` on."""
     if count == 0:
-        return insert_shaped_call(module, before, aten.unsqueeze.default, value, at)
-    if count == 1:
-        return value
-    return insert_shaped_call(module, before, aten.flatten.using_ints, value, at, at + count - 1)
+        return insert(aten.unsqueeze.default, value, at)
+    return value if count == 1 else insert(aten.flatten.using_ints, value, at, at + count - 1)
 
 
-def _part(
-    module: fx.GraphModule, before: fx.Node, value: fx.Node, at: int, sizes: list[Any]
-) -> fx.Node:
+def _part(insert: Insert, value: fx.Node, at: int, sizes: list[Any]) -> fx.Node:
     """Undo ``_merge``; one size may be free."""
     if not sizes:
-        return insert_shaped_call(module, before, aten.squeeze.dim, value, at)
-    if len(sizes) == 1:
-        return value
+        return insert(aten.squeeze.dim, value, at)
     known = [size if isinstance(size, int) else -1 for size in sizes]
-    return insert_shaped_call(module, before, aten.unflatten.int, value, at, known)
+    return value if len(sizes) == 1 else insert(aten.unflatten.int, value, at, known)
 
 
-def _permute(
-    module: fx.GraphModule, before: fx.Node, value: fx.Node, have: str, want: str
-) -> fx.Node:
+def _permute(insert: Insert, value: fx.Node, have: str, want: str) -> fx.Node:
     """Insert the permutation that brings axes into another order, unless it is that already."""
-    if have == want:
-        return value
     axes = [have.index(c) for c in want]
-    return insert_shaped_call(module, before, aten.permute.default, value, axes)
+    return value if have == want else insert(aten.permute.default, value, axes)

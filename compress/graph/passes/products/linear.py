@@ -8,12 +8,13 @@ from edgedl.compress.graph.edit import (
     insert_call,
     insert_constant,
     is_constant,
-    tensor_of,
 )
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.linear import MatrixProduct
+from edgedl.compress.graph.operators.operator import argument, aten
 from edgedl.compress.graph.passes.forms.moves import MoveForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.stored import stored_value
+from edgedl.compress.graph.values import shape_of
 
 
 class LinearOfStored(Pass):
@@ -31,15 +32,12 @@ class LinearOfStored(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one product as a linear layer where its second operand is a stored matrix."""
-        x, stored = node.args[-2:]
-        if not isinstance(stored, fx.Node):
-            return None
-        matrix, bias = stored_value(module, stored), None
-        if node.target is aten.addmm.default:
-            bias = stored_value(module, node.args[0])
-            if bias is None or any(factor != 1 for factor in node.kwargs.values()):
+        x, stored, added = MatrixProduct.of(node)
+        matrix, bias = stored_value(module, stored), stored_value(module, added)
+        if added is not None:
+            if bias is None or any(argument(node, factor) != 1 for factor in ("beta", "alpha")):
                 return None
-            if bias.numel() != tensor_of(module, node).shape[-1]:
+            if bias.numel() != shape_of(node)[-1]:
                 return None
         if matrix is None or matrix.ndim != 2 or stored_value(module, x) is not None:
             return None
@@ -47,9 +45,7 @@ class LinearOfStored(Pass):
         if bias is not None:
             path = f"{node.name}_bias"
             constants.append(insert_constant(module, node, path, bias.flatten()))
-        linear = insert_call(module.graph, node, aten.linear.default, x, *constants)
-        linear.meta["val"] = node.meta["val"]
-        return linear
+        return insert_call(module.graph, node, aten.linear.default, x, *constants)
 
 
 def _weight(module: fx.GraphModule, node: fx.Node, value: Tensor, source: fx.Node) -> fx.Node:

@@ -1,17 +1,17 @@
 """Products with a number in front of other products, or behind the layer that made a value."""
 
-from typing import Any
-
 from torch import fx
 
-from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
-from edgedl.compress.graph.operators.table import (
-    HOMOGENEOUS,
-    MATRIX_PRODUCTS,
-    WEIGHTED,
+from edgedl.compress.graph.edit import get_tensor, insert_constant
+from edgedl.compress.graph.operators.linear import MatrixProduct
+from edgedl.compress.graph.operators.operator import (
+    Weighted,
     aten,
-    moves_values,
+    first_input,
+    operands,
+    set_argument,
 )
+from edgedl.compress.graph.operators.table import is_weighted, moves_values, row_of
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.products.linear import LinearOfStored
@@ -30,19 +30,17 @@ class ScaleInProducer(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Let the layer before one product with a number make what that makes."""
-        value, factor = node.args
+        value, factor = operands(node)
         if not isinstance(value, fx.Node) or not isinstance(factor, (int, float)):
             return None
-        scaled: Any = value
-        if value.target in MATRIX_PRODUCTS and len(value.users) == 1:
-            if value.args[0] is value.args[1]:
+        scaled = value
+        if row_of(value).matrix_product and len(value.users) == 1:
+            scaled, right, _ = MatrixProduct.of(value)
+            if scaled is right:
                 return None
-            scaled = value.args[0]
-        elif any(user.target not in MATRIX_PRODUCTS for user in node.users):
+        elif not all(row_of(user).matrix_product for user in node.users):
             return None
-        if not isinstance(scaled, fx.Node) or not scale_producer(module, scaled, factor):
-            return None
-        return value
+        return value if scale_producer(module, scaled, factor) else None
 
 
 def scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> bool:
@@ -50,17 +48,16 @@ def scale_producer(module: fx.GraphModule, value: fx.Node, factor: float) -> boo
 
     What moves values, and for a positive factor a ReLU, may stand in between.
     """
-    while len(value.users) == 1 and isinstance(value.args[0] if value.args else None, fx.Node):
-        if not moves_values(value) and not (factor > 0 and value.target in HOMOGENEOUS):
+    while len(value.users) == 1 and isinstance(source := first_input(value), fx.Node):
+        if not moves_values(value) and not (factor > 0 and row_of(value).homogeneous):
             break
-        value = value.args[0]  # type: ignore[assignment]
-    if value.target not in WEIGHTED or len(value.users) != 1:
+        value = source
+    if not is_weighted(value) or len(value.users) != 1 or not Weighted.of(value).is_stored:
         return False
-    constants = {i: c for i, c in enumerate(value.args[:3]) if i and c is not None}
-    if not all(is_constant(c) for c in constants.values()):
-        return False
-    for index, constant in constants.items():
-        path = f"{constant.target}_{value.name}_scaled"  # type: ignore[union-attr]
-        scaled = get_tensor(module, str(constant.target)) * factor  # type: ignore[union-attr]
-        value.update_arg(index, insert_constant(module, value, path, scaled))
+    layer = Weighted.of(value)
+    for name, path in (("weight", layer.weight_path), ("bias", layer.bias_path)):
+        if path is not None:
+            scaled = get_tensor(module, path) * factor
+            stored = insert_constant(module, value, f"{path}_{value.name}_scaled", scaled)
+            set_argument(value, name, stored)
     return True

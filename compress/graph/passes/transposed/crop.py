@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_shaped_call, tensor_of
-from edgedl.compress.graph.operators.table import TRANSPOSED, aten
+from edgedl.compress.graph.edit import inserter, tensor_of
+from edgedl.compress.graph.operators.operator import Weighted, aten
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.transposed.opened import OpenTransposed
-from edgedl.compress.graph.passes.transposed.phases import Geometry, operands_of
+from edgedl.compress.graph.passes.transposed.phases import Geometry
+from edgedl.compress.graph.values import shape_of
 
 
 class CropTransposed(Pass):
@@ -22,13 +23,13 @@ class CropTransposed(Pass):
     """
 
     requires = (OpenTransposed,)
-    operators = frozenset({TRANSPOSED})
+    operators = frozenset({aten.conv_transpose2d.input})
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Crop the output of one."""
-        x, weight, bias = operands_of(node)
-        geometry = Geometry.of(node, tensor_of(module, weight))
-        before, after = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
+        view, insert = Weighted.of(node), inserter(module, node)
+        geometry = Geometry.of(node, tensor_of(module, view.weight))
+        before, after = shape_of(view.input)[2:], shape_of(node)[2:]
         fixed = all(isinstance(size, int) for size in (*before, *after))
         grows_by_stride = all(
             a == b * s for a, b, s in zip(after, before, geometry.stride, strict=True)
@@ -38,9 +39,7 @@ class CropTransposed(Pass):
         if not fixed or not any(padding) or grows_by_stride or beyond:
             return None
         whole = replace(geometry, padding=(0, 0), output_padding=(0, 0)).arguments
-        result = insert_shaped_call(module, node, TRANSPOSED, x, weight, bias, *whole)
+        result = insert(aten.conv_transpose2d.input, view.input, view.weight, view.bias, *whole)
         for axis, (start, size) in enumerate(zip(padding, after, strict=True), start=2):
-            result = insert_shaped_call(
-                module, node, aten.slice.Tensor, result, axis, start, start + size
-            )
+            result = insert(aten.slice.Tensor, result, axis, start, start + size)
         return result

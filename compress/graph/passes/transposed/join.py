@@ -1,6 +1,7 @@
 """Opened transposed convolutions as what they were."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,18 +14,16 @@ from edgedl.compress.graph.edit import (
     copy_graph,
     finish,
     get_tensor,
+    insert_again,
     insert_constant,
     insert_shaped_call,
-    is_constant,
 )
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, aten
+from edgedl.compress.graph.operators.operator import Weighted, aten, first_input
+from edgedl.compress.graph.operators.table import is_clip
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.transposed.opened import ORIGIN, Origin
-from edgedl.compress.graph.passes.transposed.phases import (
-    operands_of,
-    phases_of,
-    weight_of_phases,
-)
+from edgedl.compress.graph.passes.transposed.phases import phases_of, weight_of_phases
+from edgedl.compress.graph.values import record_value, value_of
 
 MOVES = (
     aten.slice.Tensor,
@@ -56,40 +55,41 @@ class JoinTransposed(Pass):
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Join the phases that one node gives."""
         origin: Origin = node.meta[ORIGIN]
-        moved: Any = node
-        while moved.target in MOVES:
-            moved = moved.args[0]
-        activation = moved if moved.target in FUSED_ACTIVATIONS else None
-        convolution = moved if activation is None else activation.args[0]
+        last = _behind(node, MOVES)
+        convolution = first_input(last) if is_clip(last) else last
         if convolution.target is not aten.conv2d.default:
             return None
-        x, opened, bias = operands_of(convolution)
-        if not is_constant(opened):
+        layer = Weighted.of(convolution)
+        if not layer.is_stored:
             return None
-        geometry, phases = origin.geometry, get_tensor(module, opened.target)
+        geometry, phases = origin.geometry, get_tensor(module, layer.weight_path)
         weight = weight_of_phases(phases, geometry)
         if not torch.equal(phases_of(weight, geometry), phases):
             return None
-        path = f"{node.name}_joined"
-        if bias is not None:
-            values = get_tensor(module, bias.target).reshape(-1, math.prod(geometry.stride))
+        path, x, bias = f"{node.name}_joined", layer.input, layer.bias
+        if layer.bias_path is not None:
+            values = get_tensor(module, layer.bias_path).reshape(-1, math.prod(geometry.stride))
             if not (values == values[:, :1]).all():
                 return None
             bias = insert_constant(module, node, f"{path}_bias", values[:, 0])
         if origin.padded:
             # Zeros and values of a grid are on it already.
-            while x.target in PAIR:
-                x = x.args[0]
-            x = x.args[0]
+            x = first_input(_behind(x, PAIR))
         stored = insert_constant(module, node, f"{path}_weight", weight)
         transposed = (aten.conv_transpose2d.input, x, stored, bias, *geometry.arguments)
         result = insert_shaped_call(module, node, *transposed)
-        result.meta["val"] = node.meta["val"]
-        if activation is not None:
-            behind = (activation.target, result, *activation.args[1:])
-            result = insert_shaped_call(module, node, *behind)
-            result.meta["val"] = node.meta["val"]
+        record_value(result, value_of(node))
+        if last is not convolution:
+            result = insert_again(module, node, last, convolution, result)
+            record_value(result, value_of(node))
         return result
+
+
+def _behind(node: fx.Node, moves: Collection[Any]) -> fx.Node:
+    """Return what made a value, behind operators that only move it."""
+    while node.target in moves:
+        node = first_input(node)
+    return node
 
 
 def join_transposed_convolutions(module: fx.GraphModule) -> fx.GraphModule:

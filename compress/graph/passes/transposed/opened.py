@@ -12,20 +12,19 @@ from torch import fx
 
 from edgedl.compress.graph.edit import (
     get_tensor,
+    insert_again,
     insert_call,
     insert_constant,
     insert_shaped_call,
-    is_constant,
+    inserter,
+    only_reader,
 )
-from edgedl.compress.graph.operators.table import FUSED_ACTIVATIONS, TRANSPOSED, aten
+from edgedl.compress.graph.operators.operator import Weighted, aten
+from edgedl.compress.graph.operators.table import is_clip
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.graph_pass import Pass
-from edgedl.compress.graph.passes.transposed.phases import (
-    Extent,
-    Geometry,
-    operands_of,
-    phases_of,
-)
+from edgedl.compress.graph.passes.transposed.phases import Extent, Geometry, phases_of
+from edgedl.compress.graph.values import record_value, shape_of, value_of
 
 # On the last node of an opened transposed convolution: an ``Origin``.
 ORIGIN = "transposed_convolution"
@@ -54,26 +53,25 @@ class OpenTransposed(Pass):
     """
 
     requires = (FoldBatchNorm,)
-    operators = frozenset({TRANSPOSED})
+    operators = frozenset({aten.conv_transpose2d.input})
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Write one of them as a convolution."""
-        x, stored, bias = operands_of(node)
-        if not is_constant(stored) or not (bias is None or is_constant(bias)):
+        layer = Weighted.of(node)
+        if not layer.is_stored:
             return None
-        geometry = Geometry.of(node, get_tensor(module, stored.target))
-        before, after = x.meta["val"].shape[2:], node.meta["val"].shape[2:]
+        geometry = Geometry.of(node, get_tensor(module, layer.weight_path))
+        before, after = shape_of(layer.input)[2:], shape_of(node)[2:]
         if not all(isinstance(size, int) for size in (*before, *after)):
             return None
         extent = Extent.of(geometry, before, after)
         if min(min(m) for m in extent.margins) < 0:
             return None
         result = _convolution(module, node, geometry, extent)
-        activation = _activation_behind(node)
-        if activation is not None:
+        activation = only_reader(node)
+        if activation is not None and is_clip(activation):
             # In front of the moves it is folded into the convolution.
-            behind = (activation.target, result, *activation.args[1:])
-            result = insert_shaped_call(module, node, *behind)
+            result = insert_again(module, node, activation, node, result)
             activation.replace_all_uses_with(node)
             module.graph.erase_node(activation)
         result = _shuffle(module, node, result, geometry.stride, extent.places)
@@ -95,43 +93,36 @@ def _shuffle(
     height, width = stride
     if height == width == 1:
         return phases
-    batch, channels = node.meta["val"].shape[:2]
+    batch, channels = shape_of(node)[:2]
     shape = (batch, channels, places[0] * height, places[1] * width)
     if height == width:
         return _insert(module, node, shape, aten.pixel_shuffle.default, phases, height)
-    result = insert_shaped_call(
-        module, node, aten.unflatten.int, phases, 1, [channels, height, width]
-    )
-    result = insert_shaped_call(module, node, aten.permute.default, result, [0, 1, 4, 2, 5, 3])
-    result = insert_shaped_call(module, node, aten.flatten.using_ints, result, 4, 5)
-    return insert_shaped_call(module, node, aten.flatten.using_ints, result, 2, 3)
+    insert = inserter(module, node)
+    result = insert(aten.unflatten.int, phases, 1, [channels, height, width])
+    result = insert(aten.permute.default, result, [0, 1, 4, 2, 5, 3])
+    result = insert(aten.flatten.using_ints, result, 4, 5)
+    return insert(aten.flatten.using_ints, result, 2, 3)
 
 
 def _convolution(
     module: fx.GraphModule, node: fx.Node, geometry: Geometry, extent: Extent
 ) -> fx.Node:
     """Insert the convolution that computes all phases of a transposed one; return it."""
-    x, stored, bias = operands_of(node)
-    path = f"{node.name}_phases"
-    weight = phases_of(get_tensor(module, stored.target), geometry)
+    layer, path = Weighted.of(node), f"{node.name}_phases"
+    x, bias = layer.input, layer.bias
+    weight = phases_of(get_tensor(module, layer.weight_path), geometry)
     opened = insert_constant(module, node, f"{path}_weight", weight)
-    if bias is not None:
-        values = get_tensor(module, bias.target).repeat_interleave(math.prod(geometry.stride))
+    if layer.bias_path is not None:
+        values = get_tensor(module, layer.bias_path).repeat_interleave(math.prod(geometry.stride))
         bias = insert_constant(module, node, f"{path}_bias", values)
     (top, bottom), (left, right) = extent.margins
     padding = [top, left]
     if not extent.symmetric:
-        shape = (*x.meta["val"].shape[:2], *extent.padded)
+        shape = (*shape_of(x)[:2], *extent.padded)
         x = _insert(module, node, shape, aten.pad.default, x, [left, right, top, bottom])
         padding = [0, 0]
     arguments = (x, opened, bias, [1, 1], padding, [1, 1], geometry.groups)
     return insert_shaped_call(module, node, aten.conv2d.default, *arguments)
-
-
-def _activation_behind(node: fx.Node) -> fx.Node | None:
-    """Return the activation that alone reads a node's value, if there is one."""
-    user = next(iter(node.users)) if len(node.users) == 1 else None
-    return user if user is not None and user.target in FUSED_ACTIVATIONS else None
 
 
 def _insert(
@@ -139,5 +130,5 @@ def _insert(
 ) -> fx.Node:
     """Insert a call whose shape is said: torch would make a number of the free batch."""
     call = insert_call(module.graph, before, function, *arguments)
-    call.meta["val"] = arguments[0].meta["val"].new_empty(shape)
+    record_value(call, value_of(arguments[0]).new_empty(shape))
     return call

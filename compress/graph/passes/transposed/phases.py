@@ -8,14 +8,17 @@ Source: Shi et al., "Is the deconvolution layer the same as a convolutional laye
 section 2; Dumoulin, Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 from torch import Tensor, fx
 
-# Arguments behind the bias, where they are not given.
-DEFAULTS: tuple[Any, ...] = ([1, 1], [0, 0], [0, 0], 1, [1, 1])
+from edgedl.compress.graph.operators.convolution import TransposedConvolution
+
+# Phase, tap of the transposed kernel, tap of the ordinary one.
+Tap = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,14 @@ class Geometry:
     @classmethod
     def of(cls, node: fx.Node, weight: Tensor) -> "Geometry":
         """Return the numbers of an ``aten.conv_transpose2d``."""
-        given: tuple[Any, ...] = (*node.args[3:], *DEFAULTS[max(0, len(node.args) - 3) :])
-        stride, padding, output_padding, groups, dilation = given
+        view = TransposedConvolution.of(node)
         return cls(
             _pair(weight.shape[2:]),
-            _pair(stride),
-            _pair(padding),
-            _pair(output_padding),
-            int(groups),
-            _pair(dilation),
+            _pair(view.stride),
+            _pair(view.padding),
+            _pair(view.output_padding),
+            view.groups,
+            _pair(view.dilation),
         )
 
     @property
@@ -63,28 +65,27 @@ class Geometry:
             for tap in range(kernel)
             if (phase + padding - tap * dilation) % stride == 0
         ]
-        return Axis(tuple(taps))
+        first, last = (end(offset for _, _, offset in taps) for end in (min, max))
+        return Axis(first, last, [(phase, tap, offset - first) for phase, tap, offset in taps])
+
+    @property
+    def taps(self) -> Iterable[tuple[Tap, Tap]]:
+        """What one tap of the transposed kernel is in the ordinary one, down and across."""
+        return product(self.axis(0).taps, self.axis(1).taps)
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """One axis of the ordinary convolution.
 
     Attributes:
-        taps: (phase, tap of the transposed kernel, offset of the input position that it reads).
+        first: the smallest offset of an input position that it reads.
+        last: the largest.
+        taps: what the taps of the transposed kernel are in the ordinary one.
     """
 
-    taps: tuple[tuple[int, int, int], ...]
-
-    @property
-    def first(self) -> int:
-        """The smallest offset."""
-        return min(offset for _, _, offset in self.taps)
-
-    @property
-    def last(self) -> int:
-        """The largest offset."""
-        return max(offset for _, _, offset in self.taps)
+    first: int
+    last: int
+    taps: list[Tap]
 
     @property
     def window(self) -> int:
@@ -145,33 +146,22 @@ def phases_of(weight: Tensor, geometry: Geometry) -> Tensor:
     _, outputs, inputs = grouped.shape[:3]
     shape = (groups, outputs, *geometry.stride, inputs, rows.window, columns.window)
     opened = weight.new_zeros(shape)
-    for y, tap_y, offset_y in rows.taps:
-        for x, tap_x, offset_x in columns.taps:
-            place = (offset_y - rows.first, offset_x - columns.first)
-            opened[:, :, y, x, :, place[0], place[1]] = grouped[:, :, :, tap_y, tap_x]
+    for (y, tap_y, row), (x, tap_x, column) in geometry.taps:
+        opened[:, :, y, x, :, row, column] = grouped[:, :, :, tap_y, tap_x]
     return opened.reshape(-1, *shape[4:])
 
 
 def weight_of_phases(opened: Tensor, geometry: Geometry) -> Tensor:
     """Return the transposed convolution's weight, from what ``phases_of`` made of it."""
-    rows, columns = geometry.axis(0), geometry.axis(1)
     groups = geometry.groups
     split = opened.reshape(groups, -1, *geometry.stride, *opened.shape[1:])
     shape = (groups, split.shape[1], split.shape[4], *geometry.kernel)
     grouped = opened.new_zeros(shape)
-    for y, tap_y, offset_y in rows.taps:
-        for x, tap_x, offset_x in columns.taps:
-            place = (offset_y - rows.first, offset_x - columns.first)
-            grouped[:, :, :, tap_y, tap_x] = split[:, :, y, x, :, place[0], place[1]]
+    for (y, tap_y, row), (x, tap_x, column) in geometry.taps:
+        grouped[:, :, :, tap_y, tap_x] = split[:, :, y, x, :, row, column]
     return grouped.transpose(1, 2).reshape(-1, shape[1], *geometry.kernel)
 
 
 def _pair(numbers: Any) -> tuple[int, int]:
     first, second = (*numbers, *numbers)[:2]
     return int(first), int(second)
-
-
-def operands_of(node: fx.Node) -> tuple[Any, Any, Any]:
-    """Return a layer's input, weight and bias, None where it has none."""
-    x, weight, *rest = node.args
-    return x, weight, rest[0] if rest else None

@@ -9,7 +9,7 @@ from small_networks import NETWORKS, network
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
-from edgedl.compress.graph.operators.table import WEIGHTED
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.parity.inner_tensors import GraphIntegers
 from edgedl.compress.targets.named import TENSORRT
 
@@ -129,7 +129,7 @@ def test_networks_compute_the_integers_of_their_graph(name: str) -> None:
     emulator = IntegerEmulator(net.tensorrt, [t.name for t in tensors])
     outputs = emulator.run(net.arrays)
     graph = net.emitted(TENSORRT)
-    assert emulator.integer_layers == sum(n.target in WEIGHTED for n in net.graph.graph.nodes)
+    assert emulator.integer_layers == sum(is_weighted(n) for n in net.graph.graph.nodes)
     expected = GraphIntegers(graph).read(net.arrays)
     for tensor, wanted in zip(tensors, expected.values(), strict=True):
         found = tensor.centre(outputs[len(net.steps) + tensors.index(tensor)])

@@ -94,6 +94,10 @@ def test_arguments_are_those_of_the_schema(row) -> None:
 def test_each_overload_has_its_name_for_the_first_input() -> None:
     for target in (aten.conv2d.default, aten.max_pool2d.default):
         assert str(argument(call(target, "x"), "input")) == "x"
+    pool = call(aten.max_pool2d.default, self="x", kernel_size=[2, 2])
+    assert str(argument(pool, "input")) == "x"
+    set_argument(pool, "input", "y")
+    assert pool.kwargs == {"self": "y", "kernel_size": [2, 2]}
 
 
 def test_other_views() -> None:

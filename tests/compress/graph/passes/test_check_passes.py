@@ -6,7 +6,7 @@ from small_networks import Net, noise
 from torch import fx, nn
 
 from edgedl.compress.graph.edit import insert_shaped_call
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.passes import canonicalize
 from edgedl.compress.graph.passes.check_passes import SWITCH, PassError
 from edgedl.compress.graph.passes.graph_pass import Order, Pass, in_order

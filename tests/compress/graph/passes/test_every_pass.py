@@ -133,6 +133,22 @@ def test_a_pass_by_itself(step: Pass) -> None:
             assert node.meta[MADE_BY] == step.name
 
 
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_call_may_name_its_arguments(step: Pass) -> None:
+    forward, _, after = ACTS[step.name]
+    exported = export_graph(network(forward), (noise(2, 4, 6, 6),))
+    graph = copy_graph(exported)
+    for node in graph.graph.nodes:
+        if schema := getattr(node.target, "_schema", None):
+            names = [a.name for a in schema.arguments]
+            node.kwargs = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+            node.args = ()
+    step(graph)
+    graph.recompile()
+    assert called(graph) == after
+    assert_numerically_equal(exported, graph, noise(3, 4, 6, 6, seed=9))
+
+
 def test_what_was_opened_is_joined() -> None:
     x: Tensor = noise(3, 4, 6, 6)
     opened = traced(network(ACTS["OpenTransposed"][0]), 4, 6, 6)

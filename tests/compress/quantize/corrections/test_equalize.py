@@ -8,7 +8,8 @@ from small_networks import Net, noise
 from torch import nn
 from uneven_networks import SHAPE, chain, decibels, same_function, state_of
 
-from edgedl.compress.graph.operators.table import WEIGHTED, aten
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.quantize.corrections.channel_paths import (
     NotEquivalentError,
     check_same,
@@ -22,7 +23,7 @@ from edgedl.runtime.errors import BadInputError
 
 def layers(state: ModelState) -> list[np.ndarray]:
     """Return the weights of a chain in the order they run."""
-    weighted = [n for n in state.graph.graph.nodes if n.target in WEIGHTED]
+    weighted = [n for n in state.graph.graph.nodes if is_weighted(n)]
     return [state.graph.get_buffer(str(n.args[1].target)).numpy() for n in weighted]
 
 

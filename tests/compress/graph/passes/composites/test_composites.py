@@ -10,7 +10,8 @@ from rewritten_graphs import assert_numerically_equal, operators, traced
 from small_networks import Net, noise
 from torch import Tensor, nn
 
-from edgedl.compress.graph.operators.table import aten, moves_values, row_of
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import moves_values, row_of
 from edgedl.compress.graph.trace import trace
 
 

@@ -16,7 +16,8 @@ from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.placement import quantized_nodes
 from edgedl.compress.export.float_types import to_float16
-from edgedl.compress.graph.operators.table import aten, is_product
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.pipeline import compress
 from edgedl.compress.quantize.static import QuantizeStatic
@@ -95,7 +96,7 @@ def test_a_mask_leaves_the_scores_their_integers(additive: bool, scope: str) -> 
 def test_scope_products_keeps_everything_else_in_float() -> None:
     state = quantized(False, "products")
     chosen = quantized_nodes(state.quantized.graph.graph, state.quantized.encodings)
-    products = {n for n in state.graph.graph.nodes if is_product(n)}
+    products = {n for n in state.graph.graph.nodes if row_of(n).product}
     assert len(products) == 6
     assert products <= chosen
     moved = {n.target for n in chosen - products}

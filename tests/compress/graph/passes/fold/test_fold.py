@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgedl.compress.graph.edit import get_tensor
-from edgedl.compress.graph.operators.table import WEIGHTED, aten
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_weighted
 
 IMAGES = (3, 8, 8)
 
@@ -22,7 +23,7 @@ def constants_of(graph: fx.GraphModule, node: fx.Node) -> list[Tensor]:
 
 
 def weighted(graph: fx.GraphModule) -> list[fx.Node]:
-    return [n for n in graph.graph.nodes if n.target in WEIGHTED]
+    return [n for n in graph.graph.nodes if is_weighted(n)]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_arithmetic_with_stored_numbers_is_part_of_the_layer(forward: Callable) 
     )
     graph = traced(net, *IMAGES)
     (layer,) = [n for n in graph.graph.nodes if n.op == "call_function"]
-    assert layer.target in WEIGHTED
+    assert is_weighted(layer)
 
 
 @pytest.mark.parametrize(

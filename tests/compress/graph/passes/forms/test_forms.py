@@ -9,7 +9,8 @@ from rewritten_graphs import traced
 from small_networks import Net
 from torch import Tensor
 
-from edgedl.compress.graph.operators.table import aten, is_quantizable
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_quantizable
 from edgedl.compress.graph.trace import trace
 
 MAP = (3, 4, 6, 6)

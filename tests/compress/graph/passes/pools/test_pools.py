@@ -8,7 +8,7 @@ from rewritten_graphs import operators, traced
 from small_networks import Net, trained
 from torch import nn
 
-from edgedl.compress.graph.operators.table import aten
+from edgedl.compress.graph.operators.operator import aten
 
 IMAGES = (3, 8, 8)
 

@@ -11,7 +11,8 @@ from small_networks import Net, noise
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.edit import get_tensor
-from edgedl.compress.graph.operators.table import aten, is_quantizable
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_quantizable
 from edgedl.compress.graph.trace import trace
 
 TOKENS = (3, 5, 8)

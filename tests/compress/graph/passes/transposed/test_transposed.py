@@ -17,7 +17,8 @@ from edgedl.compress.encodings.emit import emit
 from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.graph.edit import get_tensor, set_tensor
 from edgedl.compress.graph.layers import find_layers
-from edgedl.compress.graph.operators.table import TRANSPOSED, aten, is_quantizable
+from edgedl.compress.graph.operators.operator import aten
+from edgedl.compress.graph.operators.table import is_quantizable
 from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import compress
@@ -71,14 +72,14 @@ def test_opened_and_joined_again_it_is_what_it_was(options: dict[str, Any], norm
     module, x = upsampling(norm, **options), noise(2, 4, 5, 6)
     graph = trace(module, (x,))
     targets = [n.target for n in called(graph)]
-    assert TRANSPOSED not in targets
+    assert aten.conv_transpose2d.input not in targets
     assert aten.conv2d.default in targets
     assert not {aten.batch_norm.default, aten.mul.Tensor} & {*targets}
     # Where a runtime folds it into the convolution.
     assert targets[targets.index(aten.conv2d.default) + 1] is aten.relu.default
     assert all(isinstance(n.meta["val"].shape[0], torch.SymInt) for n in called(graph))
     joined = join_transposed_convolutions(graph)
-    assert [n.target for n in called(joined)] == [TRANSPOSED, aten.relu.default]
+    assert [n.target for n in called(joined)] == [aten.conv_transpose2d.input, aten.relu.default]
     assert torch.equal(joined(x), module(x)) or norm
     assert_numerically_equal(module, joined, x)
     if not norm:
@@ -105,7 +106,7 @@ def test_what_cannot_be_opened_is_cropped_where_it_must(
 ) -> None:
     graph = trace(upsampling(**options), (noise(2, 4, 5, 6),))
     targets = [n.target for n in called(graph)]
-    assert TRANSPOSED in targets
+    assert aten.conv_transpose2d.input in targets
     assert targets.count(aten.slice.Tensor) == (2 if cropped else 0)
 
 
@@ -130,7 +131,12 @@ def test_series_are_pictures_of_one_row(options: dict[str, Any], norm: bool) -> 
     other = noise(5, 4, 7, seed=2)
     assert_numerically_equal(module, graph, other)
     joined = join_transposed_convolutions(graph)
-    expected = [aten.unsqueeze.default, TRANSPOSED, aten.relu.default, aten.squeeze.dim]
+    expected = [
+        aten.unsqueeze.default,
+        aten.conv_transpose2d.input,
+        aten.relu.default,
+        aten.squeeze.dim,
+    ]
     assert [n.target for n in called(joined)] == expected
     assert_numerically_equal(module, joined, other)
 
@@ -152,7 +158,7 @@ def test_phases_that_a_stage_changed_apart_stay_open(argument: int, place: tuple
     set_tensor(graph, str(convolution.args[argument].target), changed)
     targets = [n.target for n in called(join_transposed_convolutions(graph))]
     assert SHUFFLE in targets
-    assert TRANSPOSED not in targets
+    assert aten.conv_transpose2d.input not in targets
 
 
 def test_a_graph_without_any_is_returned_as_it_is() -> None:
@@ -203,9 +209,9 @@ def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
     }
     kept = replace(found.encodings, float_nodes=frozenset({up.name}))
     targets = {t: [n.target for n in called(emit(found.graph, kept, t))] for t in TARGETS}
-    assert TRANSPOSED in targets[ORT]
-    assert TRANSPOSED in targets[TENSORRT]
-    assert TRANSPOSED not in targets[TFLITE]
+    assert aten.conv_transpose2d.input in targets[ORT]
+    assert aten.conv_transpose2d.input in targets[TENSORRT]
+    assert aten.conv_transpose2d.input not in targets[TFLITE]
     torch.testing.assert_close(
         emit(found.graph, kept, ORT)(*found.inputs),
         emit(found.graph, kept, TFLITE)(*found.inputs),
