@@ -57,6 +57,7 @@ def options_of(command: click.Command) -> set[str]:
     return own | {"--help", "-h", "--version", "--debug"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

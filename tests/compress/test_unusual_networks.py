@@ -24,6 +24,7 @@ from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.selfcheck.layers import check_layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "axes"), [((7, 6), (-2, -1)), ((2, 3, 4, 5), (2, 3)), ((2, 3, 4, 5), (-2, -1))]
 )
@@ -50,6 +51,7 @@ def test_padding_with_a_value_is_not_clipped() -> None:
     assert np.abs(error).max() < 6 * quantized.steps[0]
 
 
+@pytest.mark.slow
 def test_what_is_folded_into_the_batch_is_certified(tmp_path: Path) -> None:
     """Window partition: the inner tensors have more rows than there are samples."""
 
@@ -74,6 +76,7 @@ def overhanging_pool(net: Net, x: Tensor) -> Tensor:
     return net.b(F.avg_pool2d(net.a(x), 3, 2, ceil_mode=True)).flatten(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("forward", "last"), [(soft, nn.Conv2d(4, 2, 8)), (overhanging_pool, nn.Conv2d(4, 2, 4))]
 )
@@ -143,6 +146,7 @@ def test_training_mode_of_the_users_module_is_restored() -> None:
     assert [m.training for m in net.modules()] == [*before, True]
 
 
+@pytest.mark.slow
 def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
     """There are no half kernels for the 3-d average pool inside this norm."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(3)).eval()

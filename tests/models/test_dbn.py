@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 import torch
 from listening import notes_to
 from torch import nn
@@ -39,6 +40,7 @@ def test_one_step_against_numpy():
     np.testing.assert_allclose(error, ((v - seen) ** 2).mean(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_pretraining_learns_to_reconstruct():
     torch.manual_seed(0)
     stripes = torch.zeros(256, 1, 6, 6)

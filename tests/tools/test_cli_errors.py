@@ -82,6 +82,7 @@ def test_wrong_words_without_output(edgedl: Run, arguments: list[object], words:
     assert_one_line(edgedl(*arguments), 2, *words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "distribution", "arguments"),
     [

@@ -33,6 +33,7 @@ def test_the_simulation_is_the_emitted_graph(name: str, kept: str) -> None:
     np.testing.assert_array_equal(found.numpy(), net.outputs(net.emitted(ORT))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kept"), LAYERS)
 def test_onnx_runtime_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
     net = with_float(name, kept)
@@ -45,6 +46,7 @@ def test_onnx_runtime_keeps_that_layer_alone_in_float(name: str, kept: str) -> N
     assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kept"), LAYERS)
 def test_tflite_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
     net = with_float(name, kept)

@@ -60,6 +60,7 @@ INTEGER: dict[str, Callable] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", INTEGER.values(), ids=INTEGER)
 def test_nothing_is_computed_in_floats(operator: Callable, tmp_path: Path) -> None:
     """``compress`` holds every file against the graph on its runtime, and certifies its layers."""
@@ -76,6 +77,7 @@ def test_nothing_is_computed_in_floats(operator: Callable, tmp_path: Path) -> No
     assert {layer.max_lsb for layer in agreement.layers} <= {0, 1}
 
 
+@pytest.mark.slow
 def test_a_relu_is_folded_into_an_average_pool(tmp_path: Path) -> None:
     """The pool may round the other way at a tie, which the layer behind it sees."""
     net = around(lambda x: F.relu(F.avg_pool2d(x, 2)))

@@ -58,6 +58,7 @@ def test_half_of_the_channels_is_a_quarter_of_the_weights(state: ModelState) -> 
     assert state.graph(*x).shape == pruned.graph(*x).shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("importance", ["l1", "l2", "taylor", "lamp", "random"])
 def test_every_importance_prunes_to_the_same_macs(state: ModelState, importance: str) -> None:
     stage = msgspec.convert(

@@ -81,6 +81,7 @@ def hidden(state: ModelState) -> int:
 PRUNE = PruneChannels(ratio=0.75, multiple=1, importance="l2")
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_met_stands_in_the_history(start: ModelState) -> None:
     state, notes, missed = apply(start, Recipe("", (PRUNE,), {0: Budget(2.0)}))
     assert (notes, missed) == ((), None)
@@ -95,6 +96,7 @@ def test_a_budget_that_is_met_stands_in_the_history(start: ModelState) -> None:
     assert settings["drop_pp"] == pytest.approx(100 * paired_drop(*scores).value)
 
 
+@pytest.mark.slow
 def test_a_missed_budget_is_tried_milder_until_it_is_met(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.97, multiple=1, importance="l2")
     state, notes, missed = apply(start, Recipe("", (hard,), {0: Budget(2.0)}))
@@ -105,6 +107,7 @@ def test_a_missed_budget_is_tried_milder_until_it_is_met(start: ModelState) -> N
     assert hidden(state) == 10
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_leaves_what_was_reached(start: ModelState) -> None:
     recipe = Recipe(
         "", (PRUNE, QuantizeStatic(samples=64), FineTune()), {0: Budget(2.0), 1: Budget(0.0)}
@@ -117,6 +120,7 @@ def test_a_budget_that_cannot_be_met_leaves_what_was_reached(start: ModelState) 
     assert hidden(state) == 8
 
 
+@pytest.mark.slow
 def test_retries_are_counted(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.97, multiple=1, importance="l2")
     state, notes, missed = apply(start, Recipe("", (hard,), {0: Budget(0.0, retries=1)}))
@@ -126,6 +130,7 @@ def test_retries_are_counted(start: ModelState) -> None:
     assert "no attempt is left" in missed
 
 
+@pytest.mark.slow
 def test_a_milder_attempt_that_would_remove_nothing_ends_the_retries(start: ModelState) -> None:
     coarse = PruneChannels(ratio=0.75, multiple=16, importance="l2")
     state, notes, missed = apply(start, Recipe("", (coarse,), {0: Budget(0.0, retries=9)}))
@@ -146,6 +151,7 @@ class Counting(Stage, frozen=True):
         return state, {}
 
 
+@pytest.mark.slow
 def test_a_milder_attempt_with_the_same_widths_is_not_one(start: ModelState) -> None:
     coarse = PruneChannels(ratio=0.75, multiple=16, importance="l2")
     long = Counting([])
@@ -158,6 +164,7 @@ def test_a_milder_attempt_with_the_same_widths_is_not_one(start: ModelState) -> 
     assert "no milder attempt is left" in done.missed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "coarse", [Factorize(energy=0.5, multiple=1), ClusterWeights(bits=1)], ids=["rank", "values"]
 )
@@ -176,6 +183,7 @@ def test_a_budget_of_no_stage_is_refused(number: int) -> None:
         check_order(Recipe("", (QuantizeStatic(),), {number: Budget(1.0)}))
 
 
+@pytest.mark.slow
 def test_every_stage_since_the_last_budget_begins_anew(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.97, multiple=1, importance="l2")
     stages = (hard, QuantizeStatic(samples=64, weight_bits=weight_bits((ORT,))))
@@ -194,6 +202,7 @@ class Own(Stage, frozen=True):
         return PRUNE.change(state)
 
 
+@pytest.mark.slow
 def test_a_users_stage_may_stand_before_a_missed_budget(start: ModelState) -> None:
     hard = PruneChannels(ratio=0.9, multiple=1, importance="l2")
     stages = (Own(), hard)
@@ -208,6 +217,7 @@ def test_a_budget_is_not_checked_on_a_file_that_cannot_run(start: ModelState, st
         apply(start, Recipe("", (stage,), {0: Budget(5.0)}))
 
 
+@pytest.mark.slow
 def test_the_bundle_of_a_missed_budget_is_whole(start: ModelState, tmp_path: Path) -> None:
     recipe = Recipe("", (PRUNE, QuantizeStatic(samples=64)), {1: Budget(0.0)})
     with pytest.raises(BadInputError, match="give compress\\(\\) the selection"):

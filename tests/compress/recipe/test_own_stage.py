@@ -94,6 +94,7 @@ def run(recipe: Recipe, folder: Path) -> tuple[ModelState, list[str]]:
     return runner.run(recipe.stages, state), [line.rpartition(" ")[0] for line in heard]
 
 
+@pytest.mark.slow
 def test_its_result_is_reused_until_a_byte_of_its_file_changes(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_its_result_is_reused_until_a_byte_of_its_file_changes(
     assert heard == ["quantize_static: reused"]
 
 
+@pytest.mark.slow
 def test_a_file_that_its_file_imports_counts_too(recipe: Path, tmp_path: Path) -> None:
     own, store = tmp_path / "own_stage.py", tmp_path / "store"
     (tmp_path / "beside_own_stage.py").write_text("FACTOR = 1\n")
@@ -122,6 +124,7 @@ def test_a_file_that_its_file_imports_counts_too(recipe: Path, tmp_path: Path) -
     assert len(run(load_recipe(str(recipe)), store)[1]) == 1
 
 
+@pytest.mark.slow
 def test_sizes_that_it_changes_are_built_again(recipe: Path, tmp_path: Path) -> None:
     text = "description: x\nstages: [{stage: 'own_stage.py:Thin'}]\n"
     own = parse_recipe(text, "x", folder=tmp_path)
@@ -136,6 +139,7 @@ def test_sizes_that_it_changes_are_built_again(recipe: Path, tmp_path: Path) -> 
     assert [p.shape for p in again.parameters()] == widths
 
 
+@pytest.mark.slow
 def test_a_class_inside_a_function_is_applied_every_time(tmp_path: Path) -> None:
     class Inner(Stage, frozen=True):
         works_on = yields = Phase.TRAINED
@@ -164,6 +168,7 @@ def copied_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "code"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new", "reused"),
     [
@@ -190,6 +195,7 @@ def test_a_shipped_stage_runs_again_only_where_its_code_does_something_else(
     assert heard == (["prune_channels: reused"] if reused else [])
 
 
+@pytest.mark.slow
 def test_a_missed_budget_is_tried_milder(recipe: Path) -> None:
     own = load_recipe(str(recipe)).stages[0]
     start = begin(make_subject())
@@ -212,6 +218,7 @@ def test_a_dry_run_estimates_it_and_finds_what_is_kept(recipe: Path, tmp_path: P
     assert own.seconds is not None
 
 
+@pytest.mark.slow
 def test_the_bundle_says_that_it_was_applied(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()

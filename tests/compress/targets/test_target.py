@@ -162,6 +162,7 @@ def test_eight_bits_do() -> None:
     assert pairwise_products(x, w) == INT16.max < int(x @ w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["operators", "gated"])
 @pytest.mark.parametrize("stages", [(), (RoundWeights(samples=8),), (LearnRounding(8, 8, 20),)])
 def test_no_weight_leaves_its_bits(name: str, stages: tuple[RoundWeights, ...]) -> None:

@@ -100,6 +100,7 @@ def test_every_stage_is_noted_once() -> None:
     assert note.startswith("mine trained on the calibration data: ")
 
 
+@pytest.mark.slow
 def test_it_is_a_reason_to_doubt_the_bundle(tmp_path: Path) -> None:
     heard: list[str] = []
     subject = make_subject()

@@ -153,6 +153,7 @@ def test_paired_drop_of_real_scores_is_near_normal_theory():
     assert abs(estimate.hi - reference.high) < 0.1 * width
 
 
+@pytest.mark.slow
 def test_paired_drop_of_rare_losses_covers_the_truth():
     rng = np.random.default_rng(8)
     covered = 0

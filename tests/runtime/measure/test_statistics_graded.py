@@ -34,6 +34,7 @@ def test_few_scores_of_0_and_1_have_tangos_interval() -> None:
         assert found.lo == pytest.approx(-found.hi)
 
 
+@pytest.mark.slow
 def test_the_fewest_samples_cover_skewed_drops_nine_times_in_ten() -> None:
     """Where the interval begins to exist it holds; with a quarter of them it would not."""
     rng, covered, runs = np.random.default_rng(0), 0, 200

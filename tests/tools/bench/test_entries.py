@@ -85,6 +85,7 @@ def refused_here(bundle_copy: Path) -> Path:
     return bundle_copy
 
 
+@pytest.mark.slow
 def test_bench_goes_on_without_a_file_that_its_runtime_refuses(
     edgedl: Run, refused_here: Path, subject_file: Path, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "edgedl" / "stages"
 
 
+@pytest.mark.slow
 def test_a_second_run_reuses_and_says_so(
     edgedl: Run, subject_file: Path, recipe: Path, own_cache: Path, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from edgedl.runtime.runner import Runner
 from edgedl.tools.bench.result import read_result
 
 
+@pytest.mark.slow
 def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
     """A budget of nothing cannot be met for certain: exit 1, and everything is written."""
     out = tmp_path / "out"
@@ -102,6 +103,7 @@ def test_a_pruned_network_is_measured_against_the_one_it_was(
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_path: Path) -> None:
     arguments = ["--recipe", "float", "--target", "ort", "--threads", "1", "--json"]
     done = edgedl("compress", f"{subject_file}:subject", *arguments, "--out", tmp_path / "out")

@@ -86,6 +86,7 @@ def test_files_of_a_target_of_ones_own_are_timed_against_its_runtimes_float32(
         assert 0 < file.ratio.lo <= file.ratio.value <= file.ratio.hi
 
 
+@pytest.mark.slow
 def test_only_runtimes_without_a_float32_file_get_one(board: Target, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     for targets in ((ORT, TFLITE), (ORT_AVX2,), (board, TFLITE)):

@@ -101,6 +101,7 @@ def test_names_are_unique() -> None:
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_every_case_is_a_network_that_can_be_traced(case: OperatorCase) -> None:
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from edgedl.tools.terminal.progress import steps
 from edgedl.tools.terminal.workspace import new_folder, only_run
 
 
+@pytest.mark.slow
 def test_ctrl_c_removes_the_staging_folder(subject_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "out"
     command = ["compress", f"{subject_file}:subject", "--target", "ort", "--out", str(out)]
@@ -79,6 +80,7 @@ def test_an_ignored_ctrl_c_stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a file-size limit")
 def test_full_disk_is_one_line(subject_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "results" / "out"

@@ -48,6 +48,7 @@ def test_the_certificate_holds_layer_by_layer(made: CompressedModel) -> None:
     assert between.prediction_agreement >= 0.97
 
 
+@pytest.mark.slow
 def test_a_layer_kept_float_stays_float(tmp_path: Path) -> None:
     """ONNX Runtime's own operators, which keep such a layer float there, are not in the file."""
     recipe = keep_float(load_recipe("static_w8c_a8"), ("depthwise",))
@@ -59,6 +60,7 @@ def test_a_layer_kept_float_stays_float(tmp_path: Path) -> None:
     assert b"com.microsoft" in bundle.read(paths["ort-int8"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integer_weights_compute_in_float(tmp_path: Path, bits: int) -> None:
     rng = np.random.default_rng(0)

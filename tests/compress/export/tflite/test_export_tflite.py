@@ -29,6 +29,7 @@ def bundle_file(compressed: CompressedModel, name: str) -> bytes:
     return compressed.bundle.read(compressed.bundle.artifact(name).path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tflite_and_onnx_runtime_are_the_same_integer_network(name: str) -> None:
     net = network(name)
@@ -39,6 +40,7 @@ def test_tflite_and_onnx_runtime_are_the_same_integer_network(name: str) -> None
         assert np.abs(a - b).mean() <= 0.02 * step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_kernels_without_xnnpack_stay_within_two_steps_of_the_emitted_graph(name: str) -> None:
     net = network(name)
@@ -57,6 +59,7 @@ def test_file_is_integer_from_end_to_end(name: str) -> None:
     assert all(d["dtype"] is np.int8 for d in [*file.inputs, *file.outputs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True])
 def test_channels_first_and_last_may_read_one_tensor(norm: bool) -> None:
     """A residual block as in ConvNeXt: a convolution's result is added to a linear layer's."""

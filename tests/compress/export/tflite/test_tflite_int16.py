@@ -95,6 +95,7 @@ def decibels(exact: np.ndarray, found: np.ndarray) -> float:
     return float(10 * np.log10(np.square(exact).sum() / np.square(exact - found).sum()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two_heads", "gated", "without_kernels"])
 def test_the_file_computes_what_the_emitted_graph_computes(name: str) -> None:
     net = wide(name)

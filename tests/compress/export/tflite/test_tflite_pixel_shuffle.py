@@ -138,6 +138,7 @@ def test_in_16_bits_the_runtime_has_no_such_operator() -> None:
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_the_certificate_holds_the_shuffled_layer(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     subject = Subject("up", inner(2), noise_task((3, 8, 8)))

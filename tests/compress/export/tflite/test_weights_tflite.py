@@ -131,6 +131,7 @@ def test_a_weight_that_is_not_in_the_file_is_refused_by_name() -> None:
         weights_for_tflite(net.file(TFLITE), other.network.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xnnpack", [True, False])
 @pytest.mark.parametrize(("bits", "group"), [(8, None), (4, 32)])
 def test_what_the_converter_folds_into_weights_is_undone(

@@ -169,6 +169,7 @@ def scale_bits(network: QuantizedNetwork) -> set[bytes]:
     return {weight_scales(a).numpy().tobytes() for a in network.encodings.weights.values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [ORT, TENSORRT])
 def test_learned_steps_are_those_of_the_onnx_file(trained: ModelState, target: Any) -> None:
     network = trained.quantized
@@ -178,6 +179,7 @@ def test_learned_steps_are_those_of_the_onnx_file(trained: ModelState, target: A
     assert {w.tobytes() for w in weights} == scale_bits(network)
 
 
+@pytest.mark.slow
 def test_learned_steps_are_those_of_the_tflite_file(trained: ModelState) -> None:
     network = trained.quantized
     graph = emit(network.graph, network.encodings, TFLITE)

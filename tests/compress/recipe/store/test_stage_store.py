@@ -82,6 +82,7 @@ def same(found: ModelState, expected: ModelState) -> None:
     assert (found.parent is None) == (expected.parent is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stages",
     [
@@ -216,6 +217,7 @@ def wait_for(folder: Path, pattern: str) -> Path:
     return next(folder.glob(pattern))
 
 
+@pytest.mark.slow
 def test_kill_leaves_the_epochs_that_are_done_and_the_stages_before(tmp_path: Path) -> None:
     process = in_another_process("train_for_long", tmp_path)
     checkpoint = wait_for(tmp_path, "*.unfinished/*.pt")
@@ -229,6 +231,7 @@ def test_kill_leaves_the_epochs_that_are_done_and_the_stages_before(tmp_path: Pa
     assert {r.entry.stage if r else None for r in records} == {"prune_channels", None}
 
 
+@pytest.mark.slow
 def test_of_two_runs_at_one_stage_the_second_waits(tmp_path: Path) -> None:
     state, heard = begin(make_subject()), Heard()
     process = in_another_process("prune_slowly", tmp_path)

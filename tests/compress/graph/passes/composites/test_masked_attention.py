@@ -126,6 +126,7 @@ def test_onnx_runtime_computes_the_graph_with_a_table_of_integers(scope: str) ->
     assert len(content) < VOCABULARY * WIDTH * 4
 
 
+@pytest.mark.slow
 def test_a_bundle_certifies_layers_but_no_tables(tmp_path: Path) -> None:
     subject = replace(quantized(False, "products").subject, module=Encoder(False).eval())
     recipe = Recipe("products", (QuantizeStatic(64, observer="minmax", scope="products"),))

@@ -66,6 +66,7 @@ def stored(graph: fx.GraphModule, node: fx.Node, argument: int) -> Tensor:
 
 
 # ``trace`` compares every graph with its module.
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("options", OPENED, ids=str)
 def test_opened_and_joined_again_it_is_what_it_was(options: dict[str, Any], norm: bool) -> None:
@@ -166,6 +167,7 @@ def test_a_graph_without_any_is_returned_as_it_is() -> None:
     assert join_transposed_convolutions(graph) is graph
 
 
+@pytest.mark.slow
 def test_float_files_hold_what_their_runtime_computes_faster() -> None:
     from ai_edge_litert.interpreter import Interpreter
 
@@ -195,6 +197,7 @@ def between(**options: Any) -> Net:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"kernel_size": 2, "stride": 2}, PADDED], ids=str)
 def test_int8_files_compute_in_integers_what_the_graph_computes(options: dict[str, Any]) -> None:
     found = Quantized(between(**options), (noise(32, 3, 5, 6),), bits=weight_bits((ORT,)))
@@ -220,6 +223,7 @@ def test_one_that_is_kept_float_is_the_operator_for_onnx_runtime() -> None:
     )
 
 
+@pytest.mark.slow
 def test_its_file_is_certified_layer_by_layer(tmp_path: Path) -> None:
     subject = Subject("up", between(**PADDED).eval(), noise_task((3, 5, 6)))
     recipe = Recipe("int8", (QuantizeStatic(32, 32, weight_bits=weight_bits((ORT,))),))
