@@ -30,7 +30,7 @@ def find_layers(nodes: Sequence[fx.Node], patterns: Sequence[str]) -> set[fx.Nod
     """
     found: set[fx.Node] = set()
     for pattern in patterns:
-        matched = {node for node in nodes if _matches(node, pattern)}
+        matched = {n for n in nodes if any(fnmatchcase(p, pattern) for p in (*_paths(n), n.name))}
         if not matched:
             names = sorted({name for n in nodes for name in _paths(n) or [n.name]})
             near = difflib.get_close_matches(pattern, names, 3, 0.0)
@@ -50,10 +50,6 @@ def find_operators(graph: fx.GraphModule, patterns: Sequence[str]) -> set[fx.Nod
         BadInputError: a pattern matches none.
     """
     return find_layers([n for n in graph.graph.nodes if n.op == "call_function"], patterns)
-
-
-def _matches(node: fx.Node, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (*_paths(node), node.name))
 
 
 def _paths(node: fx.Node) -> list[str]:

@@ -44,18 +44,13 @@ class TensorAxes(JoinedAxes):
         }
         return tuple(r for r in dict.fromkeys(self.unknown.values()) if r in frozen)
 
-    def _stored(self, tensor: Tensor) -> list[Axis]:
-        """Return the axes of a stored tensor; one that two paths share has the same at both."""
-        if id(tensor) not in self._shared:
-            self._shared[id(tensor)] = [Axis(size) for size in tensor.shape]
-        return self._shared[id(tensor)]
-
     def _add(self, node: fx.Node) -> None:
         if node.op == "get_attr":
             path = str(node.target)
-            if path not in self.tensors:
-                self.tensors[path] = self._stored(operator.attrgetter(path)(self.graph))
-            self.values[node] = self.tensors[path]
+            tensor = operator.attrgetter(path)(self.graph)
+            # One that two paths share has the same axes at both.
+            own = self._shared.setdefault(id(tensor), [Axis(size) for size in tensor.shape])
+            self.values[node] = self.tensors[path] = own
             return
         made = _new_axes(value_of(node))
         if made is not None:
@@ -73,7 +68,8 @@ class TensorAxes(JoinedAxes):
         pinned = [own for n in (node, *node.all_input_nodes) if (own := self.of(n))]
         if pinned:
             layer = layer_name(node)
-            reason = f"pruning does not know the operator {_operator(node)}"
+            name = str(node.target).removesuffix(".default")
+            reason = f"pruning does not know the operator {name}"
             self.unknown[node] = reason = f"{reason} of '{layer}'" if layer else reason
             self.freeze(pinned, reason)
 
@@ -96,9 +92,4 @@ def _reason_to_stay(size: Any) -> str:
 
 def _writes(node: fx.Node) -> bool:
     """Say whether an operator changes what it reads."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
-
-
-def _operator(node: fx.Node) -> str:
-    return str(node.target).removesuffix(".default")
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))

@@ -88,7 +88,7 @@ CONVOLUTIONS = CONV1D, CONV2D = tuple(
         (aten.conv2d.default, aten.conv2d.padding),
     )
 )
-# Written as convolutions before anything is quantized (passes/transposed_convolution.py).
+# Written as convolutions before anything is quantized (passes/transposed).
 TRANSPOSED = Operator(
     (aten.conv_transpose2d.input,),
     weight_axis=1,

@@ -1,19 +1,13 @@
 """Normalizations."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import fx
 
 from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.joined_axes import JoinedAxes, SizesAfterCut
-from edgedl.compress.graph.operators.operator import (
-    Operator,
-    View,
-    argument,
-    aten,
-    first_input,
-    set_argument,
-)
+from edgedl.compress.graph.operators.operator import Operator, View, argument, aten, set_argument
 
 
 @dataclass(frozen=True)
@@ -41,18 +35,16 @@ class LayerNorm(View):
     eps: float
 
 
-def _join_channels(axes: JoinedAxes, node: fx.Node) -> None:
-    """Batch and instance norm: weight, bias, mean and variance have the channels, axis 1."""
-    axes.join(node, axes.of(first_input(node)), axes.of(node))
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        axes.join_broadcast(node, axes.of(argument(node, name)), axes.of(node)[1:2])
+def _join(axes: JoinedAxes, node: fx.Node, own: slice) -> None:
+    """Weight, bias, mean and variance have some axes of the result, the last of those."""
+    x = argument(node, "input")
+    axes.join(node, axes.of(x), axes.of(node))
+    for operand in node.all_input_nodes:
+        if operand is not x:
+            axes.join_broadcast(node, axes.of(operand), axes.of(node)[own])
 
 
-def _join_last(axes: JoinedAxes, node: fx.Node) -> None:
-    """Layer and root-mean-square norm: weight and bias have the last axes."""
-    axes.join(node, axes.of(first_input(node)), axes.of(node))
-    for operand in node.all_input_nodes[1:]:
-        axes.join_broadcast(node, axes.of(operand), axes.of(node))
+_join_channels, _join_last = (partial(_join, own=own) for own in (slice(1, 2), slice(None)))
 
 
 def _join_groups(axes: JoinedAxes, node: fx.Node) -> None:
@@ -61,9 +53,7 @@ def _join_groups(axes: JoinedAxes, node: fx.Node) -> None:
     groups = Axis(int(argument(node, "num_groups")), f"'{node.name}' normalizes in groups")
     inside = Axis(channels.size // groups.size)
     axes.join(node, [channels], [Axis.product([groups, inside])])
-    axes.join(node, axes.of(first_input(node)), axes.of(node))
-    for name in ("weight", "bias"):
-        axes.join_broadcast(node, axes.of(argument(node, name)), axes.of(node)[1:2])
+    _join_channels(axes, node)
 
 
 def _resize_last(sizes: SizesAfterCut, before: fx.Node, after: fx.Node) -> None:

@@ -43,11 +43,7 @@ MAX_POOL1D = Operator((aten.max_pool1d.default,), Ranges.PASSES, join_axes=_on_s
 # Into the pools of pictures TFLite folds an activation if both are on one grid.
 MAX_POOL2D, AVG_POOL2D = (
     Operator(
-        (overload,),
-        Ranges.PASSES,
-        passes_if=passes_if,
-        folds_activation=always,
-        join_axes=_on_maps,
+        (overload,), Ranges.PASSES, passes_if=passes_if, folds_activation=always, join_axes=_on_maps
     )
     for overload, passes_if in (
         (aten.max_pool2d.default, always),
@@ -59,10 +55,7 @@ ROWS = (
     *MAX_POOLS,
     AVG_POOL2D,
     Operator(
-        (aten.adaptive_avg_pool2d.default,),
-        Ranges.PASSES,
-        passes_if=_divides,
-        join_axes=_on_maps,
+        (aten.adaptive_avg_pool2d.default,), Ranges.PASSES, passes_if=_divides, join_axes=_on_maps
     ),
     Operator((aten.upsample_nearest2d.vec,), Ranges.PASSES, join_axes=_on_maps),
     Operator((aten.upsample_bilinear2d.vec,), Ranges.PASSES, join_axes=_on_maps),

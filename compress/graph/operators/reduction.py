@@ -4,13 +4,7 @@ from torch import fx
 
 from edgedl.compress.graph.joined_axes import JoinedAxes
 from edgedl.compress.graph.operators.moving import numbers, without
-from edgedl.compress.graph.operators.operator import (
-    Operator,
-    Ranges,
-    argument,
-    aten,
-    first_input,
-)
+from edgedl.compress.graph.operators.operator import Operator, Ranges, argument, aten, first_input
 
 
 def reduced_axes(node: fx.Node, dimensions: int) -> set[int]:

@@ -5,13 +5,7 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.edit import (
-    Insert,
-    constant_of,
-    insert_constant,
-    inserter,
-    is_constant,
-)
+from edgedl.compress.graph.edit import Insert, constant_of, insert_constant, inserter, is_constant
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
 from edgedl.compress.graph.values import is_floating

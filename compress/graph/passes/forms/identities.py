@@ -42,11 +42,8 @@ class DropIdentities(Pass):
         source = first_input(node)
         if not isinstance(source, fx.Node):
             return None
-        if node.target in _SAME_TYPE and not _keeps_type(source, node):
+        before, after = value_of(source), value_of(node)
+        known = before is not None and after is not None
+        if node.target in _SAME_TYPE and not (known and before.dtype == after.dtype):
             return None
         return source
-
-
-def _keeps_type(source: fx.Node, node: fx.Node) -> bool:
-    before, after = value_of(source), value_of(node)
-    return before is not None and after is not None and before.dtype == after.dtype

@@ -27,9 +27,7 @@ def _pool_of_series(module: fx.GraphModule, node: fx.Node, given: Arguments) -> 
     return insert(aten.squeeze.dim, pooled, -2)
 
 
-def _mean_of_adaptive_pool(
-    module: fx.GraphModule, node: fx.Node, given: Arguments
-) -> fx.Node | None:
+def _mean_of_pool(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
     if list(given["output_size"]) != [1]:
         return None
     return inserter(module, node)(aten.mean.dim, given["self"], [-1], True)
@@ -44,6 +42,6 @@ class PoolForms(FormPass):
 
     operators: ClassVar[Mapping[Any, Form]] = {
         aten.avg_pool1d.default: _pool_of_series,
-        aten.adaptive_avg_pool1d.default: _mean_of_adaptive_pool,
+        aten.adaptive_avg_pool1d.default: _mean_of_pool,
     }
     gone = frozenset({aten.avg_pool1d.default})

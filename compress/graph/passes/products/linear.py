@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import (
-    get_tensor,
-    insert_call,
-    insert_constant,
-    is_constant,
-)
+from edgedl.compress.graph.edit import get_tensor, insert_call, insert_constant, is_constant
 from edgedl.compress.graph.operators.linear import MatrixProduct
 from edgedl.compress.graph.operators.operator import argument, aten
 from edgedl.compress.graph.passes.forms.moves import MoveForms

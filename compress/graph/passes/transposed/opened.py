@@ -74,7 +74,7 @@ class OpenTransposed(Pass):
             result = insert_again(module, node, activation, node, result)
             activation.replace_all_uses_with(node)
             module.graph.erase_node(activation)
-        result = _shuffle(module, node, result, geometry.stride, extent.places)
+        result = _shuffle(module, node, result, geometry, extent)
         for axis, size in enumerate(after, start=2):
             if extent.places[axis - 2] * geometry.stride[axis - 2] > size:
                 result = insert_shaped_call(module, node, aten.slice.Tensor, result, axis, 0, size)
@@ -83,14 +83,10 @@ class OpenTransposed(Pass):
 
 
 def _shuffle(
-    module: fx.GraphModule,
-    node: fx.Node,
-    phases: fx.Node,
-    stride: tuple[int, int],
-    places: tuple[int, int],
+    module: fx.GraphModule, node: fx.Node, phases: fx.Node, geometry: Geometry, extent: Extent
 ) -> fx.Node:
     """Insert what brings the phases of [N, C * height * width, H, W] into place; return it."""
-    height, width = stride
+    (height, width), places = geometry.stride, extent.places
     if height == width == 1:
         return phases
     batch, channels = shape_of(node)[:2]
