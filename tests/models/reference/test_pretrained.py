@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from edgedl.models.data.datasets import DATASETS, load_split
+from edgedl.models.reference import pretrained
 from edgedl.models.reference.pretrained import (
     TrainingRecord,
     build,
@@ -22,7 +23,7 @@ from edgedl.models.reference.pretrained import (
     load_record,
     load_weights,
 )
-from edgedl.models.reference.table import REFERENCE_MODELS, find_model, pretrained
+from edgedl.models.reference.table import REFERENCE_MODELS, find_model
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
 WEIGHTS = files("edgedl.models.weights")

@@ -16,9 +16,9 @@ from PIL import Image
 from edgedl.compress.training.processes import OneProcess
 from edgedl.models.data.datasets import cached_path
 from edgedl.models.data.recordings import Recordings, write_recordings
+from edgedl.models.reference import table as reference
 from edgedl.models.reference.pretrained import build, load_weights
 from edgedl.models.reference.table import REFERENCE_MODELS
-from edgedl.models.reference.table import table as reference
 from edgedl.runtime.errors import BadInputError
 from edgedl.tools.jobs.reference_training import ReferenceTraining, storable
 
