@@ -117,7 +117,7 @@ def test_browser_renders_chart_and_tables(page: Path, tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
     assert len(pixels) == 1200 * 1600
     # The marker colors of ONNX Runtime and TFLite are on the picture, and most of it is paper.
-    for color in ((0x1F, 0x5F, 0xA8), (0xC4, 0x58, 0x0C)):
+    for color in ((0x1F, 0x5F, 0xA8), (0x3D, 0x7D, 0x2F)):
         assert (np.abs(pixels.astype(int) - color).max(axis=1) < 8).sum() > 20
     assert (pixels > 250).all(axis=1).mean() > 0.5
 
