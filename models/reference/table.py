@@ -100,6 +100,12 @@ _CONVOLUTIONAL = (
         {"blocks": 3},
     ),
     ReferenceModel(
+        "mobilenet-fashion_mnist", "convolutional", "mobilenet:MobileNet", "fashion_mnist",
+        "Howard et al. 2017, 'MobileNets' (arXiv:1704.04861); MLPerf Tiny (width 1/4)",
+        TrainingPlan(8, 128, 0.2, 5e-4, 0.05, shift=2, flip=True),
+        {"width": 0.25},
+    ),
+    ReferenceModel(
         "mobilenet_v2-cifar10", "convolutional", "mobilenet_v2:MobileNetV2", "cifar10",
         "Sandler et al. 2018, 'MobileNetV2' (arXiv:1801.04381)",
         TrainingPlan(25, 256, 0.3, 2e-4, shift=2, flip=True, mixed_precision=True),

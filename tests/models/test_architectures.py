@@ -8,6 +8,7 @@ from torch import nn
 from edgedl.models.alexnet import AlexNet
 from edgedl.models.efficientnet import EfficientNet, SqueezeExcite, convolution
 from edgedl.models.googlenet import GoogLeNet, Inception
+from edgedl.models.mobilenet import MobileNet
 from edgedl.models.mobilenet_v2 import InvertedResidual, MobileNetV2
 from edgedl.models.mobilenet_v3 import MobileNetV3
 from edgedl.models.recurrent import RecurrentClassifier
@@ -46,6 +47,7 @@ def norm_channels(module):
         pytest.param(lambda: ResNet(18), 11_689_512, False, id="resnet18"),
         pytest.param(lambda: ResNet(34), 21_797_672, False, id="resnet34"),
         pytest.param(lambda: ResNet(50), 25_557_032, False, id="resnet50"),
+        pytest.param(lambda: MobileNet(classes=1000, small=False), 4_231_976, False, id="mbv1"),
         pytest.param(lambda: MobileNetV2(classes=1000, small=False), 3_504_872, False, id="mbv2"),
         pytest.param(MobileNetV3, 5_483_032, False, id="mbv3"),
         pytest.param(lambda: EfficientNet(classes=1000, small=False), 5_288_548, False, id="b0"),
