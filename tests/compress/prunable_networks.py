@@ -124,8 +124,7 @@ def upsampled() -> nn.Module:
 
 def stretched() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
-        series = F.interpolate(F.relu(m.first(x.flatten(2))), scale_factor=2.0)
-        return m.head(F.relu(m.second(series)).mean(2))
+        return m.head(F.relu(m.second(F.interpolate(m.first(x.flatten(2)), None, 2.0))).mean(2))
 
     return Net(
         forward,
