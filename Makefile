@@ -47,7 +47,7 @@ NIGHTLY := docs/results/nightly.txt
 
 nightly: $(INSTALLED)
 	@date -u +"%Y-%m-%d, `git describe --always`, all tests, HYPOTHESIS_PROFILE=nightly, EDGEDL_CHECK_PASSES=1" >$(NIGHTLY)
-	HYPOTHESIS_PROFILE=nightly EDGEDL_CHECK_PASSES=1 $(BIN)/pytest -n 2 -q | tail -n 40 | tee -a $(NIGHTLY)
+	HYPOTHESIS_PROFILE=nightly EDGEDL_CHECK_PASSES=1 $(BIN)/pytest -n 2 -q --disable-warnings | tail -n 20 | tee -a $(NIGHTLY)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
