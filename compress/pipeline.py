@@ -1,7 +1,7 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -16,9 +16,9 @@ from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.manifest_record import describe
 from edgedl.compress.parity.between_runtimes import measure_between
-from edgedl.compress.parity.computed import is_computed_here
+from edgedl.compress.parity.check_files import check_files
 from edgedl.compress.parity.expectations import layer_vectors
-from edgedl.compress.parity.outputs import GraphOutputs, check_lengths, measure_parity
+from edgedl.compress.parity.outputs import GraphOutputs
 from edgedl.compress.recipe.apply_recipe import Applied, StageRunner, apply_recipe
 from edgedl.compress.recipe.default_recipe import fitting_recipe
 from edgedl.compress.recipe.judge import Judge
@@ -33,13 +33,9 @@ from edgedl.compress.training.training_data import calibration_notes
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.measure.crashes import find_failures
-from edgedl.runtime.precision import FLOAT32, INT8, Precision
+from edgedl.runtime.precision import INT8, Precision
 from edgedl.runtime.progress import SILENT, Progress
-from edgedl.runtime.runner import Runner
-from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.task.task import Task
 
 ENCODINGS = "encodings.json"
@@ -108,8 +104,11 @@ def compress(
     manifest = describe(state, [b.artifact for b in built], folder)
     write_manifest(folder, manifest)
     outputs = GraphOutputs(subject.task)
+    outputs.limit(state.graph)
     bundle = Bundle.open(folder)
-    checked, refused = _check_files(state, bundle, built, outputs, progress)
+    found = check_files(state, bundle, built, outputs, progress)
+    checked, refusals = found.accepted, [*refusals, *found.refusals]
+    _refuse_nothing_good(checked, refusals)
     kept = {item.artifact.path for item in checked}
     for path in {item.artifact.path for item in built} - kept:
         (folder / path).unlink()
@@ -124,7 +123,6 @@ def compress(
     warnings = _doubts(state)
     if _weight_bits(state) == REFERENCE.weight_bits_here < REFERENCE.weight_bits:
         warnings = (*warnings, SMALL_WEIGHTS)
-    refusals += refused
     return CompressedModel(
         Bundle.open(folder),
         tuple(refusals),
@@ -181,60 +179,19 @@ def _write_files(
     return built, refusals
 
 
-def _check_files(
-    state: ModelState,
-    bundle: Bundle,
-    built: list[BuiltArtifact],
-    outputs: GraphOutputs,
-    progress: Progress,
-) -> tuple[list[BuiltArtifact], list[Refusal]]:
-    """Run every written file; return those that may ship, and the others with the reason.
+def _refuse_nothing_good(checked: list[BuiltArtifact], refusals: list[Refusal]) -> None:
+    """Make sure that a file is left.
 
     Raises:
-        BadInputError, ExportError: the float32 reference is among the others.
+        ExportError: none is.
+        BackendUnavailableError: none is, and each lacks a library.
     """
-    checked: list[BuiltArtifact] = []
-    refusals: list[Refusal] = []
-    runnable = [b.artifact.name for b in built if is_computed_here(b)]
-    failures = find_failures(bundle.folder, runnable)
-    for item in built:
-        name = item.artifact.name
-        progress.step(f"check {name}")
-        try:
-            if name in failures:
-                raise ExportError(f"{name} {failures[name]}")
-            artifact = _with_parity(state, bundle, item, outputs)
-            checked.append(replace(item, artifact=artifact))
-        except (ExportError, BadInputError) as error:
-            if name == REFERENCE.artifact_name(FLOAT32):
-                raise
-            refusals.append(Refusal(name, str(error)))
-    return checked, refusals
-
-
-def _with_parity(
-    state: ModelState, bundle: Bundle, item: BuiltArtifact, outputs: GraphOutputs
-) -> Artifact:
-    """Run a written file; what its runtime refuses or computes wrongly must not ship.
-
-    Raises:
-        BadInputError: the runtime refuses the file.
-        ExportError: its golden outputs are not what the torch graph computes.
-    """
-    try:
-        parity = measure_parity(state, item, outputs)
-        check_lengths(state, item)
-        if is_computed_here(item):
-            golden = check_golden(Runner(bundle, item.artifact))
-            if not golden.passed:
-                raise ExportError(
-                    f"{item.artifact.name} differs from the torch graph by "
-                    f"{golden.max_abs_error:.3g} on its runtime, allowed is {golden.tolerance:.3g}"
-                )
-    except BackendUnavailableError as error:
-        said = [item.artifact.check] if item.artifact.check else []
-        return msgspec.structs.replace(item.artifact, check="; ".join([*said, f"not run: {error}"]))
-    return msgspec.structs.replace(item.artifact, parity=parity)
+    if checked:
+        return
+    reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in refusals)
+    if refusals and all(refusal.missing for refusal in refusals):
+        raise BackendUnavailableError(f"no file could be made: {reasons}")
+    raise ExportError(f"no file can be used: {reasons}")
 
 
 def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Path) -> None:

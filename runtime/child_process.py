@@ -1,6 +1,7 @@
 """What became of a process that edgedl has started."""
 
 import json
+import signal
 import subprocess
 from typing import Any
 
@@ -9,10 +10,17 @@ def ending(done: subprocess.CompletedProcess[str]) -> str:
     """Return how a process ended.
 
     >>> ending(subprocess.CompletedProcess([], -11)), ending(subprocess.CompletedProcess([], 1))
-    ('signal 11', 'exit code 1')
+    ('signal 11 (SIGSEGV)', 'exit code 1')
     """
-    code = done.returncode
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+    return describe_exit(done.returncode)
+
+
+def describe_exit(code: int) -> str:
+    """Return what an exit code says, a negative one being the signal that ended the process."""
+    if code >= 0:
+        return f"exit code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"signal {-code} ({names[-code]})" if -code in names else f"signal {-code}"
 
 
 def last_line(text: str) -> str:

@@ -37,3 +37,17 @@ class IntegrityError(EdgedlError):
     """A file is not what its manifest says it is (exit code 5)."""
 
     exit_code = 5
+
+
+class FileFailedError(EdgedlError):
+    """A model file does not run; the others do.
+
+    Attributes:
+        name: of the file in the measurement.
+        reason: what its runtime says.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Take the name and the reason."""
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason

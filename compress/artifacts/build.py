@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from torch import fx
 
 from edgedl.compress.artifacts.tolerance import allowed_differences
-from edgedl.compress.errors import ExportError
+from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.export.exporter import FileSource, exporter_of
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
 from edgedl.runtime.precision import FLOAT32, Precision
 from edgedl.runtime.progress import SILENT, Progress
 
@@ -27,10 +28,24 @@ class BuiltArtifact:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An artifact that could not be made, and why."""
+    """An artifact that could not be made, or must not be used, and why.
+
+    Attributes:
+        name: of the artifact.
+        reason: what a converter, a runtime or a comparison says.
+        missing: whether a library is not installed that it needs.
+    """
 
     name: str
     reason: str
+    missing: bool = False
+
+    @classmethod
+    def of(cls, name: str, error: Exception) -> "Refusal":
+        """Return the refusal that an error means: whatever its class, the other files go on."""
+        if isinstance(error, EdgedlError):
+            return cls(name, str(error), isinstance(error, BackendUnavailableError))
+        return cls(name, f"{type(error).__name__}: {first_line(error)}")
 
 
 class ArtifactBuilder:
@@ -50,21 +65,16 @@ class ArtifactBuilder:
     ) -> Iterator[BuiltArtifact | Refusal]:
         """Yield every artifact of the targets, the float32 file of the reference first.
 
-        Each is a step. What a converter refuses is yielded
-        as a refusal; the reference must succeed.
-
-        Raises:
-            ExportError: the reference cannot be made.
+        Each is a step. What cannot be made, for whatever reason, is yielded as a refusal.
         """
         for target, precision in self.plan(targets):
             name = target.artifact_name(precision)
             progress.step(f"export {name}")
             try:
                 yield self._build(target, precision)
-            except ExportError as error:
-                if (target, precision) == (REFERENCE, FLOAT32):
-                    raise
-                yield Refusal(name, str(error))
+            except Exception as error:
+                # Converters raise anything; one file must not take the others along.
+                yield Refusal.of(name, error)
 
     def plan(self, targets: tuple[Target, ...]) -> list[tuple[Target, Precision]]:
         """Return what ``build`` makes, in its order."""

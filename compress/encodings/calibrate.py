@@ -1,6 +1,6 @@
 """Fill the encodings table by running calibration samples through the float graph."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +17,17 @@ from edgedl.compress.encodings.encodings import (
     QuantizedPrecision,
     Range,
 )
+from edgedl.compress.encodings.joins import damaging_joins, groups_on_one_grid
 from edgedl.compress.encodings.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.edit import get_tensor, is_constant
 from edgedl.compress.graph.operators.activation import FIXED_END_INT16, SOFTMAX
 from edgedl.compress.graph.operators.elementwise import MASKED_BELOW, MULTIPLY
 from edgedl.compress.graph.operators.operator import (
-    Ranges,
     Weighted,
-    first_input,
     operands,
 )
 from edgedl.compress.graph.operators.table import (
-    folds_activation,
     has_stored_weight,
     is_clip,
     moves_values,
@@ -55,8 +53,11 @@ def calibrate(
     weight_observer: WeightObserver = "minmax",
     weight_bits: int = WEIGHT_BITS,
     precision: QuantizedPrecision = "int8",
+    float_nodes: frozenset[str] = frozenset(),
 ) -> Encodings:
     """Return the table of a canonical float graph.
+
+    A concat whose one grid would destroy some of what it joins is kept in float, too.
 
     Args:
         graph: from ``trace``.
@@ -67,6 +68,7 @@ def calibrate(
         weight_observer: how the range of a weight's channel is chosen.
         weight_bits: of every weight's integers.
         precision: of the files that are made of the table.
+        float_nodes: names of the operators that compute in float all the same.
 
     Raises:
         BadInputError: there are no samples, or a tensor is not finite on one of them.
@@ -89,8 +91,10 @@ def calibrate(
         if values.isfinite().all():
             activations[constant.name] = _constant_range(constant, values)
     widen_zeros(graph.graph, activations)
-    share_encodings(graph.graph, activations)
-    table = replace(table, activations=activations)
+    if precision != "fp8":
+        float_nodes |= damaging_joins(graph.graph, histograms, activations, float_nodes, bits)
+    share_encodings(graph.graph, activations, float_nodes)
+    table = replace(table, activations=activations, float_nodes=float_nodes)
     return replace(table, weights=weight_ranges(graph, table, weight_observer))
 
 
@@ -123,29 +127,39 @@ def widen_zeros(graph: fx.Graph, activations: dict[str, Range]) -> None:
         activations[node.name] = Range(lowest, largest)
 
 
-def share_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+def share_encodings(
+    graph: fx.Graph, activations: dict[str, Range], float_nodes: Collection[str] = ()
+) -> None:
     """Give tensors that must be on one grid the same range, in place.
+
+    A concat that is kept in float, by its name in ``float_nodes``, leaves all theirs.
 
     A concat and everything it joins share the union of their ranges: no runtime converts between
     them then, and the joined values are on that grid anyhow. What only moves has the range of what
     it moves. An operator before its fused activation has the activation's range. What a positive
-    number multiplies keeps its integers, of another step.
+    number multiplies keeps its integers, of another step. What shares a grid with the rows of a
+    table has no zero point, as TFLite wants of the table.
     """
-    for members in groups_on_one_grid(graph):
+    groups = groups_on_one_grid(graph, float_nodes)
+    for members in groups:
         ranges = [activations[n.name] for n in members if n.name in activations]
         if ranges:
             shared = Range(min(r.lo for r in ranges), max(r.hi for r in ranges))
+            if any(row_of(node).reads_table for node in members):
+                shared = _without_zero_point(shared)
             activations.update({n.name: shared for n in members})
     for node in graph.nodes:
         activation = fused_activation(node)
         if activation is not None and activation.name in activations:
             activations[node.name] = activations[activation.name]
-    _scale_encodings(graph, activations)
+    _scale_encodings(graph, activations, groups)
 
 
-def _scale_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
+def _scale_encodings(
+    graph: fx.Graph, activations: dict[str, Range], on_one_grid: list[list[fx.Node]]
+) -> None:
     """Give what a positive number multiplies the range whose integers are the same."""
-    groups = {node: members for members in groups_on_one_grid(graph) for node in members}
+    groups = {node: members for members in on_one_grid for node in members}
     for node in graph.nodes:
         if row_of(node) is not MULTIPLY or not isinstance(operands(node)[1], (int, float)):
             continue
@@ -158,33 +172,6 @@ def _scale_encodings(graph: fx.Graph, activations: dict[str, Range]) -> None:
             activations.update({member.name: scaled for member in groups[node]})
 
 
-def groups_on_one_grid(graph: fx.Graph) -> list[list[fx.Node]]:
-    """Return the nodes joined by moves, concats and clipped pools, by union-find."""
-    root: dict[fx.Node, fx.Node] = {}
-
-    def find(node: fx.Node) -> fx.Node:
-        while root.get(node, node) is not node:
-            node = root[node]
-        return node
-
-    for node in graph.nodes:
-        if moves_values(node) or _clips_pool(node):
-            root[node] = find(first_input(node))
-        elif row_of(node).ranges is Ranges.JOINS:
-            for joined in first_input(node):
-                root[find(joined)] = find(node)
-    groups: dict[fx.Node, list[fx.Node]] = {}
-    for node in graph.nodes:
-        groups.setdefault(find(node), []).append(node)
-    return list(groups.values())
-
-
-def _clips_pool(node: fx.Node) -> bool:
-    """Say whether a node is an activation that a runtime folds into a pool on one grid."""
-    source = first_input(node) if is_clip(node) else None
-    return isinstance(source, fx.Node) and moves_values(source) and folds_activation(source)
-
-
 def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
     """Return the constants that integer operators read, weights and biases apart."""
     users = [n for n in graph.nodes if row_of(n).reads_constants]
@@ -194,10 +181,15 @@ def _constant_operands(graph: fx.Graph) -> list[fx.Node]:
 def _constant_range(constant: fx.Node, values: Tensor) -> Range:
     """Return what the integers of a constant cover; TFLite wants tables without a zero point."""
     lo, hi = float(values.min()), float(values.max())
-    if any(row_of(user).reads_table for user in constant.users):
-        scale = np.float32(max(-lo, hi, SMALLEST_WIDTH) / 127)
-        return range_of(float(scale), 128)
-    return Range(lo, hi)
+    found = Range(lo, hi)
+    reads_table = any(row_of(user).reads_table for user in constant.users)
+    return _without_zero_point(found) if reads_table else found
+
+
+def _without_zero_point(wanted: Range) -> Range:
+    """Return a range around it whose grid of 8 bits has the zero point 0 of signed integers."""
+    scale = np.float32(max(-wanted.lo, wanted.hi, SMALLEST_WIDTH) / 127)
+    return range_of(float(scale), 128)
 
 
 def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]:

@@ -97,6 +97,16 @@ class Histogram:
             return least_squares(seen, bits)
         return least_divergence(seen, bits)
 
+    @property
+    def variance(self) -> float:
+        """Variance of the values, from the middles of the bins; 0 where nothing was seen."""
+        count = float(self.counts.sum())
+        if not count:
+            return 0.0
+        centers = (torch.arange(BINS, dtype=torch.float64) - BINS / 2 + 0.5) * self._width
+        mean = float((self.counts * centers).sum()) / count
+        return float((self.counts * (centers - mean) ** 2).sum()) / count
+
     def _smooth(self, lo: float, hi: float) -> None:
         old_lo, old_hi = self.smoothed or (lo, hi)
         fresh = 1 - SMOOTHING

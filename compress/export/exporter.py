@@ -18,7 +18,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.manifest import TensorSpec
-from edgedl.runtime.precision import Precision
+from edgedl.runtime.precision import FLOAT32, Precision
 
 T = TypeVar("T")
 
@@ -151,6 +151,10 @@ class Exporter(ABC):
         if precision.source == "weights":
             return source.weights.graph
         return self.float_graph(source, precision)
+
+    def made_from(self, precision: Precision) -> Precision | None:
+        """Return the precision of the file that a file is made from; None if from the graph."""
+        return FLOAT32 if precision.source == "running" else None
 
     def float_operators(self, content: bytes) -> list[str]:
         """Return the kinds of operators that an integer file computes in float, sorted."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.values import record_value, value_of
@@ -33,12 +34,16 @@ def get_tensor(module: fx.GraphModule, path: str) -> Tensor:
 
 
 def set_tensor(module: fx.GraphModule, path: str, value: Tensor) -> None:
-    """Store a copy of ``value`` as a buffer at a dotted path, replacing what is there."""
+    """Store a copy of ``value`` as a buffer at a dotted path, replacing what is there.
+
+    The copy's values stand in the order of its axes, whatever view it is of: converters read the
+    memory of a transposed view as if it were another tensor.
+    """
     parent_path, _, leaf = path.rpartition(".")
     parent: nn.Module = module.get_submodule(parent_path)
     if hasattr(parent, leaf):
         delattr(parent, leaf)
-    parent.register_buffer(leaf, value.detach().clone())
+    parent.register_buffer(leaf, value.detach().clone(memory_format=torch.contiguous_format))
 
 
 def insert_constant(module: fx.GraphModule, before: fx.Node, path: str, value: Tensor) -> fx.Node:

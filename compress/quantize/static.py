@@ -99,12 +99,20 @@ class QuantizeStatic(Stage, frozen=True, tag="quantize_static"):
             self.weight_observer,
             self.weight_bits,
             precision,
+            kept,
         )
-        encodings = replace(table, float_nodes=kept)
+        encodings = table
+        joins = tuple(sorted(table.float_nodes - kept))
+        if joins:
+            state.progress.note(
+                f"{', '.join(joins)} stays float: on one grid some of what it joins is lost"
+            )
         if self.scope == "products":
             unrounded = results_read_as_floats(state.graph.graph, encodings)
             encodings = replace(encodings, float_results=frozenset(n.name for n in unrounded))
-        return replace(state, quantized=QuantizedNetwork(state.graph, encodings)), {}
+        return replace(state, quantized=QuantizedNetwork(state.graph, encodings)), (
+            {"joins_kept_float": joins} if joins else {}
+        )
 
 
 def kept_float(

@@ -1,5 +1,8 @@
 """Run a torch module on a task and score it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,9 +14,9 @@ EVALUATION_BATCH = 250
 
 
 def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
-    """Score every sample of a split: float64 [N], in the split's order."""
+    """Score every sample of a split in evaluation mode: float64 [N], in the split's order."""
     scores, device = [], device_of(module)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(module):
         for batch in task.batches(split, EVALUATION_BATCH):
             outputs = as_tuple(
                 module(
@@ -22,6 +25,18 @@ def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
             )
             scores.append(task.score([y.cpu().numpy() for y in outputs], batch.labels))
     return np.concatenate(scores)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into evaluation mode; every part of it gets its own mode back."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, was_training in training.items():
+            part.training = was_training
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:

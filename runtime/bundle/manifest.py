@@ -130,6 +130,53 @@ class RuntimeAgreement(_Record, frozen=True):
     layers: tuple[LayerParity, ...]
 
 
+class PartParity(_Record, frozen=True):
+    """How a part of an output differs from the float32 network: what one concat joined, say.
+
+    Attributes:
+        name: which part, and the layer that it comes from.
+        values: in one sample.
+        sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
+        constant: share of the values that vary over the samples in the float32 network and never do
+            in the file.
+        saturated: share of the values that are at an end of what the file gives, where the float32
+            network goes beyond it.
+    """
+
+    name: str
+    values: int
+    sqnr_db: float | None
+    constant: float
+    saturated: float
+
+
+class Finding(_Record, frozen=True):
+    """A part of an output that a file destroys; such a file is never recommended.
+
+    Attributes:
+        output: its name in the file.
+        part: which part of it.
+        evidence: what was measured.
+        layer: to blame, by the name that ``--keep-float`` takes; "" if it was not found.
+        cure: what to do.
+    """
+
+    output: str
+    part: str
+    evidence: str
+    layer: str
+    cure: str
+
+    def describe(self) -> str:
+        """Return one sentence.
+
+        >>> Finding("y", "scores", "3.0 dB of the float network", "cat", "try X").describe()
+        "output 'y', scores: 3.0 dB of the float network, from the layer 'cat'; try X"
+        """
+        blamed = f", from the layer '{self.layer}'" if self.layer else ""
+        return f"output '{self.output}', {self.part}: {self.evidence}{blamed}; {self.cure}"
+
+
 class OutputParity(_Record, frozen=True):
     """How one output of a file, run on its runtime, differs from torch.
 
@@ -138,7 +185,10 @@ class OutputParity(_Record, frozen=True):
         max_abs_error: largest difference to the emitted torch graph. mean_abs_error: the mean one.
         max_lsb, mean_lsb: the same in quantization steps of the output; None for floats.
         sqnr_db: energy of the values over that of the differences, in dB; None if none differs.
-        float32_sqnr_db: the same against the float32 network: what the precision costs.
+        float32_sqnr_db: the same against the float32 network: what the file costs.
+        graph_sqnr_db: the emitted torch graph's against the float32 network: what its precision
+            costs.
+        parts: of the output, where its parts differ in origin or in size.
     """
 
     name: str
@@ -148,6 +198,8 @@ class OutputParity(_Record, frozen=True):
     mean_lsb: float | None
     sqnr_db: float | None
     float32_sqnr_db: float | None
+    graph_sqnr_db: float | None = None
+    parts: tuple[PartParity, ...] = ()
 
 
 class Parity(_Record, frozen=True):
@@ -189,6 +241,7 @@ class Artifact(_Record, frozen=True):
         golden_tolerances: largest allowed difference of each output to ``golden.npz``.
         parity: agreement with the torch graph, measured when the bundle was made.
         check: what examined a file that cannot run on the making machine, and its verdict.
+        findings: parts of its outputs that it destroys.
     """
 
     name: str
@@ -200,6 +253,7 @@ class Artifact(_Record, frozen=True):
     golden_tolerances: tuple[float, ...]
     parity: Parity | None = None
     check: str | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def kind(self) -> Precision:

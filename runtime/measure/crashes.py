@@ -5,6 +5,7 @@ runtime writes to, it writes every artifact's name when it begins and when it ha
 """
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,12 @@ from edgedl.runtime.child_process import ending, last_line
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.runner import Runner
 
+# The largest file seen takes 20 s to load.
+LIMIT_S = 300
+
 
 def find_failures(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """Return the artifacts of a bundle that crash their runtime, or raise what none should.
+    """Return the artifacts of a bundle that crash or hang their runtime, or raise what none should.
 
     Every artifact is tried, whatever the ones before it did.
 
@@ -44,7 +48,9 @@ def find_failures(folder: Path, names: Sequence[str]) -> dict[str, str]:
                 f"({ending(done)}): {last_line(done.stderr)}"
             )
         for name, outcome in outcomes.items():
-            if outcome is None:
+            if outcome is None and done.returncode == -getattr(signal, "SIGALRM", 0):
+                failures[name] = f"does not answer within {LIMIT_S} s when it is loaded and run"
+            elif outcome is None:
                 failures[name] = f"crashes its runtime when it is loaded or run ({ending(done)})"
             elif outcome:
                 failures[name] = outcome
@@ -75,6 +81,9 @@ def _try(folder: Path, journal: Path, names: Sequence[str]) -> None:
     for name in names:
         with journal.open("a") as file:
             print(json.dumps([name, None]), file=file)
+        if hasattr(signal, "alarm"):
+            # Its default ends the process, also where native code never returns.
+            signal.alarm(LIMIT_S)
         outcome = _outcome(bundle, name)
         with journal.open("a") as file:
             print(json.dumps([name, outcome]), file=file)

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
-from edgedl.runtime.errors import BadInputError, EdgedlError
+from edgedl.runtime.child_process import describe_exit
+from edgedl.runtime.errors import EdgedlError, FileFailedError
 from edgedl.runtime.measure.amx import REFUSED, refuse_amx
 from edgedl.runtime.measure.measure import Call
 from edgedl.runtime.runner import Runner, encode
@@ -41,14 +42,17 @@ class Worker:
         """Load an artifact of a bundle under a name, ready for one golden sample.
 
         Raises:
-            BadInputError: the runtime refuses it, or is not here.
-            EdgedlError: the process ended.
+            FileFailedError: the runtime refuses it, or is not here, or the process ended.
         """
         self._ask(["load", name, str(folder.resolve()), artifact, threads])
         return WorkerArm(self, name)
 
     def block(self, name: str, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
-        """Return the wall time of each recorded call, in nanoseconds."""
+        """Return the wall time of each recorded call, in nanoseconds.
+
+        Raises:
+            FileFailedError: the process ended.
+        """
         return np.array(self._ask(["block", name, settle_calls, calls]), np.int64)
 
     def close(self) -> None:
@@ -86,10 +90,13 @@ class Worker:
             line = ""
         if not line:
             code = self._process.wait()
-            raise EdgedlError(f"the process that times {self._runtime} ended with {code}")
+            how = describe_exit(code)
+            raise FileFailedError(
+                str(request[1]), f"the process that times {self._runtime} ended with {how}"
+            )
         answer = json.loads(line)
         if isinstance(answer, dict):
-            raise BadInputError(answer["refused"])
+            raise FileFailedError(str(request[1]), answer["refused"])
         times: list[int] = answer
         return times
 
@@ -132,6 +139,9 @@ def _serve() -> None:
                 answer = arms[name].block(*rest).tolist()
         except EdgedlError as error:
             answer = {"refused": str(error)}
+        except Exception as error:
+            # Runtimes raise anything; the parent tells whose file it was.
+            answer = {"refused": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

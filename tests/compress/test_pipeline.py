@@ -17,10 +17,10 @@ from small_networks import Net, TwoInputs, network, noise_task
 from tiny import CLASSES, make_net, make_subject
 from torch import Tensor, nn
 
-from edgedl.compress import pipeline
 from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.graph.run import run_graph
+from edgedl.compress.parity import check_files
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel, compress
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
@@ -238,7 +238,7 @@ def test_a_runtime_that_is_missing_is_written_down(
     def missing(*_: object) -> None:
         raise BackendUnavailableError("onnxruntime is missing")
 
-    monkeypatch.setattr(pipeline, "measure_parity", missing)
+    monkeypatch.setattr(check_files, "measure_parity", missing)
     made = compress(make_subject(), load_recipe("float"), (ORT,), tmp_path)
     (artifact,) = made.bundle.manifest.artifacts
     assert isinstance(artifact, Artifact)
@@ -260,7 +260,7 @@ def test_stages_are_applied_in_the_order_of_the_recipe(
 
     recipe = Recipe("mine", (First(), Second(), First()))
     heard: list[str] = []
-    monkeypatch.setattr(pipeline, "measure_parity", _unavailable)
+    monkeypatch.setattr(check_files, "measure_parity", _unavailable)
     made = compress(make_subject(), recipe, (ORT,), tmp_path, progress=steps_to(heard.append))
     assert heard[:4] == ["trace", "First", "Second", "First"]
     history = Bundle.open(tmp_path).manifest.history

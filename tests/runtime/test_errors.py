@@ -24,5 +24,11 @@ def test_exit_code(name, exit_code):
 
 def test_no_expected_error_exits_as_success():
     classes = [v for v in vars(errors).values() if isinstance(v, type)]
-    assert len(classes) == 6
+    assert len(classes) == 7
     assert all(c.exit_code > 0 for c in classes)
+
+
+def test_a_file_that_fails_has_a_name_and_a_reason():
+    error = errors.FileFailedError("ort-int8", "it crashes")
+    assert (error.name, error.reason, error.exit_code) == ("ort-int8", "it crashes", 2)
+    assert str(error) == "ort-int8: it crashes"

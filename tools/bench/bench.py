@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.child_process import answer, ending, last_line
-from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_timed
 from edgedl.runtime.measure.statistics import (
@@ -25,10 +25,10 @@ from edgedl.runtime.measure.statistics import (
 from edgedl.runtime.measure.worker import Worker
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import SILENT, Progress
-from edgedl.runtime.runner import Runner
-from edgedl.runtime.task.task import Scores, Task
+from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.task.task import Batch, Scores, Task
 from edgedl.tools.bench.drop import drop_record
-from edgedl.tools.bench.entries import PARENT, Entry, float32_of
+from edgedl.tools.bench.entries import PARENT, Entry, float32_of, put_baseline_first
 from edgedl.tools.bench.recommend import recommend, speed_verdict
 from edgedl.tools.bench.repeated_weights import repetition_of, zipped_bytes
 from edgedl.tools.bench.result import (
@@ -92,25 +92,64 @@ def bench(
     settings: BenchSettings,
     progress: Progress = SILENT,
     missing: Sequence[NotMeasured] = (),
+    network: Scores | None = None,
 ) -> BenchOutcome:
     """Measure all entries; the first one is the baseline.
 
+    A file that fails is left out, with the reason, and the others are measured without it.
+
+    Args:
+        title: of the result.
+        entries: what to measure.
+        task: whose test split is scored.
+        settings: what to measure.
+        progress: each score, each thread count and each cold start is a step.
+        missing: what could not be measured, and why.
+        network: scores [N] of the float torch network, which drops are from; None takes those of
+            the baseline.
+
     Raises:
         InvalidMeasurementError: the clock cannot resolve a call.
+        FileFailedError: no file is left.
     """
+    scores: dict[str, Scores] = {}
+    while True:
+        try:
+            return _bench(title, entries, task, settings, progress, missing, network, scores)
+        except FileFailedError as error:
+            left = [entry for entry in entries if entry.name != error.name]
+            if not left or len(left) == len(entries):
+                raise
+            progress.note(f"{error.name} is left out: {error.reason}")
+            missing = [*missing, NotMeasured(error.name, error.reason)]
+            same = left[0] is entries[0]
+            entries = left if same else put_baseline_first(left, any_float=True)
+
+
+def _bench(
+    title: str,
+    entries: Sequence[Entry],
+    task: Task,
+    settings: BenchSettings,
+    progress: Progress,
+    missing: Sequence[NotMeasured],
+    network: Scores | None,
+    scores: dict[str, Scores],
+) -> BenchOutcome:
     context = run_context()
-    scores = {}
     for entry in entries:
         progress.step(f"score {entry.name}")
-        scores[entry.name] = score_entry(entry, task)
+        if entry.name not in scores:
+            scores[entry.name] = score_entry(entry, task)
     timings: dict[int, dict[str, Measurement]] = {}
     for threads in settings.threads:
         progress.step(f"time with {threads} thread(s)")
         timings[threads] = time_entries(entries, threads, settings.protocol)
     candidates = []
+    before = scores[entries[0].name] if network is None else network
     for entry in entries:
         progress.step(f"cold start {entry.name}")
-        candidates.append(_candidate(entry, entries, scores, timings, task, settings))
+        candidates.append(_candidate(entry, entries, scores, before, timings, task, settings))
     result = Result(
         title=title,
         run_context=context,
@@ -122,6 +161,7 @@ def bench(
         max_drop_pp=settings.max_drop_pp,
         history=tuple(h.stage for h in entries[0].bundle.manifest.history),
         confidence=settings.confidence,
+        network=None if network is None else _score(network, task),
     )
     samples = {
         f"{threads}/{name}": m.latency_ns
@@ -131,13 +171,41 @@ def bench(
     return BenchOutcome(result, samples)
 
 
+def _score(scores: Scores, task: Task) -> Score:
+    mean = mean_score(scores)
+    return Score(task.metric, mean.value, len(scores), interval(mean))
+
+
 def score_entry(entry: Entry, task: Task) -> Scores:
-    """Score the whole test split through the real runtime: float64 [N]."""
+    """Score the whole test split through the real runtime: float64 [N].
+
+    Raises:
+        FileFailedError: the runtime refuses the file, or fails on a sample.
+    """
     scores = []
-    with Runner(entry.bundle, entry.artifact) as runner:
-        for batch in task.batches("test", SCORE_BATCH):
-            scores.append(task.score(runner(*batch.inputs), batch.labels))
+    for batch, outputs in _run(entry, task):
+        scores.append(task.score(outputs, batch.labels))
     return np.concatenate(scores)
+
+
+def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]:
+    try:
+        runner = Runner(entry.bundle, entry.artifact)
+    except IntegrityError:
+        raise
+    except Exception as error:
+        # Runtimes raise anything.
+        raise FileFailedError(entry.name, str(error)) from error
+    with runner:
+        for batch in task.batches("test", SCORE_BATCH):
+            try:
+                outputs = runner(*batch.inputs)
+            except BadInputError:
+                # What a file does not take is said by edgedl itself.
+                raise
+            except Exception as error:
+                raise FileFailedError(entry.name, str(error)) from error
+            yield batch, outputs
 
 
 def time_entries(
@@ -148,7 +216,7 @@ def time_entries(
     Each runtime has a process of its own: two thread pools in one change each other's times.
 
     Raises:
-        BadInputError: a runtime refuses its file.
+        FileFailedError: a runtime refuses its file, or crashes.
         InvalidMeasurementError: the clock cannot resolve a call.
     """
     if threads > 1:
@@ -163,7 +231,12 @@ def time_entries(
             name: workers[e.artifact.backend].load(name, e.bundle.folder, e.artifact.name, threads)
             for name, e in named
         }
-        return measure_timed(arms, protocol)
+        try:
+            return measure_timed(arms, protocol)
+        except FileFailedError as error:
+            if error.name != AGAIN:
+                raise
+            raise FileFailedError(entries[0].name, error.reason) from error
 
 
 def _made(entries: Sequence[Entry]) -> set[str]:
@@ -176,11 +249,11 @@ def _candidate(
     entry: Entry,
     entries: Sequence[Entry],
     scores: dict[str, Scores],
+    before: Scores,
     timings: dict[int, dict[str, Measurement]],
     task: Task,
     settings: BenchSettings,
 ) -> Candidate:
-    score = mean_score(scores[entry.name])
     size_bytes = entry.bundle.manifest.files[entry.artifact.path].size_bytes
     history = entry.bundle.manifest.history
     repeated = repetition_of(history, entry.artifact.kind)
@@ -194,9 +267,9 @@ def _candidate(
         precision=entry.artifact.precision,
         runtime=open_backend(entry.artifact.backend).available().detail,
         size_bytes=size_bytes,
-        score=Score(task.metric, score.value, len(scores[entry.name]), interval(score)),
+        score=_score(scores[entry.name], task),
         drop=drop_record(
-            scores[entries[0].name],
+            before,
             scores[entry.name],
             settings.max_drop_pp,
             settings.confidence,
@@ -209,6 +282,7 @@ def _candidate(
         saving_lost=explain_saving(saving, ratio, size_bytes) if saving and ratio else "",
         repeated_weights=repeated,
         zipped_bytes=zipped_bytes(entry.bundle.folder / entry.artifact.path) if repeated else None,
+        findings=entry.artifact.findings,
     )
 
 
@@ -270,9 +344,9 @@ def _cold_start(entry: Entry, settings: BenchSettings) -> ColdStart | None:
         )
         times = answer(done)
         if done.returncode != 0 or times is None:
-            raise EdgedlError(
-                f"{entry.name} fails in a fresh process ({ending(done)}): "
-                f"{last_line(done.stderr)[-200:]}"
+            raise FileFailedError(
+                entry.name,
+                f"it fails in a fresh process ({ending(done)}): {last_line(done.stderr)[-200:]}",
             )
         runs.append(times)
     load, first = (

@@ -8,7 +8,7 @@ from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.precision import FLOAT32
+from edgedl.runtime.precision import FLOAT32, PRECISIONS
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.wording import counted
 from edgedl.tools.bench.result import NotMeasured
@@ -98,7 +98,10 @@ def bundle_names(folders: Sequence[Path]) -> list[str]:
 
 
 def put_baseline_first(
-    entries: Sequence[Entry], prefix: str = "", artifact: str | None = None
+    entries: Sequence[Entry],
+    prefix: str = "",
+    artifact: str | None = None,
+    any_float: bool = False,
 ) -> list[Entry]:
     """Return the entries with the baseline first.
 
@@ -107,6 +110,7 @@ def put_baseline_first(
         prefix: how the names of the baseline's bundle begin.
         artifact: the baseline; None takes float32 on ONNX Runtime, or another float32 file where
             that does not run.
+        any_float: whether the file with most bits will do where there is no float32 file.
 
     Raises:
         BadInputError: there is no such entry.
@@ -114,6 +118,9 @@ def put_baseline_first(
     wanted = [f"{prefix}{name}" for name in ([artifact] if artifact else BASELINES)]
     there = [e.name for e in entries]
     name = next((name for name in wanted if name in there), None)
+    if name is None and any_float and entries:
+        order = list(PRECISIONS)
+        return sorted(entries, key=lambda e: -order.index(e.artifact.precision))
     if name is None:
         names = ", ".join(there) or "none"
         raise BadInputError(

@@ -58,8 +58,8 @@ def recommend(
     """Return the fastest artifact whose drop is certainly within the budget.
 
     Between artifacts whose speed cannot be told apart the smaller one wins, except that no file
-    wins that is slower than the float32 file of its own runtime. The first thread count decides.
-    The baseline is always within the budget.
+    wins that is slower than the float32 file of its own runtime or that destroys a part of an
+    output. The first thread count decides. The baseline is always within the budget.
 
     Args:
         candidates: measured artifacts, the baseline first.
@@ -67,7 +67,8 @@ def recommend(
         made: names of the precisions of all files, those that do not run here included.
     """
     chosen = candidates[0]
-    faster = [c for c in candidates if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
+    whole = [c for c in candidates if not c.findings]
+    faster = [c for c in whole if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
     if faster:
         fastest = min(faster, key=lambda c: c.speedup[0].ratio)
         rivals = [c for c in faster if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
@@ -106,7 +107,10 @@ def _budget_met(candidates: Sequence[Candidate], made: Collection[str]) -> bool:
     own = [c for c in candidates if not c.name.startswith(PARENT)]
     every = {c.precision for c in own}.union(made)
     strongest = next(name for name in PRECISIONS if name in every)
-    return any(c.precision == strongest and c.drop.verdict == "within budget" for c in own)
+    return any(
+        c.precision == strongest and c.drop.verdict == "within budget" and not c.findings
+        for c in own
+    )
 
 
 def _reason(chosen: Candidate, candidates: Sequence[Candidate], max_drop_pp: float | None) -> str:
@@ -125,7 +129,9 @@ def _why_the_baseline(candidates: Sequence[Candidate], max_drop_pp: float | None
     """Say that nothing fits, and what might if there were more samples."""
     limit = counted(DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp, "point")
     perhaps = [
-        c for c in candidates if _undecided(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
+        c
+        for c in candidates
+        if not c.findings and _undecided(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
     ]
     if not perhaps:
         return f"nothing within {limit} is faster than the float32 baseline: keep it"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.bundle.files import atomic_write
-from edgedl.runtime.bundle.manifest import Parity
+from edgedl.runtime.bundle.manifest import Finding, Parity
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.measure.device import RunContext
 from edgedl.runtime.measure.statistics import CONFIDENCE, Estimate
@@ -113,7 +113,7 @@ class Candidate(_Record, frozen=True):
 
     ``saving_lost`` says why less of the theoretical speed-up shows; it is empty where it shows.
     ``repeated_weights`` says which values stages have made repeat, and ``zipped_bytes`` what size
-    the file then has in an archive.
+    the file then has in an archive. ``findings`` are the parts of outputs that it destroys.
     """
 
     name: str
@@ -131,6 +131,7 @@ class Candidate(_Record, frozen=True):
     saving_lost: str = ""
     repeated_weights: str = ""
     zipped_bytes: int | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 class NotMeasured(_Record, frozen=True):
@@ -199,7 +200,11 @@ class Ladder(_Record, frozen=True):
 
 
 class Result(_Record, frozen=True):
-    """One measured comparison."""
+    """One measured comparison.
+
+    ``baseline`` is the file that times are relative to. ``network`` is the score of the float torch
+    network, which drops are from; where it is None they are from the baseline's.
+    """
 
     title: str
     run_context: RunContext
@@ -212,6 +217,7 @@ class Result(_Record, frozen=True):
     history: tuple[str, ...] = ()
     confidence: float = CONFIDENCE
     ladder: Ladder | None = None
+    network: Score | None = None
     schema_version: Literal[1] = 1
 
     def candidate(self, name: str) -> Candidate:

@@ -1,6 +1,8 @@
 """``edgedl compress``: the main job."""
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -17,6 +19,11 @@ from edgedl.tools.terminal.options import (
     weights_option,
 )
 from edgedl.tools.terminal.workspace import new_folder, only_run
+
+if TYPE_CHECKING:
+    from edgedl.compress.recipe.store.store import StageStore
+    from edgedl.tools.bench.bench import BenchSettings
+    from edgedl.tools.jobs.main_job import Made, Wish
 
 
 @click.command()
@@ -86,7 +93,7 @@ def command(
     from edgedl.compress.recipe.store.store import user_store
     from edgedl.runtime.measure.measure import Protocol
     from edgedl.tools.bench.bench import BenchSettings
-    from edgedl.tools.jobs.main_job import Wish, climb_ladder, make_bundle, measure_made
+    from edgedl.tools.jobs.main_job import Wish, climb_ladder, make_bundle
 
     targets, counts = parse_targets(target), parse_threads(threads)
     if max_drop is not None and not 0 <= max_drop <= 100:
@@ -99,25 +106,17 @@ def command(
     store = None if fresh else user_store()
     walks = max_drop is not None and recipe == "default" and not keep_float
     if dry_run:
-        from edgedl.tools.jobs.plan import plan, total
-
-        if walks:
-            raise BadInputError(
-                "the ladder of --max-drop without a recipe has no plan, what it tries depends on "
-                "what it measures: name a --recipe"
-            )
-        lines = plan(wish, store, Progress(lambda event: click.echo(event.text, err=True)))
-        text = "\n".join([*map(str, lines), total(lines)])
-        click.echo(msgspec.json.encode(lines) if as_json else text)
+        _show_plan(wish, store, walks, as_json)
         return
     if out is None:
         raise click.UsageError("Missing option '--out'.")
     with only_run(out), new_folder(out) as folder:
-        if walks:
-            made = climb_ladder(wish, settings, folder / "bundle", store)
-        else:
-            made = make_bundle(wish, folder / "bundle", store)
-        result = measure_made(made, settings, folder)
+        make = partial(climb_ladder, wish, settings) if walks else partial(make_bundle, wish)
+        made = make(folder / "bundle", store)
+        # What is made stays, whatever comes of measuring it.
+        result = _measured(made, settings, folder, out)
+    if isinstance(result, Exception):
+        raise result
     _print(result, out, as_json)
     if made.compressed.missed is not None:
         raise BudgetMissedError(f"{made.compressed.missed}; what was reached is in {out}")
@@ -125,6 +124,53 @@ def command(
         raise BudgetMissedError(
             f"the budget of {max_drop} points is not shown to be met by any file of the strongest "
             f"precision; what was measured is in {out}"
+        )
+
+
+def _show_plan(wish: "Wish", store: "StageStore | None", walks: bool, as_json: bool) -> None:
+    from edgedl.tools.jobs.plan import plan, total
+
+    if walks:
+        raise BadInputError(
+            "the ladder of --max-drop without a recipe has no plan, what it tries depends on "
+            "what it measures: name a --recipe"
+        )
+    lines = plan(wish, store, Progress(lambda event: click.echo(event.text, err=True)))
+    text = "\n".join([*map(str, lines), total(lines)])
+    click.echo(msgspec.json.encode(lines) if as_json else text)
+
+
+def _measured(
+    made: "Made", settings: "BenchSettings", folder: Path, out: Path
+) -> "Result | Exception":
+    """Measure a bundle and draw the report; return the error of a measurement that failed."""
+    from edgedl.tools.jobs.main_job import measure_made
+
+    try:
+        result = measure_made(made, settings, folder)
+    except Exception as error:
+        bundle = out / "bundle"
+        click.echo(
+            f"the bundle is in {bundle}: 'edgedl bench {bundle} --out DIR' measures it", err=True
+        )
+        return error
+    _draw(made.subject.name, result, folder, out)
+    return result
+
+
+def _draw(title: str, result: Result, folder: Path, out: Path) -> None:
+    """Write the report; a report that cannot be drawn loses nothing else."""
+    from edgedl.compress.errors import first_line
+    from edgedl.tools.report.page import render
+
+    try:
+        (folder / "report.html").write_text(render(title, [result]))
+    except Exception as error:
+        # matplotlib raises many classes.
+        click.echo(
+            f"no report was drawn ({first_line(error)}): 'edgedl report {out} --out FILE.html' "
+            "tries again",
+            err=True,
         )
 
 

@@ -10,14 +10,16 @@ import numpy as np
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target, load_target
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Finding
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.statistics import Estimate, paired_ratio
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import Progress
-from edgedl.runtime.task.task import Task
+from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.bench import BenchSettings, score_entry, time_entries
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import Entry, find_entries
@@ -58,6 +60,7 @@ class _Tried:
     name: str
     drop: Drop
     ratio: Estimate
+    findings: tuple[Finding, ...] = ()
 
     @property
     def faster(self) -> bool:
@@ -65,7 +68,7 @@ class _Tried:
 
     @property
     def taken(self) -> bool:
-        return self.faster and self.drop.verdict == "within budget"
+        return self.faster and self.drop.verdict == "within budget" and not self.findings
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
@@ -78,6 +81,8 @@ class _Tried:
     def outcome(self) -> str:
         if self.taken:
             return "taken"
+        if self.findings:
+            return self.findings[0].describe()
         if not self.faster:
             return f"{self.drop.verdict}, but not faster than float32 on its own runtime"
         return describe_verdict(self.drop)
@@ -112,6 +117,7 @@ def climb(
         EdgedlError: not even the float files can be made.
     """
     floats = _make_floats(subject, targets, folder)
+    reference = score_module(subject.module, task)
     rungs: list[Rung] = []
     kept: dict[str, CompressedModel] = {}
     found: dict[str, list[_Tried]] = {}
@@ -129,7 +135,7 @@ def climb(
                 raise
             rungs.append(_without_file(name, str(error)))
             continue
-        found[name] = _try(kept[name], precision, task, settings, floats)
+        found[name] = _try(kept[name], precision, task, reference, settings, floats)
         rungs.append(_record(name, kept[name], precision, found[name]))
         if any(file.taken for file in found[name]):
             break
@@ -178,6 +184,7 @@ def _try(
     made: CompressedModel,
     precision: str,
     task: Task,
+    reference: Scores,
     settings: BenchSettings,
     floats: Bundle | None = None,
 ) -> list[_Tried]:
@@ -187,29 +194,34 @@ def _try(
         made: with the files.
         precision: of those that count.
         task: whose test split chooses.
+        reference: scores [N] of the float network on it.
         settings: budget, confidence, and how to time.
         floats: float32 files of runtimes that have none in ``made``.
     """
     entries, _ = find_entries([made.bundle])
     baselines = _baselines([*(find_entries([floats])[0] if floats else ()), *entries])
-    reference = score_entry(baselines[REFERENCE.runtime], task)
     tried = []
     for entry in entries:
         if entry.artifact.precision != precision:
             continue
         scores = score_entry(entry, task)
         drop = drop_record(reference, scores, settings.max_drop_pp, settings.confidence)
-        tried.append(_Tried(entry.name, drop, _ratio(baselines, entry, settings)))
+        ratio = _ratio(baselines, entry, settings)
+        tried.append(_Tried(entry.name, drop, ratio, entry.artifact.findings))
     return sorted(tried, key=lambda t: t.rank)
 
 
 def _baselines(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Return what files of each runtime are timed against: a float32 file, its own or the first."""
+    """Return what files of each runtime are timed against: a float32 file, its own or the first.
+
+    Raises:
+        EdgedlError: there is no float32 file at all.
+    """
     floats = {e.artifact.backend: e for e in entries if e.artifact.kind is FLOAT32}
-    return {
-        e.artifact.backend: floats.get(e.artifact.backend, floats[REFERENCE.runtime])
-        for e in entries
-    }
+    if not floats:
+        raise EdgedlError("no float32 file runs here that others could be timed against")
+    first = floats.get(REFERENCE.runtime) or next(iter(floats.values()))
+    return {e.artifact.backend: floats.get(e.artifact.backend, first) for e in entries}
 
 
 def _ratio(baselines: Mapping[str, Entry], entry: Entry, settings: BenchSettings) -> Estimate:

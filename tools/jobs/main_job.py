@@ -11,6 +11,7 @@ from edgedl.compress.recipe.recipe import DEFAULT, Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.recipe.store.store import StageStore
+from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.selection import divide
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target
@@ -25,7 +26,6 @@ from edgedl.tools.bench.result import Ladder, NotMeasured, Result, write_result
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.teachers import find_teacher
-from edgedl.tools.report.page import render
 from edgedl.tools.terminal.progress import steps
 
 
@@ -166,7 +166,7 @@ def climb_ladder(
 
 
 def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
-    """Measure a bundle, and write ``result.json``, ``report.html``, and its metrics.
+    """Measure a bundle, and write ``result.json`` and its metrics.
 
     Raises:
         EdgedlError: the measurement is not valid.
@@ -179,20 +179,22 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
         entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
         prefix = PARENT
     missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
-    with steps("measure", 2 * len(entries) + len(settings.threads)) as progress:
+    with steps("measure", 2 * len(entries) + len(settings.threads) + 1) as progress:
+        progress.step("score the float network")
+        network = score_module(made.subject.module, made.task)
         outcome = bench(
             made.subject.name,
-            put_baseline_first(entries, prefix),
+            put_baseline_first(entries, prefix, any_float=True),
             made.task,
             settings,
             progress,
             missing,
+            network,
         )
     advice = outcome.result.recommendation
     advice = msgspec.structs.replace(advice, notes=(*made.compressed.warnings, *advice.notes))
     result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
     write_result(folder, result, outcome.samples)
-    (folder / "report.html").write_text(render(made.subject.name, [result]))
     write_manifest(bundle.folder, _with_metrics(bundle, result))
     return result
 

@@ -43,15 +43,23 @@ def draw(result: Result, threads: int) -> str:
             fontsize=8,
         )
     axes.set_xlabel(
-        f"latency ratio to {result.baseline}, {threads} thread(s), batch 1 (left is faster)"
+        f"latency ratio to {result.baseline}, {threads} thread(s), batch 1 (left is faster)",
+        parse_math=False,
     )
-    axes.set_ylabel(f"change of {result.candidates[0].score.metric}, points (up is better)")
+    axes.set_ylabel(
+        f"change of {result.candidates[0].score.metric}, points (up is better)", parse_math=False
+    )
     axes.set_xlim(left=0)
     axes.margins(y=0.25)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False)
+    legend = figure.legend(
+        handles, labels, loc="outside upper center", ncols=3, fontsize=8, frameon=False
+    )
+    for text in legend.get_texts():
+        # A name may have a "$".
+        text.set_parse_math(False)
     figure.tight_layout(rect=(0, 0, 1, 0.9))
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})

@@ -93,10 +93,16 @@ def result_markdown(result: Result) -> str:
     if result.ladder is not None:
         parts.append(f"{describe_ladder(result.ladder)}:\n")
         parts.append(to_markdown(LADDER_HEADERS, ladder_rows(result.ladder)) + "\n")
+    parts += [f"finding: {line}" for line in finding_lines(result)]
     parts.append(f"recommended: {result.recommendation.name}: {result.recommendation.reason}")
     parts += [f"note: {note}" for note in result.recommendation.notes]
     parts += [f"not measured: {item.what}: {item.why}" for item in result.not_measured]
     return "\n".join(parts)
+
+
+def finding_lines(result: Result) -> list[str]:
+    """Return a sentence for every part of an output that a file destroys."""
+    return [f"{c.name}: {found.describe()}" for c in result.candidates for found in c.findings]
 
 
 def to_csv(result: Result) -> str:
@@ -117,12 +123,19 @@ def _row(candidate: Candidate, index: int, is_baseline: bool) -> tuple[str, ...]
         f"{candidate.size_bytes / 1000:.1f}",
         f"{100 * candidate.score.value:.2f}",
         "baseline" if is_baseline else drop_in_points(drop),
-        "" if is_baseline else describe_verdict(drop),
+        _verdict(candidate, is_baseline),
         with_interval(latency.median_ms, latency.ci95, ".3f"),
         p90,
         "1" if is_baseline else with_interval(speedup.ratio, speedup.ci95, ".3f"),
         "" if is_baseline else speedup.verdict,
     )
+
+
+def _verdict(candidate: Candidate, is_baseline: bool) -> str:
+    """Return the verdict on the drop; what is destroyed stands before it."""
+    destroyed = f"{counted(len(candidate.findings), 'finding')}" if candidate.findings else ""
+    said = "" if is_baseline else describe_verdict(candidate.drop)
+    return ", ".join(filter(None, [destroyed, said]))
 
 
 def describe_verdict(drop: Drop) -> str:

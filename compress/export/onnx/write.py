@@ -102,7 +102,7 @@ def _read_operators_once() -> None:
 def _free(
     graph: onnx.GraphProto, inputs: tuple[int, ...], outputs: Sequence[tuple[int, ...]]
 ) -> None:
-    """Declare axes of inputs and outputs as free; ``check_lengths`` runs the file to see they are.
+    """Declare axes of inputs and outputs as free; ``check_other_sizes`` runs the file at two sizes.
 
     The exporter writes the example's sizes, because it traces recurrent layers at one length.
     """

@@ -6,15 +6,16 @@ import numpy as np
 from torch import fx
 
 from edgedl.compress.export.exporter import Exporter, FileSource, InnerTensor
-from edgedl.compress.export.tflite.dynamic import dynamic_tflite
 from edgedl.compress.export.tflite.int16 import to_tflite_int16
+from edgedl.compress.export.tflite.interface import describe_tflite
+from edgedl.compress.export.tflite.quantizer import to_dynamic_int8, to_float16_weights
 from edgedl.compress.export.tflite.weights import weights_for_tflite
-from edgedl.compress.export.tflite.write import describe_tflite, to_float16_weights, to_tflite
+from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.modelfile.tflite_layers import read_tflite_layers
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.manifest import TensorSpec
-from edgedl.runtime.precision import FLOAT16, Precision
+from edgedl.runtime.precision import FLOAT16, FLOAT32, Precision
 
 # Operators that change no value, or turn floats into integers and back.
 MOVING = {"QUANTIZE", "DEQUANTIZE", "RESHAPE", "TRANSPOSE", "SLICE", "CONCATENATION", "GATHER"}
@@ -45,7 +46,7 @@ class TFLiteExporter(Exporter):
             model = to_tflite(graph, source.inputs, quantized=False, weights_as_they_are=True)
             return weights_for_tflite(model, source.weights.weights)
         if precision.source == "running":
-            return dynamic_tflite(self._float32(source))
+            return to_dynamic_int8(self._float32(source))
         if precision is FLOAT16:
             return source.once("float16.tflite", lambda: to_float16_weights(self._float32(source)))
         return self._float32(source)
@@ -55,6 +56,10 @@ class TFLiteExporter(Exporter):
             "float32.tflite",
             lambda: to_tflite(source.state.graph, source.inputs, quantized=False),
         )
+
+    def made_from(self, precision: Precision) -> Precision | None:
+        """Say that float16 files are float32 files with narrower weights."""
+        return FLOAT32 if precision is FLOAT16 else super().made_from(precision)
 
     def describe(self, content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Return inputs and outputs of a model."""

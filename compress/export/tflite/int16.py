@@ -4,16 +4,12 @@ import numpy as np
 from torch import Tensor, fx
 
 from edgedl.compress.export.tflite.pack import pack_tflite
+from edgedl.compress.export.tflite.set_apart import set_apart_int16
 from edgedl.compress.export.tflite.write import to_tflite
-from edgedl.compress.graph.edit import copy_graph, finish, insert_call
-from edgedl.compress.graph.operators.operator import aten
-from edgedl.compress.graph.operators.table import is_quantizable
 from edgedl.compress.targets.target import Target
 
 # Layers whose third input is a bias.
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-# Adding it changes no number of a grid but zero, which rounds to zero again.
-_TINY = 1e-30
 
 
 def to_tflite_int16(
@@ -31,27 +27,8 @@ def to_tflite_int16(
         BackendUnavailableError: litert-torch is not installed.
         ExportError: an operator has no TFLite form.
     """
-    apart = _set_apart(graph, target)
+    apart = set_apart_int16(graph, target)
     return widen_biases(to_tflite(apart, example_inputs, True, float_islands))
-
-
-def _set_apart(graph: fx.GraphModule, target: Target) -> fx.GraphModule:
-    """Return the graph with an addition of almost nothing around operators without int16 kernels.
-
-    The converter gives such an operator the integers of its neighbours all the same, and then
-    refuses it. What it reads and writes must not come from, or go to, a pair directly.
-    """
-    apart = copy_graph(graph)
-    for node in list(apart.graph.nodes):
-        if not is_quantizable(node) or target.int16.has(node):
-            continue
-        for source in node.all_input_nodes:
-            before = insert_call(apart.graph, node, aten.add.Tensor, source, _TINY)
-            node.replace_input_with(source, before)
-        after = insert_call(apart.graph, node.next, aten.add.Tensor, node, _TINY)
-        for user in [u for u in node.users if u is not after]:
-            user.replace_input_with(node, after)
-    return finish(apart)
 
 
 def widen_biases(model: bytes) -> bytes:

@@ -1,25 +1,22 @@
 """torch graph -> TFLite file, through litert-torch."""
 
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-
 # Registers the operators of pairs.
-import torch.ao.quantization.fx._decomposed
 from torch import Tensor, fx
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.isolated import isolated
 from edgedl.compress.export.tflite.file_passes import rewrite_file
-from edgedl.compress.graph.edit import copy_graph
+from edgedl.compress.export.tflite.forms import for_litert
+from edgedl.compress.export.tflite.set_apart import set_apart
 from edgedl.runtime.backends.quiet import quiet
-from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError
 
 INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
@@ -49,73 +46,43 @@ def to_tflite(
     os.environ["LITERT_TORCH_SHOW_PROGRESS"] = "0"
     try:
         with quiet():
-            import litert_torch
+            # Here, so that the copies of this process that convert have it already; scipy's parts
+            # are imported by a conversion.
+            import litert_torch  # noqa: F401
+            import scipy.cluster
+            import scipy.spatial  # noqa: F401
     except ImportError as error:
         raise BackendUnavailableError(INSTALL) from error
     single = tuple(x[:1] for x in example_inputs)
+    written = for_litert(set_apart(graph) if quantized else graph)
+    strict = quantized and float_islands
     try:
-        strict = _strict_conversion() if quantized and float_islands else nullcontext()
-        with quiet(), strict, tempfile.TemporaryDirectory() as folder:
-            config = _static_config() if quantized else None
-            path = Path(folder) / "model.tflite"
-            written = _dequantized_apart(graph) if quantized else graph
-            litert_torch.convert(written, single, quant_config=config).export(str(path))
-            return rewrite_file(path.read_bytes(), weights_as_they_are)
+        model = isolated(lambda: _convert(written, single, quantized, strict))
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
-        with quiet():
-            why = explain_failure(graph, single, litert_torch.convert, error)
+        why = explain_failure(graph, single, _try_to_convert, error)
         raise ExportError(f"litert-torch cannot convert {why}") from error
+    return rewrite_file(model, weights_as_they_are)
 
 
-def _dequantized_apart(graph: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy in which every reader of a quantized tensor dequantizes it for itself.
+def _convert(
+    graph: fx.GraphModule, single: tuple[Tensor, ...], quantized: bool, strict: bool
+) -> bytes:
+    import litert_torch
 
-    The converter decides for every operator whether its channels stand first or last, and mixes
-    that up at a dequantize that both kinds read. It joins them again itself.
-    """
-    copy = copy_graph(graph)
-    for node in list(copy.graph.nodes):
-        if node.target is torch.ops.quantized_decomposed.dequantize_per_tensor.default:
-            for user in list(node.users)[1:]:
-                with copy.graph.inserting_after(node):
-                    user.replace_input_with(node, copy.graph.node_copy(node))
-    copy.recompile()
-    return copy
+    with (
+        quiet(),
+        _strict_conversion() if strict else nullcontext(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        path = Path(folder) / "model.tflite"
+        config = _static_config() if quantized else None
+        litert_torch.convert(graph, single, quant_config=config).export(str(path))
+        return path.read_bytes()
 
 
-def to_float16_weights(model: bytes) -> bytes:
-    """Return a float TFLite model with its weights stored as float16.
-
-    The runtime widens them when it loads the file: smaller, not faster.
-
-    Raises:
-        BackendUnavailableError: litert-quantizer is not installed.
-    """
-    try:
-        with quiet():
-            from litert_quantizer import algorithm_manager, qtyping
-            from litert_quantizer import quantizer as litert
-    except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, target = Path(folder) / "float32.tflite", Path(folder) / "float16.tflite"
-        source.write_bytes(model)
-        quantizer = litert.Quantizer(str(source))
-        quantizer.update_quantization_recipe(
-            regex=".*",
-            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
-            algorithm_key=algorithm_manager.AlgorithmName.FLOAT_CASTING,
-            op_config=qtyping.OpQuantizationConfig(
-                weight_tensor_config=qtyping.TensorQuantizationConfig(
-                    num_bits=16, dtype=qtyping.TensorDataType.FLOAT
-                ),
-                compute_precision=qtyping.ComputePrecision.FLOAT,
-                explicit_dequantize=True,
-            ),
-        )
-        quantizer.quantize(enable_progress_report=False).export_model(str(target))
-        return target.read_bytes()
+def _try_to_convert(graph: fx.GraphModule, single: tuple[Tensor, ...]) -> None:
+    isolated(lambda: _convert(graph, single, quantized=False, strict=False))
 
 
 def _static_config() -> Any:
@@ -153,31 +120,3 @@ def _strict_conversion() -> Iterator[None]:
         yield
     finally:
         converter_api_ext.ConvertToTFLConfig = original
-
-
-def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a converted model, in the order of the graph's."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    with quiet():
-        interpreter = Interpreter(model_content=model)
-
-    def specs(details: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-        return tuple(_spec(d) for d in sorted(details, key=lambda d: _position(d["name"])))
-
-    return specs(interpreter.get_input_details()), specs(interpreter.get_output_details())
-
-
-def _spec(details: dict[str, Any]) -> TensorSpec:
-    scale, zero_point = details["quantization"]
-    shape = tuple(int(d) for d in details["shape"])
-    dtype = str(details["dtype"].__name__)
-    if scale == 0.0:
-        return TensorSpec.of(details["name"], shape, dtype)
-    return TensorSpec.of(details["name"], shape, dtype, float(scale), int(zero_point))
-
-
-def _position(name: str) -> int:
-    """Return the argument number in names such as ``serving_default_args_0``."""
-    found = re.search(r"(?:args|output)_(\d+)", name)
-    return int(found.group(1)) if found else 0

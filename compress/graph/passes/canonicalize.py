@@ -26,6 +26,7 @@ from edgedl.compress.graph.passes.forms.softmax import SoftmaxForms
 from edgedl.compress.graph.passes.graph_pass import Order, in_order, walk
 from edgedl.compress.graph.passes.pools.activation import ActivateBeforePool
 from edgedl.compress.graph.passes.pools.global_mean import GlobalPoolAsMean
+from edgedl.compress.graph.passes.pools.uneven import AdaptiveMaximum, EvenAverage
 from edgedl.compress.graph.passes.products.einsum import OpenEinsum
 from edgedl.compress.graph.passes.products.linear import LinearOfStored
 from edgedl.compress.graph.passes.products.scale import ScaleInProducer
@@ -47,6 +48,8 @@ ORDER: Order = in_order(
         SoftmaxForms(),
         PoolForms(),
         MaximaAlone(),
+        EvenAverage(),
+        AdaptiveMaximum(),
     ),
     # Before batch norms are folded: they are folded into the layer of pictures.
     (SeriesAsPictures(),),

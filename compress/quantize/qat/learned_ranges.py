@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.encodings.affine import SMALLEST_SCALE, affine_for, range_of
-from edgedl.compress.encodings.calibrate import groups_on_one_grid
 from edgedl.compress.encodings.encodings import Encodings, Range
+from edgedl.compress.encodings.joins import groups_on_one_grid
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.operators.operator import Ranges
 from edgedl.compress.graph.operators.table import row_of
@@ -97,7 +97,7 @@ def _shared_grids(graph: fx.Graph, encodings: Encodings) -> list[list[fx.Node]]:
     """
     groups = [
         [node for node in group if node.name in encodings.activations]
-        for group in groups_on_one_grid(graph)
+        for group in groups_on_one_grid(graph, encodings.float_nodes)
     ]
     group_of = {node: group for group in groups for node in group}
     for node in list(group_of):

@@ -163,12 +163,27 @@ def test_what_tensorrt_refuses_is_not_put_into_the_bundle(
     assert all("refused (no kernel) by the builder" in r.reason for r in refused)
 
 
-def test_the_reference_must_succeed(
+def test_the_reference_is_refused_like_any_other(
     int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f"{EXPORT}.onnx.exporter.to_onnx", refuse)
-    with pytest.raises(ExportError, match="no such operator"):
-        build(int8_state, ORT, TFLITE)
+    items = build(int8_state, TFLITE)
+    assert isinstance(items["ort-float32"], Refusal)
+    assert items["ort-float32"].reason == "no such operator"
+    made = {name for name, item in items.items() if isinstance(item, BuiltArtifact)}
+    assert made == {"tflite-float32", "tflite-float16", "tflite-int8"}
+
+
+def test_an_error_that_nobody_foresaw_costs_one_file(
+    int8_state: ModelState, converters: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> bytes:
+        raise IndexError("tuple index out of range")
+
+    monkeypatch.setattr(f"{EXPORT}.tflite.exporter.to_float16_weights", fail)
+    items = build(int8_state, TFLITE)
+    refused = {name: i.reason for name, i in items.items() if isinstance(i, Refusal)}
+    assert refused == {"tflite-float16": "IndexError: tuple index out of range"}
 
 
 def test_an_overflow_in_half_precision_is_a_refusal(converters: list[str]) -> None:

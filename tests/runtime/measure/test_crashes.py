@@ -19,7 +19,7 @@ from edgedl.runtime.measure.crashes import find_failures
 
 Replace = Callable[[str, bytes], None]
 HALF = TensorProto.FLOAT16
-CRASHED = "crashes its runtime when it is loaded or run (signal 11)"
+CRASHED = "crashes its runtime when it is loaded or run (signal 11 (SIGSEGV))"
 
 
 def onnx_file(
@@ -124,5 +124,5 @@ def test_a_child_that_dies_before_it_begins_blames_no_file(
     real = subprocess.run
     killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     monkeypatch.setattr(subprocess, "run", lambda command, **more: real(killed, **more))
-    with pytest.raises(EdgedlError, match=r"\(signal 9\): it said nothing"):
+    with pytest.raises(EdgedlError, match=r"\(signal 9 \(SIGKILL\)\): it said nothing"):
         find_failures(bundle_copy, ["ort-float32"])

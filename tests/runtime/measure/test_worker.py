@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgedl.runtime.errors import BadInputError, EdgedlError
+from edgedl.runtime.errors import FileFailedError
 from edgedl.runtime.measure.measure import Protocol, measure_timed
 from edgedl.runtime.measure.worker import Worker, golden_call
 
@@ -38,7 +38,7 @@ def test_a_call_here_and_one_in_a_worker_take_the_same_time(compressed):
 
 def test_a_refusal_is_the_runtimes_own_and_the_worker_goes_on(compressed, bundle_copy):
     with Worker("ort") as worker:
-        with pytest.raises(BadInputError, match="no artifact 'nothing'"):
+        with pytest.raises(FileFailedError, match="no artifact 'nothing'"):
             worker.load("x", compressed.bundle.folder, "nothing", 1)
         worker.load("y", compressed.bundle.folder, "ort-float32", 1)
         assert (worker.block("y", 0, 3) > 0).all()
@@ -48,5 +48,5 @@ def test_a_process_that_ends_is_named(compressed):
     with Worker("ort") as worker:
         worker._process.kill()
         worker._process.wait()
-        with pytest.raises(EdgedlError, match="the process that times ort ended with -9"):
+        with pytest.raises(FileFailedError, match=r"x: the process that times ort .*SIGKILL"):
             worker.load("x", compressed.bundle.folder, "ort-float32", 1)

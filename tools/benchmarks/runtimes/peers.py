@@ -16,7 +16,7 @@ import numpy as np
 
 from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.export.onnx.write import describe_onnx
-from edgedl.compress.export.tflite.write import describe_tflite
+from edgedl.compress.export.tflite.interface import describe_tflite
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.calibration import calibration_inputs

@@ -14,7 +14,9 @@ from torch import nn
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.errors import ExportError
-from edgedl.compress.export.tflite.write import describe_tflite, to_float16_weights, to_tflite
+from edgedl.compress.export.tflite.interface import describe_tflite
+from edgedl.compress.export.tflite.quantizer import to_float16_weights
+from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import ENCODINGS, CompressedModel

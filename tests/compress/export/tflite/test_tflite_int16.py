@@ -18,7 +18,8 @@ from edgedl.compress.encodings.encodings import Encodings, Range
 from edgedl.compress.encodings.placement import float_islands
 from edgedl.compress.encodings.simulate import Simulation
 from edgedl.compress.export.tflite.int16 import to_tflite_int16, widen_biases
-from edgedl.compress.export.tflite.write import describe_tflite, to_tflite
+from edgedl.compress.export.tflite.interface import describe_tflite
+from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import kept_float

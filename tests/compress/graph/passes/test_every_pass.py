@@ -30,6 +30,16 @@ ACTS: dict[str, tuple[Any, str, str]] = {
         "flatten unsqueeze avg_pool2d squeeze",
     ),
     "MaximaAlone": (lambda n, x: x.max(1)[0], "max", "amax"),
+    "EvenAverage": (
+        lambda n, x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+        "avg_pool2d",
+        "constant_pad_nd avg_pool2d mul",
+    ),
+    "AdaptiveMaximum": (
+        lambda n, x: F.adaptive_max_pool2d(x, 2),
+        "adaptive_max_pool2d",
+        "max_pool2d",
+    ),
     "SeriesAsPictures": (
         lambda n, x: F.relu(n.series(x.flatten(2))),
         "flatten conv_transpose1d relu",

@@ -1,0 +1,125 @@
+"""Which tensors share one grid, and which concats keep theirs apart."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import fx
+
+from edgedl.compress.encodings.encodings import Range
+from edgedl.compress.encodings.observers import Histogram
+from edgedl.compress.encodings.ranges import LEVELS
+from edgedl.compress.graph.operators.operator import Ranges, first_input
+from edgedl.compress.graph.operators.table import (
+    folds_activation,
+    is_clip,
+    is_quantizable,
+    moves_values,
+    row_of,
+)
+
+# A joined tensor that has less than this on the grid of all, in dB ...
+LEAST_DB = 25.0
+# ... and would have so much more on a grid of its own is damaged by the concat.
+DAMAGE_DB = 6.0
+
+
+def damaging_joins(
+    graph: fx.Graph,
+    seen: Mapping[str, Histogram],
+    ranges: Mapping[str, Range],
+    float_nodes: Collection[str],
+    bits: int,
+) -> frozenset[str]:
+    """Return the concats to keep in float: one grid for all that they join destroys some of it.
+
+    Boxes of pixels and scores of 0 to 1 in one tensor are such. Only those are looked at whose
+    integers nothing reads: before an integer operator the joined tensor needs one grid anyhow.
+
+    Args:
+        graph: canonical.
+        seen: node name -> what it held on the calibration samples.
+        ranges: node name -> its own range.
+        float_nodes: names of the operators that are kept in float already.
+        bits: of the integers.
+    """
+    apart: set[str] = set()
+    for node in reversed(graph.nodes):
+        if row_of(node).ranges is not Ranges.JOINS:
+            continue
+        if _is_read_in_integers(node, {*float_nodes, *apart}):
+            continue
+        sources = {_moved(n) for n in node.all_input_nodes}
+        members = [n.name for n in sources if n.name in seen and n.name in ranges]
+        whole = _union([ranges[name] for name in members])
+        if any(_is_damaged(seen[name], ranges[name], whole, bits) for name in members):
+            apart.add(node.name)
+    return frozenset(apart)
+
+
+def _is_damaged(seen: Histogram, own: Range, whole: Range | None, bits: int) -> bool:
+    if whole is None:
+        return False
+    together, alone = _decibels(seen, whole, bits), _decibels(seen, own, bits)
+    return together < LEAST_DB and alone >= together + DAMAGE_DB
+
+
+def _decibels(seen: Histogram, grid: Range, bits: int) -> float:
+    """Return the spread of a tensor's values over the rounding noise of a grid, in dB."""
+    step = (grid.hi - grid.lo) / LEVELS[bits]
+    variance = seen.variance
+    if not step or not variance:
+        return math.inf
+    return 10 * math.log10(12 * variance / step**2)
+
+
+def _is_read_in_integers(node: fx.Node, float_nodes: Collection[str]) -> bool:
+    """Say whether an integer operator reads a value, as it is or moved."""
+    return any(
+        _is_read_in_integers(user, float_nodes)
+        if moves_values(user)
+        else is_quantizable(user) and user.name not in float_nodes
+        for user in node.users
+    )
+
+
+def _moved(node: fx.Node) -> fx.Node:
+    """Return what a node moves, whatever stands between."""
+    while moves_values(node):
+        node = first_input(node)
+    return node
+
+
+def _union(ranges: Sequence[Range]) -> Range | None:
+    if not ranges:
+        return None
+    return Range(min(r.lo for r in ranges), max(r.hi for r in ranges))
+
+
+def groups_on_one_grid(graph: fx.Graph, float_nodes: Collection[str] = ()) -> list[list[fx.Node]]:
+    """Return the nodes joined by moves, concats and clipped pools, by union-find.
+
+    A concat that is kept in float, by its name in ``float_nodes``, joins nothing.
+    """
+    root: dict[fx.Node, fx.Node] = {}
+
+    def find(node: fx.Node) -> fx.Node:
+        while root.get(node, node) is not node:
+            node = root[node]
+        return node
+
+    for node in graph.nodes:
+        if moves_values(node) or _clips_pool(node):
+            root[node] = find(first_input(node))
+        elif row_of(node).ranges is Ranges.JOINS and node.name not in float_nodes:
+            for joined in first_input(node):
+                root[find(joined)] = find(node)
+    groups: dict[fx.Node, list[fx.Node]] = {}
+    for node in graph.nodes:
+        groups.setdefault(find(node), []).append(node)
+    return list(groups.values())
+
+
+def _clips_pool(node: fx.Node) -> bool:
+    """Say whether a node is an activation that a runtime folds into a pool on one grid."""
+    source = first_input(node) if is_clip(node) else None
+    return isinstance(source, fx.Node) and moves_values(source) and folds_activation(source)

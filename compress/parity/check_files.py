@@ -1,0 +1,134 @@
+"""Run every file that was made: which may ship, with which findings, and which are refused."""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+
+from edgedl.compress.artifacts.build import BuiltArtifact, Refusal
+from edgedl.compress.errors import ExportError
+from edgedl.compress.export.exporter import exporter_of
+from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.graph.run import run_graph
+from edgedl.compress.parity.acceptance import accept, destroyed, finding
+from edgedl.compress.parity.blame import blamed_layer
+from edgedl.compress.parity.computed import compute, is_computed_here
+from edgedl.compress.parity.outputs import GraphOutputs, measure_parity
+from edgedl.compress.state import ModelState
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, Finding
+from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.measure.crashes import find_failures
+from edgedl.runtime.progress import Progress
+from edgedl.runtime.runner import Runner, run_file
+from edgedl.runtime.selfcheck.golden import check_golden
+
+
+@dataclass(frozen=True)
+class CheckedFiles:
+    """Files that may ship, and the others with the reason."""
+
+    accepted: list[BuiltArtifact]
+    refusals: list[Refusal]
+
+
+def check_files(
+    state: ModelState,
+    bundle: Bundle,
+    built: list[BuiltArtifact],
+    outputs: GraphOutputs,
+    progress: Progress,
+) -> CheckedFiles:
+    """Run every file of a bundle and compare it with its torch graph and the float network.
+
+    First in a process of its own, which a crash or a file without end does not survive. A file made
+    of one that is refused is refused, too.
+
+    Args:
+        state: what they were made of.
+        bundle: holds the files and the golden vectors.
+        built: the files.
+        outputs: of the test samples.
+        progress: each file is a step.
+    """
+    accepted: list[BuiltArtifact] = []
+    refusals: list[Refusal] = []
+    runnable = [b.artifact.name for b in built if is_computed_here(b)]
+    failures = find_failures(bundle.folder, runnable)
+    for item in built:
+        name = item.artifact.name
+        progress.step(f"check {name}")
+        try:
+            if name in failures:
+                raise ExportError(f"{name} {failures[name]}")
+            _refuse_child_of_refused(item, refusals)
+            accepted.append(replace(item, artifact=_checked(state, bundle, item, outputs)))
+        except Exception as error:
+            # Runtimes raise anything; one file must not take the others along.
+            refusals.append(Refusal.of(name, error))
+    return CheckedFiles(accepted, refusals)
+
+
+def _refuse_child_of_refused(built: BuiltArtifact, refusals: list[Refusal]) -> None:
+    parent = exporter_of(built.target).made_from(built.artifact.kind)
+    name = None if parent is None else built.target.artifact_name(parent)
+    for refusal in refusals:
+        if refusal.name == name:
+            raise ExportError(f"it is made from {name}, which was refused: {refusal.reason}")
+
+
+def _checked(
+    state: ModelState, bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs
+) -> Artifact:
+    """Return a file's record with its parity and findings.
+
+    Raises:
+        BadInputError: the runtime refuses the file.
+        ExportError: the file breaks the rule of acceptance.
+    """
+    artifact = built.artifact
+    try:
+        parity = measure_parity(state, built, outputs)
+        check_other_sizes(state, built)
+        golden = check_golden(Runner(bundle, artifact)) if is_computed_here(built) else None
+        artifact = accept(artifact, parity, golden)
+    except BackendUnavailableError as error:
+        said = [artifact.check] if artifact.check else []
+        return msgspec.structs.replace(artifact, check="; ".join([*said, f"not run: {error}"]))
+    return msgspec.structs.replace(artifact, findings=_findings(state, built, artifact, outputs))
+
+
+def _findings(
+    state: ModelState, built: BuiltArtifact, artifact: Artifact, outputs: GraphOutputs
+) -> tuple[Finding, ...]:
+    found = []
+    for index, output in enumerate(artifact.parity.outputs if artifact.parity else ()):
+        for part, evidence in destroyed(output):
+            layer = ""
+            if state.quantized is not None and artifact.kind.source == "encodings":
+                batch = outputs.inputs[0]
+                layer, _ = blamed_layer(state.quantized, built.graph, index, batch)
+            found.append(finding(output, part, evidence, layer))
+    return tuple(found)
+
+
+def check_other_sizes(state: ModelState, built: BuiltArtifact) -> None:
+    """Run a file whose inputs have a free axis besides the batch at another size of it.
+
+    Raises:
+        ExportError: it does not compute there what the torch graph computes.
+    """
+    artifact = built.artifact
+    free = tuple(i for i, d in enumerate(artifact.inputs[0].shape) if d is None)
+    if not any(free):
+        return
+    inputs = tuple(x.numpy() for x in shortened(state.subject.example_inputs(), free))
+    found = run_file(compute(built).session, artifact, inputs)
+    expected = run_graph(built.graph, inputs)
+    for a, b, allowed in zip(found, expected, artifact.golden_tolerances, strict=True):
+        worst = float(np.abs(a - b).max()) if a.shape == b.shape else np.inf
+        if not worst <= allowed:
+            raise ExportError(
+                f"{artifact.name} differs from the torch graph by {worst:.3g} on inputs of the "
+                f"sizes {[list(x.shape) for x in inputs]}, allowed is {allowed:.3g}"
+            )
