@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float32]
 class Runner:
     """Runs one artifact of a bundle.
 
+    Several threads may share a runner: each call returns the answer to its own inputs.
+
     >>> with Runner.open(Path("out/bundle")) as runner:  # doctest: +SKIP
     ...     (logits,) = runner(x)                        # float32 [N, C, H, W] -> [N, K]
     """

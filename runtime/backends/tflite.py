@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
@@ -24,6 +25,8 @@ class LiteRTSession:
     ) -> None:
         """Keep tensor indices in manifest order, ``tensors`` behind them."""
         self._interpreter: Interpreter | None = interpreter
+        # An interpreter has one place for each input and output, whoever calls it.
+        self._lock = Lock()
         inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
         outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self._inputs = [inputs[spec.name] for spec in artifact.inputs]
@@ -31,17 +34,19 @@ class LiteRTSession:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference at the shapes the file fixes."""
-        interpreter = self._interpreter
-        if interpreter is None:
-            raise BadInputError("this session is closed")
-        for index, value in zip(self._inputs, inputs, strict=True):
-            interpreter.set_tensor(index, value)
-        interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in self._outputs]
+        with self._lock:
+            interpreter = self._interpreter
+            if interpreter is None:
+                raise BadInputError("this session is closed")
+            for index, value in zip(self._inputs, inputs, strict=True):
+                interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._outputs]
 
     def close(self) -> None:
-        """Drop the interpreter."""
-        self._interpreter = None
+        """Drop the interpreter, after the call that runs."""
+        with self._lock:
+            self._interpreter = None
 
 
 class LiteRTBackend:
