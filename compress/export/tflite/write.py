@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 # Registers the operators of pairs.
@@ -156,7 +157,10 @@ def _strict_conversion() -> Iterator[None]:
 
 
 def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a converted model, in the order of the graph's."""
+    """Return inputs and outputs of a model, in the order of the graph's.
+
+    Sizes that the file leaves free are None, but for the batch: it is that of the file's example.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
@@ -170,8 +174,12 @@ def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
 
 def _spec(details: dict[str, Any]) -> TensorSpec:
     scale, zero_point = details["quantization"]
-    shape = tuple(int(d) for d in details["shape"])
-    dtype = str(details["dtype"].__name__)
+    example, signature = details["shape"], details["shape_signature"]
+    free = [axis > 0 and size < 0 for axis, size in enumerate(signature)]
+    if len(free) != len(example):
+        free = [False] * len(example)
+    shape = tuple(None if f else int(d) for d, f in zip(example, free, strict=True))
+    dtype = np.dtype(details["dtype"]).name
     if scale == 0.0:
         return TensorSpec.of(details["name"], shape, dtype)
     return TensorSpec.of(details["name"], shape, dtype, float(scale), int(zero_point))
