@@ -5,7 +5,11 @@ from onnx.inliner import inline_local_functions
 
 from edgedl.compress.modelfile.onnx_constants import store_constants
 from edgedl.compress.modelfile.onnx_graphs import every_graph
+from edgedl.compress.modelfile.onnx_shapes import own_inputs
 from edgedl.runtime.errors import BadInputError
+
+# Version of the format that lets weights be no inputs.
+FIRST_WITHOUT_STORED_INPUTS = 4
 
 
 def open_onnx(content: bytes, source: str) -> onnx.ModelProto:
@@ -23,6 +27,7 @@ def open_onnx(content: bytes, source: str) -> onnx.ModelProto:
         outside = _other_file(model.graph)
         if outside is None:
             _check(model)
+            _drop_stored_inputs(model)
             return store_constants(inline_local_functions(model) if model.functions else model)
     except Exception as error:
         # Protobuf and the checker each raise classes of their own.
@@ -42,6 +47,16 @@ def _other_file(graph: onnx.GraphProto) -> str | None:
     if kept is None:
         return None
     return next((str(e.value) for e in kept.external_data if e.key == "location"), "")
+
+
+def _drop_stored_inputs(model: onnx.ModelProto) -> None:
+    """Leave the weights out of the inputs, among which older files list them."""
+    given = own_inputs(model.graph)
+    if len(given) < len(model.graph.input):
+        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in given]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, FIRST_WITHOUT_STORED_INPUTS)
 
 
 def _check(model: onnx.ModelProto) -> None:
