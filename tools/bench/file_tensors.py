@@ -64,10 +64,12 @@ def fit_tensors(
     for kind, spec in [("input", s) for s in inputs] + [("output", s) for s in outputs]:
         if not spec.shape:
             raise BadInputError(f"{kind} '{spec.name}' of {path} has no axis of samples")
-    batches = {spec.shape[0] for spec in inputs if spec.shape[0] is not None}
-    if len(batches) > 1:
-        sizes = " and ".join(str(size) for size in sorted(batches))
-        raise BadInputError(f"{path} takes inputs of different batches at once: {sizes}")
+    batch = next((spec.shape[0] for spec in inputs if spec.shape[0] not in (None, 1)), None)
+    if batch is not None:
+        raise BadInputError(
+            f"{path} takes batches of {batch}, one sample is timed: export it for a batch of 1 or "
+            "any batch"
+        )
     fitted = _fit_all(inputs, given)
     if fitted is None:
         raise BadInputError(
