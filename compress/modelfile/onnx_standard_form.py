@@ -11,6 +11,7 @@ _LIKE = {
     "FusedGemm": ("Gemm", 3),
     "FusedMatMul": ("MatMul", 2),
     "DynamicQuantizeMatMul": ("MatMul", 2),
+    "DynamicQuantizeLSTM": ("LSTM", 3),
     "SimplifiedLayerNormalization": ("Identity", 1),
     "SkipLayerNormalization": ("Identity", 1),
     "SkipSimplifiedLayerNormalization": ("Identity", 1),
@@ -50,7 +51,8 @@ def _rewrite(node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
 def _replace(node: onnx.NodeProto, kind: str, inputs: list[str]) -> None:
     del node.input[:]
     node.input.extend(inputs)
-    del node.output[1:]
+    if kind == "Identity":
+        del node.output[1:]
     node.op_type, node.domain = kind, ""
 
 
