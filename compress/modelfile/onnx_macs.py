@@ -136,7 +136,7 @@ _COUNTS: dict[str, Callable[[Products], int | None]] = {
 PRODUCTS = frozenset(_COUNTS)
 # Standard operators that multiply; how often is not counted here.
 _UNCOUNTED = ("Attention", "LinearAttention", "DFT", "STFT")
-# Of ONNX Runtime's own operators, those that have no products.
+# Of ONNX Runtime's own operators and those of ai.onnx.ml, the ones that have no products.
 _WITHOUT_PRODUCTS = frozenset(
     (
         *("Gelu", "FastGelu", "BiasGelu", "QuickGelu", "BiasSplitGelu", "ScaledSiLU"),
@@ -150,5 +150,8 @@ _WITHOUT_PRODUCTS = frozenset(
         *("RotaryEmbedding", "ReorderInput", "ReorderOutput", "Upsample", "Pad", "Range", "Trilu"),
         *("Unique", "GatherND", "ExpandDims", "GridSample", "TorchEmbedding", "Tokenizer"),
         *("RemovePadding", "RestorePadding", "CropAndResize", "MulInteger", "ReduceSumInteger"),
+        *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap", "Binarizer"),
+        *("ArrayFeatureExtractor", "LabelEncoder", "OneHotEncoder", "Imputer", "FeatureVectorizer"),
+        *("Scaler", "Normalizer", "CategoryMapper", "DictVectorizer", "CastMap"),
     )
 )
