@@ -21,7 +21,12 @@ class Availability:
 
 
 class Session(Protocol):
-    """A loaded model file."""
+    """A loaded model file.
+
+    Several threads may call one session at the same time: each gets the answer to its own inputs.
+    A session whose runtime keeps inputs and outputs between calls holds a lock from the first input
+    that it sets to the last output that it copies.
+    """
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference on arrays in the file's own types and shapes, in manifest order.

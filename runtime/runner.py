@@ -10,6 +10,7 @@ import numpy.typing as npt
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.layout import to_file, to_network
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 
@@ -18,6 +19,8 @@ Floats = npt.NDArray[np.float32]
 
 class Runner:
     """Runs one artifact of a bundle.
+
+    Several threads may share a runner: each call returns the answer to its own inputs.
 
     >>> with Runner.open(Path("out/bundle")) as runner:  # doctest: +SKIP
     ...     (logits,) = runner(x)                        # float32 [N, C, H, W] -> [N, K]
@@ -98,7 +101,7 @@ def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> t
         BadInputError: N is no multiple of the file's batch.
     """
     encoded = [encode(x, s) for x, s in zip(inputs, artifact.inputs, strict=True)]
-    step = artifact.inputs[0].shape[0] or len(encoded[0])
+    step = artifact.inputs[0].shape[0] or _fixed_batch(artifact.inputs[1:]) or len(encoded[0])
     if len(encoded[0]) % step:
         raise BadInputError(
             f"{artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
@@ -112,12 +115,19 @@ def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> t
     )
 
 
+def _fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """Return the batch that a file fixes for one of its inputs."""
+    return next((spec.shape[0] for spec in inputs if spec.shape[0]), None)
+
+
 def encode(x: Array, spec: TensorSpec) -> Array:
-    """Turn float32 values into what the file takes: quantized where it is integer.
+    """Turn float32 values into what the file takes: in its layout, quantized where it is integer.
 
     >>> encode(np.array([0.0, 0.5], np.float32), TensorSpec("x", (2,), "int8", 0.5, -1)).tolist()
     [-1, 0]
     """
+    if spec.layout is not None:
+        x = to_file(x, spec.layout)
     if spec.scale is None or spec.zero_point is None:
         return np.ascontiguousarray(x, spec.dtype)
     dtype = np.dtype(spec.dtype)
@@ -128,11 +138,13 @@ def encode(x: Array, spec: TensorSpec) -> Array:
 
 
 def decode(y: Array, spec: TensorSpec) -> Floats:
-    """Turn a file's output into float32 values.
+    """Turn a file's output into float32 values in the network's layout.
 
     >>> decode(np.array([3], np.int8), TensorSpec("y", (1,), "int8", 0.5, 1)).tolist()
     [1.0]
     """
+    if spec.layout is not None:
+        y = to_network(y, spec.layout)
     if spec.scale is None or spec.zero_point is None:
         return y.astype(np.float32, copy=False)
     return (y.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
@@ -157,7 +169,7 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
 
 def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
     """A file may fix sizes that the network leaves free, such as the length of a sequence."""
-    for axis, (want, have) in enumerate(zip(spec.shape, x.shape, strict=True)):
+    for axis, (want, have) in enumerate(zip(spec.network_shape, x.shape, strict=True)):
         if axis and want not in (None, have):
             raise BadInputError(
                 f"{artifact} takes inputs of size {want} along axis {axis}, got {have}: choose an "

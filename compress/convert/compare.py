@@ -7,13 +7,17 @@ import numpy as np
 import onnx
 
 from edgedl.compress.convert.foreign import ForeignNetwork
+from edgedl.compress.convert.foreign_floats import widened
 from edgedl.compress.encodings.affine import range_of
+from edgedl.compress.modelfile.onnx_shapes import shape_of
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import Floats
 from edgedl.runtime.wording import counted
 
-FREE_SIZE = 1
+# Tried one after another for what a file leaves free besides the batch.
+FREE_SIZES = (32, 64, 128, 224, 16, 8, 1)
+_FLOATS = ("float16", "float32", "float64")
 FAR_DB, FAR_PREDICTIONS = 20.0, 0.95
 
 
@@ -66,31 +70,61 @@ def agreement(first: bytes, second: bytes, inputs: tuple[Array, ...]) -> Agreeme
     predicts = expected[0].ndim == 2 and expected[0].shape[1] > 1
     same = expected[0].argmax(-1) == found[0].argmax(-1)
     return Agreement(
-        samples=len(inputs[0]),
+        samples=max((len(x) for x in inputs if x.ndim), default=1),
         sqnr_db=_decibels(signal, noise),
         same_prediction=float(same.mean()) if predicts else None,
     )
 
 
-def noise_for(network: ForeignNetwork, samples: int) -> tuple[Array, ...]:
-    """Return noise that fills the range of every input, float32 [samples, ...]."""
+def noise_for(content: bytes, network: ForeignNetwork, samples: int) -> tuple[Array, ...]:
+    """Return noise that fills the range of every input, [samples, ...] where its batch is free.
+
+    Of other free axes the size is the first of ``FREE_SIZES`` that the file takes.
+
+    Args:
+        content: the file.
+        network: what was read from it.
+        samples: of a free batch.
+
+    Raises:
+        BadInputError: an input is of whole numbers, or the file takes none of those sizes.
+    """
+    shapes = [shape_of(value) for value in network.model.graph.input]
+    free = any(shape is not None and None in shape[1:] for shape in shapes)
+    for size in FREE_SIZES if free else FREE_SIZES[:1]:
+        arrays = _noise(network, samples, size)
+        if not free or _takes(content, arrays):
+            return arrays
+    raise BadInputError(
+        "the file takes none of the sizes that were tried for its free axes: give arrays with "
+        "--input"
+    )
+
+
+def _noise(network: ForeignNetwork, samples: int, size: int) -> tuple[Array, ...]:
     rng = np.random.default_rng(0)
-    stored = {t.name for t in network.model.graph.initializer}
     arrays: list[Array] = []
     for value in network.model.graph.input:
-        if value.name in stored:
-            continue
-        tensor = value.type.tensor_type
-        if tensor.elem_type != onnx.TensorProto.FLOAT:
-            raise BadInputError(f"input '{value.name}' is not float32: give arrays with --input")
-        shape = [d.dim_value or FREE_SIZE for d in tensor.shape.dim]
-        if not tensor.shape.dim[0].dim_value:
-            shape[0] = samples
-        grid = network.grids.get(value.name)
+        number, shape = value.type.tensor_type.elem_type, shape_of(value)
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(number)) if number else "no tensor"
+        if dtype not in _FLOATS or shape is None:
+            what = "of any number of axes" if shape is None else dtype
+            raise BadInputError(f"input '{value.name}' is {what}: give arrays with --input")
+        sizes = [(size if i else samples) if d is None else d for i, d in enumerate(shape)]
+        grid = network.grids.get(value.name) or network.grids.get(widened(value.name))
         ends = range_of(grid.scale, grid.zero_point) if grid else None
         lo, hi = (ends.lo, ends.hi) if ends else (-1.0, 1.0)
-        arrays.append(rng.uniform(lo, hi, shape).astype(np.float32))
+        arrays.append(np.asarray(rng.uniform(lo, hi, sizes), dtype))
     return tuple(arrays)
+
+
+def _takes(content: bytes, inputs: tuple[Array, ...]) -> bool:
+    """Say whether a file runs on arrays of these sizes."""
+    try:
+        _run(content, inputs)
+    except BadInputError:
+        return False
+    return True
 
 
 def _decibels(signal: float, noise: float) -> float | None:

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgedl.compress.convert.foreign_floats import in_float32
 from edgedl.compress.convert.foreign_integers import write_in_floats
 from edgedl.compress.encodings.affine import SMALLEST_SCALE, Affine, affine_for, range_of
-from edgedl.compress.modelfile.onnx_constants import store_constants
+from edgedl.compress.modelfile.onnx_file import open_onnx
+from edgedl.compress.modelfile.onnx_graphs import every_graph, names_read, rename_reads
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
@@ -90,19 +92,14 @@ def read_foreign(content: bytes, source: str) -> ForeignNetwork:
         BadInputError: it is not one, or holds what cannot be carried over; the message says what
             to do.
     """
-    try:
-        model = onnx.load_from_string(content)
-        onnx.checker.check_model(model)
-    except Exception as error:
-        # Protobuf and the checker each raise classes of their own.
-        first = str(error).strip().partition("\n")[0]
-        raise BadInputError(f"{source} is not a whole ONNX model: {first}") from error
+    model = open_onnx(content, source)
     _refuse(model, source)
-    return _Reader(write_in_floats(store_constants(model)), source).read()
+    return _Reader(write_in_floats(in_float32(model)), source).read()
 
 
 def _refuse(model: onnx.ModelProto, source: str) -> None:
-    kinds = [node.op_type for node in model.graph.node]
+    own, *inner = ([n.op_type for n in graph.node] for graph in every_graph(model.graph))
+    kinds = [*own, *(kind for graph in inner for kind in graph)]
     dynamic = [kind for kind in kinds if kind in _DYNAMIC]
     if dynamic:
         raise BadInputError(
@@ -117,6 +114,11 @@ def _refuse(model: onnx.ModelProto, source: str) -> None:
         )
     if _QUANTIZE not in kinds and _DEQUANTIZE not in kinds:
         raise BadInputError(f"{source} is not quantized: 'edgedl compress' takes float networks")
+    if any(kind in (_QUANTIZE, _DEQUANTIZE) for graph in inner for kind in graph):
+        raise BadInputError(
+            f"{source} is quantized inside a branch or a loop: only what stands outside can be "
+            "carried over; quantize it without them"
+        )
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if opset < MIN_OPSET:
         raise BadInputError(
@@ -145,11 +147,10 @@ class _Reader:
             if node.op_type == _DEQUANTIZE:
                 renamed[node.output[0]] = self._behind(node)
         kept = [n for n in self._graph.node if n.op_type not in (_QUANTIZE, _DEQUANTIZE)]
-        read = {o.name for o in self._graph.output}.union(*(n.input for n in kept))
+        read = {o.name for o in self._graph.output}.union(*(names_read(n) for n in kept))
         for node in kept:
             self._check_reads(node)
-            for index, name in enumerate(node.input):
-                node.input[index] = _follow(renamed, name)
+            rename_reads(node, {name: _follow(renamed, name) for name in renamed})
         names = {o.name for o in self._graph.output} & set(renamed)
         for name in sorted(names):
             kept.append(onnx.helper.make_node("Identity", [_follow(renamed, name)], [name]))
@@ -249,7 +250,7 @@ class _Reader:
         return stored[0], zeros, axis
 
     def _check_reads(self, node: onnx.NodeProto) -> None:
-        for name in node.input:
+        for name in names_read(node):
             producer: Any = self._producers.get(name)
             if producer is not None and producer.op_type == _QUANTIZE:
                 raise BadInputError(
@@ -260,7 +261,7 @@ class _Reader:
         nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
         del self._graph.node[:]
         self._graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input}
+        used = {name for node in nodes for name in names_read(node)}
         tensors = {**self._constants, **self._floats}
         del self._graph.initializer[:]
         del self._graph.value_info[:]

@@ -16,6 +16,7 @@ from edgedl.compress.convert.grid_ends import (
     lost_ends,
     narrow,
 )
+from edgedl.compress.modelfile.onnx_graphs import names_read, rename_reads
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 
@@ -72,7 +73,7 @@ class _Writer:
     def _note_readers(self) -> None:
         self._users: dict[str, list[onnx.NodeProto]] = {}
         for node in self._graph.node:
-            for name in dict.fromkeys(node.input):
+            for name in dict.fromkeys(names_read(node)):
                 self._users.setdefault(name, []).append(node)
         self._producers = {name: n for n in self._graph.node for name in n.output}
 
@@ -169,7 +170,7 @@ class _Writer:
             if users:
                 self._insert(value)
                 for node in users:
-                    _redirect(node, value, f"{value}_dequantized")
+                    rename_reads(node, {value: f"{value}_dequantized"})
         first = [*(i.name for i in self._graph.input), *self._weights]
         ordered = [n for name in first for n in self._pairs.get(name, [])]
         for node in nodes:
@@ -241,7 +242,7 @@ class _Writer:
         nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
         del self._graph.node[:]
         self._graph.node.extend(nodes)
-        used = {name for node in nodes for name in node.input}
+        used = {name for node in nodes for name in names_read(node)}
         kept = [
             t for t in self._graph.initializer if t.name in used and t.name not in self._constants
         ]
@@ -250,9 +251,3 @@ class _Writer:
         ]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
-
-
-def _redirect(node: onnx.NodeProto, name: str, new: str) -> None:
-    for index, given in enumerate(node.input):
-        if given == name:
-            node.input[index] = new

@@ -79,7 +79,7 @@ def _work_and_send(work: Callable[[], object], sender: Connection) -> None:
     sender.send(answer)
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> BaseException:
     """Return the error, or one that says the same where it cannot be sent to another process."""
     try:
         ForkingPickler.loads(ForkingPickler.dumps(error))

@@ -64,7 +64,7 @@ def _align(first: list[FileLayer], second: list[FileLayer], keys: Sequence[_Key]
 
 def same_grid(a: Grid, b: Grid) -> bool:
     """Say whether two grids are one: uint8 and int8 are the same grid shifted by 128."""
-    if len(a.scales) != len(b.scales):
+    if len(a.scales) != len(b.scales) or a.block_size != b.block_size:
         return False
     shift_a, shift_b = (128 if g.dtype == "uint8" else 0 for g in (a, b))
     scales_equal = np.array_equal(np.array(a.scales, np.float32), np.array(b.scales, np.float32))
@@ -84,7 +84,7 @@ def _work(layer: FileLayer) -> tuple[Hashable, ...]:
 def _kind(layer: FileLayer) -> tuple[Hashable, ...]:
     """Return the work and the operator: ``Add`` and ``ADD``, ``AveragePool`` and its ``_2D``."""
     plain = layer.operator.lower().replace("_", "").removesuffix("2d")
-    return (*_work(layer), "" if layer.macs else plain)
+    return (*_work(layer), plain if layer.macs == 0 else "")
 
 
 def _name(layer: FileLayer) -> tuple[Hashable, ...]:

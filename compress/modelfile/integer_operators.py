@@ -44,21 +44,3 @@ INTEGER_OPERATORS = {
     "QLinearSigmoid": IntegerOperator("Sigmoid", (0,), 3),
     "QLinearSoftmax": IntegerOperator("Softmax", (0,), 3),
 }
-
-
-def as_float(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """Return a copy with float operators in their place, for shape inference alone.
-
-    Shapes behind operators that are ONNX Runtime's own cannot be inferred otherwise.
-    """
-    copy = type(model)()
-    copy.CopyFrom(model)
-    for node in copy.graph.node:
-        roles = INTEGER_OPERATORS.get(node.op_type)
-        if roles is None:
-            continue
-        names = roles.values(node)
-        del node.input[:]
-        node.input.extend(names)
-        node.op_type, node.domain = roles.kind, ""
-    return copy

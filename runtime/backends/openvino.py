@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +44,8 @@ class OpenVINOSession:
         self._outputs = [*(spec.name for spec in artifact.outputs), *tensors]
         self._requests: dict[Shapes, openvino.InferRequest] = {}
         self._closed = False
+        # A request has one place for each input and output, whoever calls it.
+        self._lock = Lock()
         single = tuple((1, *spec.shape[1:]) for spec in artifact.inputs)
         if all(isinstance(size, int) for shape in single for size in shape):
             self._request(single)  # type: ignore[arg-type]
@@ -52,15 +55,17 @@ class OpenVINOSession:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference; any size where the shape leaves it free."""
         shapes = tuple(x.shape for x in inputs)
-        request = self._requests.get(shapes) or self._request(shapes)
-        request.infer(dict(enumerate(inputs)), share_inputs=True)
-        # What a request returns is a view of its memory.
-        return [np.array(request.get_tensor(name).data) for name in self._outputs]
+        with self._lock:
+            request = self._requests.get(shapes) or self._request(shapes)
+            request.infer(dict(enumerate(inputs)), share_inputs=True)
+            # What a request returns is a view of its memory.
+            return [np.array(request.get_tensor(name).data) for name in self._outputs]
 
     def close(self) -> None:
-        """Drop every compiled form."""
-        self._requests.clear()
-        self._closed = True
+        """Drop every compiled form, after the call that runs."""
+        with self._lock:
+            self._requests.clear()
+            self._closed = True
 
     def _request(self, shapes: Shapes) -> "openvino.InferRequest":
         if self._closed:

@@ -6,19 +6,28 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
+
+# Descriptors and filters are the process's: a second thread would save, and later restore, those
+# that the first has put there.
+_LOCK = RLock()
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Drop warnings and log records below errors, of Python code; what it prints is shown."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    """Drop warnings and log records below errors, of Python code; what it prints is shown.
+
+    One thread at a time.
+    """
+    with _LOCK:
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.disable(before)
 
 
 @contextmanager
@@ -27,8 +36,14 @@ def quiet() -> Iterator[None]:
 
     Only for code in C++ that has no switch for it: LiteRT's interpreter, its converter and
     quantizer, and ONNX Runtime's quantizer print notes about modes they do not use. Their failures
-    arrive as exceptions.
+    arrive as exceptions. One thread at a time.
     """
+    with _LOCK, _without_output():
+        yield
+
+
+@contextmanager
+def _without_output() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

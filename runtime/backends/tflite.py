@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
@@ -24,24 +25,43 @@ class LiteRTSession:
     ) -> None:
         """Keep tensor indices in manifest order, ``tensors`` behind them."""
         self._interpreter: Interpreter | None = interpreter
+        # An interpreter has one place for each input and output, whoever calls it.
+        self._lock = Lock()
         inputs = {d["name"]: d["index"] for d in interpreter.get_input_details()}
         outputs = {d["name"]: d["index"] for d in interpreter.get_output_details()}
         self._inputs = [inputs[spec.name] for spec in artifact.inputs]
         self._outputs = [*(outputs[spec.name] for spec in artifact.outputs), *tensors]
+        self._artifact = artifact
+        self._sizes_are_free = any(None in spec.shape for spec in artifact.inputs)
+        self._shapes: list[tuple[int, ...]] = []
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
-        """Run one inference at the shapes the file fixes."""
-        interpreter = self._interpreter
-        if interpreter is None:
-            raise BadInputError("this session is closed")
-        for index, value in zip(self._inputs, inputs, strict=True):
-            interpreter.set_tensor(index, value)
-        interpreter.invoke()
-        return [interpreter.get_tensor(index) for index in self._outputs]
+        """Run one inference; any size where the shape leaves it free."""
+        with self._lock:
+            interpreter = self._interpreter
+            if interpreter is None:
+                raise BadInputError("this session is closed")
+            if self._sizes_are_free:
+                self._resize(interpreter, [x.shape for x in inputs])
+            for index, value in zip(self._inputs, inputs, strict=True):
+                interpreter.set_tensor(index, value)
+            interpreter.invoke()
+            return [interpreter.get_tensor(index) for index in self._outputs]
+
+    def _resize(self, interpreter: "Interpreter", shapes: list[tuple[int, ...]]) -> None:
+        """Make room for inputs of other sizes than the last ones."""
+        if shapes == self._shapes:
+            return
+        with _refusals(self._artifact):
+            for index, shape in zip(self._inputs, shapes, strict=True):
+                interpreter.resize_tensor_input(index, shape, strict=True)
+            interpreter.allocate_tensors()
+        self._shapes = shapes
 
     def close(self) -> None:
-        """Drop the interpreter."""
-        self._interpreter = None
+        """Drop the interpreter, after the call that runs."""
+        with self._lock:
+            self._interpreter = None
 
 
 class LiteRTBackend:

@@ -4,6 +4,7 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
+from edgedl.runtime.bundle.layout import Layout, network_shape
 from edgedl.runtime.bundle.preprocess import Preprocessing
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
@@ -24,6 +25,7 @@ class TensorSpec(_Record, frozen=True):
         dtype: numpy name of the element type.
         scale: quantization step of an integer tensor, else None.
         zero_point: integer that stands for 0.0, else None.
+        layout: of a file's tensor whose channels stand elsewhere than the network's, else None.
     """
 
     name: str
@@ -31,6 +33,12 @@ class TensorSpec(_Record, frozen=True):
     dtype: ElementType
     scale: float | None = None
     zero_point: int | None = None
+    layout: Layout | None = None
+
+    @property
+    def network_shape(self) -> tuple[int | None, ...]:
+        """The dimensions in the order of the network's axes."""
+        return self.shape if self.layout is None else network_shape(self.shape, self.layout)
 
     @classmethod
     def of(

@@ -4,8 +4,6 @@ import itertools
 import shutil
 from pathlib import Path
 
-import numpy as np
-
 from edgedl.compress.modelfile.layer import FileLayer
 from edgedl.compress.modelfile.read import read_layers
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
@@ -18,7 +16,6 @@ from edgedl.runtime.bundle.manifest import (
     TaskRecord,
     TensorSpec,
 )
-from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import (
     DYNAMIC_INT8,
     FLOAT16,
@@ -30,6 +27,7 @@ from edgedl.runtime.precision import (
     Precision,
 )
 from edgedl.runtime.task.task import Task
+from edgedl.tools.bench.file_tensors import fit_tensors
 
 # Of runtimes with files of one format, the first.
 BACKEND_OF = {open_backend(name).suffix: name for name in reversed(RUNTIMES)}
@@ -42,26 +40,24 @@ def is_model_file(path: Path) -> bool:
     return path.is_file() and path.suffix in BACKEND_OF
 
 
-def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
-    """Write a bundle of one model file into a new folder, and return it.
+def wrap_file(path: Path, task: Task, folder: Path) -> tuple[Bundle, tuple[str, ...]]:
+    """Write a bundle of one model file into a new folder; return it, and what to say of the file.
 
     Its golden inputs are the first of the task's test split; it has no golden outputs.
 
     Args:
         path: a file whose suffix is that of a runtime's files.
-        task: what the file computes; its inputs must have the file's shapes.
+        task: what the file computes; ``fit_tensors`` says how its arrays may differ.
         folder: to be made.
 
     Raises:
-        BadInputError: the file is damaged, or takes another number of inputs than the task gives.
+        BadInputError: the file is damaged, or takes other inputs than the task gives.
     """
     backend, content = BACKEND_OF[path.suffix], path.read_bytes()
     precision = precision_of(read_layers(content, str(path)), backend)
-    inputs, outputs = _describe(content, backend)
     batches = itertools.islice(task.batches("test", GOLDEN_SAMPLES), 1)
     given = next(batch.inputs for batch in batches)
-    if len(given) != len(inputs):
-        raise BadInputError(f"{path} takes {len(inputs)} inputs, the task gives {len(given)}")
+    fitted = fit_tensors(path, *_describe(content, backend), given)
     folder.mkdir(parents=True)
     shutil.copyfile(path, folder / path.name)
     with atomic_write(folder / GOLDEN) as written:
@@ -70,10 +66,12 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
     manifest = Manifest(
         name=path.stem,
         task=TaskRecord(task.name, task.metric, tuple(task.classes)),
-        inputs=tuple(_logical(spec) for spec in inputs),
-        outputs=tuple(_logical(spec) for spec in outputs),
+        inputs=fitted.logical_inputs,
+        outputs=fitted.logical_outputs,
         preprocessing=task.preprocessing,
-        artifacts=(Artifact(name, backend, precision.name, path.name, inputs, outputs, ()),),
+        artifacts=(
+            Artifact(name, backend, precision.name, path.name, fitted.inputs, fitted.outputs, ()),
+        ),
         files=record_files(folder),
         history=(),
         toolchain={},
@@ -81,16 +79,22 @@ def wrap_file(path: Path, task: Task, folder: Path) -> Bundle:
         data="unknown",
     )
     write_manifest(folder, manifest)
-    return Bundle.open(folder)
+    return Bundle.open(folder), fitted.notes
 
 
 def precision_of(layers: list[FileLayer], backend: str) -> Precision:
-    """Return what most of a file's multiply-accumulates are computed in."""
+    """Return what most of a file's multiply-accumulates are computed in.
+
+    Where some are unknown, it is what most of the operators that multiply are computed in.
+    """
     most: dict[Precision, int] = {}
-    for layer in layers:
-        if layer.macs:
-            kind = _precision_of(layer, backend)
-            most[kind] = most.get(kind, 0) + layer.macs
+    # What runs others is none of them.
+    runs_others = {layer.inside.rpartition("/")[0] for layer in layers if layer.inside}
+    multiply = [x for x in layers if x.macs != 0 and x.name not in runs_others]
+    known = all(layer.macs is not None for layer in multiply)
+    for layer in multiply:
+        kind = _precision_of(layer, backend)
+        most[kind] = most.get(kind, 0) + (layer.macs or 0 if known else 1)
     return max(most, key=lambda kind: most[kind], default=FLOAT32)
 
 
@@ -116,9 +120,3 @@ def _describe(
     from edgedl.compress.targets.target import load_target
 
     return exporter_of(load_target(backend)).describe(content)
-
-
-def _logical(spec: TensorSpec) -> TensorSpec:
-    """Return what the task gives or gets: any batch, floats where the file has a grid."""
-    dtype = "float32" if np.dtype(spec.dtype).itemsize < 4 else spec.dtype
-    return TensorSpec.of(spec.name, (None, *spec.shape[1:]), dtype)

@@ -110,7 +110,10 @@ def _open(paths: list[Path], task: str | None, scratch: Path) -> list[Bundle]:
     found = []
     for path, name in zip(paths, names, strict=True):
         if is_model_file(path):
-            found.append(wrap_file(path, find_task("", task), scratch / (name or path.name)))
+            bundle, notes = wrap_file(path, find_task("", task), scratch / (name or path.name))
+            for note in notes:
+                click.echo(note, err=True)
+            found.append(bundle)
         else:
             found.append(Bundle.open(path))
     return found

@@ -51,8 +51,9 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
                 f"an ONNX file cannot be written for {backend.label}: compress the torch network "
                 "for it"
             )
-    network = read_foreign(_read(file), str(file))
-    arrays = _load(inputs, network) if inputs else noise_for(network, SAMPLES)
+    content = _read(file)
+    network = read_foreign(content, str(file))
+    arrays = _load(inputs, network) if inputs else noise_for(content, network, SAMPLES)
     if not inputs:
         # Noise drives activations out of the ranges that real samples gave.
         click.echo(
@@ -69,7 +70,7 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
         for note in made.notes:
             click.echo(f"{name}: {note}", err=True)
         _check(made.content, item)
-        found = agreement(file.read_bytes(), made.content, arrays)
+        found = agreement(content, made.content, arrays)
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as written:
             written.write(made.content)
@@ -96,9 +97,7 @@ def _load(paths: tuple[Path, ...], network: "ForeignNetwork") -> "tuple[Array, .
     missing = next((path for path in paths if not path.is_file()), None)
     if missing is not None:
         raise BadInputError(f"there is no file {missing}")
-    stored = {t.name for t in network.model.graph.initializer}
-    described, _ = describe_onnx(network.model.SerializeToString())
-    specs = [spec for spec in described if spec.name not in stored]
+    specs, _ = describe_onnx(network.model.SerializeToString())
     if len(paths) == 1:
         arrays = read_arrays(paths[0], [spec.name for spec in specs])
     elif len(paths) == len(specs):
@@ -106,10 +105,21 @@ def _load(paths: tuple[Path, ...], network: "ForeignNetwork") -> "tuple[Array, .
     else:
         raise BadInputError(f"the file has {len(specs)} inputs, {len(paths)} arrays were given")
     checked = tuple(check_input(x, spec) for x, spec in zip(arrays, specs, strict=True))
-    if len({len(x) for x in checked if x.ndim}) > 1:
-        counts = ", ".join(str(len(x)) for x in checked if x.ndim)
-        raise BadInputError(f"the arrays must be of as many samples each, not {counts}")
+    _check_counts(checked, network)
     return checked
+
+
+def _check_counts(arrays: "tuple[Array, ...]", network: "ForeignNetwork") -> None:
+    """Refuse arrays of different length for inputs whose free first axes have one name, or none."""
+    counts: dict[str, list[int]] = {}
+    for x, value in zip(arrays, network.model.graph.input, strict=True):
+        axes = value.type.tensor_type.shape.dim
+        if axes and not axes[0].dim_value > 0:
+            counts.setdefault(axes[0].dim_param, []).append(len(x))
+    for lengths in counts.values():
+        if len(set(lengths)) > 1:
+            said = ", ".join(map(str, lengths))
+            raise BadInputError(f"the arrays must be of as many samples each, not {said}")
 
 
 def _advice(measured: bool) -> str:

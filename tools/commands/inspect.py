@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from edgedl.compress.modelfile.layer import FileLayer
+from edgedl.compress.modelfile.layer import FileLayer, work_of
 from edgedl.compress.modelfile.read import read_layers
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
@@ -23,8 +23,9 @@ def command(path: Path, layers: bool, parity: bool, as_json: bool) -> None:
     """Show what a bundle holds, or the layers of a .onnx or .tflite file.
 
     A layer is shown with what it computes with, the grid (scale @ zero point) of its output and of
-    its weight, its bytes, and its multiply-accumulates for a batch of one. The file need not be
-    edgedl's.
+    its weight, its bytes, and its multiply-accumulates for a batch of one; "unknown" where a size
+    that is free or a loop decides them. What an operator runs inside it stands below it, and counts
+    in it. The file need not be edgedl's.
     """
     if path.is_file():
         _show_layers({str(path): read_layers(path.read_bytes(), str(path))}, as_json)
@@ -73,8 +74,8 @@ def _show_layers(files: dict[str, list[FileLayer]], as_json: bool) -> None:
     for name, layers in files.items():
         click.echo(f"{name}: {len(layers)} layers")
         click.echo(to_markdown(header, [_layer_line(layer) for layer in layers]))
-        size, macs = sum(x.weight_bytes for x in layers), sum(x.macs for x in layers)
-        click.echo(f"{size} bytes of constants, {macs} MACs\n")
+        size = sum(x.weight_bytes for x in layers)
+        click.echo(f"{size} bytes of constants, {work_of(layers).describe()}\n")
 
 
 def _layer_line(layer: FileLayer) -> list[str]:
@@ -86,7 +87,7 @@ def _layer_line(layer: FileLayer) -> list[str]:
         layer.output.describe() if layer.output else "",
         layer.weight.describe() if layer.weight else "",
         str(layer.weight_bytes) if layer.weight_bytes else "",
-        str(layer.macs) if layer.macs else "",
+        "unknown" if layer.macs is None else str(layer.macs or ""),
     ]
 
 

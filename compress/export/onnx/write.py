@@ -17,8 +17,10 @@ from edgedl.compress.export.onnx.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.trace import MAX_BATCH
+from edgedl.compress.modelfile.onnx_shapes import infer_shapes, own_inputs, shape_of
 from edgedl.runtime.backends.quiet import without_warnings
 from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.errors import BadInputError
 
 # 20 is the newest opset that ONNX Runtime's int8 rewriter and TensorRT 10's parser both accept.
 OPSET = 20
@@ -116,14 +118,26 @@ def _free(
                 value.type.tensor_type.shape.dim[axis].dim_param = f"axis_{axis}"
 
 
+def _with_known_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose outputs have shapes: some tools leave them to be inferred."""
+    known = all(shape_of(value) is not None for value in model.graph.output)
+    return model if known else infer_shapes(model)
+
+
 def describe_onnx(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a model, in the order of the graph's."""
-    graph = onnx.load_from_string(model).graph
+    """Return inputs and outputs of a model, in the order of the graph's.
+
+    Raises:
+        BadInputError: one of them is no tensor, or of a type or a rank that edgedl cannot handle.
+    """
+    graph = _with_known_outputs(onnx.load_from_string(model)).graph
 
     def spec(value: onnx.ValueInfoProto) -> TensorSpec:
-        tensor = value.type.tensor_type
-        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        number, shape = value.type.tensor_type.elem_type, shape_of(value)
+        if not number or shape is None:
+            what = "is no tensor" if not number else "has any number of axes"
+            raise BadInputError(f"'{value.name}' {what}, which edgedl cannot handle")
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(number)
         return TensorSpec.of(value.name, shape, str(dtype))
 
-    return tuple(spec(v) for v in graph.input), tuple(spec(v) for v in graph.output)
+    return tuple(spec(v) for v in own_inputs(graph)), tuple(spec(v) for v in graph.output)

@@ -93,7 +93,7 @@ class TFLiteExporter(Exporter):
 
     def float_operators(self, content: bytes) -> list[str]:
         """Return the operators without weights that read floats."""
-        layers = read_tflite_layers(content, "the file")
+        layers = [x for x in read_tflite_layers(content, "the file") if not x.inside]
         floats = (la.operator for la in layers if la.inputs == "float32" and la.weight is None)
         return sorted(set(floats) - MOVING)
 

@@ -7,7 +7,9 @@ from edgedl.runtime.bundle.manifest import TensorSpec
 
 
 def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return inputs and outputs of a converted model, in the order of the graph's.
+    """Return inputs and outputs of a model, in the order of the graph's.
+
+    Sizes that the file leaves free are None, but for the batch: it is that of the file's example.
 
     Raises:
         BadInputError: one is of a type that edgedl cannot feed or read.
@@ -26,7 +28,12 @@ def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
 
 def _spec(tensor: Any, types: dict[int, str]) -> TensorSpec:
     name, dtype = tensor.name.decode(), types[tensor.type]
-    shape = tuple(int(d) for d in (() if tensor.shape is None else tensor.shape))
+    example = [] if tensor.shape is None else [int(d) for d in tensor.shape]
+    signature = example if tensor.shapeSignature is None else list(tensor.shapeSignature)
+    if len(signature) != len(example):
+        signature = example
+    free = [axis > 0 and size < 0 for axis, size in enumerate(signature)]
+    shape = tuple(None if f else d for f, d in zip(free, example, strict=True))
     grid = tensor.quantization
     if grid is None or grid.scale is None or not len(grid.scale):
         return TensorSpec.of(name, shape, dtype)

@@ -202,8 +202,9 @@ def test_grids_of_a_symmetric_file_stay_for_tensorrt() -> None:
 
 
 def test_noise_fills_the_range_of_the_input(foreign: Callable[..., bytes]) -> None:
-    network = read_foreign(foreign("u8s8"), "f.onnx")
-    (noise,) = noise_for(network, 32)
+    content = foreign("u8s8")
+    network = read_foreign(content, "f.onnx")
+    (noise,) = noise_for(content, network, 32)
     grid = network.grids["x"]
     assert noise.shape == (32, 3, 6, 6)
     assert noise.min() >= -grid.zero_point * grid.scale

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from command import Run
@@ -196,3 +197,42 @@ def test_the_precision_of_a_file_is_told(
 ) -> None:
     backend = "tflite" if name.endswith("tflite") else "ort"
     assert precision_of(layers(compressed.bundle.folder / name), backend).name == precision
+
+
+@pytest.mark.parametrize("name", ["float32.onnx", "int8.ort.onnx"])
+@pytest.mark.parametrize("level", ["ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED"])
+def test_files_that_onnx_runtime_has_optimized_are_counted(
+    compressed: CompressedModel, tmp_path: Path, name: str, level: str
+) -> None:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.optimized_model_filepath = str(tmp_path / "f.onnx")
+    source = compressed.bundle.folder / name
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    whole = sum(layer.macs or 0 for layer in layers(compressed.bundle.folder / "float32.onnx"))
+    found = layers(tmp_path / "f.onnx")
+    assert all(layer.macs is not None for layer in found)
+    assert sum(layer.macs or 0 for layer in found) == whole
+
+
+def test_recurrent_layers_of_the_dynamic_quantizer_are_counted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(5, 8, batch_first=True, bidirectional=True)
+            self.fc = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.lstm(x)[0])
+
+    net, x = Reader().eval(), (torch.zeros(2, 7, 5),)
+    (tmp_path / "float.onnx").write_bytes(to_onnx(trace(net, x), x))
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "int8.onnx")
+    # Two directions of four gates.
+    expected = 7 * 2 * 4 * 8 * (5 + 8) + 7 * 16 * 3
+    for name in ("float.onnx", "int8.onnx"):
+        found = layers(tmp_path / name)
+        assert sum(layer.macs or 0 for layer in found) == expected
+        assert all(layer.macs is not None for layer in found)

@@ -2,12 +2,11 @@
 
 import operator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.edit import insert_constant, inserter
+from edgedl.compress.graph.edit import Insert, insert_constant, inserter
 from edgedl.compress.graph.operators.joining import Item
 from edgedl.compress.graph.operators.operator import View, argument, aten, first_input
 from edgedl.compress.graph.passes.forms.maxima import MaximaAlone
@@ -119,7 +118,7 @@ class AdaptiveMaximum(Pass):
         return result
 
 
-def _maxima(insert: Any, value: fx.Node, axis: int, size: int, count: int) -> fx.Node:
+def _maxima(insert: Insert, value: fx.Node, axis: int, size: int, count: int) -> fx.Node:
     """Return the maxima of ``count`` windows along an axis.
 
     Source: torch's adaptive pools: window i is from floor(i * size / count) to
@@ -130,4 +129,5 @@ def _maxima(insert: Any, value: fx.Node, axis: int, size: int, count: int) -> fx
         start, end = index * size // count, -(-(index + 1) * size // count)
         window = insert(aten.slice.Tensor, value, axis, start, end)
         parts.append(insert(aten.amax.default, window, [axis], True))
-    return parts[0] if count == 1 else insert(aten.cat.default, parts, axis)
+    joined: fx.Node = parts[0] if count == 1 else insert(aten.cat.default, parts, axis)
+    return joined
