@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import safetensors.torch
-from torch import nn
+from torch import fx, nn
 
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.encodings.check_calibration import calibration_warnings
@@ -19,8 +19,9 @@ from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.check_files import check_files
 from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.outputs import GraphOutputs
+from edgedl.compress.quantize.search.protect_parts import ProtectParts
 from edgedl.compress.recipe.apply_recipe import Applied, StageRunner, apply_recipe
-from edgedl.compress.recipe.default_recipe import fitting_recipe
+from edgedl.compress.recipe.default_recipe import default_recipe, fitting_recipe
 from edgedl.compress.recipe.judge import Judge
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Provenance
@@ -96,9 +97,10 @@ def compress(
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     begin = ModelState(subject, graph, progress=progress)
+    by_default = recipe is None
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
     applied = _apply(begin, recipe, store, selection)
-    state = applied.state
+    state = _protected(applied.state)
     built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, progress)
     _write_companions(state, built, folder)
     manifest = describe(state, [b.artifact for b in built], folder)
@@ -108,6 +110,8 @@ def compress(
     bundle = Bundle.open(folder)
     found = check_files(state, bundle, built, outputs, progress)
     checked, refusals = found.accepted, [*refusals, *found.refusals]
+    if by_default and only is None:
+        refusals += _left_out(begin.graph, state, targets)
     _refuse_nothing_good(checked, refusals)
     kept = {item.artifact.path for item in checked}
     for path in {item.artifact.path for item in built} - kept:
@@ -130,6 +134,15 @@ def compress(
         state.parent,
         applied.missed,
     )
+
+
+def _protected(state: ModelState) -> ModelState:
+    """Keep layers in float where int8 destroys a part of an output that it need not."""
+    stage = ProtectParts()
+    quantized = state.quantized
+    if quantized is None or quantized.encodings.precision not in stage.refines:
+        return state
+    return stage.apply(state) if stage.finds_damage(state) else state
 
 
 def _doubts(state: ModelState) -> tuple[str, ...]:
@@ -177,6 +190,17 @@ def _write_files(
             built.append(item)
             (folder / item.artifact.path).write_bytes(item.content)
     return built, refusals
+
+
+def _left_out(
+    graph: fx.GraphModule, state: ModelState, targets: tuple[Target, ...]
+) -> list[Refusal]:
+    """Say of each target why the default recipe makes no int8 file for it."""
+    if INT8 in state.precisions:
+        return []
+    name, reason = default_recipe(graph)
+    why = f"not made: the default recipe is {name}, as {reason}"
+    return [Refusal(t.artifact_name(INT8), why) for t in targets if t.has(INT8)]
 
 
 def _refuse_nothing_good(checked: list[BuiltArtifact], refusals: list[Refusal]) -> None:

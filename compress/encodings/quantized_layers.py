@@ -4,7 +4,6 @@ A layer is an operator with its weight, its fused activation, and the tensor tha
 however that is moved (reshape, max pool, ...) before somebody reads it.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,17 +11,15 @@ from torch import fx
 
 from edgedl.compress.encodings.encodings import Encodings
 from edgedl.compress.encodings.placement import fused_activation, quantized_nodes
-from edgedl.compress.graph.axes import Axis
-from edgedl.compress.graph.edit import is_constant, tensor_of
+from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.layers import find_layers, layer_name
 from edgedl.compress.graph.operators.operator import Weighted, first_input
 from edgedl.compress.graph.operators.table import (
     is_quantizable,
     is_weighted,
     moves_values,
-    row_of,
 )
-from edgedl.compress.graph.sizes import size_of
+from edgedl.compress.graph.work import macs_of
 
 INPUT = "input"
 
@@ -108,7 +105,7 @@ def _layer(
         frozenset(values),
         frozenset(constants),
         readers,
-        _macs(graph, head),
+        macs_of(graph, head),
     )
 
 
@@ -117,13 +114,3 @@ def _name(head: fx.Node, values: set[fx.Node], operators: Sequence[fx.Node]) -> 
     if path and find_layers(operators, [path]) <= values:
         return path
     return head.name
-
-
-def _macs(graph: fx.GraphModule, node: fx.Node) -> int:
-    """Return an operator's multiply-accumulates for one sample."""
-
-    def axes_of(argument: fx.Node) -> list[Axis]:
-        return [Axis(size_of(size)) for size in tensor_of(graph, argument).shape]
-
-    products = row_of(node).macs(axes_of, node)
-    return sum(p.places * math.prod(a.size for a in p.axes) // p.samples for p in products)

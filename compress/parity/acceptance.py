@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from edgedl.compress.errors import ExportError
-from edgedl.runtime.bundle.manifest import Artifact, Finding, OutputParity, Parity, PartParity
+from edgedl.runtime.bundle.manifest import Artifact, OutputParity, Parity, PartParity
 from edgedl.runtime.precision import Precision
 from edgedl.runtime.selfcheck.golden import GoldenCheck
 
@@ -26,6 +26,19 @@ MOST_CONSTANT = 0.5
 MOST_SATURATED = 0.25
 # Tolerances of files that pass by their dB: what was measured, and half as much.
 MARGIN = 1.5
+
+
+class NotAcceptedError(ExportError):
+    """A file of integers does not compute what it was made from.
+
+    Attributes:
+        output: number of the output.
+    """
+
+    def __init__(self, message: str, output: int) -> None:
+        """Take the message and the number."""
+        super().__init__(message)
+        self.output = output
 
 
 def accept(artifact: Artifact, parity: Parity, golden: GoldenCheck | None) -> Artifact:
@@ -49,12 +62,13 @@ def accept(artifact: Artifact, parity: Parity, golden: GoldenCheck | None) -> Ar
     )
     if not artifact.kind.computes_in_integers or not golden.tolerance:
         raise ExportError(differs)
-    for output in parity.outputs:
+    for index, output in enumerate(parity.outputs):
         needed = needed_db(output, artifact.kind)
         if output.sqnr_db is not None and output.sqnr_db < needed:
-            raise ExportError(
+            raise NotAcceptedError(
                 f"{differs}; output '{output.name}' has {output.sqnr_db:.1f} dB of it, needed are "
-                f"{needed:.0f}"
+                f"{needed:.0f}",
+                index,
             )
     share = golden.share * MARGIN
     tolerances = tuple(share * t for t in artifact.golden_tolerances)
@@ -98,9 +112,3 @@ def _why_destroyed(part: PartParity, whole: float | None) -> str:
     if part.saturated > MOST_SATURATED:
         return f"{100 * part.saturated:.0f} % of the values are clipped"
     return ""
-
-
-def finding(output: OutputParity, part: PartParity | None, evidence: str, layer: str) -> Finding:
-    """Return the record of a destroyed part."""
-    cure = f"--keep-float {layer}" if layer else "take a file of another precision"
-    return Finding(output.name, part.name if part else "all of it", evidence, layer, cure)

@@ -1,5 +1,6 @@
 """Which layer of a quantized network destroys a part of an output."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.encodings.quantized_layers import quantized_layers
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.graph.edit import output_nodes
-from edgedl.compress.graph.operators.table import moves_values
+from edgedl.compress.graph.operators.table import moves_values, row_of
 from edgedl.compress.parity.parts import Part, by_size, measure_part
 from edgedl.runtime.backend import Array
 
@@ -21,13 +22,35 @@ _QUANTIZE = _ops.quantize_per_tensor.default
 _DEQUANTIZE = _ops.dequantize_per_tensor.default
 
 
-def blamed_layer(
-    network: QuantizedNetwork, emitted: fx.GraphModule, output: int, inputs: tuple[Array, ...]
-) -> tuple[str, frozenset[str]]:
-    """Return the layer at which an output loses most, and its nodes; ("", nothing) if none does.
+@dataclass(frozen=True)
+class Blame:
+    """What destroys a part of an output.
 
-    Every tensor has as many dB as its weakest part. The layer to blame is the one whose result has
-    least of what it reads, on the way to the output.
+    Attributes:
+        layer: by the name that ``--keep-float`` takes; of an operator that computes in float but
+            chooses by values that int8 has changed (top-k, argmax), its own. "" if none was found.
+        nodes: names of the nodes to keep in float; none where that does not help.
+    """
+
+    layer: str
+    nodes: frozenset[str] = frozenset()
+
+    @property
+    def cure(self) -> str:
+        """What to do."""
+        if self.nodes:
+            return f"--keep-float {self.layer}"
+        chooses = f"{self.layer} chooses among close values: " if self.layer else ""
+        return f"{chooses}take a file of another precision"
+
+
+def find_blame(
+    network: QuantizedNetwork, emitted: fx.GraphModule, output: int, inputs: tuple[Array, ...]
+) -> Blame:
+    """Return the operator at which an output loses most.
+
+    Every tensor has as many dB as its weakest part. The operator to blame is the one whose result
+    has least of what it reads, on the way to the output.
 
     Args:
         network: the float graph and its table.
@@ -45,19 +68,25 @@ def blamed_layer(
         for name, value in exact.values.items()
         if name in rounded.values and rounded.values[name].shape == value.shape
     }
-    losses = {
-        node: min(
-            [decibels[n.name] for n in node.all_input_nodes if n.name in decibels], default=CLEAN_DB
-        )
-        - decibels[node.name]
-        for node in _ancestors(output_nodes(network.graph)[output])
-        if node.name in decibels and node.op == "call_function" and not moves_values(node)
-    }
-    for node in sorted(losses, key=lambda n: -losses[n]):
-        for layer in quantized_layers(network.graph, network.encodings):
-            if node in layer.values and layer.node is not None and losses[node] > 0:
-                return layer.name, frozenset(n.name for n in layer.values)
-    return "", frozenset()
+    losses = {}
+    for node in _ancestors(output_nodes(network.graph)[output]):
+        if node.name in decibels and node.op == "call_function" and not moves_values(node):
+            read = [decibels[n.name] for n in node.all_input_nodes if n.name in decibels]
+            losses[node] = min(read, default=CLEAN_DB) - decibels[node.name]
+    layers = quantized_layers(network.graph, network.encodings)
+    worst = max(losses, key=lambda n: losses[n], default=None)
+    if worst is None or losses[worst] <= 0:
+        return Blame("")
+    for layer in layers:
+        if worst in layer.values and layer.node is not None:
+            return Blame(layer.name, frozenset(n.name for n in layer.values))
+    chooser = next((n for n in (worst, *_ancestors(worst)) if row_of(n).chooses), None)
+    return Blame(_operator(chooser) if chooser is not None else _operator(worst))
+
+
+def _operator(node: fx.Node) -> str:
+    overload = isinstance(node.target, torch._ops.OpOverload)
+    return str(node.target).split(".")[1] if overload else node.name
 
 
 def _weakest(found: Tensor, reference: Tensor) -> float:

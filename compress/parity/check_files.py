@@ -10,8 +10,8 @@ from edgedl.compress.errors import ExportError
 from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.parity.acceptance import accept, destroyed, finding
-from edgedl.compress.parity.blame import blamed_layer
+from edgedl.compress.parity.acceptance import NotAcceptedError, accept, destroyed
+from edgedl.compress.parity.blame import Blame, find_blame
 from edgedl.compress.parity.computed import compute, is_computed_here
 from edgedl.compress.parity.outputs import GraphOutputs, measure_parity
 from edgedl.compress.state import ModelState
@@ -92,6 +92,9 @@ def _checked(
         check_other_sizes(state, built)
         golden = check_golden(Runner(bundle, artifact)) if is_computed_here(built) else None
         artifact = accept(artifact, parity, golden)
+    except NotAcceptedError as error:
+        blame = _blame(state, built, error.output, outputs)
+        raise ExportError(f"{error}; {blame.cure}") from error
     except BackendUnavailableError as error:
         said = [artifact.check] if artifact.check else []
         return msgspec.structs.replace(artifact, check="; ".join([*said, f"not run: {error}"]))
@@ -104,12 +107,17 @@ def _findings(
     found = []
     for index, output in enumerate(artifact.parity.outputs if artifact.parity else ()):
         for part, evidence in destroyed(output):
-            layer = ""
-            if state.quantized is not None and artifact.kind.source == "encodings":
-                batch = outputs.inputs[0]
-                layer, _ = blamed_layer(state.quantized, built.graph, index, batch)
-            found.append(finding(output, part, evidence, layer))
+            blame = _blame(state, built, index, outputs)
+            name = part.name if part else "all of it"
+            found.append(Finding(output.name, name, evidence, blame.layer, blame.cure))
     return tuple(found)
+
+
+def _blame(state: ModelState, built: BuiltArtifact, output: int, outputs: GraphOutputs) -> Blame:
+    """Return what is to blame for an output of a file, as far as its torch graph shows it."""
+    if state.quantized is None or built.artifact.kind.source != "encodings":
+        return Blame("")
+    return find_blame(state.quantized, built.graph, output, outputs.inputs[0])
 
 
 def check_other_sizes(state: ModelState, built: BuiltArtifact) -> None:

@@ -136,6 +136,27 @@ def _measure_parts(
     ]
 
 
+def compare_graphs(
+    graph: fx.GraphModule, emitted: fx.GraphModule, inputs: tuple[Array, ...]
+) -> list[OutputParity]:
+    """Hold the outputs of an emitted graph against those of the float graph, by parts.
+
+    Args:
+        graph: canonical float graph.
+        emitted: graph with pairs.
+        inputs: samples [N, ...] of each input.
+    """
+    reference, found = run_graph(graph, inputs), run_graph(emitted, inputs)
+    origins = OutputOrigins(graph, inputs)
+    compared = []
+    for index, (y, wanted) in enumerate(zip(found, reference, strict=True)):
+        errors = _OutputErrors()
+        errors.add(y, y, wanted)
+        parts = tuple(measure_part(part, y, wanted) for part in origins.parts(index, wanted))
+        compared.append(errors.record(f"output_{index}", None, parts))
+    return compared
+
+
 def _agreement(
     found: Sequence[tuple[Floats, ...]], expected: Sequence[tuple[Floats, ...]]
 ) -> float:

@@ -4,26 +4,47 @@ from torch import fx
 
 from edgedl.compress.graph.layers import find_operators
 from edgedl.compress.graph.operators.attention import ATTENTION
+from edgedl.compress.graph.operators.convolution import CONVOLUTIONS
 from edgedl.compress.graph.operators.table import is_recurrent, is_weighted, row_of
+from edgedl.compress.graph.work import macs_of
 from edgedl.compress.recipe.recipe import Recipe, check_order, fit, keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.progress import Progress
+
+# Of the multiply-adds: convolutions with less of them do not pay for the pairs around them.
+LEAST_SHARE = 0.1
 
 
 def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
     """Return the name of a shipped recipe and the reason for it.
 
     Recurrent layers lose their fused kernels when every step is quantized by itself, and small
-    attention layers get slower in static int8 on both runtimes: those go dynamic. What is really
-    fastest is measured afterwards, and recommended.
+    attention layers get slower in static int8 on both runtimes: those go dynamic. Convolutions
+    beside recurrent layers, where they are a part of the arithmetic that counts, go static all the
+    same. What is really fastest is measured afterwards, and recommended.
     """
+    share = _share_beside_recurrent(graph)
+    if share >= LEAST_SHARE:
+        return "hybrid_w8c_a8", (
+            f"{100 * share:.0f} % of the multiply-adds are in convolutions beside recurrent layers"
+        )
     for kind, is_kind in (("recurrent", is_recurrent), ("attention", _attends)):
         if any(map(is_kind, graph.graph.nodes)):
             return "dynamic_w8_afp32", f"the network has {kind} layers"
     if any(map(is_weighted, graph.graph.nodes)):
         return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
     return "float", "the network has no layer that int8 could speed up"
+
+
+def _share_beside_recurrent(graph: fx.GraphModule) -> float:
+    """Return the share of a recurrent network's multiply-accumulates in its convolutions."""
+    work = {node: macs_of(graph, node) for node in graph.graph.nodes if row_of(node).product}
+    work |= {node: macs_of(graph, node) for node in graph.graph.nodes if is_recurrent(node)}
+    if not any(map(is_recurrent, work)):
+        return 0.0
+    convolved = sum(macs for node, macs in work.items() if row_of(node) in CONVOLUTIONS)
+    return convolved / max(1, sum(work.values()))
 
 
 def _attends(node: fx.Node) -> bool:

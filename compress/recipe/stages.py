@@ -15,7 +15,9 @@ from edgedl.compress.quantize.corrections.smooth import Smooth
 from edgedl.compress.quantize.dynamic import QuantizeDynamic
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8
+from edgedl.compress.quantize.recurrent import QuantizeRecurrent
 from edgedl.compress.quantize.search.mix_precision import MixPrecision
+from edgedl.compress.quantize.search.protect_parts import ProtectParts
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.sparsify.sparsify import Sparsify
@@ -40,6 +42,8 @@ _LISTED: tuple[type[Stage], ...] = (
     MatchStatistics,
     TrainQuantized,
     MixPrecision,
+    ProtectParts,
+    QuantizeRecurrent,
     QuantizeDynamic,
     QuantizeWeights,
 )

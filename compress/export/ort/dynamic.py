@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 
 from edgedl.compress.errors import ExportError
+from edgedl.compress.export.isolated import isolated
 from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.targets.target import MAX_WEIGHT_BITS
 from edgedl.runtime.backends.quiet import quiet
@@ -16,33 +17,60 @@ _QUANTIZED = ["LSTM", "MatMul", "Gemm", "Gather"]
 _WITHOUT_KERNEL = {"GRU", "RNN"}
 
 
+def with_dynamic_lstms(model: bytes, weight_bits: int) -> bytes:
+    """Return a model of static int8 whose LSTMs have int8 weights and find their own ranges."""
+    graph = onnx.load_from_string(model).graph
+    if not any(node.op_type == "LSTM" for node in graph.node):
+        return model
+
+    def work() -> bytes:
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            source, target = Path(folder) / "static.onnx", Path(folder) / "hybrid.onnx"
+            source.write_bytes(model)
+            _quantize(source, target, ["LSTM"], weight_bits)
+            return target.read_bytes()
+
+    return to_file(onnx.load_from_string(isolated(work)))
+
+
 def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
     """Return a float32 ONNX model with int8 weights of 7 or 8 bits in linear and LSTM layers.
 
     Raises:
         ExportError: the layers that matter stay in float, because the runtime has no kernel.
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
     graph = onnx.load_from_string(model).graph
     refused = sorted({node.op_type for node in graph.node} & _WITHOUT_KERNEL)
     if refused:
         raise ExportError(f"ONNX Runtime has no int8 kernel for the operator {refused[0]}")
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        source, folded, target = (Path(folder) / f"{n}.onnx" for n in ("float", "folded", "int8"))
-        source.write_bytes(model)
-        # The exporter builds recurrent weights from slices; unfolded they are passed over.
-        quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-        quantize_dynamic(
-            str(folded),
-            str(target),
-            op_types_to_quantize=_QUANTIZED,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            reduce_range=weight_bits < MAX_WEIGHT_BITS,
-        )
-        quantized = onnx.load(str(target))
+
+    def work() -> bytes:
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            source, folded, target = (
+                Path(folder) / f"{name}.onnx" for name in ("float", "folded", "int8")
+            )
+            source.write_bytes(model)
+            # The exporter builds recurrent weights from slices; unfolded they are passed over.
+            quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+            _quantize(folded, target, _QUANTIZED, weight_bits)
+            return target.read_bytes()
+
+    quantized = onnx.load_from_string(isolated(work))
     if not any(t.data_type == onnx.TensorProto.INT8 for t in quantized.graph.initializer):
         raise ExportError("the network has no linear or LSTM layer that could be quantized")
     return to_file(quantized)
+
+
+def _quantize(source: Path, target: Path, operators: list[str], weight_bits: int) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        str(source),
+        str(target),
+        op_types_to_quantize=operators,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        reduce_range=weight_bits < MAX_WEIGHT_BITS,
+    )

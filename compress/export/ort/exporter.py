@@ -6,7 +6,7 @@ from torch import fx
 from edgedl.compress.export.exporter import FileSource
 from edgedl.compress.export.onnx.exporter import OnnxExporter
 from edgedl.compress.export.onnx.weights import write_weights
-from edgedl.compress.export.ort.dynamic import dynamic_onnx
+from edgedl.compress.export.ort.dynamic import dynamic_onnx, with_dynamic_lstms
 from edgedl.compress.export.ort.float_operators import float_operators
 from edgedl.compress.targets.target import MAX_WEIGHT_BITS, Target
 
@@ -15,7 +15,10 @@ class OrtExporter(OnnxExporter):
     """Writes ONNX with what only ONNX Runtime has: its fused operators and its own quantizer."""
 
     def quantized(self, model: bytes, source: FileSource, target: Target) -> bytes:
-        """Keep float layers between quantized ones float."""
+        """Keep float layers between quantized ones float, but for LSTMs that go dynamic."""
+        bits = source.state.dynamic_bits
+        if bits is not None:
+            model = with_dynamic_lstms(model, bits)
         return protect_float_layers(model) if source.has_float_islands(target) else model
 
     def weights(self, source: FileSource, graph: fx.GraphModule) -> bytes:

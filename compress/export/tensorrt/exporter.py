@@ -11,6 +11,8 @@ from edgedl.compress.export.onnx.weights import write_weights
 from edgedl.compress.export.onnx.write import BLOCK_OPSET
 from edgedl.compress.export.tensorrt.check import check_tensorrt
 from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
+from edgedl.compress.export.tensorrt.padding import fold_padding
+from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.errors import BackendUnavailableError
@@ -19,6 +21,10 @@ from edgedl.runtime.precision import INT8, Precision
 
 class TensorRTExporter(OnnxExporter):
     """Writes ONNX as TensorRT reads it."""
+
+    def quantized(self, model: bytes, source: FileSource, target: Target) -> bytes:
+        """Take padding into the convolutions behind it."""
+        return fold_padding(model)
 
     def weights(self, source: FileSource, graph: fx.GraphModule) -> bytes:
         """Return a file whose weights are integers behind ``DequantizeLinear``."""

@@ -16,4 +16,12 @@ def _join_axes(axes: JoinedAxes, node: fx.Node) -> None:
 ROWS = (
     Operator((aten.embedding.default,), Ranges.PASSES, reads_table=True, join_axes=_join_axes),
     Operator((aten.index_select.default,), Ranges.PASSES),
+    *(
+        Operator(overloads, chooses=True)
+        for overloads in (
+            (aten.topk.default,),
+            (aten.sort.default, aten.sort.stable),
+            (aten.argsort.default,),
+        )
+    ),
 )

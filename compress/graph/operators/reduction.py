@@ -33,13 +33,14 @@ ROWS = (
         Operator(overloads, join_axes=_join_axes)
         for overloads in (
             (aten.amin.default,),
-            (aten.argmax.default,),
             (aten.linalg_vector_norm.default,),
             (aten.logsumexp.default,),
-            (aten.max.dim,),
-            (aten.min.dim,),
             (aten.std.correction, aten.std.dim),
             (aten.var.correction, aten.var.dim),
         )
+    ),
+    *(
+        Operator((overload,), join_axes=_join_axes, chooses=True)
+        for overload in (aten.argmax.default, aten.max.dim, aten.min.dim)
     ),
 )
