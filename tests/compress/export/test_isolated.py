@@ -1,0 +1,74 @@
+"""A converter in a copy of the process: results, errors, crashes and hangs."""
+
+import ctypes
+import os
+import time
+
+import pytest
+import torch
+
+from edgedl.compress.errors import ExportError
+from edgedl.compress.export.isolated import ConverterCrashError, isolated
+from edgedl.runtime.errors import BadInputError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be copied here")
+
+
+def test_a_result_comes_back_and_what_was_changed_does_not():
+    kept = []
+
+    def work():
+        kept.append(1)
+        return torch.ones(300, 300).matmul(torch.ones(300, 300)).sum().item(), os.getpid()
+
+    total, process = isolated(work)
+    assert total == 300**3
+    assert process != os.getpid()
+    assert kept == []
+
+
+def test_a_result_larger_than_a_pipe_comes_back():
+    assert isolated(lambda: bytes(10_000_000)) == bytes(10_000_000)
+
+
+def test_an_error_keeps_its_class_and_message():
+    def work():
+        raise BadInputError("no such layer")
+
+    with pytest.raises(BadInputError, match="no such layer") as caught:
+        isolated(work)
+    assert "in work" in caught.value.__notes__[0]
+
+
+def test_an_error_that_cannot_be_sent_is_told_in_words():
+    class LocalError(Exception):
+        pass
+
+    def work():
+        raise LocalError("inside")
+
+    with pytest.raises(ExportError, match="LocalError: inside"):
+        isolated(work)
+
+
+def test_what_caused_an_error_is_told():
+    def work():
+        try:
+            raise KeyError("cause")
+        except KeyError as error:
+            raise RuntimeError("wrapped") from error
+
+    with pytest.raises(KeyError, match="cause"):
+        isolated(work)
+
+
+def test_a_crash_costs_the_copy_alone():
+    with pytest.raises(ConverterCrashError, match=r"signal 11 \(SIGSEGV\)"):
+        isolated(lambda: ctypes.string_at(0))
+
+
+def test_a_copy_without_end_is_stopped():
+    began = time.monotonic()
+    with pytest.raises(ConverterCrashError, match="did not end within 0 s"):
+        isolated(lambda: time.sleep(60), limit_s=0.2)
+    assert time.monotonic() - began < 30

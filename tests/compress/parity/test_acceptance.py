@@ -1,0 +1,84 @@
+"""The rule of acceptance: what is refused, what ships with a finding, what ships."""
+
+from typing import Any
+
+import pytest
+
+from edgedl.compress.errors import ExportError
+from edgedl.compress.parity.acceptance import accept, destroyed, needed_db
+from edgedl.runtime.bundle.manifest import Artifact, OutputParity, Parity, PartParity
+from edgedl.runtime.precision import DYNAMIC_INT8, INT8
+from edgedl.runtime.selfcheck.golden import GoldenCheck
+
+
+def output(**more: Any) -> OutputParity:
+    numbers = {"max_abs_error": 0.1, "mean_abs_error": 0.01, "max_lsb": None, "mean_lsb": None}
+    decibels = {"sqnr_db": 35.0, "float32_sqnr_db": 28.0, "graph_sqnr_db": 29.0}
+    return OutputParity("y", **{**numbers, **decibels, **more})
+
+
+def part(sqnr_db: float | None, constant: float = 0.0, saturated: float = 0.0) -> PartParity:
+    return PartParity("scores", 8, sqnr_db, constant, saturated)
+
+
+def accepted(precision: str, error: float, one: OutputParity) -> Artifact:
+    artifact = Artifact("ort-x", "ort", precision, "x.onnx", (), (), (0.1,))
+    parity = Parity(50, error, error, None, None, None, "ort", None, (one,))
+    return accept(artifact, parity, GoldenCheck("ort-x", error, 0.1))
+
+
+def test_a_file_within_its_tolerance_ships_as_it_is() -> None:
+    assert accepted("int8", 0.1, output(sqnr_db=1.0)).golden_tolerances == (0.1,)
+
+
+def test_integers_that_differ_in_single_values_get_the_tolerance_they_need() -> None:
+    made = accepted("int8", 0.4, output())
+    assert made.golden_tolerances == pytest.approx((0.6,))
+    assert made.parity is not None
+
+
+@pytest.mark.parametrize(
+    ("precision", "one"),
+    [
+        ("int8", output(sqnr_db=20.0)),
+        ("dynamic_int8", output(sqnr_db=9.0, graph_sqnr_db=None)),
+        ("float32", output(sqnr_db=60.0, graph_sqnr_db=None)),
+        ("float16", output(sqnr_db=60.0, graph_sqnr_db=None)),
+        ("int8_weights", output(sqnr_db=60.0)),
+    ],
+)
+def test_what_does_not_compute_its_graph_is_refused(precision: str, one: OutputParity) -> None:
+    with pytest.raises(ExportError, match=r"differs from the torch graph by 0\.4"):
+        accepted(precision, 0.4, one)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ExportError, match="not finite"):
+        accepted("int8", float("nan"), output())
+
+
+def test_as_much_noise_as_the_precision_makes_is_allowed() -> None:
+    assert needed_db(output(graph_sqnr_db=18.0), INT8) == 18.0
+    assert needed_db(output(graph_sqnr_db=50.0), INT8) == 30.0
+    assert needed_db(output(graph_sqnr_db=None), INT8) == 30.0
+    assert needed_db(output(graph_sqnr_db=None), DYNAMIC_INT8) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("one", "evidence"),
+    [
+        (output(parts=(part(30.0), part(25.0))), []),
+        (output(parts=(part(40.0), part(3.0))), ["3.0 dB of the float network"]),
+        (output(parts=(part(40.0), part(17.0))), ["17.0 dB of the float network"]),
+        (output(parts=(part(40.0), part(19.0)), float32_sqnr_db=24.0), []),
+        (
+            output(parts=(part(40.0, constant=0.6),)),
+            ["60 % of the values that vary in the float network are constant"],
+        ),
+        (output(parts=(part(22.0, saturated=0.3),)), ["30 % of the values are clipped"]),
+        (output(parts=(part(None),)), []),
+        (output(float32_sqnr_db=4.0), ["4.0 dB of the float network"]),
+    ],
+)
+def test_destroyed_parts_are_found(one: OutputParity, evidence: list[str]) -> None:
+    assert [why for _, why in destroyed(one)] == evidence
