@@ -63,7 +63,7 @@ def test_before_an_integer_layer_one_grid_is_needed_anyhow() -> None:
 
 def test_a_concat_kept_in_float_frees_what_it_joins() -> None:
     x = noise(4, 3, 8, 8)
-    graph = trace(boxes_and_scores(2.0), (x,))
+    graph = trace(boxes_and_scores(0.5), (x,))
     shared = calibrate(graph, [(x,)], "minmax").activations
     own = calibrate(graph, [(x,)], "minmax", float_nodes=frozenset({"cat"})).activations
     assert shared["sigmoid"] == shared["cat"]
