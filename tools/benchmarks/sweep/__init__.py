@@ -1,0 +1,1 @@
+"""Networks drawn at random, compressed, and looked at by somebody else."""
