@@ -52,7 +52,8 @@ class CompressedModel:
     """A written bundle, what could not be put into it, and reasons to doubt its data.
 
     ``parent`` is the network that the recipe cut or trained, None if it did neither; ``missed`` the
-    budget of a stage that could not be met: the bundle is then of the stages before.
+    budget of a stage that could not be met: the bundle is then of the stages before; ``noisiest``
+    the layers at which int8 loses most, each with its dB.
     """
 
     bundle: Bundle
@@ -60,6 +61,7 @@ class CompressedModel:
     warnings: tuple[str, ...] = ()
     parent: nn.Module | None = None
     missed: str | None = None
+    noisiest: tuple[str, ...] = ()
 
 
 def compress(
@@ -100,7 +102,7 @@ def compress(
     by_default = recipe is None
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
     applied = _apply(begin, recipe, store, selection)
-    state = _protected(applied.state)
+    state, noisiest = _protected(applied.state)
     built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, progress)
     _write_companions(state, built, folder)
     manifest = describe(state, [b.artifact for b in built], folder)
@@ -133,16 +135,19 @@ def compress(
         (*applied.notes, *calibration_notes(state.history, subject.task), *warnings),
         state.parent,
         applied.missed,
+        noisiest,
     )
 
 
-def _protected(state: ModelState) -> ModelState:
-    """Keep layers in float where int8 destroys a part of an output that it need not."""
+def _protected(state: ModelState) -> tuple[ModelState, tuple[str, ...]]:
+    """Keep layers in float where int8 destroys a part of an output; return the noisiest, too."""
     stage = ProtectParts()
     quantized = state.quantized
     if quantized is None or quantized.encodings.precision not in stage.refines:
-        return state
-    return stage.apply(state) if stage.finds_damage(state) else state
+        return state, ()
+    if stage.finds_damage(state):
+        state = stage.apply(state)
+    return state, stage.noisiest(state)
 
 
 def _doubts(state: ModelState) -> tuple[str, ...]:

@@ -49,14 +49,43 @@ def find_blame(
 ) -> Blame:
     """Return the operator at which an output loses most.
 
-    Every tensor has as many dB as its weakest part. The operator to blame is the one whose result
-    has least of what it reads, on the way to the output.
-
     Args:
         network: the float graph and its table.
         emitted: graph with pairs, of the same names.
         output: its number.
         inputs: samples [N, ...] of each input.
+    """
+    on_the_way = _ancestors(output_nodes(network.graph)[output])
+    losses = {n: db for n, db in _losses(network, emitted, inputs).items() if n in on_the_way}
+    worst = max(losses, key=lambda n: losses[n], default=None)
+    if worst is None or losses[worst] <= 0:
+        return Blame("")
+    for layer in quantized_layers(network.graph, network.encodings):
+        if worst in layer.values and layer.node is not None:
+            return Blame(layer.name, frozenset(n.name for n in layer.values))
+    chooser = next((n for n in (worst, *_ancestors(worst)) if row_of(n).chooses), None)
+    return Blame(_operator(chooser) if chooser is not None else _operator(worst))
+
+
+def noisiest_layers(
+    network: QuantizedNetwork, emitted: fx.GraphModule, inputs: tuple[Array, ...]
+) -> list[tuple[str, float]]:
+    """Return the layers that lose most, by the names that ``--keep-float`` takes, and their dB."""
+    losses = _losses(network, emitted, inputs)
+    found = [
+        (layer.name, max(losses[node] for node in layer.values if node in losses))
+        for layer in quantized_layers(network.graph, network.encodings)
+        if layer.node is not None and any(node in losses for node in layer.values)
+    ]
+    return sorted(found, key=lambda layer: -layer[1])
+
+
+def _losses(
+    network: QuantizedNetwork, emitted: fx.GraphModule, inputs: tuple[Array, ...]
+) -> dict[fx.Node, float]:
+    """Return by how many dB the result of each operator has less than what it reads.
+
+    Every tensor has as many dB as its weakest part.
     """
     batch = tuple(torch.tensor(x[:SAMPLES]) for x in inputs)
     exact, rounded = _Values(network.graph), _Values(emitted)
@@ -69,19 +98,11 @@ def find_blame(
         if name in rounded.values and rounded.values[name].shape == value.shape
     }
     losses = {}
-    for node in _ancestors(output_nodes(network.graph)[output]):
+    for node in network.graph.graph.nodes:
         if node.name in decibels and node.op == "call_function" and not moves_values(node):
             read = [decibels[n.name] for n in node.all_input_nodes if n.name in decibels]
             losses[node] = min(read, default=CLEAN_DB) - decibels[node.name]
-    layers = quantized_layers(network.graph, network.encodings)
-    worst = max(losses, key=lambda n: losses[n], default=None)
-    if worst is None or losses[worst] <= 0:
-        return Blame("")
-    for layer in layers:
-        if worst in layer.values and layer.node is not None:
-            return Blame(layer.name, frozenset(n.name for n in layer.values))
-    chooser = next((n for n in (worst, *_ancestors(worst)) if row_of(n).chooses), None)
-    return Blame(_operator(chooser) if chooser is not None else _operator(worst))
+    return losses
 
 
 def _operator(node: fx.Node) -> str:

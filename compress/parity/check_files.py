@@ -1,5 +1,6 @@
 """Run every file that was made: which may ship, with which findings, and which are refused."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,10 +14,10 @@ from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.acceptance import NotAcceptedError, accept, destroyed
 from edgedl.compress.parity.blame import Blame, find_blame
 from edgedl.compress.parity.computed import compute, is_computed_here
-from edgedl.compress.parity.outputs import GraphOutputs, measure_parity
+from edgedl.compress.parity.outputs import GraphOutputs, compare_graphs, measure_parity
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact, Finding
+from edgedl.runtime.bundle.manifest import Artifact, Finding, OutputParity
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.progress import Progress
@@ -96,20 +97,29 @@ def _checked(
         blame = _blame(state, built, error.output, outputs)
         raise ExportError(f"{error}; {blame.cure}") from error
     except BackendUnavailableError as error:
+        # Nothing computes the file here: its torch graph shows what the precision costs.
         said = [artifact.check] if artifact.check else []
-        return msgspec.structs.replace(artifact, check="; ".join([*said, f"not run: {error}"]))
-    return msgspec.structs.replace(artifact, findings=_findings(state, built, artifact, outputs))
+        check = "; ".join([*said, f"not run: {error}"])
+        compared = compare_graphs(state.graph, built.graph, outputs.inputs[0])
+        found = _findings(state, built, compared, outputs)
+        return msgspec.structs.replace(artifact, check=check, findings=found)
+    found = _findings(state, built, parity.outputs, outputs)
+    return msgspec.structs.replace(artifact, findings=found)
 
 
 def _findings(
-    state: ModelState, built: BuiltArtifact, artifact: Artifact, outputs: GraphOutputs
+    state: ModelState,
+    built: BuiltArtifact,
+    compared: Sequence[OutputParity],
+    outputs: GraphOutputs,
 ) -> tuple[Finding, ...]:
     found = []
-    for index, output in enumerate(artifact.parity.outputs if artifact.parity else ()):
+    for index, output in enumerate(compared):
         for part, evidence in destroyed(output):
             blame = _blame(state, built, index, outputs)
-            name = part.name if part else "all of it"
-            found.append(Finding(output.name, name, evidence, blame.layer, blame.cure))
+            part_name = part.name if part else "all of it"
+            name = built.artifact.outputs[index].name
+            found.append(Finding(name, part_name, evidence, blame.layer, blame.cure))
     return tuple(found)
 
 

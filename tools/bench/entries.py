@@ -151,4 +151,5 @@ def _known_of(artifact: Artifact) -> list[str]:
             f"run by {parity.runtime}, it predicts as float32 does for "
             f"{100 * parity.float32_agreement:.1f} % of {counted(parity.samples, 'sample')}"
         )
+    known += [f"finding: {found.describe()}" for found in artifact.findings]
     return known

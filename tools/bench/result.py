@@ -203,7 +203,8 @@ class Result(_Record, frozen=True):
     """One measured comparison.
 
     ``baseline`` is the file that times are relative to. ``network`` is the score of the float torch
-    network, which drops are from; where it is None they are from the baseline's.
+    network, which drops are from; where it is None they are from the baseline's. ``next_steps`` say
+    what to do.
     """
 
     title: str
@@ -218,6 +219,7 @@ class Result(_Record, frozen=True):
     confidence: float = CONFIDENCE
     ladder: Ladder | None = None
     network: Score | None = None
+    next_steps: tuple[str, ...] = ()
     schema_version: Literal[1] = 1
 
     def candidate(self, name: str) -> Candidate:

@@ -24,6 +24,7 @@ from edgedl.tools.bench.bench import BenchSettings, bench
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
 from edgedl.tools.bench.result import Ladder, NotMeasured, Result, write_result
 from edgedl.tools.jobs.ladder import RUNGS, climb
+from edgedl.tools.jobs.next_steps import next_steps
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.teachers import find_teacher
 from edgedl.tools.terminal.progress import steps
@@ -103,6 +104,7 @@ class Made:
         compressed: the files, what was refused, and reasons to doubt.
         ladder: how its recipe was chosen, if it was.
         parent: float32 files of the network before stages cut or trained it, if they did.
+        named: what the command line calls the subject.
     """
 
     subject: Subject
@@ -110,6 +112,7 @@ class Made:
     compressed: CompressedModel
     ladder: Ladder | None = None
     parent: Bundle | None = None
+    named: str = ""
 
 
 def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
@@ -146,7 +149,7 @@ def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
         before.mkdir()
         floats = load_recipe("float")
         parent = compress(subject, floats, wish.targets, before, only=(FLOAT32,)).bundle
-    return Made(subject, final, made, parent=parent)
+    return Made(subject, final, made, parent=parent, named=wish.subject)
 
 
 def climb_ladder(
@@ -162,7 +165,7 @@ def climb_ladder(
     selection, final = divide(subject.task)
     with steps("compress", len(RUNGS)) as progress:
         found = climb(subject, selection, wish.targets, settings, folder, progress, store)
-    return Made(subject, final, found.made, found.ladder)
+    return Made(subject, final, found.made, found.ladder, named=wish.subject)
 
 
 def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
@@ -194,6 +197,8 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
     advice = outcome.result.recommendation
     advice = msgspec.structs.replace(advice, notes=(*made.compressed.warnings, *advice.notes))
     result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
+    steps_to_take = next_steps(result, made.named or made.subject.name, made.compressed.noisiest)
+    result = msgspec.structs.replace(result, next_steps=steps_to_take)
     write_result(folder, result, outcome.samples)
     write_manifest(bundle.folder, _with_metrics(bundle, result))
     return result

@@ -97,6 +97,7 @@ def result_markdown(result: Result) -> str:
     parts.append(f"recommended: {result.recommendation.name}: {result.recommendation.reason}")
     parts += [f"note: {note}" for note in result.recommendation.notes]
     parts += [f"not measured: {item.what}: {item.why}" for item in result.not_measured]
+    parts += [f"next: {step}" for step in result.next_steps]
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.parity.acceptance import destroyed
-from edgedl.compress.parity.blame import find_blame
+from edgedl.compress.parity.blame import find_blame, noisiest_layers
 from edgedl.compress.parity.outputs import compare_graphs
 from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.stage import Found
@@ -36,6 +36,13 @@ class ProtectParts(Refinement, frozen=True, tag="protect_parts"):
     def finds_damage(self, state: ModelState) -> bool:
         """Say whether the quantized network destroys a part of an output."""
         return _weakest(state, self.network(state), self._inputs(state)) is not None
+
+    def noisiest(self, state: ModelState, count: int = 3) -> tuple[str, ...]:
+        """Return the layers at which int8 loses most, each with its dB."""
+        network = self.network(state)
+        emitted = emit(network.graph, network.encodings, REFERENCE)
+        found = noisiest_layers(network, emitted, self._inputs(state))
+        return tuple(f"{name} ({db:.1f} dB)" for name, db in found[:count] if db > 0)
 
     def change(self, state: ModelState) -> tuple[ModelState, Found]:
         """Return the state with the layers to blame in float.
