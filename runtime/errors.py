@@ -32,6 +32,22 @@ class BackendUnavailableError(EdgedlError):
 
     exit_code = 4
 
+    @classmethod
+    def of(cls, error: ImportError, install: str) -> "BackendUnavailableError":
+        """Return what an import that failed means.
+
+        A library that is there and cannot be loaded (too little memory, a wrong processor) is not
+        helped by installing it.
+
+        Args:
+            error: of the import.
+            install: what to say where the library is not there.
+        """
+        if isinstance(error, ModuleNotFoundError):
+            return cls(install)
+        first = str(error).strip().partition("\n")[0]
+        return cls(f"{error.name or 'a library'} is installed and cannot be loaded: {first}")
+
 
 class IntegrityError(EdgedlError):
     """A file is not what its manifest says it is (exit code 5)."""

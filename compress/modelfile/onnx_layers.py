@@ -21,8 +21,8 @@ def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
         from edgedl.compress.modelfile.onnx_shapes import infer_shapes, with_one_sample
         from edgedl.compress.modelfile.onnx_standard_form import in_standard_form
     except ImportError as error:
-        raise BackendUnavailableError(
-            "onnx is missing, it reads such files: pip install 'edgedl[compress]'"
+        raise BackendUnavailableError.of(
+            error, "onnx is missing, it reads such files: pip install 'edgedl[compress]'"
         ) from error
     model = open_onnx(content, source)
     try:

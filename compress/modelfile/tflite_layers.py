@@ -39,8 +39,8 @@ def read_tflite_layers(content: bytes, source: str) -> list[FileLayer]:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise BackendUnavailableError(
-            "ai-edge-litert is missing, it reads such files: pip install 'edgedl[tflite]'"
+        raise BackendUnavailableError.of(
+            error, "ai-edge-litert is missing, it reads such files: pip install 'edgedl[tflite]'"
         ) from error
     if content[4:8] != MAGIC:
         raise BadInputError(f"{source} is not a TFLite model: it does not say {MAGIC.decode()}")

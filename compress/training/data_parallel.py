@@ -11,9 +11,10 @@ try:
     from accelerate import Accelerator
     from accelerate.utils import broadcast
 except ImportError as error:
-    raise BackendUnavailableError(
+    raise BackendUnavailableError.of(
+        error,
         "accelerate is missing, several processes train through it: "
-        "pip install 'edgedl[distributed]', or train with one process"
+        "pip install 'edgedl[distributed]', or train with one process",
     ) from error
 
 

@@ -137,8 +137,8 @@ def cached_path(name: str) -> Path:
     try:
         from platformdirs import user_cache_path
     except ImportError as error:
-        raise BackendUnavailableError(
-            "platformdirs is missing: pip install 'edgedl[data]'"
+        raise BackendUnavailableError.of(
+            error, "platformdirs is missing: pip install 'edgedl[data]'"
         ) from error
     return user_cache_path("edgedl") / "datasets" / f"{name}.npz"
 

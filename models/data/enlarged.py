@@ -15,7 +15,9 @@ def enlarge(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise BackendUnavailableError("pillow is missing: pip install 'edgedl[data]'") from error
+        raise BackendUnavailableError.of(
+            error, "pillow is missing: pip install 'edgedl[data]'"
+        ) from error
     target = (size, size)
     return np.stack(
         [np.asarray(Image.fromarray(x).resize(target, Image.Resampling.BILINEAR)) for x in images]

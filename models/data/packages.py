@@ -168,7 +168,9 @@ def _rows_of_png(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     try:
         from PIL import Image
     except ImportError as error:
-        raise BackendUnavailableError("pillow is missing: pip install 'edgedl[data]'") from error
+        raise BackendUnavailableError.of(
+            error, "pillow is missing: pip install 'edgedl[data]'"
+        ) from error
     with Image.open(path) as picture:
         if picture.mode != "RGB":
             raise BadInputError(f"{path.name} is {picture.mode}, expected RGB")

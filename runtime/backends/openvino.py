@@ -119,8 +119,8 @@ class OpenVINOBackend:
         """Say whether openvino imports."""
         try:
             import openvino  # noqa: F401
-        except ImportError:
-            return Availability(False, INSTALL)
+        except ImportError as error:
+            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
         return Availability(True, f"openvino {version('openvino')}")
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
@@ -138,7 +138,7 @@ def _core(artifact: Artifact) -> "openvino.Core":
     try:
         import openvino
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     core = openvino.Core()
     computes = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if artifact.kind is BFLOAT16 and "BF16" not in computes:
@@ -155,7 +155,7 @@ def executed_operators(model: bytes) -> list[tuple[str, str]]:
     try:
         import openvino
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(model), DEVICE, _settings("f32", 1))
     infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]

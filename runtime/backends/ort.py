@@ -58,8 +58,8 @@ class OnnxRuntimeBackend:
         """Say whether onnxruntime imports."""
         try:
             import onnxruntime
-        except ImportError:
-            return Availability(False, INSTALL)
+        except ImportError as error:
+            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
         return Availability(True, f"onnxruntime {onnxruntime.__version__}")
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
@@ -80,7 +80,7 @@ def _session(model: bytes, artifact: Artifact, threads: int) -> "onnxruntime.Inf
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -78,8 +78,8 @@ class LiteRTBackend:
         try:
             import ai_edge_litert
             import ai_edge_litert.interpreter
-        except ImportError:
-            return Availability(False, INSTALL)
+        except ImportError as error:
+            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
         version = getattr(ai_edge_litert, "__version__", None) or _installed_version()
         return Availability(True, f"ai-edge-litert {version}")
 
@@ -103,7 +103,7 @@ def _interpreter(model: bytes, threads: int) -> "Interpreter":
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     # From verified memory: CompiledModel.from_file crashes on damaged files.
     with quiet():
         interpreter = Interpreter(model_content=model, num_threads=threads)
@@ -115,7 +115,7 @@ def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     graph = tree.subgraphs[0]
     index = {tensor.name.decode(errors="replace"): i for i, tensor in enumerate(graph.tensors)}

@@ -81,8 +81,8 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         try:
             from PIL import Image, ImageOps
         except ImportError as error:
-            raise BackendUnavailableError(
-                "pillow is missing, it reads pictures: pip install 'edgedl[image]'"
+            raise BackendUnavailableError.of(
+                error, "pillow is missing, it reads pictures: pip install 'edgedl[image]'"
             ) from error
         try:
             with Image.open(path) as picture:

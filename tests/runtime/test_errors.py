@@ -32,3 +32,11 @@ def test_a_file_that_fails_has_a_name_and_a_reason():
     error = errors.FileFailedError("ort-int8", "it crashes")
     assert (error.name, error.reason, error.exit_code) == ("ort-int8", "it crashes", 2)
     assert str(error) == "ort-int8: it crashes"
+
+
+def test_a_library_that_is_there_is_not_to_be_installed():
+    missing = ModuleNotFoundError("No module named 'x'", name="x")
+    assert str(errors.BackendUnavailableError.of(missing, "pip install x")) == "pip install x"
+    broken = ImportError("libx.so: cannot allocate memory\nmore", name="x")
+    said = str(errors.BackendUnavailableError.of(broken, "pip install x"))
+    assert said == "x is installed and cannot be loaded: libx.so: cannot allocate memory"

@@ -9,8 +9,8 @@ try:
     import matplotlib
 except ImportError as error:
     # Said when a training run starts, not when it ends.
-    raise BackendUnavailableError(
-        "matplotlib is missing, it draws the learning curve: pip install 'edgedl[report]'"
+    raise BackendUnavailableError.of(
+        error, "matplotlib is missing, it draws the learning curve: pip install 'edgedl[report]'"
     ) from error
 
 matplotlib.use("agg")

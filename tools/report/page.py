@@ -41,8 +41,8 @@ def render(title: str, results: Sequence[Result]) -> str:
 
         from edgedl.tools.report.chart import draw
     except ImportError as error:
-        raise BackendUnavailableError(
-            f"{error.name} is missing, the report needs it: pip install 'edgedl[report]'"
+        raise BackendUnavailableError.of(
+            error, f"{error.name} is missing, the report needs it: pip install 'edgedl[report]'"
         ) from error
     folder = files("edgedl.tools.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined)

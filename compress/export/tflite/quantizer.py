@@ -62,7 +62,7 @@ def _quantize(model: bytes, ask: Callable[[Any], None]) -> bytes:
         with quiet():
             from litert_quantizer import quantizer as litert
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
 
     def work() -> bytes:
         with tempfile.TemporaryDirectory() as folder, quiet():

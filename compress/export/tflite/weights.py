@@ -35,7 +35,7 @@ def weights_for_tflite(model: bytes, weights: Mapping[str, GroupedWeight]) -> by
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     return _Rewriter(model, weights, schema).rewrite()
 
 

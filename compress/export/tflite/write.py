@@ -52,7 +52,7 @@ def to_tflite(
             import scipy.cluster
             import scipy.spatial  # noqa: F401
     except ImportError as error:
-        raise BackendUnavailableError(INSTALL) from error
+        raise BackendUnavailableError.of(error, INSTALL) from error
     single = tuple(x[:1] for x in example_inputs)
     written = for_litert(set_apart(graph) if quantized else graph)
     strict = quantized and float_islands
