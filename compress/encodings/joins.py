@@ -32,8 +32,9 @@ def damaging_joins(
 ) -> frozenset[str]:
     """Return the concats to keep in float: one grid for all that they join destroys some of it.
 
-    Boxes of pixels and scores of 0 to 1 in one tensor are such. Only those are looked at whose
-    integers nothing reads: before an integer operator the joined tensor needs one grid anyhow.
+    Boxes of pixels and scores of 0 to 1 in one tensor are such. What follows, element by element,
+    up to the network's outputs stays float with them. Before a product of integers the joined
+    tensor needs one grid anyhow: those are left as they are.
 
     Args:
         graph: canonical.
@@ -44,15 +45,16 @@ def damaging_joins(
     """
     apart: set[str] = set()
     for node in reversed(graph.nodes):
-        if row_of(node).ranges is not Ranges.JOINS:
+        if row_of(node).ranges is not Ranges.JOINS or node.name in float_nodes:
             continue
-        if _is_read_in_integers(node, {*float_nodes, *apart}):
+        behind = _up_to_outputs(node)
+        if behind is None:
             continue
         sources = {_moved(n) for n in node.all_input_nodes}
         members = [n.name for n in sources if n.name in seen and n.name in ranges]
         whole = _union([ranges[name] for name in members])
         if any(_is_damaged(seen[name], ranges[name], whole, bits) for name in members):
-            apart.add(node.name)
+            apart |= {node.name, *(n.name for n in behind)}
     return frozenset(apart)
 
 
@@ -72,14 +74,19 @@ def _decibels(seen: Histogram, grid: Range, bits: int) -> float:
     return 10 * math.log10(12 * variance / step**2)
 
 
-def _is_read_in_integers(node: fx.Node, float_nodes: Collection[str]) -> bool:
-    """Say whether an integer operator reads a value, as it is or moved."""
-    return any(
-        _is_read_in_integers(user, float_nodes)
-        if moves_values(user)
-        else is_quantizable(user) and user.name not in float_nodes
-        for user in node.users
-    )
+def _up_to_outputs(node: fx.Node) -> list[fx.Node] | None:
+    """Return all that computes with a value up to the outputs; None if a product does."""
+    found: list[fx.Node] = []
+    pending = list(node.users)
+    while pending:
+        user = pending.pop()
+        if row_of(user).product:
+            return None
+        if user.op == "call_function" and user not in found:
+            pending += user.users
+            if is_quantizable(user) and not moves_values(user):
+                found.append(user)
+    return found
 
 
 def _moved(node: fx.Node) -> fx.Node:
