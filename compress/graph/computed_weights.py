@@ -4,10 +4,12 @@ Weight norm, spectral norm, standardized weights, and parametrizations of the us
 cannot be followed through what a norm sums over. What is trained afterwards is the weight itself.
 """
 
+import operator
+
 import torch
 from torch import Tensor, fx, nn
 
-from edgedl.compress.graph.edit import finish, get_tensor
+from edgedl.compress.graph.edit import finish
 from edgedl.compress.graph.layers import layer_name
 from edgedl.compress.graph.operators import reduction
 from edgedl.compress.graph.operators.table import row_of
@@ -28,7 +30,8 @@ def store_computed_weights(module: fx.GraphModule) -> None:
         value = stored_value(module, node)
         if value is None or not value.is_floating_point():
             continue
-        trained = any(_as_stored(module, path).requires_grad for path in sources[node])
+        read = [operator.attrgetter(path)(module) for path in sources[node]]
+        trained = any(tensor.requires_grad for tensor in read)
         path = _free_path(module, node, reader)
         parent, _, name = path.rpartition(".")
         parameter = nn.Parameter(value.detach().clone(), requires_grad=trained)
@@ -42,13 +45,6 @@ def store_computed_weights(module: fx.GraphModule) -> None:
         finish(module)
 
 
-def _as_stored(module: fx.GraphModule, path: str) -> Tensor:
-    """Return a stored tensor as it is, with what it says of its gradient."""
-    parent, _, name = path.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(parent), name)
-    return tensor
-
-
 def _computed_of_parameters(
     module: fx.GraphModule,
 ) -> tuple[dict[fx.Node, bool], dict[fx.Node, tuple[str, ...]]]:
@@ -60,8 +56,12 @@ def _computed_of_parameters(
     sources: dict[fx.Node, tuple[str, ...]] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
+            tensor = operator.attrgetter(str(node.target))(module)
+            if not isinstance(tensor, Tensor):
+                # The code of a block, such as one without gradients.
+                continue
             computed[node] = False
-            is_values = get_tensor(module, str(node.target)).is_floating_point()
+            is_values = tensor.is_floating_point()
             sources[node] = (str(node.target),) if is_values else ()
         elif node.op == "call_function" and all(n in computed for n in node.all_input_nodes):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):

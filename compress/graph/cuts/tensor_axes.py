@@ -52,14 +52,15 @@ class TensorAxes(JoinedAxes):
         frozen = {leaf.frozen for leaf in places}
         shared = {leaf.frozen for leaf, count in places.items() if count > 1}
         unknown = [reason for reason in self.unknown.values() if reason in frozen]
-        return tuple(
-            dict.fromkeys([*unknown, *(r for r in self.mixing.values() if r in shared)])
-        )
+        return tuple(dict.fromkeys([*unknown, *(r for r in self.mixing.values() if r in shared)]))
 
     def _add(self, node: fx.Node) -> None:
         if node.op == "get_attr":
             path = str(node.target)
             tensor = operator.attrgetter(path)(self.graph)
+            if not isinstance(tensor, Tensor):
+                # The code of a block, such as one without gradients.
+                return
             # One that two paths share has the same axes at both.
             own = self._shared.setdefault(id(tensor), [Axis(size) for size in tensor.shape])
             self.values[node] = self.tensors[path] = own

@@ -62,11 +62,14 @@ def _resize_last(sizes: SizesAfterCut, before: fx.Node, after: fx.Node) -> None:
 
 
 BATCH_NORM = Operator((aten.batch_norm.default,), training="training", join_axes=_join_channels)
-LAYER_NORM = Operator((aten.layer_norm.default,), join_axes=_join_last, resize=_resize_last)
+LAYER_NORM, RMS_NORM = (
+    Operator((overload,), counts_channels=True, join_axes=_join_last, resize=_resize_last)
+    for overload in (aten.layer_norm.default, aten.rms_norm.default)
+)
 ROWS = (
     BATCH_NORM,
     LAYER_NORM,
     Operator((aten.instance_norm.default,), join_axes=_join_channels),
-    Operator((aten.rms_norm.default,), join_axes=_join_last, resize=_resize_last),
-    Operator((aten.group_norm.default,), join_axes=_join_groups),
+    RMS_NORM,
+    Operator((aten.group_norm.default,), counts_channels=True, join_axes=_join_groups),
 )

@@ -83,6 +83,7 @@ class Operator:
         channel_axis: of the channels in its result.
         reads_table: whether its weight is a table to look up in, which is on the result's grid.
         masks: whether it writes a huge negative number where softmax shall see nothing.
+        counts_channels: whether what it divides by depends on how many channels there are.
         training: name of the argument that tells the modes apart, "" if there is none.
         macs: returns a node's multiply-accumulates, as products of the axes that are given.
         join_axes: makes the axes of a node the same that are cut together. None: no channel goes
@@ -102,6 +103,7 @@ class Operator:
     channel_axis: int = 1
     reads_table: bool = False
     masks: bool = False
+    counts_channels: bool = False
     training: str = ""
     macs: Callable[[AxesOf, fx.Node], list[Product]] = no_products
     join_axes: Callable[[JoinedAxes, fx.Node], None] | None = None
