@@ -22,10 +22,14 @@ def store_computed_weights(module: fx.GraphModule) -> None:
     Before: ``conv1d(x, _weight_norm(v, g))``. After: ``conv1d(x, w)``, a parameter.
     """
     computed, sources = _computed_of_parameters(module)
+    # What is changed in place is not what its operator returns.
+    changed = {p for node in computed if _writes(node) for p in sources[node]}
     found = False
     for node in list(module.graph.nodes):
         reader = next((user for user in node.users if user not in computed), None)
         if node not in computed or reader is None or not computed[node]:
+            continue
+        if changed & set(sources[node]):
             continue
         value = stored_value(module, node)
         if value is None or not value.is_floating_point():
@@ -42,7 +46,15 @@ def store_computed_weights(module: fx.GraphModule) -> None:
         node.replace_all_uses_with(stored)
         found = True
     if found:
+        for node in reversed(module.graph.nodes):
+            # Checks of types among them, which nobody reads.
+            if node.op != "get_attr" and node in computed and not node.users:
+                module.graph.erase_node(node)
         finish(module)
+
+
+def _writes(node: fx.Node) -> bool:
+    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
 
 def _computed_of_parameters(

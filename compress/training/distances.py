@@ -10,8 +10,8 @@ ANGLE_WEIGHT = 2.0
 # Values of a channel that say how it varies.
 FEW_VALUES = 8
 
-# Share of an output's variance that each of its channels has at least.
-LEAST_VARIANCE = 1e-4
+# Share of an output's variance; a channel that has less does not vary, and is in no other units.
+CONSTANT = 1e-9
 
 # Squared distances below this share of the mean squared norm are the noise of float32.
 COINCIDENT = 1e-6
@@ -39,8 +39,7 @@ def scaled_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) 
     """Return the squared difference of each output in units of its own, summed over outputs.
 
     Each channel, axis 1, is measured by the variance of what the teacher says there, so that boxes
-    in pixels do not outweigh scores, and that no learning rate depends on the units. A channel
-    whose values hardly differ counts by a small share of the variance of the whole output.
+    in pixels do not outweigh scores, and that no learning rate depends on the units.
     """
     pairs = zip(outputs, teacher, strict=True)
     return torch.stack([((y - t).square() / _variance(t)).mean() for y, t in pairs]).sum()
@@ -54,7 +53,8 @@ def _variance(x: Tensor) -> Tensor:
     if x.ndim < 2 or x.numel() < FEW_VALUES * x.shape[1]:
         found = whole
     else:
-        found = x.var(others, correction=0, keepdim=True).clamp_min(LEAST_VARIANCE * whole)
+        found = x.var(others, correction=0, keepdim=True)
+        found = torch.where(found > CONSTANT * whole, found, whole)
     return torch.where(found > 0, found, torch.ones_like(found))
 
 

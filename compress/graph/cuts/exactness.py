@@ -60,16 +60,16 @@ def first_difference(
         for node in cut.graph.nodes:
             if node.op == "output":
                 break
+            before = whole.nodes.get(node.name)
             try:
                 found = smaller.compute(node)
+                if before is None:
+                    # It computes a size.
+                    continue
+                expected = _part(whole.compute(before), axes.values.get(before), kept)
             except Exception as error:
                 # Torch reports sizes that do not fit in many classes.
                 return f"'{_called(node)}' cannot compute what is left: {first_line(error)}"
-            before = whole.nodes.get(node.name)
-            if before is None:
-                # It computes a size.
-                continue
-            expected = _part(whole.compute(before), axes.values.get(before), kept)
             reason = _difference(expected, found)
             if reason:
                 return f"'{_called(node)}' {reason}"
