@@ -128,6 +128,39 @@ def test_what_a_rule_does_not_speak_of_stays(
     assert any(reason in said for said in axes.in_the_way())
 
 
+def test_channels_that_become_tokens_of_attention_stay() -> None:
+    """Softmax gives a removed token its share, whose score is zero."""
+    net = Net(
+        lambda m, x: m.head(m.read(F.scaled_dot_product_attention(*[m.wide(x)] * 3)).flatten(1)),
+        wide=nn.Conv1d(5, 12, 1),
+        read=nn.Conv1d(12, 6, 1),
+        head=nn.Linear(48, 3),
+    )
+    x = noise(2, 5, 8)
+    axes, groups = axes_of(net, x)
+    assert [g.size for g in groups] == [6]
+    assert why_not_exact(axes, halves(groups), (x,)) == ""
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.InstanceNorm1d(5, affine=True),
+        nn.GroupNorm(5, 5),
+        nn.BatchNorm1d(5, track_running_stats=False),
+    ],
+)
+def test_features_whose_statistics_are_taken_stay(norm: nn.Module) -> None:
+    """Features of steps, normalized over each step as if they were places."""
+    net = Net(
+        lambda m, x: m.head(m.norm(m.wide(x)).relu()),
+        wide=nn.Linear(8, 12),
+        norm=norm,
+        head=nn.Linear(12, 4),
+    )
+    assert axes_of(net, noise(2, 5, 8))[1] == []
+
+
 def test_a_norm_counts_the_channels_that_are_there() -> None:
     """The smaller layer norm is that of the channels that stay, not of zeros."""
     net = Net(
