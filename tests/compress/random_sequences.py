@@ -94,11 +94,15 @@ def _mixing_tokens(draw: Draw, x: Tensor) -> Layer:
     def begun(m: Net, y: Tensor) -> Tensor:
         return torch.cat([m.places[:1].expand(y.shape[0], 1, -1), y], 1)
 
-    ways = [convolved, pooled, mixed, unit, placed, begun]
+    def normed(m: Net, y: Tensor) -> Tensor:
+        return m.norm(y)
+
+    ways = [convolved, pooled, mixed, unit, placed, begun, normed]
     net = Net(
-        ways[draw("mixing", list(range(6)))],
+        ways[draw("mixing", list(range(len(ways))))],
         conv=nn.Conv1d(length, 5, 3, padding=1),
         across=nn.Linear(length, length),
+        norm=nn.InstanceNorm1d(length, affine=True),
     )
     net.places = nn.Parameter(torch.randn(length, width))
     return _tokens(net)

@@ -19,7 +19,11 @@ from edgedl.compress.recipe.apply_recipe import StageRunner
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, StageUndoneError, begin
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
+from edgedl.runtime.progress import SILENT
+from edgedl.tools.jobs.main_job import Wish
+from edgedl.tools.jobs.plan import plan
 
 X = noise(2, 3, 12, 12)
 
@@ -137,8 +141,8 @@ def test_what_needs_the_stage_is_left_out_too() -> None:
     )
 
 
-def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
-    """Attention by neighbours among all channels there are."""
+def neighbours() -> Subject:
+    """Return a network with attention by neighbours among all channels there are."""
 
     def forward(m: Net, x: torch.Tensor) -> torch.Tensor:
         y = m.wide(x).relu()
@@ -151,9 +155,23 @@ def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
         over=nn.Conv1d(1, 1, 3, padding=1),
         head=nn.Conv2d(16, 4, 1),
     )
-    state = begin(replace(make_subject(), module=net.eval()))
+    return replace(make_subject(), module=net.eval())
+
+
+def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
+    state = begin(neighbours())
     after = StageRunner(None, None).run((PruneChannels(0.5, multiple=1),), state)
     assert after.graph is state.graph
     assert after.undone == (
         "the stage prune_channels is left out: there is nothing to prune: 'over' slides over it",
     )
+
+
+def test_a_plan_says_what_will_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
+    wish = Wish("", None, "", (), (), (ORT,), 0, None)
+    monkeypatch.setattr(Wish, "found_subject", lambda self: neighbours())
+    monkeypatch.setattr(Wish, "found_recipe", lambda self: recipe)
+    first, second = plan(wish, None, SILENT)
+    assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): left out, there is noth")
+    assert second.left_out is None
