@@ -113,6 +113,7 @@ def test_another_length_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         FixesLength().apply(begin(subject))
 
 
+@pytest.mark.slow
 def test_the_recipe_goes_on_without_it(tmp_path) -> None:
     said: list[str] = []
     made = compress(
