@@ -132,7 +132,7 @@ def compress(
     return CompressedModel(
         Bundle.open(folder),
         tuple(refusals),
-        (*applied.notes, *calibration_notes(state.history, subject.task), *warnings),
+        (*state.undone, *applied.notes, *calibration_notes(state.history, subject.task), *warnings),
         state.parent,
         applied.missed,
         noisiest,

@@ -13,7 +13,9 @@ from torch import fx
 from edgedl.compress.encodings.encodings import QuantizedPrecision
 from edgedl.compress.errors import located
 from edgedl.compress.estimate import Estimated, Work, estimate
+from edgedl.compress.interface import check_interface
 from edgedl.compress.state import AppliedStage, ModelState, Phase, Trait
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError, EdgedlError
@@ -101,6 +103,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
         Raises:
             BadInputError: it cannot stand behind those applied so far, or a user's own code raises.
+            StageUndoneError: the network has other outputs afterwards, or none can be changed.
             EdgedlError: it cannot be applied to this network.
         """
         self.check_follows(state.stages)
@@ -112,6 +115,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
             if type(self).__module__.startswith("edgedl."):
                 raise
             raise located(Path(type(self).change.__code__.co_filename), error) from error
+        check_interface(state, changed)
         settings = {name: _setting(v) for name, v in msgspec.structs.asdict(self).items()}
         return self.recorded(changed, HistoryEntry(self.name, {**settings, **found}))
 
@@ -119,6 +123,13 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         """Return a changed state with an entry of this stage in its history."""
         history, stages = (*state.history, entry), (*state.stages, self)
         return replace(state, history=history, stages=stages)
+
+    def check_subject(self, subject: Subject) -> None:
+        """Refuse a subject that it cannot do its work with, before any stage has begun.
+
+        Raises:
+            EdgedlError: it says what the subject needs.
+        """
 
     def check_follows(self, earlier: Sequence[AppliedStage]) -> None:
         """Refuse a place behind other stages where no network can be worked on.

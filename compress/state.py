@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import fx, nn
 
 from edgedl.compress.encodings.grouped import WeightOnlyNetwork
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
+from edgedl.compress.errors import first_line
 from edgedl.compress.graph.trace import export_graph, trace
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.bundle.manifest import HistoryEntry
-from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.errors import BadInputError, EdgedlError
 from edgedl.runtime.precision import (
     BFLOAT16,
     DYNAMIC_INT8,
@@ -104,6 +106,7 @@ class ModelState:
         parent: the network before stages changed its sizes or trained it; None while they have
             not. It teaches, and everything is measured against it.
         stages: those applied so far, one for each entry of the history.
+        undone: why stages of the recipe were left out.
     """
 
     subject: Subject
@@ -116,14 +119,27 @@ class ModelState:
     parent: nn.Module | None = None
     progress: Progress = SILENT
     stages: tuple[AppliedStage, ...] = ()
+    undone: tuple[str, ...] = ()
 
     def trainable_graph(self) -> fx.GraphModule:
         """Return a float graph, batch norms and all, that can be cut and trained."""
         return export_graph(self.subject.module, self.subject.example_inputs())
 
     def with_network(self, network: TracedNetwork) -> "ModelState":
-        """Return the state of a cut or trained network; the one it was made of is the parent."""
+        """Return the state of a cut or trained network; the one it was made of is the parent.
+
+        Raises:
+            StageUndoneError: it does not compute.
+        """
         subject = self.subject
+        try:
+            with torch.no_grad():
+                network(*subject.example_inputs())
+        except Exception as error:
+            # Torch reports sizes that do not fit in many classes.
+            raise StageUndoneError(
+                f"the network that is left does not compute: {first_line(error)}"
+            ) from error
         return replace(
             self,
             subject=replace(subject, module=network),
@@ -151,6 +167,10 @@ def begin(subject: Subject) -> ModelState:
         TraceError: the network cannot be traced.
     """
     return ModelState(subject, trace(subject.module, subject.example_inputs(), subject.free_axes))
+
+
+class StageUndoneError(EdgedlError):
+    """A network gives a stage nothing that it could change rightly: recipes go on without it."""
 
 
 class NothingRemovedError(BadInputError):

@@ -22,9 +22,11 @@ from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.score import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training.check_training import check_training
 from edgedl.compress.training.layout import ChannelsLast
-from edgedl.compress.training.losses import fine_tuning_loss, is_classification
+from edgedl.compress.training.losses import is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
+from edgedl.compress.training.subject_loss import SubjectLoss
 from edgedl.compress.training.task_batches import TaskBatches, Teacher, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
 from edgedl.compress.training.zeros import hold_zeros, sparse_paths
@@ -111,6 +113,14 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         """Whether answers or features of a teacher are in the loss."""
         return self.distil > 0 or bool(self.features)
 
+    def check_subject(self, subject: Subject) -> None:
+        """Try the loss of the labels.
+
+        Raises:
+            BadInputError: they cannot be trained on.
+        """
+        check_training(subject, self.distil)
+
     def splits(self, task: Task) -> frozenset[str]:
         """Return what it reads: the data that it trains on."""
         return super().splits(task) | {training_split(task)}
@@ -131,16 +141,17 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         """Train a copy of the network.
 
         Raises:
-            BadInputError: there is no data, the labels have no known loss, a teacher or its
-                features do not fit, or a checkpoint is damaged.
+            BadInputError: there is no data, a teacher or its features do not fit, or a checkpoint
+                is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
         network = TracedNetwork(state.trainable_graph())
         subject, task = state.subject, state.subject.task
         parent = state.parent or subject.module
-        teacher = self._teacher(subject, parent, network)
+        aim = SubjectLoss.chosen(state, "fine_tune", self.distil)
+        teacher = self._teacher(subject, parent, network, aim)
         student: nn.Module = network
-        distance = fine_tuning_loss(task, self.distil, self.temperature)
+        distance = aim.function(subject, self.temperature)
         checkpoint = self._checkpoint(state.workspace, network, teacher)
         if self.feature_loss != "none" and teacher is not None:
             inputs, kind = subject.example_inputs(), self.feature_loss
@@ -154,7 +165,14 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         with on_device(subject.device, *modules):
             answers = self._answers(state, teacher)
             batches = TaskBatches(
-                task, split, self.samples, self.batch_size, answers, subject.augment, self.views
+                task,
+                split,
+                self.samples,
+                self.batch_size,
+                answers,
+                subject.augment,
+                self.views,
+                with_labels=aim.reads_labels,
             )
             paths = sparse_paths(state.history)
             records = train(
@@ -171,14 +189,15 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
             "trained_epochs": len(records),
+            **aim.recorded(self.distil),
             **trained_on(subject.device),
         }
 
     def _teacher(
-        self, subject: Subject, parent: nn.Module, network: TracedNetwork
+        self, subject: Subject, parent: nn.Module, network: TracedNetwork, aim: SubjectLoss
     ) -> nn.Module | None:
         """Return who teaches: None where only labels count."""
-        if not self.learns_from_teachers:
+        if not self.features and not aim.distil:
             return None
         if not subject.teachers:
             return parent.eval()

@@ -17,11 +17,16 @@ class JoinedAxes:
 
     Attributes:
         values: node -> its axes; a list of lists for an operator with several results.
+        mixing: operators that compute a position of an axis from others, or from no rule that is
+            known, so that no position of it can go: node -> why.
     """
 
     def __init__(self) -> None:
         """Start without values."""
         self.values: dict[fx.Node, Any] = {}
+        self.mixing: dict[fx.Node, str] = {}
+        # What the rule of the operator at hand has spoken of.
+        self._said: set[Axis] = set()
 
     def of(self, argument: Any) -> list[Axis]:
         """Return the axes of an operator's argument; a number has none."""
@@ -35,11 +40,13 @@ class JoinedAxes:
 
     def join(self, where: fx.Node, left: Sequence[Axis], right: Sequence[Axis]) -> None:
         """Make axes the same, pair by pair."""
+        self.speak_of([*left, *right])
         for a, b in zip(left, right, strict=True):
             unify(a, b, f"'{layer_name(where)}'")
 
     def join_broadcast(self, where: fx.Node, left: Sequence[Axis], right: Sequence[Axis]) -> None:
         """Make axes the same from the last backwards, but for those that are repeated."""
+        self.speak_of([*left, *right])
         for a, b in zip(reversed(left), reversed(right), strict=False):
             if a.size == b.size:
                 unify(a, b, f"'{layer_name(where)}'")
@@ -48,9 +55,42 @@ class JoinedAxes:
         """Keep every position of some axes, or of lists of axes."""
         for item in groups:
             if isinstance(item, Axis):
+                self.speak_of([item])
                 item.freeze(reason)
             else:
                 self.freeze(item, reason)
+
+    def slide(self, where: fx.Node, groups: Sequence[Any]) -> None:
+        """Keep every position of axes that the windows of an operator move along.
+
+        Without one, its neighbours would become neighbours of each other.
+        """
+        reason = f"'{_called(where)}' slides over it"
+        self.mixing[where] = reason
+        self.freeze(groups, reason)
+
+    def pin_unsaid(self, where: fx.Node) -> None:
+        """Keep every position of those axes around an operator that its rule did not speak of."""
+        around = [axes for n in (where, *where.all_input_nodes) for axes in self.results(n)]
+        left = [a for own in around for a in own if a.size > 1 and a not in self._said]
+        if left:
+            reason = f"what '{_called(where)}' does with it is not known"
+            self.mixing[where] = reason
+            self.freeze(left, reason)
+
+    def forget(self) -> None:
+        """Begin with the next operator."""
+        self._said.clear()
+
+    def speak_of(self, axes: Sequence[Axis]) -> None:
+        """Say that nothing is to be joined or kept of some axes."""
+        for axis in axes:
+            self._said.add(axis)
+            self.speak_of(axis.parts)
+
+
+def _called(node: fx.Node) -> str:
+    return layer_name(node) or node.name
 
 
 class SizesAfterCut:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.errors import first_line
+from edgedl.compress.graph.computed_weights import store_computed_weights
 from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.passes.canonicalize import canonicalize
@@ -66,7 +67,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     """Return the graph of a module in evaluation mode, as torch.export writes it.
 
     It shares nothing with the module, which is left in evaluation mode. Its parameters have the
-    module's names.
+    module's names; a weight that the module computes of them, by weight norm, is one itself.
 
     Raises:
         TraceError: torch.export refuses the module.
@@ -97,6 +98,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+    store_computed_weights(graph)
     return graph
 
 

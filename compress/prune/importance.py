@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.graph.axes import channels_of
+from edgedl.compress.graph.axes import Axis, channels_of
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.edit import copy_graph, get_tensor
 from edgedl.compress.graph.operators.normalization import BATCH_NORM, BatchNorm
 from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.subject.score import as_tuple
 from edgedl.runtime.errors import BadInputError
 
 Importance = Literal["l1", "l2", "batch_norm", "taylor", "lamp", "random"]
@@ -49,7 +50,7 @@ def batch_norm_scales(graph: fx.GraphModule) -> Contributions:
 def taylor(
     graph: fx.GraphModule,
     batches: Iterable[tuple[tuple[Tensor, ...], Tensor]],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[tuple[Tensor, ...], Tensor], Tensor],
 ) -> Iterator[Contributions]:
     """Yield gradient times value of every parameter, batch by batch.
 
@@ -63,15 +64,13 @@ def taylor(
     Args:
         graph: the network.
         batches: (inputs, labels).
-        loss: maps the first output and labels to a scalar.
+        loss: maps the outputs and labels to a scalar.
     """
     graph = copy_graph(graph).requires_grad_(True)
     parameters = dict(graph.named_parameters())
     for inputs, labels in batches:
-        outputs = graph(*inputs)
-        first = outputs if isinstance(outputs, Tensor) else outputs[0]
         gradients = torch.autograd.grad(
-            loss(first, labels), list(parameters.values()), allow_unused=True
+            loss(as_tuple(graph(*inputs)), labels), list(parameters.values()), allow_unused=True
         )
         yield {
             path: gradient * p.detach()
@@ -109,6 +108,38 @@ def loss_changes(
     """
     batches = [torch.stack(_sums(axes, group, c)) ** 2 for c in contributions]
     return torch.stack(batches).mean(0).sum(0)
+
+
+def group_scores(
+    axes: TensorAxes,
+    groups: Sequence[ChannelGroup],
+    importance: Importance,
+    changes: Callable[[], Sequence[Contributions]],
+    seed: int,
+) -> dict[Axis, Tensor]:
+    """Return the importance float32 [channels] of groups, by their axes.
+
+    Args:
+        axes: of the network.
+        groups: whose channels.
+        importance: what says that a channel matters.
+        changes: gives those of ``taylor``.
+        seed: of "random".
+    """
+    if importance == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return {g.axis: torch.rand(g.size, generator=generator) for g in groups}
+    if importance == "taylor":
+        batches = changes()
+        return {g.axis: loss_changes(axes, g, batches) for g in groups}
+    scales = importance == "batch_norm"
+    contributions = (
+        batch_norm_scales(axes.graph)
+        if scales
+        else magnitudes(axes.graph, 1 if importance == "l1" else 2)
+    )
+    scores = {g.axis: channel_scores(axes, g, contributions) for g in groups}
+    return {a: lamp(s) for a, s in scores.items()} if importance == "lamp" else scores
 
 
 def _sums(axes: TensorAxes, group: ChannelGroup, contributions: Contributions) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """The stage that removes whole channels, heads and hidden units."""
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from fnmatch import fnmatch
 from typing import Annotated, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from edgedl.compress.estimate import Estimated, Work
 from edgedl.compress.graph.axes import Axis
 from edgedl.compress.graph.cuts.channel_groups import ChannelGroup, channel_groups
 from edgedl.compress.graph.cuts.cut import cut_channels
+from edgedl.compress.graph.cuts.exactness import first_difference
 from edgedl.compress.graph.cuts.mac_counter import MacCounter
 from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.cuts.widths import most_important, ranked_widths, uniform_widths
@@ -22,19 +23,24 @@ from edgedl.compress.latency.timing import Runtime, this_machine
 from edgedl.compress.prune.importance import (
     Importance,
     batch_norm_scales,
-    channel_scores,
-    lamp,
-    loss_changes,
-    magnitudes,
-    taylor,
+    group_scores,
 )
 from edgedl.compress.prune.recorded_channels import in_blocks, read_kept, write_kept
 from edgedl.compress.prune.speed import NetworkTimer, find_widths, seconds_of_search
+from edgedl.compress.prune.trained_loss import known_loss, labelled_changes
+from edgedl.compress.prune.wrong_groups import wrong_groups
 from edgedl.compress.stage import MILDER, Found, Stage, recorded_lines, refuse_together
-from edgedl.compress.state import ZEROS, ModelState, NothingRemovedError, Phase, Trait
+from edgedl.compress.state import (
+    ZEROS,
+    ModelState,
+    NothingRemovedError,
+    Phase,
+    StageUndoneError,
+    Trait,
+)
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target, load_target
-from edgedl.compress.training.losses import is_classification, label_loss
-from edgedl.compress.training.task_batches import TaskBatches
+from edgedl.compress.training.check_training import check_label_loss
 from edgedl.compress.training.training_data import choose_split
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
@@ -135,6 +141,15 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         """Return what widths by latency depend on."""
         return None if self.speedup is None else this_machine()
 
+    def check_subject(self, subject: Subject) -> None:
+        """Try the loss whose changes are the importance.
+
+        Raises:
+            BadInputError: there is none, or it cannot be used.
+        """
+        if self.importance == "taylor":
+            check_label_loss(subject, known_loss(subject))
+
     def work(self, state: ModelState) -> Work | None:
         """Say that fewer samples are not less work."""
         return None
@@ -163,16 +178,27 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         """Return the state of the smaller network; its history says what stays of each group.
 
         Raises:
-            BadInputError: a name in ``keep`` matches nothing, nothing can be pruned, or the data
-                that the importance needs is not there.
+            BadInputError: a name in ``keep`` matches nothing, or the data that the importance
+                needs is not there.
+            StageUndoneError: no channel of the network can be removed.
         """
-        axes = TensorAxes(state.trainable_graph())
-        for reason in axes.in_the_way():
-            state.progress.note(f"prune_channels: {reason}, so channels around it stay whole")
+        axes, inputs = TensorAxes(state.trainable_graph()), state.subject.example_inputs()
         every = channel_groups(axes)
-        groups = self._chosen(every, axes)
+        wrong = wrong_groups(axes, every, inputs)
+        in_the_way = tuple(dict.fromkeys([*axes.in_the_way(), *wrong.values()]))
+        for reason in in_the_way:
+            state.progress.note(f"prune_channels: {reason}, so channels around it stay whole")
+        groups = self._chosen(every, wrong, axes.graph, in_the_way)
         split = choose_split(state, self.name) if self.importance == "taylor" else TRAIN
-        scores = self._scores(axes, groups, state.subject.task, split)
+        scores = group_scores(
+            axes,
+            groups,
+            self.importance,
+            lambda: labelled_changes(
+                axes.graph, state.subject, split, self.samples, self.batch_size, self.seed
+            ),
+            self.seed,
+        )
         counter = MacCounter(axes)
         widths, found = self._widths(state, axes, groups, scores, counter)
         kept = {
@@ -185,11 +211,14 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
                 f"nothing would be removed in multiples of {self._multiple} channels: raise ratio "
                 "or speedup, or lower multiple"
             )
-        done = state.with_network(TracedNetwork(cut_channels(axes, kept)))
-        return done, {
+        cut = cut_channels(axes, kept)
+        reason = first_difference(axes, kept, cut, inputs)
+        if reason:
+            raise StageUndoneError(f"without the channels, {reason}")
+        return state.with_network(TracedNetwork(cut)), {
             "multiple": self._multiple,
             "whole": tuple(g.name for g in every if g not in groups),
-            "not_followed": axes.in_the_way(),
+            "not_followed": in_the_way,
             "kept": tuple(write_kept(g, kept[g.axis]) for g in groups if g.axis in kept),
             "macs_before": counter.count({}),
             "macs_after": counter.count(widths),
@@ -226,21 +255,29 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
             return uniform_widths(groups, ratio, self._multiple), said
         return ranked_widths(groups, scores, counter.count, ratio, self._multiple), said
 
-    def _chosen(self, groups: list[ChannelGroup], axes: TensorAxes) -> list[ChannelGroup]:
+    def _chosen(
+        self,
+        groups: list[ChannelGroup],
+        wrong: Collection[str],
+        graph: fx.GraphModule,
+        in_the_way: tuple[str, ...],
+    ) -> list[ChannelGroup]:
         """Leave out what shall stay whole."""
         for pattern in self.keep:
             if not any(_has(group, pattern) for group in groups):
                 raise BadInputError(
                     f"keep names '{pattern}', which is no parameter that could be pruned"
                 )
-        chosen = [g for g in groups if not any(_has(g, pattern) for pattern in self.keep)]
+        right = [g for g in groups if g.name not in wrong]
+        chosen = [g for g in right if not any(_has(g, pattern) for pattern in self.keep)]
+        if right and not chosen:
+            raise BadInputError("there is nothing to prune: keep names all groups")
         if not chosen:
-            found = "keep names all groups" if groups else "no channel lies between two layers"
-            reasons = "; ".join(axes.in_the_way()) or found
-            raise BadInputError(f"there is nothing to prune: {reasons}")
+            reasons = "; ".join(in_the_way) or "no channel lies between two layers"
+            raise StageUndoneError(f"there is nothing to prune: {reasons}")
         if self.importance != "batch_norm":
             return chosen
-        scales = batch_norm_scales(axes.graph)
+        scales = batch_norm_scales(graph)
         scored = [g for g in chosen if any(path in scales for path, _ in g.places)]
         if not scored:
             raise BadInputError(
@@ -248,32 +285,6 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
                 "no batch norm follows, take another"
             )
         return scored
-
-    def _scores(
-        self, axes: TensorAxes, groups: list[ChannelGroup], task: Task, split: str
-    ) -> dict[Axis, Tensor]:
-        if self.importance == "random":
-            generator = torch.Generator().manual_seed(self.seed)
-            return {g.axis: torch.rand(g.size, generator=generator) for g in groups}
-        if self.importance == "batch_norm":
-            contributions = batch_norm_scales(axes.graph)
-        elif self.importance == "taylor":
-            if not is_classification(task):
-                raise BadInputError(
-                    f"importance 'taylor' needs labels of classes, task '{task.name}' has none: "
-                    "use 'l2'"
-                )
-            batches = list(taylor(axes.graph, self._labelled(task, split), label_loss))
-            return {g.axis: loss_changes(axes, g, batches) for g in groups}
-        else:
-            contributions = magnitudes(axes.graph, 1 if self.importance == "l1" else 2)
-        scores = {g.axis: channel_scores(axes, g, contributions) for g in groups}
-        return {a: lamp(s) for a, s in scores.items()} if self.importance == "lamp" else scores
-
-    def _labelled(self, task: Task, split: str) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        batches = TaskBatches(task, split, self.samples, self.batch_size)
-        for inputs, targets in batches.epoch(torch.Generator().manual_seed(self.seed)):
-            yield inputs, targets.labels
 
 
 def _has(group: ChannelGroup, pattern: str) -> bool:

@@ -12,7 +12,8 @@ from edgedl.compress.recipe.recipe import Budget, Recipe
 from edgedl.compress.recipe.store.ingredients import Provenance, Unknown, state_digest
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
-from edgedl.compress.state import ModelState, NothingRemovedError
+from edgedl.compress.state import ModelState, NothingRemovedError, StageUndoneError
+from edgedl.runtime.errors import BadInputError
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,48 @@ class StageRunner:
         self._store, self._provenance = store, provenance
 
     def run(self, stages: Sequence[Stage], state: ModelState) -> ModelState:
-        """Return the state after some stages."""
+        """Return the state after some stages, without those that would change it wrongly.
+
+        Raises:
+            EdgedlError: a stage cannot be applied.
+        """
         for stage in stages:
             state.progress.step(stage.name)
             # What a stage draws does not depend on which stages before it were reused.
             torch.manual_seed(torch.initial_seed())
-            if self._store is None or self._provenance is None:
-                state = stage.apply(state)
-                continue
-            ingredients = self._provenance.ingredients(stage, state)
-            if isinstance(ingredients, Unknown):
-                state.progress.note(str(ingredients))
-                state = stage.apply(state)
-            else:
-                state = self._store.apply(stage, state, ingredients)
+            try:
+                state = self._applied(stage, state)
+            except StageUndoneError as error:
+                state = _left_out(state, stage, str(error))
+            except BadInputError as error:
+                if not _needs_what_is_left_out(stage, state):
+                    raise
+                state = _left_out(state, stage, str(error))
         return state
+
+    def _applied(self, stage: Stage, state: ModelState) -> ModelState:
+        if self._store is None or self._provenance is None:
+            return stage.apply(state)
+        ingredients = self._provenance.ingredients(stage, state)
+        if isinstance(ingredients, Unknown):
+            state.progress.note(str(ingredients))
+            return stage.apply(state)
+        return self._store.apply(stage, state, ingredients)
+
+
+def _left_out(state: ModelState, stage: Stage, reason: str) -> ModelState:
+    note = f"the stage {stage.name} is left out: {reason}"
+    state.progress.note(note)
+    return replace(state, undone=(*state.undone, note))
+
+
+def _needs_what_is_left_out(stage: Stage, state: ModelState) -> bool:
+    """Say whether a stage cannot follow because one before it was left out."""
+    try:
+        stage.check_follows(state.stages)
+    except BadInputError:
+        return bool(state.undone)
+    return False
 
 
 def apply_recipe(
@@ -73,6 +101,8 @@ def apply_recipe(
         EdgedlError: a stage cannot be applied.
     """
     first, notes = 0, []
+    for stage in recipe.stages:
+        stage.check_subject(state.subject)
     judging = judge() if recipe.budgets else None
     for number in sorted({*recipe.budgets, len(recipe.stages) - 1}):
         group = recipe.stages[first : number + 1]
@@ -149,6 +179,8 @@ def _milder_until(group: tuple[Stage, ...]) -> int:
 
 def _with_verdict(state: ModelState, verdict: Verdict) -> ModelState:
     """Return the state with what was measured in the last entry of its history."""
+    if not state.history:
+        return state
     drop, last = verdict.drop, state.history[-1]
     settings = {
         **last.settings,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task, with_splits
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+# The module's output, or the tuple of them, and labels [B, ...] to the mean over the samples.
+Loss = Callable[[Any, Tensor], Tensor]
 
 # Values, and ids of words or categories.
 INPUT_TYPES = ("float32", "int64", "int32")
@@ -33,6 +36,10 @@ class Subject:
         data: provenance of the data, for the manifest.
         teachers: what fine_tune distils in place of the network itself: modules of the same inputs
             and outputs, usually larger; of several the mean.
+        loss: what training makes small besides the distance from the teacher: maps the module's
+            output, a tuple where there are several, and the labels of a batch to a tensor of one
+            number. None is cross-entropy where the task has classes; elsewhere the teacher alone
+            is learned from.
         device: where stages train, such as ``torch.device("cuda")``. Module and teachers are given
             on the CPU, where everything else is computed.
     """
@@ -46,11 +53,21 @@ class Subject:
     augment: Augment | None = None
     teachers: tuple[nn.Module, ...] = ()
     device: torch.device = CPU
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        """Have the task's splits named, once for all stages; take the name of a device, too."""
+        """Have the task's splits named, once for all stages; take the name of a device, too.
+
+        Raises:
+            BadInputError: the loss is no function.
+        """
         object.__setattr__(self, "task", with_splits(self.task))
         object.__setattr__(self, "device", torch.device(self.device))
+        if self.loss is not None and not callable(self.loss):
+            raise BadInputError(
+                f"the loss of the subject '{self.name}' is {type(self.loss).__name__}: it must be "
+                "a function, (outputs, labels) -> tensor of one number"
+            )
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the first two calibration samples, one tensor [2, ...] per input.

@@ -7,6 +7,12 @@ from torch import Tensor
 # Park et al. weigh the angles twice as much as the distances.
 ANGLE_WEIGHT = 2.0
 
+# Values of a channel that say how it varies.
+FEW_VALUES = 8
+
+# Share of an output's variance; a channel that has less does not vary, and is in no other units.
+CONSTANT = 1e-9
+
 # Squared distances below this share of the mean squared norm are the noise of float32.
 COINCIDENT = 1e-6
 
@@ -27,6 +33,29 @@ def softened_divergence(logits: Tensor, teacher: Tensor, temperature: float) -> 
 def squared_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
     """Return the mean squared difference of each output, summed over outputs."""
     return torch.stack([F.mse_loss(y, t) for y, t in zip(outputs, teacher, strict=True)]).sum()
+
+
+def scaled_difference(outputs: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+    """Return the squared difference of each output in units of its own, summed over outputs.
+
+    Each channel, axis 1, is measured by the variance of what the teacher says there, so that boxes
+    in pixels do not outweigh scores, and that no learning rate depends on the units.
+    """
+    pairs = zip(outputs, teacher, strict=True)
+    return torch.stack([((y - t).square() / _variance(t)).mean() for y, t in pairs]).sum()
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Return the variance of each channel [1, C, 1, ...], of all values where there are few."""
+    x = x.float()
+    whole = x.var(correction=0)
+    others = [axis for axis in range(x.ndim) if axis != 1]
+    if x.ndim < 2 or x.numel() < FEW_VALUES * x.shape[1]:
+        found = whole
+    else:
+        found = x.var(others, correction=0, keepdim=True)
+        found = torch.where(found > CONSTANT * whole, found, whole)
+    return torch.where(found > 0, found, torch.ones_like(found))
 
 
 def hint_distance(features: Tensor, teacher: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class TaskBatches:
         teacher: Teacher | None = None,
         augment: Augment | None = None,
         views: int | None = None,
+        with_labels: bool = True,
     ) -> None:
         """Count the split.
 
@@ -53,12 +54,14 @@ class TaskBatches:
             views: in how many ways ``augment`` changes the samples, the same ones in every run; an
                 epoch shows all of its samples in one of them, drawn anew. None changes them
                 otherwise every time.
+            with_labels: False leaves labels out, which may then be anything: [B, 0].
 
         Raises:
             BadInputError: the split is missing or empty.
         """
         self._task, self._split = task, split
         self._teacher, self._augment, self._views = teacher, augment, views
+        self._with_labels = with_labels
         self._count = sum(len(b.labels) for b in task.batches(split, READ_BATCH))
         if self._count == 0:
             raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
@@ -86,6 +89,11 @@ class TaskBatches:
                 answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
             yield batch, Targets(labels[part], answers)
 
+    def first(self) -> tuple[tuple[Tensor, ...], Targets]:
+        """Return the first samples of the split, as they are, without a teacher's answers."""
+        inputs, labels = self._read(np.arange(self._batch_size), None)
+        return inputs, Targets(labels, ())
+
     def _read(
         self, wanted: "np.typing.NDArray[np.intp]", view: int | None
     ) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -96,7 +104,8 @@ class TaskBatches:
             end = start + len(batch.labels)
             rows = wanted[(wanted >= start) & (wanted < end)] - start
             arrays = batch.inputs if view is None else self._changed(batch.inputs, view, start)
-            parts.append([np.asarray(x)[rows] for x in (*arrays, batch.labels)])
+            given = batch.labels if self._with_labels else np.empty((len(batch.labels), 0))
+            parts.append([np.asarray(x)[rows] for x in (*arrays, given)])
             if parts[-1][-1].dtype.kind not in "biuf":
                 raise BadInputError(
                     f"labels of the split '{self._split}' of task '{self._task.name}' are "

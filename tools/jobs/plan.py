@@ -11,7 +11,7 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Ingredients, Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
-from edgedl.compress.state import ModelState
+from edgedl.compress.state import ModelState, StageUndoneError
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
@@ -27,15 +27,19 @@ class PlannedStage:
         settings: those that differ from the defaults.
         seconds: what it will take on this machine; None where that is not known.
         kept: key of a result that will be reused, None if the stage will be applied.
+        left_out: why the stage cannot be applied to the network, None if it can.
     """
 
     name: str
     settings: str
     seconds: float | None
     kept: str | None
+    left_out: str | None = None
 
     def __str__(self) -> str:
         """Return the line."""
+        if self.left_out is not None:
+            return f"{self.name} {self.settings}: left out, {self.left_out}"
         if self.kept is not None:
             return f"{self.name} {self.settings}: kept, {self.kept}"
         time = "not known before it runs" if self.seconds is None else about(self.seconds)
@@ -59,6 +63,8 @@ def plan(wish: Wish, store: StageStore | None, progress: Progress) -> list[Plann
     recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, progress)
     state = ModelState(subject, graph, progress=progress)
     known = None if store is None else Provenance(state, toolchain())
+    for stage in recipe.stages:
+        stage.check_subject(subject)
     lines = []
     for number, stage in enumerate(recipe.stages):
         kept = None
@@ -66,12 +72,16 @@ def plan(wish: Wish, store: StageStore | None, progress: Progress) -> list[Plann
             ingredients = known.ingredients(stage, state)
             kept = ingredients.key() if isinstance(ingredients, Ingredients) else None
         there = store.find(kept, stage, state) if store is not None and kept is not None else None
-        found = Estimated(0.0, there, whole=True) if there else _quiet_estimate(stage, state)
+        settings = _settings(stage, recipe, number)
+        try:
+            found = Estimated(0.0, there, whole=True) if there else _quiet_estimate(stage, state)
+        except StageUndoneError as error:
+            lines.append(PlannedStage(stage.name, settings, 0.0, None, str(error)))
+            continue
         if not found.whole:
             # What follows depends on a result that is not there yet.
             known = None
         state = found.state
-        settings = _settings(stage, recipe, number)
         lines.append(PlannedStage(stage.name, settings, found.seconds, kept if there else None))
     return lines
 

@@ -1,6 +1,7 @@
 """The axes of every tensor of a graph, joined as its operators join them."""
 
 import operator
+from collections import Counter
 from typing import Any
 
 from torch import Tensor, fx
@@ -38,16 +39,28 @@ class TensorAxes(JoinedAxes):
             self.freeze([self.values[node]], f"'{node.name}' is an output of the network")
 
     def in_the_way(self) -> tuple[str, ...]:
-        """Return why channels of stored tensors stay, where no channel goes through an operator."""
-        frozen = {
-            leaf.frozen for own in self.tensors.values() for axis in own for leaf in axis.leaves()
-        }
-        return tuple(r for r in dict.fromkeys(self.unknown.values()) if r in frozen)
+        """Return why channels of stored tensors stay, where no channel goes through an operator.
+
+        An axis that only one tensor has is nobody's channels: a position that is learned.
+        """
+        places = Counter(
+            leaf
+            for own in self.tensors.values()
+            for axis in own
+            for leaf in dict.fromkeys(axis.leaves())
+        )
+        frozen = {leaf.frozen for leaf in places}
+        shared = {leaf.frozen for leaf, count in places.items() if count > 1}
+        unknown = [reason for reason in self.unknown.values() if reason in frozen]
+        return tuple(dict.fromkeys([*unknown, *(r for r in self.mixing.values() if r in shared)]))
 
     def _add(self, node: fx.Node) -> None:
         if node.op == "get_attr":
             path = str(node.target)
             tensor = operator.attrgetter(path)(self.graph)
+            if not isinstance(tensor, Tensor):
+                # The code of a block, such as one without gradients.
+                return
             # One that two paths share has the same axes at both.
             own = self._shared.setdefault(id(tensor), [Axis(size) for size in tensor.shape])
             self.values[node] = self.tensors[path] = own
@@ -59,7 +72,10 @@ class TensorAxes(JoinedAxes):
             return
         join_axes = row_of(node).join_axes
         if join_axes is not None:
+            self.forget()
             join_axes(self, node)
+            if made is not None:
+                self.pin_unsaid(node)
         elif made is not None or node.users or _writes(node):
             self._pin(node)
 

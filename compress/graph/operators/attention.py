@@ -30,12 +30,15 @@ class Attention(View):
 
 
 def _join_axes(axes: JoinedAxes, node: fx.Node) -> None:
-    """D stays, since it scales the scores."""
+    """D stays, since it scales the scores, and S, since the weights of its positions sum to one."""
     view = Attention.of(node)
     query, key, value = (axes.of(x) for x in (view.query, view.key, view.value))
     result = axes.of(node)
     axes.join(node, [query[-1], key[-2], value[-1]], [key[-1], value[-2], result[-1]])
     axes.freeze([query[-1]], f"the width of a head of '{node.name}' scales its scores")
+    axes.freeze([key[-2]], f"'{node.name}' sums to one along it")
+    if view.is_causal:
+        axes.freeze([query[-2]], f"the order along it matters to '{node.name}'")
     axes.join(node, query[:-1], result[:-1])
     if view.enable_gqa:
         # Every head of keys and values serves as many heads of queries, those beside each other.

@@ -57,6 +57,8 @@ def _join_axes(axes: JoinedAxes, node: fx.Node, transposed: bool) -> None:
         axes.join(node, [part], [Axis.product([group, weight[1]])])
     axes.join_broadcast(node, axes.of(view.bias), [result[1]])
     axes.join(node, x[:1], result[:1])
+    axes.freeze([weight[2:]], f"'{node.name}' has it for a kernel")
+    axes.slide(node, [x[2:], result[2:]])
 
 
 def _resize(sizes: SizesAfterCut, before: fx.Node, after: fx.Node, transposed: bool) -> None:
@@ -88,12 +90,15 @@ CONVOLUTIONS = CONV1D, CONV2D = tuple(
         (aten.conv2d.default, aten.conv2d.padding),
     )
 )
-# Written as convolutions before anything is quantized (passes/transposed).
-TRANSPOSED = Operator(
-    (aten.conv_transpose2d.input,),
-    weight_axis=1,
-    macs=partial(_macs, transposed=True),
-    join_axes=partial(_join_axes, transposed=True),
-    resize=partial(_resize, transposed=True),
+# Written as convolutions before anything is quantized (passes/transposed), of series as well.
+TRANSPOSED, TRANSPOSED_SERIES = (
+    Operator(
+        (overload,),
+        weight_axis=axis,
+        macs=partial(_macs, transposed=True),
+        join_axes=partial(_join_axes, transposed=True),
+        resize=partial(_resize, transposed=True),
+    )
+    for overload, axis in ((aten.conv_transpose2d.input, 1), (aten.conv_transpose1d.default, -1))
 )
-ROWS = (*CONVOLUTIONS, TRANSPOSED)
+ROWS = (*CONVOLUTIONS, TRANSPOSED, TRANSPOSED_SERIES)

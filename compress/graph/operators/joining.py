@@ -143,7 +143,15 @@ def _resize_split(sizes: SizesAfterCut, before: fx.Node, after: fx.Node, even: b
 def _item(axes: JoinedAxes, node: fx.Node) -> None:
     """The axes of one of several results."""
     item = Item.of(node)
-    axes.join(node, axes.results(item.source)[item.index], axes.of(node))
+    every = axes.results(item.source)
+    axes.join(node, every[item.index], axes.of(node))
+    for other in every:
+        axes.speak_of(other)
+
+
+def _repeats_values(node: fx.Node) -> bool:
+    """Say whether what is added are values of the input: its edge, its mirror image."""
+    return node.target is aten.pad.default and argument(node, "mode") != "constant"
 
 
 def _pad(axes: JoinedAxes, node: fx.Node) -> None:
@@ -154,6 +162,9 @@ def _pad(axes: JoinedAxes, node: fx.Node) -> None:
         before, after = (*view.pad[2 * index : 2 * index + 2], 0, 0)[:2]
         if before < 0 or after < 0:
             axes.freeze([axis, wider], f"'{node.name}' crops it")
+            continue
+        if (before or after) and _repeats_values(node):
+            axes.freeze([axis, wider], f"'{node.name}' repeats values of it")
             continue
         ends = [Axis(n, f"'{node.name}' pads with it") for n in (before, after)]
         axes.join(node, [Axis.sum([ends[0], axis, ends[1]])], [wider])

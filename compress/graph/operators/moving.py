@@ -38,6 +38,12 @@ def _nothing(axes: JoinedAxes, node: fx.Node) -> None:
     """A size is a number: it has no axes."""
 
 
+def _everywhere(axes: JoinedAxes, node: fx.Node) -> None:
+    """Every position is like every other; what only lends its type stays what it is."""
+    axes.speak_of(axes.of(node))
+    axes.speak_of(axes.of(first_input(node)))
+
+
 def _reshape(axes: JoinedAxes, node: fx.Node) -> None:
     """Runs of axes with the same number of positions are the same, in row-major order."""
     left, right = axes.of(first_input(node)), axes.of(node)
@@ -175,6 +181,15 @@ def _row(*overloads: Any, **said: Any) -> Operator:
 
 
 _resize_size = partial(_resize_shape, name="size")
+_FILLED = (
+    aten.zeros.default,
+    aten.ones.default,
+    aten.full.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
+_FILLED_LIKE = (aten.zeros_like.default, aten.ones_like.default, aten.full_like.default)
 RESHAPES = (
     _row(aten.view.default, join_axes=_reshape, resize=_resize_size),
     _row(aten.reshape.default, join_axes=_reshape, resize=partial(_resize_shape, name="shape")),
@@ -197,8 +212,11 @@ ROWS = (
     _row(aten.channel_shuffle.default, join_axes=_shuffle_channels),
     _row(aten.pixel_shuffle.default, join_axes=partial(_shuffle_pixels, name="upscale_factor")),
     _row(aten.pixel_unshuffle.default, join_axes=partial(_shuffle_pixels, name="downscale_factor")),
+    # The same value everywhere, as the first states of recurrent layers.
+    Operator(_FILLED, join_axes=_everywhere, resize=_resize_size),
+    Operator(_FILLED_LIKE, join_axes=_expand),
     # Written as those above before anything is quantized.
-    Operator((aten.t.default, aten.numpy_T.default), join_axes=_permute),
+    Operator((aten.t.default, aten.numpy_T.default, aten.mT.default), join_axes=_permute),
     Operator((aten.swapaxes.default,), join_axes=_permute),
     Operator((aten.movedim.int, aten.movedim.intlist), join_axes=_permute),
     Operator((aten.expand_as.default,), join_axes=_expand_as),

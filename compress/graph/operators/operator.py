@@ -85,6 +85,7 @@ class Operator:
         masks: whether it writes a huge negative number where softmax shall see nothing.
         chooses: whether its result is places, or values picked by their order: a small error of
             what it reads can change which.
+        counts_channels: whether what it divides by depends on how many channels there are.
         training: name of the argument that tells the modes apart, "" if there is none.
         macs: returns a node's multiply-accumulates, as products of the axes that are given.
         join_axes: makes the axes of a node the same that are cut together. None: no channel goes
@@ -105,6 +106,7 @@ class Operator:
     reads_table: bool = False
     masks: bool = False
     chooses: bool = False
+    counts_channels: bool = False
     training: str = ""
     macs: Callable[[AxesOf, fx.Node], list[Product]] = no_products
     join_axes: Callable[[JoinedAxes, fx.Node], None] | None = None

@@ -17,11 +17,12 @@ from edgedl.compress.graph.values import shape_of, value_of
 
 
 def _join_axes(axes: JoinedAxes, node: fx.Node, spatial: int) -> None:
-    """Batch and channels stay what they are."""
+    """Batch and channels stay what they are; windows move along the others."""
     x = axes.of(first_input(node))
     channels = len(x) - spatial
     for result in axes.results(node):
         axes.join(node, x[:channels], result[:channels])
+        axes.slide(node, [x[channels:], result[channels:]])
 
 
 def _averages(node: fx.Node) -> bool:

@@ -19,8 +19,10 @@ from edgedl.compress.quantize.qat.trainable import TrainableNetwork
 from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training import TrainingSettings, train
-from edgedl.compress.training.losses import fine_tuning_loss
+from edgedl.compress.training.check_training import check_training
+from edgedl.compress.training.subject_loss import SubjectLoss
 from edgedl.compress.training.task_batches import TaskBatches, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
 from edgedl.compress.training.zeros import hold_zeros, sparse_paths
@@ -77,6 +79,14 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         """Return the device."""
         return training_machine(device, mixed_precision=False)
 
+    def check_subject(self, subject: Subject) -> None:
+        """Try the loss of the labels.
+
+        Raises:
+            BadInputError: they cannot be trained on.
+        """
+        check_training(subject, self.distil)
+
     def work(self, state: ModelState) -> Work:
         """Count batches."""
         batches = batches_of_a_round(state.subject.task, self.samples, self.batch_size)
@@ -90,21 +100,29 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
 
         Raises:
             BadInputError: no stage before this one has quantized the network, there is no data,
-                the labels have no known loss, or a checkpoint is damaged.
+                or a checkpoint is damaged.
             TrainingDivergedError: the loss is not finite any more.
         """
         start = self.network(state)
         network = TrainableNetwork(start, self.learn)
-        task = state.subject.task
-        loss = fine_tuning_loss(task, self.distil, self.temperature)
+        subject, task = state.subject, state.subject.task
+        aim = SubjectLoss.chosen(state, "train_quantized", self.distil)
+        loss = aim.function(subject, self.temperature)
         split = choose_split(state, "train_quantized")
         device = state.subject.device
 
         def teacher(*inputs: Tensor) -> Any:
             return state.graph(*to_device(inputs, device))
 
-        answers = teacher if self.distil > 0 else None
-        batches = TaskBatches(task, split, self.samples, self.batch_size, answers)
+        answers = teacher if aim.distil > 0 else None
+        batches = TaskBatches(
+            task,
+            split,
+            self.samples,
+            self.batch_size,
+            answers,
+            with_labels=aim.reads_labels,
+        )
         checkpoint = _checkpoint(state.workspace, start)
         with on_device(device, network, start.graph, state.graph):
             # Only weights: a bias that happens to be zero may move.
@@ -121,6 +139,7 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         found: Found = {
             "split": split,
             "trained_epochs": len(records),
+            **aim.recorded(self.distil),
             **trained_on(device),
         }
         return replace(state, quantized=network.quantized()), found

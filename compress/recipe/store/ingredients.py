@@ -72,7 +72,7 @@ class Provenance:
         """
         subject = begin.subject
         self._task, self._toolchain = subject.task, toolchain
-        described = describe((subject.free_axes, subject.teachers, subject.augment))
+        described = describe((subject.free_axes, subject.teachers, subject.augment, subject.loss))
         self._unknown = described.unknown
         # Dropout draws from torch's own generator.
         parts = [state_digest(begin), described.text, str(torch.initial_seed())]
@@ -83,7 +83,7 @@ class Provenance:
         """Return what a stage's result depends on, where it is applied to a state."""
         if self._unknown:
             what = ", ".join(self._unknown)
-            return Unknown(f"teachers or augment hold what has no digest ({what})")
+            return Unknown(f"teachers, augment or loss hold what has no digest ({what})")
         code = code_digest(type(stage))
         if code is None:
             return Unknown(

@@ -45,8 +45,34 @@ def test_the_teachers_own_answers_cost_nothing() -> None:
 def test_other_tasks_are_held_against_all_of_the_teachers_outputs() -> None:
     outputs, teacher = (noise(5, 3), noise(5, 2, 2, seed=1)), (noise(5, 3, seed=2), noise(5, 2, 2))
     found = fine_tuning_loss(REGRESSION, 1.0, 1.0)(outputs, Targets(noise(5), teacher))
-    expected = sum(np.square((y - t).numpy()).mean() for y, t in zip(outputs, teacher, strict=True))
+    # Few values, or few of each channel: the variance of the whole output.
+    expected = sum(
+        np.square((y - t).numpy()).mean() / t.numpy().var() if t.ndim == 2 else spread(y, t)
+        for y, t in zip(outputs, teacher, strict=True)
+    )
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def spread(y: torch.Tensor, t: torch.Tensor) -> float:
+    variance = t.numpy().var((0, 2), keepdims=True)
+    return float((np.square((y - t).numpy()) / variance).mean())
+
+
+def test_boxes_in_pixels_do_not_outweigh_scores() -> None:
+    """A tenth of its own spread costs the same in every channel, whatever the units."""
+    teacher = noise(16, 5, 9) * torch.tensor([100.0, 100, 100, 0.1, 0.1])[:, None]
+    loss = fine_tuning_loss(REGRESSION, 1.0, 1.0)
+    costs = []
+    for channel in range(5):
+        outputs = teacher.clone()
+        outputs[:, channel] += 0.1 * teacher[:, channel].std(correction=0)
+        costs.append(float(loss((outputs,), Targets(noise(16), (teacher,)))))
+    assert costs == pytest.approx([0.01 / 5] * 5, rel=0.1)
+
+
+def test_a_teacher_that_says_one_thing_has_a_finite_loss() -> None:
+    loss = fine_tuning_loss(REGRESSION, 1.0, 1.0)
+    assert float(loss((torch.ones(1, 3),), Targets(noise(1), (torch.zeros(1, 3),)))) == 1.0
 
 
 @pytest.mark.parametrize("distil", [0.0, 0.99])

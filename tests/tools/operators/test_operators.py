@@ -79,7 +79,7 @@ CASE_OF = {
 WITHOUT_CASE = {
     "written with other operators before anything else": (
         "adaptive_avg_pool1d adaptive_max_pool2d avg_pool1d alias batch_norm bmm chunk clone "
-        "conv_transpose2d einsum expand_as glu hardswish_ max movedim repeat roll "
+        "conv_transpose1d conv_transpose2d einsum expand_as glu hardswish_ max movedim repeat roll "
         "scaled_dot_product_attention split split_with_sizes stack swapaxes t tile unbind"
     ),
     "gone in evaluation mode": "dropout",
@@ -91,7 +91,7 @@ WITHOUT_CASE = {
     ),
     "computes in float, has a row for its axes or multiply-adds alone": (
         "addmm amin argmax baddbmm cumsum linalg_vector_norm log_sigmoid log_softmax logsumexp "
-        "min std var"
+        "min std var zeros zeros_like"
     ),
 }
 

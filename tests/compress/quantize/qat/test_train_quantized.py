@@ -85,9 +85,10 @@ def test_the_settings_and_the_split_are_written_down(
     entry = trained.history[-1]
     assert (entry.stage, entry.settings["split"]) == ("train_quantized", "calibration")
     assert entry.settings["scale_learning_rate"] == 3e-2
-    task = replace(calibrated.subject.task, splits={"train": lambda: pictures(40, 3)})
+    splits = {"train": lambda: pictures(40, 3), "calibration": lambda: pictures(2, 4)}
+    task = replace(calibrated.subject.task, splits=splits)
     state = replace(calibrated, subject=replace(calibrated.subject, task=task))
-    # Neither "calibration" nor "test" exists here: only "train" can have been read.
+    # There is no "test", and "calibration" has the example inputs alone.
     assert QUICK.apply(state).history[-1].settings["split"] == "train"
 
 
@@ -140,13 +141,13 @@ def test_a_rate_far_too_high_diverges(calibrated: ModelState) -> None:
         stage.apply(calibrated)
 
 
-def test_a_task_that_is_no_classification_must_distil() -> None:
+def test_a_task_that_is_no_classification_learns_from_the_float_network() -> None:
     net = Net(lambda n, x: F.relu(n.a(x)), a=nn.Linear(6, 4)).eval()
     subject = Subject("regression", net, noise_task((6,)))
     state = QuantizeStatic().apply(begin(subject))
-    with pytest.raises(BadInputError, match="set distil to 1"):
-        QUICK.apply(state)
-    distilled = msgspec.structs.replace(QUICK, distil=1.0).apply(state)
+    distilled = QUICK.apply(state)
+    assert distilled.history[-1].settings["weight_of_teacher"] == 1.0
+    assert_same(distilled, msgspec.structs.replace(QUICK, distil=1.0).apply(state))
     assert not torch.equal(tensors(distilled)["a.weight"], net.a.weight)
 
 
