@@ -18,6 +18,7 @@ from edgedl.compress.encodings.encodings import (
     Range,
 )
 from edgedl.compress.encodings.joins import damaging_joins, groups_on_one_grid
+from edgedl.compress.encodings.magnitudes import before_expansions
 from edgedl.compress.encodings.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.edit import get_tensor, is_constant
@@ -57,7 +58,8 @@ def calibrate(
 ) -> Encodings:
     """Return the table of a canonical float graph.
 
-    A concat whose one grid would destroy some of what it joins is kept in float, too.
+    A concat whose one grid would destroy some of what it joins is kept in float, too, and so is
+    what is computed for a root, a logarithm or a denominator.
 
     Args:
         graph: from ``trace``.
@@ -92,6 +94,7 @@ def calibrate(
             activations[constant.name] = _constant_range(constant, values)
     widen_zeros(graph.graph, activations)
     if precision != "fp8":
+        float_nodes |= before_expansions(graph.graph)
         float_nodes |= damaging_joins(graph.graph, histograms, activations, float_nodes, bits)
     share_encodings(graph.graph, activations, float_nodes)
     table = replace(table, activations=activations, float_nodes=float_nodes)

@@ -102,16 +102,14 @@ class QuantizeStatic(Stage, frozen=True, tag="quantize_static"):
             kept,
         )
         encodings = table
-        joins = tuple(sorted(table.float_nodes - kept))
-        if joins:
-            state.progress.note(
-                f"{', '.join(joins)} stays float: on one grid some of what it joins is lost"
-            )
+        damaged = tuple(sorted(table.float_nodes - kept))
+        if damaged:
+            state.progress.note(f"float, as integers would lose small values: {', '.join(damaged)}")
         if self.scope == "products":
             unrounded = results_read_as_floats(state.graph.graph, encodings)
             encodings = replace(encodings, float_results=frozenset(n.name for n in unrounded))
         return replace(state, quantized=QuantizedNetwork(state.graph, encodings)), (
-            {"joins_kept_float": joins} if joins else {}
+            {"kept_float": damaged} if damaged else {}
         )
 
 

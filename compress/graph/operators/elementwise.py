@@ -30,6 +30,19 @@ COPIES = tuple(
 )
 # Whatever else torch itself says works position by position: it computes in float.
 POINTWISE = Operator((), join_axes=elementwise)
+# Of these, a small error of a small value is a large one of the result.
+EXPANDING = tuple(
+    Operator((overload,), expands=(name,), join_axes=elementwise)
+    for overload, name in (
+        (aten.sqrt.default, "input"),
+        (aten.rsqrt.default, "input"),
+        (aten.log.default, "input"),
+        (aten.log2.default, "input"),
+        (aten.log10.default, "input"),
+        (aten.reciprocal.default, "input"),
+        (aten.div.Tensor, "other"),
+    )
+)
 # Those without torch's tag that says so.
 _SAME = (aten.alias.default, aten.detach_.default, aten.to.dtype)
 _DROPOUTS = (
@@ -44,6 +57,7 @@ _FILLS = (aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 ROWS = (
     *ARITHMETIC,
     *COPIES,
+    *EXPANDING,
     Operator(_SAME, join_axes=elementwise),
     Operator(_DROPOUTS, training="train", join_axes=elementwise),
     Operator(_CHOICES, masks=True, join_axes=elementwise),

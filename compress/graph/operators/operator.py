@@ -85,6 +85,8 @@ class Operator:
         masks: whether it writes a huge negative number where softmax shall see nothing.
         chooses: whether its result is places, or values picked by their order: a small error of
             what it reads can change which.
+        expands: names of the arguments whose small values its result makes large: a root, a
+            logarithm, a denominator.
         counts_channels: whether what it divides by depends on how many channels there are.
         training: name of the argument that tells the modes apart, "" if there is none.
         macs: returns a node's multiply-accumulates, as products of the axes that are given.
@@ -106,6 +108,7 @@ class Operator:
     reads_table: bool = False
     masks: bool = False
     chooses: bool = False
+    expands: tuple[str, ...] = ()
     counts_channels: bool = False
     training: str = ""
     macs: Callable[[AxesOf, fx.Node], list[Product]] = no_products
