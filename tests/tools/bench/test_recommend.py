@@ -4,6 +4,7 @@ import pytest
 from measured import candidate, judged
 from msgspec.structs import replace
 
+from edgedl.runtime.bundle.manifest import Finding
 from edgedl.tools.bench.recommend import recommend, speed_verdict
 from edgedl.tools.bench.result import Candidate, Drop
 
@@ -154,3 +155,11 @@ def test_a_drop_without_an_interval_is_not_within_any_budget(budget: float | Non
 )
 def test_speed_verdict(interval: tuple[float, float], verdict: str) -> None:
     assert speed_verdict(*interval) == verdict
+
+
+def test_a_file_that_destroys_a_part_is_never_recommended() -> None:
+    finding = Finding("y", "scores", "3.0 dB of the float network", "cat", "--keep-float cat")
+    bad = replace(candidate("ort-int8", (0.5, 0.6)), findings=(finding,))
+    slower = candidate("ort-float16", (0.8, 0.9))
+    assert recommend([BASELINE, bad], None).name == "ort-float32"
+    assert recommend([BASELINE, bad, slower], None).name == "ort-float16"

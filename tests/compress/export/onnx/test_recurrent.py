@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from small_networks import noise_task
 from torch import nn
 
 from edgedl.compress.errors import ExportError
@@ -13,9 +14,14 @@ from edgedl.compress.export.ort.dynamic import dynamic_onnx
 from edgedl.compress.graph.lengths import free_output_axes, shortened
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.graph.trace import TraceError, trace
+from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.default_recipe import default_recipe
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
+from edgedl.runtime.precision import INT8
+from edgedl.runtime.runner import Runner
 
 SEQUENCE = (0, 1)
 
@@ -149,6 +155,80 @@ def test_default_recipe(net, shape, name):
     found, reason = default_recipe(trace(net(), (torch.randn(shape),)))
     assert found == name
     assert reason.startswith("the network")
+
+
+class Reader(nn.Module):
+    """Convolutions, then a recurrent layer over the columns."""
+
+    def __init__(self, recurrent, width):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1)
+        self.layer = recurrent(8 * 6, width, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(self.conv(x).relu().flatten(1, 2).transpose(1, 2))[0]
+
+
+def test_convolutions_beside_a_recurrent_layer_go_static():
+    found, reason = default_recipe(trace(Reader(nn.GRU, 4).eval(), (torch.randn(2, 1, 6, 12),)))
+    assert found == "hybrid_w8c_a8"
+    assert "% of the multiply-adds are in convolutions" in reason
+    wide = trace(Reader(nn.LSTM, 64).eval(), (torch.randn(2, 1, 6, 12),))
+    assert default_recipe(wide)[0] == "dynamic_w8_afp32"
+
+
+def test_a_hybrid_file_has_integer_convolutions_and_a_dynamic_lstm(tmp_path):
+    torch.manual_seed(0)
+    net = Reader(nn.LSTM, 4).eval()
+    subject = Subject("reader", net, noise_task((1, 6, 12)))
+    made = compress(subject, load_recipe("hybrid_w8c_a8"), (ORT,), tmp_path, only=(INT8,))
+    artifact = made.bundle.artifact("ort-int8")
+    model = onnx.load_from_string(made.bundle.read(artifact.path))
+    operators = [n.op_type for n in model.graph.node]
+    assert "DynamicQuantizeLSTM" in operators
+    assert "LSTM" not in operators
+    makers = {name: n.op_type for n in model.graph.node for name in n.output}
+    (conv,) = [n for n in model.graph.node if n.op_type == "Conv"]
+    assert makers[conv.input[0]] == "DequantizeLinear"
+    x = torch.randn(20, 1, 6, 12)
+    with Runner(made.bundle, artifact) as runner, torch.no_grad():
+        (found,), wanted = runner(x.numpy()), net(x).numpy()
+    assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 20
+
+
+class Stacked(nn.Module):
+    """Two recurrent layers, the upper one over steps first."""
+
+    def __init__(self, lower, upper):
+        super().__init__()
+        self.lower = lower(3, 5, batch_first=True, bidirectional=True)
+        self.upper = upper(10, 4)
+
+    def forward(self, x):
+        x = self.lower(x)[0].transpose(0, 1)
+        return self.upper(x)[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("lower", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("upper", [nn.LSTM, nn.GRU, nn.RNN])
+def test_stacked_layers_take_any_length(lower, upper):
+    torch.manual_seed(0)
+    net = Stacked(lower, upper).eval()
+    graph, x = traced(net)
+    content = to_onnx(graph, (x,), SEQUENCE)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for shape in [(1, 1, 3), (3, 5, 3), (2, 40, 3)]:
+        fresh = torch.randn(shape)
+        (y,) = session.run(None, {session.get_inputs()[0].name: fresh.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(y, net(fresh).numpy(), atol=1e-5)
+
+
+def test_projections_are_refused_in_one_line():
+    net = States(nn.LSTM(3, 5, proj_size=2, batch_first=True)).eval()
+    graph, x = traced(net)
+    with pytest.raises(ExportError, match="projections"):
+        to_onnx(graph, (x,), SEQUENCE)
 
 
 def test_attention_goes_dynamic():
