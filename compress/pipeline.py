@@ -11,6 +11,7 @@ from torch import nn
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.encodings.check_calibration import calibration_warnings
 from edgedl.compress.errors import ExportError
+from edgedl.compress.graph.carried import carrying
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
@@ -100,6 +101,22 @@ def compress(
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     begin = ModelState(subject, graph, progress=progress)
+    with carrying(graph):
+        return _finish(begin, recipe, targets, folder, float_layers, store, selection, only)
+
+
+def _finish(
+    begin: ModelState,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    folder: Path,
+    float_layers: tuple[str, ...],
+    store: StageStore | None,
+    selection: Task | None,
+    only: Collection[Precision] | None,
+) -> CompressedModel:
+    """Do what ``compress`` says with a traced network."""
+    subject, progress = begin.subject, begin.progress
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
     applied = _apply(begin, recipe, store, selection)
     state = applied.state

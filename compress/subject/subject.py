@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from edgedl.compress.device import CPU
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import Task, with_splits
+from edgedl.runtime.task.checked_task import CheckedTask
+from edgedl.runtime.task.task import Task
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -49,7 +50,7 @@ class Subject:
 
     def __post_init__(self) -> None:
         """Have the task's splits named, once for all stages; take the name of a device, too."""
-        object.__setattr__(self, "task", with_splits(self.task))
+        object.__setattr__(self, "task", CheckedTask.of(self.task))
         object.__setattr__(self, "device", torch.device(self.device))
 
     def example_inputs(self) -> tuple[Tensor, ...]:

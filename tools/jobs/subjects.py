@@ -72,13 +72,13 @@ def free_axes(model: ReferenceModel) -> tuple[int, ...]:
 def find_task(bundle_task: str, reference: str | None) -> Task:
     """Return the task to score a bundle with: a known data set, or the user's ``file.py:function``.
 
-    The function may return a Task or a Subject.
+    The function may return a Task or a Subject; a file alone stands for its ``task``.
 
     Raises:
         BadInputError: the bundle's task is not a known one and no function is given.
     """
     if reference is not None:
-        made = call_user_function(reference)
+        made = call_user_function(reference, ("task", "subject"))
         carried = getattr(made, "task", made)  # a Subject carries its task
         if not hasattr(carried, "batches"):
             raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
