@@ -27,6 +27,7 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
@@ -97,12 +98,13 @@ def compress(
     """
     if not folder.is_dir() or any(folder.iterdir()):
         raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
-    subject.check_test_inputs()
+    notes = check_subject(subject)
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     begin = ModelState(subject, graph, progress=progress)
     with carrying(graph):
-        return _finish(begin, recipe, targets, folder, float_layers, store, selection, only)
+        made = _finish(begin, recipe, targets, folder, float_layers, store, selection, only)
+    return replace(made, warnings=(*notes, *made.warnings))
 
 
 def _finish(

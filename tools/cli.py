@@ -103,8 +103,9 @@ def _explain(error: Exception | SystemExit, given: list[str]) -> tuple[str, int]
     """Return one line on what went wrong, and the exit code: the user's fault, or edgedl's own."""
     users = user_line(error)
     if isinstance(error, EdgedlError):
-        known = users is None or users.file.name in str(error)
-        return str(error) if known else f"{error} ({users.place})", error.exit_code
+        said = users is None or users.file.name in str(error)
+        where = "" if users is None or said else f" ({users.place})"
+        return f"{error}{where}", error.exit_code
     if users is not None:
         return str(users), BadInputError.exit_code
     if isinstance(error, SystemExit):

@@ -20,7 +20,7 @@ def carrying(graph: fx.GraphModule) -> Iterator[None]:
 
 
 def as_text(graph: fx.GraphModule) -> str:
-    """Return one line a node: its name, operator, arguments, and the type and shape of its value."""
+    """Return one line a node: name, operator, arguments, and type and shape of its value."""
     nodes = graph.graph.nodes
     return "\n".join(f"{node.format_node()}{_described(value_of(node))}" for node in nodes)
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgedl.compress.device import device_of
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.task.task import Scores, Task
 
 EVALUATION_BATCH = 250
@@ -16,14 +17,7 @@ def score_module(module: nn.Module, task: Task, split: str = "test") -> Scores:
     with torch.no_grad():
         for batch in task.batches(split, EVALUATION_BATCH):
             outputs = as_tuple(
-                module(
-                    *(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in batch.inputs)
-                )
+                module(*(torch.tensor(np.asarray(x)).to(device) for x in batch.inputs))
             )
             scores.append(task.score([y.cpu().numpy() for y in outputs], batch.labels))
     return np.concatenate(scores)
-
-
-def as_tuple(outputs: Tensor | tuple[Tensor, ...] | list[Tensor]) -> tuple[Tensor, ...]:
-    """Return a module's output or outputs as a tuple."""
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.device import CPU
+from edgedl.compress.subject.unwrap import unwrap
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
@@ -24,8 +25,10 @@ class Subject:
 
     Attributes:
         name: what bundle and report call it.
-        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones.
-        task: data splits and score; one without the attribute ``splits`` is given it.
+        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones,
+            in tuples, dicts and dataclasses as it likes. It is taken out of ``torch.compile`` and
+            of wrappers like DistributedDataParallel.
+        task: data splits and score, behind a ``CheckedTask``; float64 inputs become float32.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
         augment: maps the first input [B, ...] of a training batch to a randomly changed one whose
@@ -49,7 +52,9 @@ class Subject:
     device: torch.device = CPU
 
     def __post_init__(self) -> None:
-        """Have the task's splits named, once for all stages; take the name of a device, too."""
+        """Take modules out of their wrappers, have the task checked, take a device by its name."""
+        object.__setattr__(self, "module", unwrap(self.module))
+        object.__setattr__(self, "teachers", tuple(unwrap(t) for t in self.teachers))
         object.__setattr__(self, "task", CheckedTask.of(self.task))
         object.__setattr__(self, "device", torch.device(self.device))
 

@@ -17,6 +17,7 @@ from edgedl.runtime.task.checks import (
     checked_scores,
 )
 from edgedl.runtime.task.kept_splits import Array, KeptSplits, Samples
+from edgedl.runtime.wording import meant
 
 __all__ = [
     "TRAIN",
@@ -224,6 +225,19 @@ class ArrayTask:
     preprocessing: Preprocessing | None = None
     _kept: KeptSplits = field(default_factory=KeptSplits, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        """Refuse a split that is no function.
+
+        Raises:
+            BadInputError: one is; it is named.
+        """
+        for split, read in self.splits.items():
+            if not callable(read):
+                raise BadInputError(
+                    f"split '{split}' of task '{self.name}' is a {type(read).__name__}: it must be "
+                    "a function that returns Samples, such as lambda: Samples((x,), labels)"
+                )
+
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).
 
@@ -236,7 +250,9 @@ class ArrayTask:
         if batch_size < 1:
             raise BadInputError(f"batch_size must be at least 1, got {batch_size}")
         if split not in self.splits:
-            raise BadInputError(f"task '{self.name}' has no split '{split}'")
+            raise BadInputError(
+                f"task '{self.name}' has no split '{split}'{meant(split, self.splits)}"
+            )
         samples = self._kept.get(split, lambda: self._read(split))
         for start in range(0, len(samples.labels), batch_size):
             part = slice(start, start + batch_size)
@@ -247,13 +263,7 @@ class ArrayTask:
 
     def _read(self, split: str) -> Samples:
         where = f"split '{split}' of task '{self.name}'"
-        read: object = self.splits[split]
-        if not callable(read):
-            raise BadInputError(
-                f"{where} is a {type(read).__name__}: it must be a function that returns Samples, "
-                "such as lambda: Samples((x,), labels)"
-            )
-        samples = checked_samples(where, read())
+        samples = checked_samples(where, self.splits[split]())
         if len(samples.labels) == 0:
             raise BadInputError(f"{where}: 0 labels, so it has no samples")
         if self.metric == TOP1 and self.classes:

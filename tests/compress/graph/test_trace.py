@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import TraceError, trace
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 
 @pytest.mark.parametrize("name", NETWORKS)

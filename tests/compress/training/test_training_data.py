@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from listening import notes_to
-from tiny import make_subject, pictures
+from tiny import make_subject, make_task, pictures
 
 from edgedl.compress.distill.fine_tune import FineTune
 from edgedl.compress.pipeline import compress
