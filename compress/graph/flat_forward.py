@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.graph.edit import output_nodes
-from edgedl.compress.subject.outputs import evaluating, named_outputs
+from edgedl.compress.subject.outputs import named_outputs
+from edgedl.compress.subject.untouched import evaluating
 
 
 class FlatForward:
@@ -26,9 +27,9 @@ class FlatForward:
         """Have the module return a flat tuple; None is left out of it.
 
         Only what torch.export may not know is replaced: a tensor, or a flat tuple of tensors,
-        comes as it is. Afterwards forward, buffers and modes are as they were.
+        comes as it is. Afterwards the module is as it was.
         """
-        original, own = self._module.forward, self._module.__dict__.get("forward")
+        original = self._module.forward
 
         @functools.wraps(original)
         def flat(*args: Any, **kwargs: Any) -> Any:
@@ -40,13 +41,8 @@ class FlatForward:
             return tuple(tensor for _, tensor in named)
 
         with evaluating(self._module):
-            self._module.__dict__["forward"] = flat
-            try:
-                yield
-            finally:
-                del self._module.__dict__["forward"]
-                if own is not None:
-                    self._module.__dict__["forward"] = own
+            vars(self._module)["forward"] = flat
+            yield
 
     def name_outputs(self, graph: fx.GraphModule) -> None:
         """Give the nodes that the graph returns the names of the keys or fields they were under."""

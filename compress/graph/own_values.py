@@ -2,7 +2,7 @@
 
 from torch import fx
 
-from edgedl.compress.graph.edit import insert_call, is_constant
+from edgedl.compress.graph.edit import insert_call, is_constant, output_nodes
 from edgedl.compress.graph.operators.operator import aten, first_input
 from edgedl.compress.graph.passes.forms.side_effects import is_view, twin_of
 from edgedl.compress.graph.values import record_value, value_of
@@ -26,7 +26,25 @@ def drop_writes(module: fx.GraphModule) -> None:
             _write_elsewhere(module, node, base)
         else:
             _copy_first(module, base)
+    _drop_unread(module)
     module.graph.eliminate_dead_code()
+
+
+def _drop_unread(module: fx.GraphModule) -> None:
+    """Erase what works in place on memory that no output is computed of."""
+    read: set[fx.Node] = set()
+    waiting = output_nodes(module)
+    while waiting:
+        node = waiting.pop()
+        if node not in read:
+            read.add(node)
+            waiting += node.all_input_nodes
+    for node in reversed(list(module.graph.nodes)):
+        changed = first_input(node)
+        if twin_of(node) is None or node.users or not isinstance(changed, fx.Node):
+            continue
+        if node not in read and _base(changed) not in read:
+            module.graph.erase_node(node)
 
 
 def _base(node: fx.Node) -> fx.Node:

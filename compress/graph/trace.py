@@ -19,8 +19,9 @@ from edgedl.compress.graph.passes.canonicalize import canonicalize
 from edgedl.compress.graph.passes.check_passes import checks_passes
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import value_of
-from edgedl.compress.subject.outputs import as_tuple, evaluating
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import INPUT_TYPES
+from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.backends.quiet import without_warnings
 from edgedl.runtime.errors import EdgedlError
 
@@ -75,7 +76,6 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     """
     if isinstance(module, TracedNetwork):
         return copy_graph(module.eval().graph)
-    _refuse_scripted(module)
     kinds = {p.dtype for p in module.parameters() if p.is_floating_point()}
     if not kinds <= {torch.float32}:
         raise TraceError(f"the module's parameters are {kinds.pop()}: call its .float() first")
@@ -110,16 +110,6 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     flat.name_outputs(graph)
     graph.recompile()
     return graph
-
-
-def _refuse_scripted(module: nn.Module) -> None:
-    for name, part in module.named_modules():
-        if isinstance(part, torch.jit.ScriptModule):
-            what = f"its part '{name}'" if name else f"the module '{module.original_name}'"
-            raise TraceError(
-                f"{what} is TorchScript, which torch.export does not take: pass the Python module "
-                "that it was made of"
-            )
 
 
 def _doubled(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.errors import first_line, user_line
-from edgedl.compress.subject.outputs import as_tuple, evaluating
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.picture_scale import check_pictures, check_preprocessing
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError, EdgedlError

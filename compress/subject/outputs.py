@@ -1,12 +1,10 @@
 """What a module returns, as a flat row of tensors."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgedl.runtime.errors import BadInputError
 
@@ -62,22 +60,3 @@ def _walk(name: str, path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 def _joined(outer: str, key: object) -> str:
     return f"{outer}_{key}" if outer and key else outer or str(key)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Have a module in evaluation mode; afterwards its modes and its buffers are as they were."""
-    modes = {part: part.training for part in module.modules()}
-    held = [(p._buffers, name, x) for p in modes for name, x in p._buffers.items()]
-    values = [None if x is None else x.detach().clone() for _, _, x in held]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-        with torch.no_grad():
-            for (owner, name, buffer), value in zip(held, values, strict=True):
-                owner[name] = buffer
-                if buffer is not None and value is not None and not torch.equal(buffer, value):
-                    buffer.copy_(value)

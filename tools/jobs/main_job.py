@@ -20,8 +20,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
-from edgedl.tools.bench.result import Ladder, NotMeasured, Result, write_result
+from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_first, write_result
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.teachers import find_teacher
@@ -188,9 +189,9 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
             progress,
             missing,
         )
-    advice = outcome.result.recommendation
-    advice = msgspec.structs.replace(advice, notes=(*made.compressed.warnings, *advice.notes))
-    result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
+    chance = chance_notes(outcome.result, bundle.manifest)
+    result = with_notes_first(outcome.result, (*chance, *made.compressed.warnings))
+    result = msgspec.structs.replace(result, ladder=made.ladder)
     write_result(folder, result, outcome.samples)
     (folder / "report.html").write_text(render(made.subject.name, [result]))
     write_manifest(bundle.folder, _with_metrics(bundle, result))
