@@ -1,7 +1,6 @@
 """Errors of converters and of users' code, and how to find what matters in them."""
 
 import os
-import sysconfig
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from edgedl.runtime.errors import BadInputError, EdgedlError
 
 # Folders of installed packages, wherever they are.
 _PACKAGES = frozenset({"site-packages", "dist-packages"})
-_STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib")).resolve()
+_STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 # Attribute of an exception: the graph that was worked on, as text.
 _GRAPH = "edgedl_graph"
 

@@ -14,7 +14,7 @@ from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError, EdgedlError
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.checks import TOP1, check_labels
-from edgedl.runtime.task.task import Batch
+from edgedl.runtime.task.task import Batch, Task
 
 # Samples of a split that are looked at.
 LOOKED_AT = 250
@@ -52,7 +52,7 @@ def check_subject(subject: Subject) -> tuple[str, ...]:
     return (f"inputs of task '{task.name}' are float64: they were cast to float32",)
 
 
-def _first_samples(task: CheckedTask, split: str) -> Batch:
+def _first_samples(task: Task, split: str) -> Batch:
     batch = next(iter(task.batches(split, LOOKED_AT)), None)
     if batch is None or len(batch.labels) == 0:
         raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
@@ -76,7 +76,7 @@ def _run(module: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
         ) from error
 
 
-def _score(task: CheckedTask, outputs: tuple[Tensor, ...], labels: Array) -> None:
+def _score(task: Task, outputs: tuple[Tensor, ...], labels: Array) -> None:
     arrays = [y.float().numpy() for y in outputs]
     try:
         task.score(arrays, labels)

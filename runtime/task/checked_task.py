@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.checks import TOP1, Scores, check_labels, checked_samples, checked_scores
+from edgedl.runtime.task.checks import (
+    TOP1,
+    Scores,
+    check_labels,
+    checked_samples,
+    checked_scores,
+    narrowed,
+)
 from edgedl.runtime.task.kept_splits import Array
-from edgedl.runtime.task.task import Batch, Task, WrappedTask, with_splits
+from edgedl.runtime.task.task import ArrayTask, Batch, Task, WrappedTask, with_splits
 
 MEMBERS = ("name", "metric", "classes", "preprocessing", "batches", "score")
 
 
 class CheckedTask(WrappedTask):
-    """A task whose batches and scores are what ``Task`` says; float64 inputs become float32.
+    """A task whose batches and scores are what ``Task`` says; float64 inputs become float32."""
 
-    Attributes:
-        was_cast: whether inputs were float64 so far.
-    """
+    was_cast: bool
 
     def __init__(self, task: Task) -> None:
         """Take a task, which need not have the attribute ``splits``.
@@ -35,9 +38,9 @@ class CheckedTask(WrappedTask):
         self.was_cast = False
 
     @classmethod
-    def of(cls, task: Task) -> "CheckedTask":
-        """Return a task behind the check; itself if it is one that is already."""
-        return task if isinstance(task, cls) else cls(task)
+    def of(cls, task: Task) -> "CheckedTask | ArrayTask":
+        """Return a task behind the check; itself if it checks what it gives."""
+        return task if isinstance(task, cls | ArrayTask) else cls(task)
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield a split in order.
@@ -54,11 +57,13 @@ class CheckedTask(WrappedTask):
                 "Batch(inputs, labels)"
             )
         for batch in given:
-            inputs, labels = checked_samples(where, batch)
+            samples = checked_samples(where, batch)
+            inputs, labels = narrowed(samples)
+            self.was_cast |= inputs is not samples.inputs
             if self.metric == TOP1 and self.classes:
                 known = f"and the task has {len(self.classes)} classes"
                 check_labels(where, labels, len(self.classes), known)
-            yield Batch(tuple(self._narrowed(x) for x in inputs), labels)
+            yield Batch(inputs, labels)
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample of a batch.
@@ -67,9 +72,3 @@ class CheckedTask(WrappedTask):
             BadInputError: the scores are not one finite number per sample.
         """
         return checked_scores(self.name, self._task.score(outputs, labels), len(labels))
-
-    def _narrowed(self, x: Array) -> Array:
-        if x.dtype != np.float64:
-            return x
-        self.was_cast = True
-        return x.astype(np.float32)

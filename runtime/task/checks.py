@@ -44,6 +44,14 @@ def checked_samples(where: str, given: Any) -> Samples:
     return Samples(arrays, numbers)
 
 
+def narrowed(samples: Samples) -> Samples:
+    """Return samples whose float64 inputs are float32, which files take; themselves without any."""
+    if all(x.dtype != np.float64 for x in samples.inputs):
+        return samples
+    inputs = (x.astype(np.float32) if x.dtype == np.float64 else x for x in samples.inputs)
+    return Samples(tuple(inputs), samples.labels)
+
+
 def check_labels(where: str, labels: Array, count: int, of: str) -> None:
     """Refuse labels that are no numbers of classes.
 

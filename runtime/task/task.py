@@ -15,6 +15,7 @@ from edgedl.runtime.task.checks import (
     check_labels,
     checked_samples,
     checked_scores,
+    narrowed,
 )
 from edgedl.runtime.task.kept_splits import Array, KeptSplits, Samples
 from edgedl.runtime.wording import meant
@@ -224,6 +225,7 @@ class ArrayTask:
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     _kept: KeptSplits = field(default_factory=KeptSplits, init=False, repr=False, compare=False)
+    _cast: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a split that is no function.
@@ -237,6 +239,11 @@ class ArrayTask:
                     f"split '{split}' of task '{self.name}' is a {type(read).__name__}: it must be "
                     "a function that returns Samples, such as lambda: Samples((x,), labels)"
                 )
+
+    @property
+    def was_cast(self) -> bool:
+        """Return whether inputs of a split were float64: they are given as float32."""
+        return bool(self._cast)
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).
@@ -269,7 +276,10 @@ class ArrayTask:
         if self.metric == TOP1 and self.classes:
             count = len(self.classes)
             check_labels(where, samples.labels, count, f"and the task has {count} classes")
-        return samples
+        narrow = narrowed(samples)
+        if narrow is not samples:
+            self._cast.add(split)
+        return narrow
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample of a batch.
