@@ -28,7 +28,8 @@ class Subject:
         module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones,
             in tuples, dicts and dataclasses as it likes. It is taken out of ``torch.compile`` and
             of wrappers like DistributedDataParallel.
-        task: data splits and score, behind a ``CheckedTask``; float64 inputs become float32.
+        task: data splits and score; a user's own class behind a ``CheckedTask``. float64 inputs
+            become float32.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
         augment: maps the first input [B, ...] of a training batch to a randomly changed one whose

@@ -1,6 +1,6 @@
 """A user's task behind a check of all that it gives."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checks import (
@@ -51,7 +51,7 @@ class CheckedTask(WrappedTask):
         """
         where = f"split '{split}' of task '{self.name}'"
         given: object = self._task.batches(split, batch_size)
-        if not isinstance(given, Iterator | Sequence):
+        if not isinstance(given, Iterable):
             raise BadInputError(
                 f"batches of task '{self.name}' gave a {type(given).__name__}: it must yield "
                 "Batch(inputs, labels)"

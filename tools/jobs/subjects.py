@@ -9,6 +9,7 @@ from edgedl.models.reference.pretrained import build, load_pretrained, load_reco
 from edgedl.models.reference.table import ReferenceModel, find_model
 from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def find_task(bundle_task: str, reference: str | None) -> Task:
         carried = getattr(made, "task", made)  # a Subject carries its task
         if not hasattr(carried, "batches"):
             raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
-        return cast(Task, carried)
+        return CheckedTask.of(cast(Task, carried))
     if bundle_task not in DATASETS:
         raise BadInputError(
             f"the bundle's task '{bundle_task}' is not one edgedl has data for: "
