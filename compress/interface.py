@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from edgedl.compress.errors import first_line
 from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.state import ModelState, StageUndoneError
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 
 def check_interface(before: ModelState, after: ModelState) -> None:

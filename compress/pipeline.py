@@ -1,7 +1,7 @@
 """The main job up to the bundle: trace, apply the recipe, export, pack, check parity."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from torch import fx, nn
 from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.encodings.check_calibration import calibration_warnings
 from edgedl.compress.errors import ExportError
+from edgedl.compress.graph.carried import carrying
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.graph.traced_network import TracedNetwork
@@ -27,6 +28,7 @@ from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.store.ingredients import Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
@@ -95,10 +97,27 @@ def compress(
     """
     if not folder.is_dir() or any(folder.iterdir()):
         raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
-    subject.check_test_inputs()
+    notes = check_subject(subject)
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     begin = ModelState(subject, graph, progress=progress)
+    with carrying(graph):
+        made = _finish(begin, recipe, targets, folder, float_layers, store, selection, only)
+    return replace(made, warnings=(*notes, *made.warnings))
+
+
+def _finish(
+    begin: ModelState,
+    recipe: Recipe | None,
+    targets: tuple[Target, ...],
+    folder: Path,
+    float_layers: tuple[str, ...],
+    store: StageStore | None,
+    selection: Task | None,
+    only: Collection[Precision] | None,
+) -> CompressedModel:
+    """Do what ``compress`` says with a traced network."""
+    subject, progress = begin.subject, begin.progress
     by_default = recipe is None
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
     applied = _apply(begin, recipe, store, selection)

@@ -112,9 +112,10 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
         except EdgedlError:
             raise
         except Exception as error:
-            if type(self).__module__.startswith("edgedl."):
+            change = type(self).change
+            if change.__module__.startswith("edgedl."):
                 raise
-            raise located(Path(type(self).change.__code__.co_filename), error) from error
+            raise located(Path(change.__code__.co_filename), error) from error
         check_interface(state, changed)
         settings = {name: _setting(v) for name, v in msgspec.structs.asdict(self).items()}
         return self.recorded(changed, HistoryEntry(self.name, {**settings, **found}))

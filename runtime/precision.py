@@ -1,11 +1,11 @@
 """What a precision is: one record each, the one that takes most off a network first."""
 
-import difflib
 from typing import Literal
 
 import msgspec
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 
 # Where the numbers of a file come from: the float network as it is, a table of ranges found by
 # calibration, ranges that the runtime finds while it runs, or weights quantized by themselves.
@@ -89,6 +89,4 @@ def precision_named(name: str) -> Precision:
     """
     if name in PRECISIONS:
         return PRECISIONS[name]
-    near = difflib.get_close_matches(name, PRECISIONS, 1)
-    hint = f", did you mean '{near[0]}'?" if near else ":"
-    raise BadInputError(f"unknown precision '{name}'{hint} there are {', '.join(PRECISIONS)}")
+    raise BadInputError(f"unknown precision '{name}'{meant(name, PRECISIONS)}")

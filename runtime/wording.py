@@ -1,4 +1,7 @@
-"""Numbers as sentences and tables say them."""
+"""Numbers and lists of names as sentences and tables say them."""
+
+import difflib
+from collections.abc import Iterable
 
 
 def counted(number: float, noun: str) -> str:
@@ -29,3 +32,24 @@ def about(seconds: float) -> str:
     if seconds < 100:
         return f"about {seconds:.0f} s"
     return f"about {seconds / 60:.1f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return what follows "there is no X 'name'": the nearest name, and all that there are.
+
+    >>> meant("ort2", ["ort", "tflite"]), meant("gpu", ["ort", "tflite"])
+    (", did you mean 'ort'? there are ort, tflite", ': there are ort, tflite')
+    """
+    names = list(known)
+    hint = nearest(name, names)
+    return f"{hint}{'' if hint else ':'} there are {', '.join(names)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ", did you mean 'x'?" with the nearest of the names; "" where none is near.
+
+    >>> nearest("conv1.weight", ["module.conv1.weight", "module.conv1.bias"])
+    ", did you mean 'module.conv1.weight'?"
+    """
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f", did you mean '{near[0]}'?" if near else ""

@@ -2,12 +2,14 @@
 
 import importlib
 import sys
+import traceback
 from typing import Any
 
 import click
 
 import edgedl
-from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
+from edgedl.compress.errors import user_line
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
 from edgedl.tools.terminal.host_packages import how_to_install
 from edgedl.tools.terminal.interrupt import remembered_interrupt
 
@@ -89,35 +91,35 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nedgedl: interrupted, nothing half-written was kept", err=True)
         code = 130
-    except EdgedlError as error:
-        code = _fail(given, str(error), error.exit_code)
-    except OSError as error:
-        code = _fail(given, _describe(error), 2)
-    except ModuleNotFoundError as error:
-        code = _fail(given, *_missing(error))
-    except Exception as error:
-        # Not a user's mistake but ours: 1 would be mistaken for a missed budget.
-        code = _fail(given, _internal(error), 70)
+    except (Exception, SystemExit) as error:
+        message, code = _explain(error, given)
+        if "--debug" in given:
+            traceback.print_exception(error)
+        click.echo(f"edgedl: {message}", err=True)
     sys.exit(code)
 
 
-def _fail(given: list[str], message: str, code: int) -> int:
-    if "--debug" in given:
-        import traceback
+def _explain(error: Exception | SystemExit, given: list[str]) -> tuple[str, int]:
+    """Return one line on what went wrong, and the exit code: the user's fault, or edgedl's own."""
+    users = user_line(error)
+    if isinstance(error, EdgedlError):
+        said = users is None or users.file.name in str(error)
+        where = "" if users is None or said else f" ({users.place})"
+        return f"{error}{where}", error.exit_code
+    if users is not None:
+        return str(users), BadInputError.exit_code
+    if isinstance(error, SystemExit):
+        raise error
+    if isinstance(error, OSError):
+        return _describe(error), BadInputError.exit_code
+    hint = how_to_install(error.name) if isinstance(error, ModuleNotFoundError) else None
+    if hint is not None:
+        return hint, BackendUnavailableError.exit_code
+    from edgedl.tools.terminal.fault_report import write_report
 
-        traceback.print_exc()
-    click.echo(f"edgedl: {message}", err=True)
-    return code
-
-
-def _missing(error: ModuleNotFoundError) -> tuple[str, int]:
-    hint = how_to_install(error.name)
-    return (_internal(error), 70) if hint is None else (hint, BackendUnavailableError.exit_code)
-
-
-def _internal(error: Exception) -> str:
+    # Not a user's mistake but ours: 1 would be mistaken for a missed budget.
     text = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"internal error, 'edgedl --debug ...' shows where: {text}"
+    return f"internal error: {text}; {write_report(error, given)}", 70
 
 
 def _describe(error: OSError) -> str:

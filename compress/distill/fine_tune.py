@@ -19,7 +19,7 @@ from edgedl.compress.estimate import Work
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training import TrainingSettings, train
 from edgedl.compress.training.check_training import check_training

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.errors import first_line
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.errors import BadInputError
 
 

@@ -25,7 +25,7 @@ from edgedl.compress.encodings.placement import place, quantized_nodes
 from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.operators.operator import Weighted, first_input
 from edgedl.compress.graph.operators.table import is_weighted, row_of
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.targets.target import REFERENCE, Target
 
 

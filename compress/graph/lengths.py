@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx
 
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 
 def shortened(inputs: Sequence[Tensor], free_axes: Sequence[int]) -> tuple[Tensor, ...]:

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgedl.compress.errors import first_line
+from edgedl.compress.graph.carried import carrying
 from edgedl.compress.graph.computed_weights import store_computed_weights
 from edgedl.compress.graph.edit import copy_graph, input_nodes, output_nodes
+from edgedl.compress.graph.flat_forward import FlatForward, free_batch
+from edgedl.compress.graph.inlined import NotPlainError, check_plain, inline_blocks
 from edgedl.compress.graph.lengths import shortened
+from edgedl.compress.graph.own_values import drop_writes
 from edgedl.compress.graph.passes.canonicalize import canonicalize
 from edgedl.compress.graph.passes.check_passes import checks_passes
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import value_of
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import INPUT_TYPES
+from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.backends.quiet import without_warnings
 from edgedl.runtime.errors import EdgedlError
 
@@ -48,29 +53,28 @@ def trace(
             canonical graph differs from it by more than 1e-4 of its largest output, or does not
             compute another size of a free axis.
     """
-    training = {m: m.training for m in module.modules()}
-    try:
+    with evaluating(module):
         doubled = _doubled(example_inputs)
         exported = export_graph(module, example_inputs)
-        graph = canonicalize(exported, check=doubled if checks_passes() else ())
+        with carrying(exported):
+            graph = canonicalize(exported, check=doubled if checks_passes() else ())
         _check_interface(graph)
         _check_equal(module, graph, doubled)
         if any(free_axes):
             _check_other_lengths(module, graph, shortened(doubled, free_axes))
-    finally:
-        for part, was_training in training.items():
-            part.training = was_training
     return graph
 
 
 def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.GraphModule:
     """Return the graph of a module in evaluation mode, as torch.export writes it.
 
-    It shares nothing with the module, which is left in evaluation mode. Its parameters have the
-    module's names; a weight that the module computes of them, by weight norm, is one itself.
+    It shares nothing with the module, which stays as it is. Its parameters have the module's names,
+    its outputs those of the keys or fields under which forward returns them; a weight that the
+    module computes of its parameters, by weight norm, is one itself. It writes neither into its
+    buffers nor into its inputs.
 
     Raises:
-        TraceError: torch.export refuses the module.
+        TraceError: torch.export refuses the module, or it computes what no file can.
     """
     if isinstance(module, TracedNetwork):
         return copy_graph(module.eval().graph)
@@ -78,10 +82,13 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     if not kinds <= {torch.float32}:
         raise TraceError(f"the module's parameters are {kinds.pop()}: call its .float() first")
     doubled = _doubled(example_inputs)
-    shapes = tuple({0: torch.export.Dim("batch", min=1, max=MAX_BATCH)} for _ in doubled)
+    flat = FlatForward(module)
     try:
-        with without_warnings():
-            program = torch.export.export(module.eval(), doubled, dynamic_shapes=shapes)
+        shapes = free_batch(module, doubled, MAX_BATCH)
+        with without_warnings(), flat.replaced():
+            program = torch.export.export(module, doubled, dynamic_shapes=shapes)
+    except EdgedlError:
+        raise
     except Exception as error:
         # torch.export reports whatever the module's own code raises, in many classes.
         raise TraceError(
@@ -96,7 +103,13 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
     for node in list(graph.graph.nodes):
         if node.op == "call_module" and "_guards" in str(node.target):
             graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
+    try:
+        inline_blocks(graph)
+        check_plain(graph)
+    except NotPlainError as error:
+        raise TraceError(f"{type(module).__name__} uses {error}") from None
+    drop_writes(graph)
+    flat.name_outputs(graph)
     graph.recompile()
     store_computed_weights(graph)
     return graph
@@ -105,6 +118,11 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
 def _doubled(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return inputs of at least two samples: a batch of one would be taken for a constant."""
     return tuple(torch.cat([x, x])[: max(2, len(x))] for x in inputs)
+
+
+def _copied(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return inputs that a module may write into."""
+    return tuple(x.clone() for x in inputs)
 
 
 def _place(error: BaseException) -> str:
@@ -131,7 +149,10 @@ def _check_interface(graph: fx.GraphModule) -> None:
                 f"input '{node.name}' is {value.dtype}: it can be {', '.join(INPUT_TYPES)}"
             )
         if node not in inputs and value.dtype != torch.float32:
-            raise TraceError(f"output '{node.name}' is {value.dtype}: it must be float32")
+            advice = "torch.view_as_real(y)" if value.dtype.is_complex else "y.float()"
+            raise TraceError(
+                f"output '{node.name}' is {value.dtype}: it must be float32, return {advice}"
+            )
         if value.ndim == 0 or isinstance(value.shape[0], int):
             raise TraceError(
                 f"output '{node.name}' has the shape {list(value.shape)}: its first dimension "
@@ -145,7 +166,7 @@ def _check_other_lengths(
     sizes = [list(x.shape) for x in inputs]
     try:
         with torch.no_grad():
-            as_tuple(module(*inputs))
+            as_tuple(module(*_copied(inputs)))
     except Exception as error:
         raise TraceError(
             f"the module does not take inputs {sizes}, though its Subject's free_axes say so: "
@@ -162,12 +183,19 @@ def _check_other_lengths(
 
 def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tensor]) -> None:
     with torch.no_grad():
-        expected, found = as_tuple(module(*inputs)), as_tuple(graph(*inputs))
-    if not all(isinstance(y, Tensor) for y in expected):
-        raise TraceError("forward must return a tensor or a tuple of tensors")
-    for index, (a, b) in enumerate(zip(expected, found, strict=True)):
+        expected = as_tuple(module(*_copied(inputs)))
+        again = as_tuple(module(*_copied(inputs)))
+        found = as_tuple(graph(*_copied(inputs)))
+    for index, (a, second, b) in enumerate(zip(expected, again, found, strict=True)):
         if not torch.isfinite(a).all():
             raise TraceError(f"output {index} of the module is not finite on its example inputs")
+        if (a - second).abs().max() > EQUAL_WITHIN * max(1.0, float(a.abs().max())):
+            raise TraceError(
+                f"{type(module).__name__} answers the same inputs differently the second time, by "
+                f"{float((a - second).abs().max()):.2g} in output {index}: files are not random "
+                "and keep nothing from call to call; leave out what is random in evaluation, and "
+                "give a state as an input and return the next one as an output"
+            )
         if (a - b).abs().max() > EQUAL_WITHIN * max(1.0, float(a.abs().max())):
             raise TraceError(
                 f"the traced graph differs from the module by {float((a - b).abs().max()):.2g} in "

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from edgedl.compress.prune.find_blocks import Block
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.training.distances import softened_divergence, squared_difference
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task

@@ -12,7 +12,7 @@ from edgedl.compress.graph.cuts.tensor_axes import TensorAxes
 from edgedl.compress.graph.edit import copy_graph, get_tensor
 from edgedl.compress.graph.operators.normalization import BATCH_NORM, BatchNorm
 from edgedl.compress.graph.operators.table import row_of
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.errors import BadInputError
 
 Importance = Literal["l1", "l2", "batch_norm", "taylor", "lamp", "random"]

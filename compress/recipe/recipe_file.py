@@ -1,6 +1,5 @@
 """Recipes as YAML files. Every key is checked; errors name the line."""
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -16,6 +15,7 @@ from edgedl.compress.stage import Stage, stage_name
 from edgedl.compress.user_code import load_user_class, names_user_code
 from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 
 
 def shipped_recipes() -> list[str]:
@@ -57,10 +57,8 @@ def _load(reference: str, outer: tuple[str, ...]) -> Recipe:
         except UnicodeDecodeError as error:
             raise BadInputError(f"{reference} is not a text file in UTF-8") from error
         return parse_recipe(text, reference, outer, path.parent)
-    near = difflib.get_close_matches(reference, shipped_recipes(), 1)
-    hint = f", did you mean '{near[0]}'?" if near else ":"
     raise BadInputError(
-        f"there is no recipe '{reference}'{hint} there are {', '.join(shipped_recipes())}, "
+        f"there is no recipe '{reference}'{meant(reference, shipped_recipes())}, "
         "or give a YAML file"
     )
 
@@ -155,9 +153,7 @@ class _Place:
         unknown = re.search(r"unknown field `(.+)`", text)
         if unknown:
             key = unknown.group(1)
-            near = difflib.get_close_matches(key, keys, 1)
-            hint = f", did you mean '{near[0]}'?" if near else ":"
-            text = f"unknown key '{key}'{hint} there are {', '.join(keys)}"
+            text = f"unknown key '{key}'{meant(key, keys)}"
             path = (*path, key)
         elif path and isinstance(path[-1], str):
             text = f"'{path[-1]}': {text}{_choices(kind, path[-1])}"
@@ -194,7 +190,7 @@ def _stage_class(name: Any, where: _Place, folder: Path) -> type[Stage]:
     if not names_user_code(name):
         if name not in STAGES:
             raise where.error(
-                f"Invalid value '{name}'{valid}, or file.py:Class for one of your own"
+                f"unknown stage '{name}'{meant(name, STAGES)}, or file.py:Class for your own"
             )
         return STAGES[name]
     try:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.device import CPU
+from edgedl.compress.subject.unwrap import unwrap
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.task import Task, with_splits
+from edgedl.runtime.task.checked_task import CheckedTask
+from edgedl.runtime.task.task import Task
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 # The module's output, or the tuple of them, and labels [B, ...] to the mean over the samples.
@@ -26,8 +28,11 @@ class Subject:
 
     Attributes:
         name: what bundle and report call it.
-        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones.
-        task: data splits and score; one without the attribute ``splits`` is given it.
+        module: the network; it takes tensors [N, ...], float32 or ids, and returns float32 ones,
+            in tuples, dicts and dataclasses as it likes. It is taken out of ``torch.compile`` and
+            of wrappers like DistributedDataParallel.
+        task: data splits and score; a user's own class behind a ``CheckedTask``. float64 inputs
+            become float32.
         free_axes: axes of every input whose size may differ from call to call: 0, the batch, and
             for sequences also 1, the time. Runtimes with fixed shapes get the calibration's.
         augment: maps the first input [B, ...] of a training batch to a randomly changed one whose
@@ -56,12 +61,14 @@ class Subject:
     loss: Loss | None = None
 
     def __post_init__(self) -> None:
-        """Have the task's splits named, once for all stages; take the name of a device, too.
+        """Take modules out of their wrappers, have the task checked, take a device by its name.
 
         Raises:
             BadInputError: the loss is no function.
         """
-        object.__setattr__(self, "task", with_splits(self.task))
+        object.__setattr__(self, "module", unwrap(self.module))
+        object.__setattr__(self, "teachers", tuple(unwrap(t) for t in self.teachers))
+        object.__setattr__(self, "task", CheckedTask.of(self.task))
         object.__setattr__(self, "device", torch.device(self.device))
         if self.loss is not None and not callable(self.loss):
             raise BadInputError(

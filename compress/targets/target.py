@@ -1,6 +1,5 @@
 """What files are made for: each target is a YAML file in ``edgedl.compress.targets``."""
 
-import difflib
 import re
 from collections.abc import Collection
 from functools import cache
@@ -19,6 +18,7 @@ from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.runtime.precision import Precision, precision_named
+from edgedl.runtime.wording import meant
 
 OWN = (".yaml", ".yml")
 MAX_WEIGHT_BITS = 8
@@ -154,9 +154,7 @@ def load_target(name: str) -> Target:
         return _read_own(Path(name))
     file = files("edgedl.compress.targets") / f"{name}.yaml"
     if not file.is_file():
-        near = difflib.get_close_matches(name, target_names(), 1)
-        hint = f", did you mean '{near[0]}'?" if near else ":"
-        raise BadInputError(f"unknown target '{name}'{hint} there are {', '.join(target_names())}")
+        raise BadInputError(f"unknown target '{name}'{meant(name, target_names())}")
     said = yaml.safe_load(file.read_text())
     if "like" in said:
         return _variant(msgspec.convert(said, Variant), name, name)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from edgedl.compress.errors import first_line
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training.losses import LabelLoss
 from edgedl.compress.training.subject_loss import SubjectLoss

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.device import device_of, to_device
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.training.mixed_precision import (
     float32_where_bfloat16_is_slow,
     has_bfloat16,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.device import CPU
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 

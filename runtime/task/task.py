@@ -1,18 +1,41 @@
 """What a network is for: its data splits, and how its outputs are scored. numpy only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing, Preprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.checks import (
+    TOP1,
+    Scores,
+    check_labels,
+    checked_samples,
+    checked_scores,
+    narrowed,
+)
+from edgedl.runtime.task.kept_splits import Array, KeptSplits, Samples
+from edgedl.runtime.wording import meant
 
-Array = npt.NDArray[np.generic]
-Scores = npt.NDArray[np.float64]
+__all__ = [
+    "TRAIN",
+    "UNKNOWN",
+    "Array",
+    "ArrayTask",
+    "AskedTask",
+    "Batch",
+    "Samples",
+    "Scores",
+    "Task",
+    "WrappedTask",
+    "top1",
+    "training_split",
+    "why_not_train",
+    "with_splits",
+]
 
 TRAIN = "train"
 # A name that no task has a split of.
@@ -91,6 +114,11 @@ class WrappedTask:
         """Return the names of the splits."""
         return self._task.splits
 
+    @property
+    def lacks_train(self) -> str:
+        """Return why a task that does not name its splits has no "train"; empty for any other."""
+        return str(getattr(self._task, "lacks_train", ""))
+
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield a split in order."""
         return self._task.batches(split, batch_size)
@@ -146,8 +174,9 @@ def training_split(task: Task) -> str:
 
 def why_not_train(task: Task) -> str:
     """Say why stages cannot train on a split "train" of this task."""
-    if isinstance(task, AskedTask):
-        return f"task '{task.name}' has no attribute 'splits', and {task.lacks_train}"
+    lacks = getattr(task, "lacks_train", "")
+    if lacks:
+        return f"task '{task.name}' has no attribute 'splits', and {lacks}"
     return f"task '{task.name}' names no split '{TRAIN}'"
 
 
@@ -158,23 +187,25 @@ def top1(outputs: Sequence[Array], labels: Array) -> Scores:
         outputs: one array of logits [B, K].
         labels: integers [B].
 
+    Raises:
+        BadInputError: a label is no number of an output.
+
     >>> top1([np.array([[0.1, 0.9], [0.8, 0.2]])], np.array([1, 1])).tolist()
     [1.0, 0.0]
     """
+    if outputs[0].ndim == 2 and labels.ndim == 1:
+        count = outputs[0].shape[1]
+        check_labels("the task", labels, count, f"and the network has {count} outputs")
     hits: Scores = np.asarray(outputs[0].argmax(axis=1) == labels, np.float64)
     return hits
-
-
-class Samples(NamedTuple):
-    """A whole split: inputs, each [N, ...] (uint8 pictures [N, H, W, C] or arrays), and labels."""
-
-    inputs: tuple[Array, ...]
-    labels: Array
 
 
 @dataclass(frozen=True)
 class ArrayTask:
     """A task over arrays in memory; the usual way to describe one's own data.
+
+    The function of a split is called once in a process, and what it returns is kept if all kept
+    splits take at most a quarter of the free memory; that of a larger one is called every time.
 
     Attributes:
         name: what the manifest calls it.
@@ -193,30 +224,62 @@ class ArrayTask:
     score_samples: Callable[[Sequence[Array], Array], Scores] = top1
     classes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    _kept: KeptSplits = field(default_factory=KeptSplits, init=False, repr=False, compare=False)
+    _cast: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a split that is no function.
+
+        Raises:
+            BadInputError: one is; it is named.
+        """
+        for split, read in self.splits.items():
+            if not callable(read):
+                raise BadInputError(
+                    f"split '{split}' of task '{self.name}' is a {type(read).__name__}: it must be "
+                    "a function that returns Samples, such as lambda: Samples((x,), labels)"
+                )
+
+    @property
+    def was_cast(self) -> bool:
+        """Return whether inputs of a split were float64: they are given as float32."""
+        return bool(self._cast)
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).
 
+        The arrays are the caller's own: writing into them changes no later batch.
+
         Raises:
-            BadInputError: unknown split, or inputs and labels of different lengths.
+            BadInputError: unknown split; inputs and labels of different lengths; a label that is no
+                class.
         """
         if batch_size < 1:
             raise BadInputError(f"batch_size must be at least 1, got {batch_size}")
         if split not in self.splits:
-            raise BadInputError(f"task '{self.name}' has no split '{split}'")
-        samples = self.splits[split]()
-        count = len(samples.labels)
-        if count == 0 or any(len(x) != count for x in samples.inputs):
             raise BadInputError(
-                f"split '{split}' of task '{self.name}': {count} labels but inputs of lengths "
-                f"{[len(x) for x in samples.inputs]}"
+                f"task '{self.name}' has no split '{split}'{meant(split, self.splits)}"
             )
-        for start in range(0, count, batch_size):
+        samples = self._kept.get(split, lambda: self._read(split))
+        for start in range(0, len(samples.labels), batch_size):
             part = slice(start, start + batch_size)
             inputs = tuple(x[part] for x in samples.inputs)
             if isinstance(self.preprocessing, ImagePreprocessing) and inputs[0].dtype == np.uint8:
                 inputs = (self.preprocessing(np.asarray(inputs[0], np.uint8)), *inputs[1:])
-            yield Batch(inputs, samples.labels[part])
+            yield Batch(tuple(np.array(x) for x in inputs), np.array(samples.labels[part]))
+
+    def _read(self, split: str) -> Samples:
+        where = f"split '{split}' of task '{self.name}'"
+        samples = checked_samples(where, self.splits[split]())
+        if len(samples.labels) == 0:
+            raise BadInputError(f"{where}: 0 labels, so it has no samples")
+        if self.metric == TOP1 and self.classes:
+            count = len(self.classes)
+            check_labels(where, samples.labels, count, f"and the task has {count} classes")
+        narrow = narrowed(samples)
+        if narrow is not samples:
+            self._cast.add(split)
+        return narrow
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample of a batch.
@@ -224,10 +287,4 @@ class ArrayTask:
         Raises:
             BadInputError: the score function did not return one finite number per sample.
         """
-        scores = np.asarray(self.score_samples(outputs, labels), np.float64)
-        if scores.shape != (len(labels),) or not np.isfinite(scores).all():
-            raise BadInputError(
-                f"the score of task '{self.name}' must be one finite number per sample "
-                f"[{len(labels)}], got shape {list(scores.shape)}"
-            )
-        return scores
+        return checked_scores(self.name, self.score_samples(outputs, labels), len(labels))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.encodings.simulate import Simulation
 from edgedl.compress.state import ModelState, begin
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
 
 SHAPE = (3, 8, 8)

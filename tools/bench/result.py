@@ -1,5 +1,6 @@
 """The records of ``result.json``: what was measured, with every interval and every gap."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -225,6 +226,13 @@ class Result(_Record, frozen=True):
     def candidate(self, name: str) -> Candidate:
         """Return the candidate of this name."""
         return next(c for c in self.candidates if c.name == name)
+
+
+def with_notes_first(result: Result, notes: Sequence[str]) -> Result:
+    """Return a result with more notes in front of its recommendation's."""
+    advice = result.recommendation
+    advice = msgspec.structs.replace(advice, notes=(*notes, *advice.notes))
+    return msgspec.structs.replace(result, recommendation=advice)
 
 
 def interval(estimate: Estimate, factor: float = 1.0) -> Interval:

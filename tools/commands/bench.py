@@ -11,6 +11,7 @@ from edgedl.runtime.errors import BackendUnavailableError, BadInputError, Budget
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.tools.bench.bench import BenchSettings, bench
 from edgedl.tools.bench.budget import missed, parse_budget
+from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import (
     BASELINES,
     bundle_names,
@@ -19,7 +20,7 @@ from edgedl.tools.bench.entries import (
     put_baseline_first,
 )
 from edgedl.tools.bench.loose_file import is_model_file, wrap_file
-from edgedl.tools.bench.result import write_result
+from edgedl.tools.bench.result import with_notes_first, write_result
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.table import result_markdown, to_csv
 from edgedl.tools.terminal.options import parse_threads
@@ -92,9 +93,10 @@ def command(
                 outcome = bench(
                     opened[0].manifest.name, ordered, found, settings, progress, missing
                 )
-            write_result(folder, outcome.result, outcome.samples)
-            (folder / "summary.csv").write_text(to_csv(outcome.result))
-        result = outcome.result
+            chance = chance_notes(outcome.result, ordered[0].bundle.manifest)
+            result = with_notes_first(outcome.result, chance)
+            write_result(folder, result, outcome.samples)
+            (folder / "summary.csv").write_text(to_csv(result))
         click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
         broken = missed(result.candidate(result.recommendation.name), limits)
         if broken:

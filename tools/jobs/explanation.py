@@ -131,11 +131,14 @@ def _quantize(
     from edgedl.compress.recipe.recipe import DEFAULT
     from edgedl.compress.recipe.recipe_file import load_recipe
     from edgedl.compress.state import ModelState
+    from edgedl.compress.subject.check_subject import check_subject
     from edgedl.compress.targets.target import TARGETS
     from edgedl.tools.jobs.subjects import find_subject
 
     given = None if recipe == DEFAULT else load_recipe(recipe)
     subject = find_subject(reference, weights)
+    for note in check_subject(subject):
+        progress.note(note)
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     name = default_recipe(graph)[0] if given is None else recipe

@@ -21,8 +21,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
-from edgedl.tools.bench.result import Ladder, NotMeasured, Result, write_result
+from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_first, write_result
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.next_steps import next_steps
 from edgedl.tools.jobs.subjects import find_subject
@@ -194,9 +195,9 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
             missing,
             network,
         )
-    advice = outcome.result.recommendation
-    advice = msgspec.structs.replace(advice, notes=(*made.compressed.warnings, *advice.notes))
-    result = msgspec.structs.replace(outcome.result, ladder=made.ladder, recommendation=advice)
+    chance = chance_notes(outcome.result, bundle.manifest)
+    result = with_notes_first(outcome.result, (*chance, *made.compressed.warnings))
+    result = msgspec.structs.replace(result, ladder=made.ladder)
     steps_to_take = next_steps(result, made.named or made.subject.name, made.compressed.noisiest)
     result = msgspec.structs.replace(result, next_steps=steps_to_take)
     write_result(folder, result, outcome.samples)

@@ -12,6 +12,7 @@ from edgedl.compress.recipe.store.ingredients import Ingredients, Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, StageUndoneError
+from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
@@ -59,6 +60,8 @@ def plan(wish: Wish, store: StageStore | None, progress: Progress) -> list[Plann
     """
     given, subject = wish.found_recipe(), wish.found_subject()
     wish.check_teachers(given)
+    for note in check_subject(subject):
+        progress.note(note)
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, progress)
     state = ModelState(subject, graph, progress=progress)

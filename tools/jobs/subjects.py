@@ -9,6 +9,7 @@ from edgedl.models.reference.pretrained import build, load_pretrained, load_reco
 from edgedl.models.reference.table import ReferenceModel, find_model
 from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
 
 if TYPE_CHECKING:
@@ -72,17 +73,17 @@ def free_axes(model: ReferenceModel) -> tuple[int, ...]:
 def find_task(bundle_task: str, reference: str | None) -> Task:
     """Return the task to score a bundle with: a known data set, or the user's ``file.py:function``.
 
-    The function may return a Task or a Subject.
+    The function may return a Task or a Subject; a file alone stands for its ``task``.
 
     Raises:
         BadInputError: the bundle's task is not a known one and no function is given.
     """
     if reference is not None:
-        made = call_user_function(reference)
+        made = call_user_function(reference, ("task", "subject"))
         carried = getattr(made, "task", made)  # a Subject carries its task
         if not hasattr(carried, "batches"):
             raise BadInputError(f"{reference} returned {type(made).__name__}, expected a task")
-        return cast(Task, carried)
+        return CheckedTask.of(cast(Task, carried))
     if bundle_task not in DATASETS:
         raise BadInputError(
             f"the bundle's task '{bundle_task}' is not one edgedl has data for: "

@@ -14,7 +14,7 @@ from edgedl.compress.graph.operators.pooling import AVG_POOL2D, MAX_POOLS
 from edgedl.compress.graph.operators.reduction import MEAN, reduced_axes
 from edgedl.compress.graph.operators.table import groups_of, has_stored_weight, row_of
 from edgedl.compress.graph.values import shape_of
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.errors import EdgedlError
 
 # Homogeneous as well, channel by channel of a feature map [N, C, ...].

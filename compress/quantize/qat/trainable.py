@@ -19,7 +19,7 @@ from edgedl.compress.quantize.qat.learned_step import (
     round_weight,
     straight_through,
 )
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.targets.target import TRAINED_FOR
 
 

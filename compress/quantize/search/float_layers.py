@@ -18,7 +18,7 @@ from edgedl.compress.graph.edit import (
 from edgedl.compress.graph.operators.operator import argument, set_argument
 from edgedl.compress.graph.operators.table import is_weighted
 from edgedl.compress.quantize.search.damage import Damage, DamageMeter, as_tensors, labelled_batches
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.task.task import Task
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.encodings.simulate import Simulation, fake_quantize
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import TARGETS
 

@@ -13,7 +13,7 @@ from edgedl.compress.export.tensorrt.check import check_tensorrt
 from edgedl.compress.export.tensorrt.exporter import _UnoptimizedOnnxRuntime
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.errors import BackendUnavailableError
 
 

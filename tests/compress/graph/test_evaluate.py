@@ -9,7 +9,8 @@ from torch import nn
 
 from edgedl.compress.graph.run import count_macs, count_parameters
 from edgedl.compress.subject import score
-from edgedl.compress.subject.score import as_tuple, score_module
+from edgedl.compress.subject.outputs import as_tuple
+from edgedl.compress.subject.score import score_module
 
 
 def test_every_test_sample_is_scored_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import TraceError, trace
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -90,11 +90,14 @@ def test_what_cannot_be_exported_is_one_readable_line(module: nn.Module, reason:
 @pytest.mark.parametrize(
     ("forward", "reason"),
     [
-        (lambda _, x: x + torch.rand_like(x), "does its forward depend on randomness"),
-        (lambda _, x: F.dropout(x, 0.5, training=True), "does its forward depend on randomness"),
+        (lambda _, x: x + torch.rand_like(x), "differently the second time"),
+        (lambda _, x: F.dropout(x, 0.5, training=True), "differently the second time"),
         (lambda _, x: torch.log(x - 1e9), "output 0 of the module is not finite"),
         (lambda _, x: (x, x / 0.0), "output 1 of the module is not finite"),
-        (lambda _, x: x.argmax(1), "'argmax' is torch.int64: it must be float32"),
+        (
+            lambda _, x: x.argmax(1),
+            r"'argmax' is torch.int64: .* return y.float\(\)",
+        ),
         (lambda _, x: x.double(), "is torch.float64: it must be float32"),
     ],
 )

@@ -73,7 +73,7 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
             ["unknown key 'zzz'", "there are stage, samples, batch_size, observer"],
         ),
         ("description", "descripton", 1, ["descripton", "did you mean 'description'?"]),
-        ("quantize_static", "quantise", 3, ["quantise", "the stages are: prune_channels"]),
+        ("quantize_static", "quantise", 3, ["quantise", "there are prune_channels"]),
         ("64", "many", 4, ["Expected `int`", "got `str`"]),
         ("64", "1.5", 4, ["Expected `int`", "got `float`"]),
         ("64", "0", 4, ["'samples': ", ">= 1"]),

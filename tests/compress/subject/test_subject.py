@@ -34,7 +34,7 @@ def test_tensors_share_no_memory_with_the_tasks_data() -> None:
     assert (data == 1).all()
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float16", "int16", "uint8"])
 def test_inputs_of_another_type_are_refused(dtype: str) -> None:
     def split() -> Samples:
         return Samples((np.zeros((4, 3), np.float32), np.zeros((4, 3), dtype)), np.zeros(4))
@@ -55,7 +55,7 @@ def test_a_split_without_samples_is_refused() -> None:
 @pytest.mark.parametrize(
     ("dtype", "said"),
     [
-        ("float64", "input 0 of task 'typed', split 'test', is float64"),
+        ("float16", "input 0 of task 'typed', split 'test', is float16"),
         ("int64", "are int64 in the split 'test' and float32 in 'calibration'"),
     ],
 )

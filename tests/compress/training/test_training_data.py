@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from listening import notes_to
-from tiny import make_subject, pictures
+from tiny import make_subject, make_task, pictures
 
 from edgedl.compress.distill.fine_tune import FineTune
 from edgedl.compress.pipeline import compress
@@ -51,8 +51,8 @@ def with_task(state: ModelState, task: Task) -> ModelState:
 def test_the_float_stages_read_the_training_split_of_a_task_that_names_none(
     float_state: ModelState, stage: Any
 ) -> None:
-    task, heard = WithTrain(make_subject().task), list[str]()  # type: ignore[arg-type]
-    state = replace(with_task(float_state, task), progress=notes_to(heard.append))  # type: ignore[arg-type]
+    task, heard = WithTrain(make_task()), list[str]()
+    state = replace(with_task(float_state, task), progress=notes_to(heard.append))
     again = stage.apply(stage.apply(state))
     read = {split for split, size in task.asked if size > 2}
     assert read == {"train"}
@@ -89,7 +89,7 @@ def test_importance_of_weights_reads_no_data_and_says_nothing(float_state: Model
 def test_a_part_of_a_task_has_its_training_split() -> None:
     task = ArrayTask("t", {"train": lambda: pictures(4, 1), "test": lambda: pictures(4, 2)})
     subject = replace(make_subject(), task=WrappedTask(task))
-    state = ModelState(subject, None)  # type: ignore[arg-type]
+    state = ModelState(subject, None)
     assert choose_split(state, "mine") == "train"
 
 

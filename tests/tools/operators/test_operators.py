@@ -8,7 +8,7 @@ from command import Run
 
 from edgedl.compress.graph.operators.table import ROWS, row_of
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.measure.device import run_context
 from edgedl.runtime.progress import SILENT
 from edgedl.tools.operators.cases import OperatorCase, operator_cases

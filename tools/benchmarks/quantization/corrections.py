@@ -25,7 +25,7 @@ from edgedl.compress.quantize.search.mix_precision import MixPrecision
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 
@@ -92,7 +92,7 @@ def sqnr(exact: Tensor, found: Tensor) -> float:
 
 @torch.no_grad()
 def _outputs(run: Callable[..., object], inputs: list[tuple[Tensor, ...]]) -> Tensor:
-    return torch.cat([as_tuple(run(*x))[0] for x in inputs])  # type: ignore[arg-type]
+    return torch.cat([as_tuple(run(*x))[0] for x in inputs])
 
 
 if __name__ == "__main__":

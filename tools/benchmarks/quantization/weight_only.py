@@ -23,7 +23,7 @@ from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Batch, Task
@@ -100,7 +100,7 @@ def _run(run: Callable[..., object], task: Task, batches: Sequence[Batch]) -> tu
     """Return the first output for every sample, and the mean score in percent."""
     outputs, scores = [], []
     for batch in batches:
-        found = as_tuple(run(*(torch.tensor(x) for x in batch.inputs)))  # type: ignore[arg-type]
+        found = as_tuple(run(*(torch.tensor(x) for x in batch.inputs)))
         outputs.append(found[0])
         scores.append(task.score([y.numpy() for y in found], batch.labels))
     return torch.cat(outputs), 100 * float(np.concatenate(scores).mean())

@@ -23,7 +23,7 @@ class DropSideEffects(Pass):
 
     def looks_at(self, node: fx.Node) -> bool:
         """Say whether an operator has a twin that makes a new tensor."""
-        return _twin(node) is not None
+        return twin_of(node) is not None
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Insert the twin of one operator for those that read its result."""
@@ -35,12 +35,12 @@ class DropSideEffects(Pass):
             user in later for view in _views_beside(changed, node, later) for user in view.users
         ):
             return None
-        made = insert_call(module.graph, node, _twin(node), *node.args, **node.kwargs)
+        made = insert_call(module.graph, node, twin_of(node), *node.args, **node.kwargs)
         changed.replace_all_uses_with(made, delete_user_cb=lambda user: user in later)
         return made
 
 
-def _twin(node: fx.Node) -> Any:
+def twin_of(node: fx.Node) -> Any:
     """Return the same operator that makes a new tensor; None for one that does so already."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return None
@@ -53,14 +53,15 @@ def _views_beside(changed: fx.Node, by: fx.Node, later: set[fx.Node]) -> list[fx
     """Return the other nodes so far that may hold the same memory: slices, reshapes, their base."""
     behind = {by, *later}
     base = changed
-    while _is_view(base) and isinstance(source := first_input(base), fx.Node):
+    while is_view(base) and isinstance(source := first_input(base), fx.Node):
         base = source
     found = [base]
     for view in found:
-        found += [user for user in view.users if _is_view(user) and user not in behind]
+        found += [user for user in view.users if is_view(user) and user not in behind]
     return [view for view in found if view is not changed]
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
+    """Say whether an operator's result may hold the memory of its input."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(r.alias_info is not None for r in schema.returns)

@@ -20,7 +20,7 @@ from edgedl.compress.quantize.corrections.rounding import (
     round_to_nearest,
     round_with_feedback,
 )
-from edgedl.compress.subject.score import as_tuple
+from edgedl.compress.subject.outputs import as_tuple
 
 
 def correlated_moments(size: int, seed: int) -> torch.Tensor:
