@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from edgedl.compress.errors import ExportError
-from edgedl.runtime.bundle.manifest import Artifact, OutputParity, Parity, PartParity
+from edgedl.runtime.bundle.certificates import OutputParity, Parity, PartParity
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.precision import Precision
 from edgedl.runtime.selfcheck.golden import GoldenCheck
 

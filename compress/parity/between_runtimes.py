@@ -13,7 +13,8 @@ from edgedl.compress.parity.outputs import has_classes
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact, RuntimeAgreement
+from edgedl.runtime.bundle.certificates import RuntimeAgreement
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.runner import Floats, Runner
 
 

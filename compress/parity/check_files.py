@@ -17,7 +17,8 @@ from edgedl.compress.parity.computed import compute, is_computed_here
 from edgedl.compress.parity.outputs import GraphOutputs, compare_graphs, measure_parity
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact, Finding, OutputParity
+from edgedl.runtime.bundle.certificates import Finding, OutputParity
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.progress import Progress

@@ -21,7 +21,7 @@ from edgedl.compress.parity.computed import compute, is_computed_here, observe
 from edgedl.compress.parity.inner_tensors import GraphIntegers, quantize_nodes
 from edgedl.compress.parity.match_tensors import Match, match_tensors
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.manifest import LayerCertificate, LayerParity
+from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity
 from edgedl.runtime.runner import encode
 
 LAYER_SAMPLES = 32

@@ -15,12 +15,7 @@ from edgedl.compress.parity.layers import certify_layers, single_samples
 from edgedl.compress.parity.parts import OutputOrigins, measure_part
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.manifest import (
-    LayerCertificate,
-    OutputParity,
-    Parity,
-    PartParity,
-)
+from edgedl.runtime.bundle.certificates import LayerCertificate, OutputParity, Parity, PartParity
 from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Floats, run_file
 from edgedl.runtime.task.task import Task

@@ -14,7 +14,7 @@ from edgedl.compress.graph.operators import moving
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.operators.table import row_of
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.manifest import PartParity
+from edgedl.runtime.bundle.certificates import PartParity
 
 # Positions of an axis whose values are so much smaller than the largest are a part of their own: in
 # 8 bits they have four steps.

@@ -7,9 +7,10 @@ import numpy as np
 from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.certificates import LayerParity
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS, positions, read_layer_vectors
-from edgedl.runtime.bundle.manifest import Artifact, LayerParity
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.runner import encode
 

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.certificates import Finding, Parity
 from edgedl.runtime.bundle.files import atomic_write
-from edgedl.runtime.bundle.manifest import Finding, Parity
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.measure.device import RunContext
 from edgedl.runtime.measure.statistics import CONFIDENCE, Estimate

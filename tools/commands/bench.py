@@ -9,7 +9,7 @@ import msgspec
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.budget import missed, parse_budget
 from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import (
@@ -21,6 +21,7 @@ from edgedl.tools.bench.entries import (
 )
 from edgedl.tools.bench.loose_file import is_model_file, wrap_file
 from edgedl.tools.bench.result import with_notes_first, write_result
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.table import result_markdown, to_csv
 from edgedl.tools.terminal.options import parse_threads

@@ -22,7 +22,7 @@ from edgedl.tools.terminal.workspace import new_folder, only_run
 
 if TYPE_CHECKING:
     from edgedl.compress.recipe.store.store import StageStore
-    from edgedl.tools.bench.bench import BenchSettings
+    from edgedl.tools.bench.settings import BenchSettings
     from edgedl.tools.jobs.main_job import Made, Wish
 
 
@@ -92,7 +92,7 @@ def command(
     from edgedl.compress.device import find_device
     from edgedl.compress.recipe.store.store import user_store
     from edgedl.runtime.measure.measure import Protocol
-    from edgedl.tools.bench.bench import BenchSettings
+    from edgedl.tools.bench.settings import BenchSettings
     from edgedl.tools.jobs.main_job import Wish, climb_ladder, make_bundle
 
     targets, counts = parse_targets(target), parse_threads(threads)

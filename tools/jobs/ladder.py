@@ -14,17 +14,18 @@ from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target, load_target
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Finding
+from edgedl.runtime.bundle.certificates import Finding
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.statistics import Estimate, paired_ratio
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import Scores, Task
-from edgedl.tools.bench.bench import BenchSettings, score_entry, time_entries
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import Entry, find_entries
 from edgedl.tools.bench.recommend import speed_verdict
 from edgedl.tools.bench.result import Drop, Ladder, Rung, interval
+from edgedl.tools.bench.run_files import score_entry, time_entries
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.report.table import describe_verdict
 
 # Recipe and the precision of its files, cheapest first: what needs no data, what needs a few

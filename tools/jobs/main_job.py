@@ -20,10 +20,11 @@ from edgedl.runtime.bundle.manifest import HostMetric, Manifest
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
-from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
 from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_first, write_result
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.next_steps import next_steps
 from edgedl.tools.jobs.subjects import find_subject

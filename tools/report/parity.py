@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from edgedl.runtime.bundle.manifest import (
+from edgedl.runtime.bundle.certificates import (
     LayerCertificate,
     LayerParity,
-    Manifest,
     Parity,
     RuntimeAgreement,
 )
+from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.wording import counted
 from edgedl.tools.report.table import to_markdown
 

@@ -6,7 +6,8 @@ import pytest
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.parity.acceptance import accept, destroyed, needed_db
-from edgedl.runtime.bundle.manifest import Artifact, OutputParity, Parity, PartParity
+from edgedl.runtime.bundle.certificates import OutputParity, Parity, PartParity
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.precision import DYNAMIC_INT8, INT8
 from edgedl.runtime.selfcheck.golden import GoldenCheck
 

@@ -17,8 +17,9 @@ from edgedl.compress.parity.layers import certify_layers, layers_of, single_samp
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.named import ORT
+from edgedl.runtime.bundle.certificates import LayerParity
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.bundle.manifest import Artifact, LayerParity
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.selfcheck.layers import check_layers
 
 INT8 = ("ort-int8", "tflite-int8", "tensorrt-int8")

@@ -16,7 +16,7 @@ from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.outputs import PARITY_SAMPLES, GraphOutputs, measure_parity
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
-from edgedl.runtime.bundle.manifest import Parity
+from edgedl.runtime.bundle.certificates import Parity
 
 
 def outputs(state: ModelState, samples: int) -> GraphOutputs:

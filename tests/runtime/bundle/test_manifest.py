@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedl.runtime.bundle.manifest import FileRecord, HistoryEntry, Manifest, Parity, TensorSpec
+from edgedl.runtime.bundle.certificates import Parity
+from edgedl.runtime.bundle.manifest import FileRecord, HistoryEntry, Manifest, TensorSpec
 
 # Objects whose keys are free: file names, package names, a stage's settings.
 FREE = {"files", "toolchain", "settings"}

@@ -4,7 +4,7 @@ import pytest
 from measured import candidate, judged
 from msgspec.structs import replace
 
-from edgedl.runtime.bundle.manifest import Finding
+from edgedl.runtime.bundle.certificates import Finding
 from edgedl.tools.bench.recommend import recommend, speed_verdict
 from edgedl.tools.bench.result import Candidate, Drop
 

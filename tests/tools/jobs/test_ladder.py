@@ -16,9 +16,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.task.task import ArrayTask, Samples
-from edgedl.tools.bench.bench import BenchSettings
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import find_entries
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.ladder import AS_FAST_AS, RUNGS, _baselines, _make_floats, _Tried, _try
 
 FASTER, SLOWER = Estimate(0.5, 0.45, 0.55), Estimate(1.5, 1.4, 1.6)

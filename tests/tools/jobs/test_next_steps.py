@@ -3,7 +3,7 @@
 from measured import candidate
 from msgspec.structs import replace
 
-from edgedl.runtime.bundle.manifest import Finding
+from edgedl.runtime.bundle.certificates import Finding
 from edgedl.tools.bench.recommend import recommend
 from edgedl.tools.bench.result import Candidate, Result
 from edgedl.tools.jobs.next_steps import next_steps

@@ -14,7 +14,7 @@ from command import Run
 from measured import make_result
 from PIL import Image
 
-from edgedl.runtime.bundle.manifest import LayerCertificate, LayerParity, Parity
+from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity, Parity
 from edgedl.tools.bench.budget import missed, parse_budget
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.result import Ladder, Rung, read_result, write_result

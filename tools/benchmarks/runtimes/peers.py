@@ -28,8 +28,9 @@ from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.measure.statistics import paired_ratio
 from edgedl.runtime.precision import FLOAT16, INT8
-from edgedl.tools.bench.bench import BenchOutcome, BenchSettings, bench
+from edgedl.tools.bench.bench import BenchOutcome, bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
+from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import result_markdown
 
