@@ -204,8 +204,8 @@ class Result(_Record, frozen=True):
     """One measured comparison.
 
     ``baseline`` is the file that times are relative to. ``network`` is the score of the float torch
-    network, which drops are from; where it is None they are from the baseline's. ``next_steps`` say
-    what to do.
+    network, which drops are from; where it is None they are from the baseline's. ``alerts`` come
+    before everything else, ``next_steps`` say what to do.
     """
 
     title: str
@@ -221,6 +221,7 @@ class Result(_Record, frozen=True):
     ladder: Ladder | None = None
     network: Score | None = None
     next_steps: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
     schema_version: Literal[1] = 1
 
     def candidate(self, name: str) -> Candidate:

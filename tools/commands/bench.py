@@ -9,9 +9,9 @@ import msgspec
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
 from edgedl.runtime.measure.measure import Protocol
+from edgedl.tools.bench.alerts import chance_alerts
 from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.budget import missed, parse_budget
-from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import (
     BASELINES,
     bundle_names,
@@ -20,7 +20,7 @@ from edgedl.tools.bench.entries import (
     put_baseline_first,
 )
 from edgedl.tools.bench.loose_file import is_model_file, wrap_file
-from edgedl.tools.bench.result import with_notes_first, write_result
+from edgedl.tools.bench.result import write_result
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.table import result_markdown, to_csv
@@ -94,8 +94,8 @@ def command(
                 outcome = bench(
                     opened[0].manifest.name, ordered, found, settings, progress, missing
                 )
-            chance = chance_notes(outcome.result, ordered[0].bundle.manifest)
-            result = with_notes_first(outcome.result, chance)
+            alerts = chance_alerts(outcome.result, ordered[0].bundle.manifest)
+            result = msgspec.structs.replace(outcome.result, alerts=alerts)
             write_result(folder, result, outcome.samples)
             (folder / "summary.csv").write_text(to_csv(result))
         click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))

@@ -20,8 +20,8 @@ from edgedl.runtime.bundle.manifest import HostMetric, Manifest
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
+from edgedl.tools.bench.alerts import chance_alerts, quantized_alerts
 from edgedl.tools.bench.bench import bench
-from edgedl.tools.bench.chance import chance_notes
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
 from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_first, write_result
 from edgedl.tools.bench.settings import BenchSettings
@@ -196,9 +196,13 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
             missing,
             network,
         )
-    chance = chance_notes(outcome.result, bundle.manifest)
-    result = with_notes_first(outcome.result, (*chance, *made.compressed.warnings))
-    result = msgspec.structs.replace(result, ladder=made.ladder)
+    result = with_notes_first(outcome.result, made.compressed.warnings)
+    refused = [refusal.name for refusal in made.compressed.refusals]
+    alerts = (
+        *chance_alerts(result, bundle.manifest),
+        *quantized_alerts(bundle.manifest.artifacts, refused),
+    )
+    result = msgspec.structs.replace(result, ladder=made.ladder, alerts=alerts)
     steps_to_take = next_steps(result, made.named or made.subject.name, made.compressed.noisiest)
     result = msgspec.structs.replace(result, next_steps=steps_to_take)
     write_result(folder, result, outcome.samples)

@@ -85,8 +85,8 @@ def describe_ladder(ladder: Ladder) -> str:
 
 
 def result_markdown(result: Result) -> str:
-    """Return every table of a result, the recommendation, and what was not measured."""
-    parts = []
+    """Return alerts, every table of a result, the recommendation, and what was not measured."""
+    parts = [f"first of all: {alert}\n" for alert in result.alerts]
     for threads in thread_counts(result):
         parts.append(f"{threads} thread(s), batch 1, against {result.baseline}:\n")
         parts.append(to_markdown(HEADERS, rows(result, threads)) + "\n")
