@@ -36,7 +36,7 @@ def quantized_alerts(made: Sequence[Artifact], refused: Sequence[str]) -> tuple[
         refused: names of those that were not made, or must not be used.
     """
     quantized = [artifact for artifact in made if not artifact.kind.is_float]
-    wanted = quantized or [name for name in refused if not _is_float(name)]
+    wanted = bool(quantized) or any(not _is_float(name) for name in refused)
     if not wanted or any(not artifact.findings for artifact in quantized):
         return ()
     why = (
