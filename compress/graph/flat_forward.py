@@ -24,17 +24,16 @@ class FlatForward:
 
     @contextmanager
     def replaced(self) -> Iterator[None]:
-        """Have the module return a flat tuple; None is left out of it.
+        """Have the module return a flat tuple of floats; None is left out of it.
 
-        Only what torch.export may not know is replaced: a tensor, or a flat tuple of tensors,
-        comes as it is. Afterwards the module is as it was.
+        A tensor of floats comes as it is. Afterwards the module is as it was.
         """
         original = self._module.forward
 
         @functools.wraps(original)
         def flat(*args: Any, **kwargs: Any) -> Any:
             outputs = original(*args, **kwargs)
-            if isinstance(outputs, Tensor):
+            if isinstance(outputs, Tensor) and outputs.is_floating_point():
                 return outputs
             named = named_outputs(outputs)
             self.names = tuple(name for name, _ in named)

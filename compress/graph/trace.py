@@ -153,6 +153,10 @@ def _check_interface(graph: fx.GraphModule) -> None:
             raise TraceError(
                 f"output '{node.name}' is {value.dtype}: it must be float32, return {advice}"
             )
+        if 0 in value.shape[1:]:
+            raise TraceError(
+                f"output '{node.name}' is empty: it has the shape {list(value.shape)}; leave it out"
+            )
         if value.ndim == 0 or isinstance(value.shape[0], int):
             raise TraceError(
                 f"output '{node.name}' has the shape {list(value.shape)}: its first dimension "

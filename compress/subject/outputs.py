@@ -10,7 +10,9 @@ from edgedl.runtime.errors import BadInputError
 
 
 def as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    """Return the tensors of a module's output in order; None is left out.
+    """Return the tensors of a module's output in order, integers and booleans as float32.
+
+    None is left out.
 
     Args:
         outputs: a tensor, or tuples, lists, mappings and dataclasses of such, in any depth.
@@ -39,7 +41,8 @@ def named_outputs(outputs: Any) -> list[tuple[str, Tensor]]:
 def _walk(name: str, path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of a part; ``path`` is where it is in the result, for errors."""
     if isinstance(value, Tensor):
-        yield name, value
+        numbers = value.is_floating_point() or value.is_complex()
+        yield name, value if numbers else value.float()
     elif isinstance(value, Mapping):
         for key, part in value.items():
             yield from _walk(_joined(name, key), f"{path}[{key!r}]", part)

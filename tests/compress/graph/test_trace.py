@@ -133,3 +133,26 @@ class Branches(nn.Module):
 def test_the_module_and_line_that_cannot_be_traced_are_named() -> None:
     with pytest.raises(TraceError, match=r"in Branches \(test_trace.py, line \d+\)"):
         trace(nn.Sequential(nn.Linear(3, 3), Branches()).eval(), (noise(2, 3),))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: x.argmax(1),
+        lambda net, x: x > 0,
+        lambda net, x: (x.relu(), x.topk(2, 1)[1]),
+        lambda net, x: {"best": x.argmax(1), "any": (x > 1).any(1)},
+    ],
+)
+def test_integers_and_booleans_become_floats(forward: Any) -> None:
+    x = noise(4, 6)
+    net = Net(forward)
+    graph = trace(net, (x,))
+    for found, wanted in zip(as_tuple(graph(x)), as_tuple(net(x)), strict=True):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
+
+
+def test_an_empty_output_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"is empty: .* leave it out"):
+        trace(Net(lambda net, x: (x.relu(), x[:, :0])), (noise(4, 6),))
