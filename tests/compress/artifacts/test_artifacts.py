@@ -60,6 +60,7 @@ def converters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(f"{EXPORT}.{room}.exporter.{name}", convert(name))
     for name, room in (("describe_onnx", "onnx"), ("describe_tflite", "tflite")):
         monkeypatch.setattr(f"{EXPORT}.{room}.exporter.{name}", lambda content: SPECS)
+    monkeypatch.setattr(f"{EXPORT}.tensorrt.exporter.fold_padding", lambda model: model)
     checker = f"{EXPORT}.tensorrt.exporter.check_tensorrt"
     monkeypatch.setattr(checker, lambda _: Verdict("nobody", True, ""))
     return asked

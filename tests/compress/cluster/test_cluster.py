@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import Net, noise
+from small_networks import Net, noise, noise_task
 from tiny import make_subject
 from torch import nn
 
@@ -158,7 +158,7 @@ def test_sparse_weights_stay_sparse_and_some_stay_whole(float_state: ModelState)
 def test_weights_that_two_layers_share_are_the_same_afterwards() -> None:
     inner = nn.Linear(16, 16)
     net = Net(lambda m, x: m.a(m.b(x).relu()), a=inner, b=inner).eval()
-    subject = Subject("tied", net, make_subject().task)
+    subject = Subject("tied", net, noise_task((16,)))
     state = ModelState(subject, trace(net, (noise(2, 16),)))
     graph = ClusterWeights(bits=2).apply(state).graph
     read = [n.args[1] for n in graph.graph.nodes if str(n.target) == "aten.linear.default"]

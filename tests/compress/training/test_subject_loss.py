@@ -35,7 +35,7 @@ def make_samples(labels: Callable[[np.ndarray], Any]) -> Callable[[], Samples]:
 
 
 def nearness(outputs: Any, labels: np.ndarray) -> np.ndarray:
-    return -np.abs(np.asarray(outputs[0])[:, 0] - labels)
+    return -np.abs(np.asarray(outputs[0])[:, 0] - labels.astype(np.float64))
 
 
 def regression(loss: Any = None, labels: Any = lambda x: 100 * x[:, 0]) -> Subject:

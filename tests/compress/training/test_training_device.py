@@ -251,21 +251,22 @@ def test_a_network_is_scored_where_it_is(float_state: ModelState) -> None:
     subject = float_state.subject
     expected = score_module(subject.module, subject.task)
 
+    seen: list[torch.device] = []
+
     class Elsewhere(nn.Module):
         """Has its weights on meta and answers with numbers, as a GPU would."""
 
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1, device=META))
-            self.seen: list[torch.device] = []
 
         def forward(self, x: Tensor) -> Tensor:
-            self.seen.append(x.device)
+            seen.append(x.device)
             return torch.zeros(len(x), 4)
 
     net = Elsewhere()
     assert score_module(net, subject.task).shape == expected.shape
-    assert set(net.seen) == {META}
+    assert set(seen) == {META}
 
 
 def test_bfloat16_is_a_matter_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ CASE_OF = {
     "add": "add",
     "sub": "sub",
     "mul": "mul",
+    "div": "div",
     "maximum": "maximum",
     "contiguous": "MultiheadAttention",
     "view": "MultiheadAttention",
@@ -86,12 +87,13 @@ WITHOUT_CASE = {
     "as another one that has a case": (
         "clamp constant_pad_nd expand minimum pixel_unshuffle upsample_nearest1d"
     ),
+    "chooses by order, see tests/compress/parity/test_blame.py": "argsort sort topk",
     "made by masks alone, see tests/compress/graph/passes/test_masked_attention.py": (
         "where masked_fill"
     ),
     "computes in float, has a row for its axes or multiply-adds alone": (
         "addmm amin argmax baddbmm cumsum linalg_vector_norm log_sigmoid log_softmax logsumexp "
-        "min std var zeros zeros_like"
+        "log log10 log2 min reciprocal rsqrt sqrt std var zeros zeros_like"
     ),
 }
 

@@ -46,13 +46,13 @@ def arguments(overload: object) -> Iterator[torch.Argument]:
 
 
 def test_an_operator_without_a_row_is_float_and_pins() -> None:
-    row = row_of(node_of(aten.sort.default))
+    row = row_of(node_of(aten.kthvalue.default))
     assert row is NO_ROW
     assert row.ranges is Ranges.FLOAT
     assert row.join_axes is None
     assert not row.weighted
     assert not row.product
-    assert not is_quantizable(node_of(aten.sort.default))
+    assert not is_quantizable(node_of(aten.kthvalue.default))
 
 
 def test_what_torch_tags_as_pointwise_keeps_axes_and_is_float() -> None:

@@ -24,10 +24,11 @@ def one_call(target: Any, height: int, width: int, *arguments: Any) -> fx.GraphM
     node = graph.call_function(target, (source, *arguments))
     result = target(x, *arguments)
     record_value(source, x.to("meta"))
-    record_value(node, result if isinstance(result, torch.Tensor) else list(result))
+    one = isinstance(result, torch.Tensor)
+    record_value(node, result.to("meta") if one else [y.to("meta") for y in result])
     if not isinstance(result, torch.Tensor):
         node = graph.call_function(operator.getitem, (node, 0))
-        record_value(node, result[0])
+        record_value(node, result[0].to("meta"))
     graph.output(node)
     return fx.GraphModule(torch.nn.Module(), graph)
 
