@@ -9,6 +9,7 @@ from tiny import make_subject, make_task
 
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.selection import SHARE, divide
 from edgedl.compress.targets.named import ORT, ORT_AVX2, TFLITE
 from edgedl.compress.targets.target import Target, load_target
@@ -79,8 +80,9 @@ def test_files_of_a_target_of_ones_own_are_timed_against_its_runtimes_float32(
     # Where the runtime takes no float32 file, that of ONNX Runtime is the best there is.
     assert {e.name for e in _baselines(entries).values()} == {"ort-float32"}
     settings = BenchSettings((1,), Protocol(), 100.0)
+    reference = score_module(make_subject().module, make_task())
     for bundle in (floats, None):
-        (file,) = _try(made, "int8", make_task(), settings, bundle)
+        (file,) = _try(made, "int8", make_task(), reference, settings, bundle)
         assert file.name == "board-int8"
         assert file.drop.verdict == "within budget"
         assert 0 < file.ratio.lo <= file.ratio.value <= file.ratio.hi
