@@ -1,6 +1,7 @@
 """The main job from the command line, end to end, on a network of the user's own."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import make_net, make_subject
 from edgedl.compress.recipe.rebuild import rebuild
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.errors import InvalidMeasurementError
 from edgedl.runtime.runner import Runner
 from edgedl.tools.bench.result import read_result
 
@@ -158,3 +160,37 @@ def test_a_confidence_that_is_none(edgedl: Run, subject_file: Path, tmp_path: Pa
     )
     assert done.returncode == 2
     assert "--confidence is a share" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_bundle_outlives_a_measurement_that_fails(
+    edgedl: Run, subject_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_clock(*_: object) -> None:
+        raise InvalidMeasurementError("the clock cannot resolve a call")
+
+    monkeypatch.setattr("edgedl.tools.bench.run_files.measure_timed", no_clock)
+    out = tmp_path / "out"
+    options = ("--recipe", "float", "--target", "ort", "--threads", 1)
+    done = edgedl("compress", f"{subject_file}:subject", *options, "--out", out)
+    assert done.returncode == 3
+    assert f"the bundle is in {out / 'bundle'}: 'edgedl bench" in done.stderr
+    assert "Traceback" not in done.stderr
+    bundle = Bundle.open(out / "bundle")
+    bundle.verify()
+    assert {a.name for a in bundle.manifest.artifacts} == {"ort-float32", "ort-float16"}
+    assert not (out / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_drawn_loses_nothing(
+    edgedl: Run, subject_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    out = tmp_path / "out"
+    options = ("--recipe", "float", "--target", "ort", "--threads", 1)
+    done = edgedl("compress", f"{subject_file}:subject", *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "no report was drawn (jinja2 is missing" in done.stderr
+    assert f"'edgedl report {out} --out FILE.html' tries again" in done.stderr
+    assert {p.name for p in out.iterdir()} == {"bundle", "result.json", "samples.npz"}

@@ -1,6 +1,7 @@
 """The report is self-contained, complete, and shows in a real browser."""
 
 import csv
+import html
 import re
 import shutil
 import subprocess
@@ -14,12 +15,18 @@ from command import Run
 from measured import make_result
 from PIL import Image
 
-from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity, Parity
+from edgedl.runtime.bundle.certificates import Finding, LayerCertificate, LayerParity, Parity
 from edgedl.tools.bench.budget import missed, parse_budget
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.result import Ladder, Rung, read_result, write_result
 from edgedl.tools.report.page import render
-from edgedl.tools.report.table import describe_ladder, describe_verdict, drop_in_points, rows
+from edgedl.tools.report.table import (
+    describe_ladder,
+    describe_verdict,
+    drop_in_points,
+    result_markdown,
+    rows,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -137,6 +144,37 @@ def test_report_command_draws_several_results(edgedl: Run, tmp_path: Path, suffi
     else:
         assert "first" in text
         assert "second" in text
+
+
+def test_a_dollar_in_a_name_is_no_formula() -> None:
+    result = make_result()
+    first, *others = result.candidates
+    score = msgspec.structs.replace(first.score, metric="$_{cost} per $")
+    first = msgspec.structs.replace(first, name="ort-$^float32", score=score)
+    named = msgspec.structs.replace(result, baseline=first.name, candidates=(first, *others))
+    assert "<svg" in render("tiny", [named])
+
+
+def test_findings_and_next_steps_are_on_the_page_and_the_terminal(tmp_path: Path) -> None:
+    finding = Finding("y", "scores", "3.0 dB of the float network", "cat", "--keep-float cat")
+    result = make_result()
+    first, second, *others = result.candidates
+    second = msgspec.structs.replace(second, findings=(finding,))
+    result = msgspec.structs.replace(
+        result, candidates=(first, second, *others), next_steps=("do this",), alerts=("mind",)
+    )
+    line = f"{second.name}: {finding.describe()}"
+    text = result_markdown(result)
+    assert text.startswith("first of all: mind\n")
+    assert f"finding: {line}" in text
+    assert text.endswith("next: do this")
+    assert rows(result, 1)[1][4].startswith("1 finding, ")
+    page = html.unescape(render("tiny", [result]))
+    assert page.count(line) == 1
+    assert "Next: do this." in page
+    assert "mind." in page
+    write_result(tmp_path, result, {})
+    assert read_result(tmp_path) == result
 
 
 def test_result_survives_the_disk(tmp_path: Path) -> None:
