@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import msgspec
 import torch
@@ -61,7 +61,7 @@ class Encodings:
         return 16 if self.precision == "int8_int16" else 8
 
     @classmethod
-    def from_json(cls, content: bytes) -> Self:
+    def from_json(cls, content: bytes) -> "Encodings":
         """Read what ``to_json`` wrote, to the last bit.
 
         Raises:

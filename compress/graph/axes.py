@@ -10,7 +10,7 @@ the resolution principle", 1965, section 5.7) instead of being walked along the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Axis:
         for leaf in self.leaves():
             leaf.frozen = leaf.frozen or reason
 
-    def _split(self, kind: Kind, parts: Sequence["Axis"]) -> Self:
+    def _split(self, kind: Kind, parts: Sequence["Axis"]) -> "Axis":
         self.kind, self.parts = kind, tuple(parts)
         if self.frozen:
             for part in parts:

@@ -1,7 +1,7 @@
 """A traced graph as a module that can be trained: batch norm and dropout still tell the modes."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -55,7 +55,7 @@ class TracedNetwork(nn.Module):
                 every[name] = every[first[id(parameter)]]
         self.graph.load_state_dict(every)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "TracedNetwork":
         """Switch batch norm, dropout and recurrent layers to training or back."""
         self.training = mode
         for node in self.graph.graph.nodes:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,7 @@ class Augmentation:
     cutout: int = 0
 
     @classmethod
-    def of(cls, plan: TrainingPlan) -> Self:
+    def of(cls, plan: TrainingPlan) -> "Augmentation":
         """Return what a reference model's plan says."""
         return cls(plan.shift, plan.flip, plan.cutout)
 

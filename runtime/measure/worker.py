@@ -11,7 +11,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +64,7 @@ class Worker:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Worker":
         """Return the worker itself."""
         return self
 

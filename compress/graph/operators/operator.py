@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum, auto
 from functools import cache
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import fx
@@ -15,6 +15,7 @@ from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.joined_axes import JoinedAxes, SizesAfterCut
 
 aten = torch.ops.aten
+V = TypeVar("V", bound="View")
 
 
 class Ranges(Enum):
@@ -221,7 +222,7 @@ class View:
     """The arguments of a node: each field is read by its name in the operator's schema."""
 
     @classmethod
-    def of(cls, node: fx.Node) -> Self:
+    def of(cls: type[V], node: fx.Node) -> V:
         """Read the fields of a node.
 
         Raises:
