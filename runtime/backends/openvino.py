@@ -80,7 +80,7 @@ class OpenVINOSession:
             if shapes:
                 names = [spec.name for spec in self._artifact.inputs]
                 model.reshape(dict(zip(names, map(list, shapes), strict=True)))
-            compiled = self._core.compile_model(model, DEVICE, self._settings)
+            compiled = _compiled(self._core, model, self._settings)
         except RuntimeError as error:
             path, why = self._artifact.path, _cause(error)
             raise BadInputError(f"OpenVINO refuses {path}: {why}") from error
@@ -157,7 +157,7 @@ def executed_operators(model: bytes) -> list[tuple[str, str]]:
     except ImportError as error:
         raise BackendUnavailableError.of(error, INSTALL) from error
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(model), DEVICE, _settings("f32", 1))
+    compiled = _compiled(core, core.read_model(model), _settings("f32", 1))
     infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
     return [(str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in infos]
 
@@ -175,6 +175,34 @@ def _settings(precision: str, threads: int) -> dict[str, str | int]:
         "INFERENCE_PRECISION_HINT": precision,
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
+
+
+def _compiled(
+    core: "openvino.Core", model: "openvino.Model", settings: dict[str, str | int]
+) -> "openvino.CompiledModel":
+    if _chains_products(model):
+        settings = {**settings, "SNIPPETS_MODE": "DISABLE"}
+    return core.compile_model(model, DEVICE, settings)
+
+
+def _chains_products(model: "openvino.Model") -> bool:
+    """Say whether a product of matrices reads another's result, with matrices alone between.
+
+    On one thread OpenVINO 2026 can crash while it joins such layers of float32 to one kernel.
+    """
+    behind: set[str] = set()
+    for operator in model.get_ordered_ops():
+        reads = any(
+            port.get_source_output().get_node().get_friendly_name() in behind
+            for port in operator.inputs()
+        )
+        multiplies = operator.get_type_name() == "MatMul"
+        if reads and multiplies:
+            return True
+        shapes = [port.get_partial_shape() for port in operator.outputs()]
+        if (reads or multiplies) and all(len(s) == 2 for s in shapes if s.rank.is_static):
+            behind.add(operator.get_friendly_name())
+    return False
 
 
 def _cause(error: RuntimeError) -> str:

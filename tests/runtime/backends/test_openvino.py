@@ -1,16 +1,21 @@
 """OpenVINO against ONNX's own reference evaluator and ONNX Runtime, and files it must refuse."""
 
+import subprocess
 import sys
 
 import numpy as np
 import onnx
 import openvino
 import pytest
+import torch
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
 from edgedl.compress.export.exporter import exporter_of
+from edgedl.compress.export.onnx.write import to_onnx
+from edgedl.compress.graph.trace import trace
 from edgedl.compress.targets.target import load_target
-from edgedl.runtime.backends.openvino import OpenVINOBackend, executed_operators
+from edgedl.runtime.backends.openvino import OpenVINOBackend, _chains_products, executed_operators
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -133,3 +138,66 @@ def test_a_closed_session_says_so(compressed, images):
     session.close()
     with pytest.raises(BadInputError, match="closed"):
         session.run([images[:1]])
+
+
+class Residual(nn.Module):
+    """Layers of matrices, some of them around each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(10, 12), nn.Linear(12, 10)
+        self.c, self.d = nn.Linear(10, 12), nn.Linear(12, 10)
+        self.e, self.f, self.g = nn.Linear(10, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        x = x + self.b(self.a(x).relu())
+        x = x + self.d(self.c(x).relu())
+        return self.g(self.f(self.e(x).tanh())).sigmoid()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_layers_of_matrices_do_not_crash(tmp_path, threads):
+    """In a process of its own: OpenVINO 2026.4 ends it where it joins these layers."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 10)
+    path = tmp_path / "mlp.onnx"
+    path.write_bytes(to_onnx(trace(Residual().eval(), (x,)), (x,)))
+    run = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from edgedl.runtime.backends.runtimes import open_backend\n"
+        "from edgedl.runtime.bundle.manifest import Artifact, TensorSpec\n"
+        "x, y = (TensorSpec(n, (None, c), 'float32') for n, c in (('x', 10), ('output_0', 1)))\n"
+        "file = Artifact('mlp', 'openvino', 'float32', 'mlp.onnx', (x,), (y,), (0.1,))\n"
+        "content = Path(sys.argv[1]).read_bytes()\n"
+        "session = open_backend('openvino').load(content, file, int(sys.argv[2]))\n"
+        "for count in (1, 5, 8):\n"
+        "    print(session.run([np.ones((count, 10), np.float32)])[0].shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run, path, str(threads)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["(1, 1)", "(5, 1)", "(8, 1)"]
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "chained"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), (4,), True),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)), (5, 4), False),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), (4,), False),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)),
+            (3, 8, 8),
+            False,
+        ),
+    ],
+)
+def test_only_chains_of_matrix_products_are_kept_apart(net, shape, chained):
+    import openvino
+
+    x = torch.randn(2, *shape)
+    content = to_onnx(trace(net().eval(), (x,)), (x,))
+    assert _chains_products(openvino.Core().read_model(content)) is chained
