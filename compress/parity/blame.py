@@ -15,6 +15,8 @@ from edgedl.compress.parity.parts import Part, by_size, measure_part
 from edgedl.runtime.backend import Array
 
 SAMPLES = 16
+# Values of all tensors that are kept at a time: 400 MB of float32 for each of the two graphs.
+MOST_VALUES = 100_000_000
 # A tensor with as much has no noise that matters: what int8 takes from a clean one is no loss.
 CLEAN_DB = 45.0
 _ops = torch.ops.quantized_decomposed
@@ -87,15 +89,14 @@ def _losses(
 
     Every tensor has as many dB as its weakest part.
     """
-    batch = tuple(torch.tensor(x[:SAMPLES]) for x in inputs)
-    exact, rounded = _Values(network.graph), _Values(emitted)
-    with torch.no_grad():
-        exact.run(*batch)
-        rounded.run(*batch)
+    one = _Values(network.graph).of(tuple(x[:1] for x in inputs))
+    count = MOST_VALUES // max(1, sum(value.numel() for value in one.values()))
+    some = tuple(x[: max(1, min(SAMPLES, count))] for x in inputs)
+    exact, rounded = _Values(network.graph).of(some), _Values(emitted).of(some)
     decibels = {
-        name: _weakest(rounded.values[name], value)
-        for name, value in exact.values.items()
-        if name in rounded.values and rounded.values[name].shape == value.shape
+        name: _weakest(rounded[name], value)
+        for name, value in exact.items()
+        if name in rounded and rounded[name].shape == value.shape
     }
     losses = {}
     for node in network.graph.graph.nodes:
@@ -142,6 +143,12 @@ class _Values(fx.Interpreter):
             (quantize,) = node.all_input_nodes
             if quantize.target is _QUANTIZE:
                 self._rounds[node] = Pair.of(quantize).input.name
+
+    def of(self, inputs: tuple[Array, ...]) -> dict[str, Tensor]:
+        """Return the tensors for samples [N, ...]."""
+        with torch.no_grad():
+            self.run(*(torch.tensor(x) for x in inputs))
+        return self.values
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

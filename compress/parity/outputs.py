@@ -22,6 +22,7 @@ from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
 BATCH = 50
+FEW = 16
 # Outputs are kept while a file is held against them: at most 200 MB, of so many samples at least.
 MOST_VALUES = 50_000_000
 LEAST_SAMPLES = 8
@@ -141,7 +142,7 @@ def compare_graphs(
         emitted: graph with pairs.
         inputs: samples [N, ...] of each input.
     """
-    reference, found = run_graph(graph, inputs), run_graph(emitted, inputs)
+    reference, found = _run(graph, inputs), _run(emitted, inputs)
     origins = OutputOrigins(graph, inputs)
     compared = []
     for index, (y, wanted) in enumerate(zip(found, reference, strict=True)):
@@ -150,6 +151,15 @@ def compare_graphs(
         parts = tuple(measure_part(part, y, wanted) for part in origins.parts(index, wanted))
         compared.append(errors.record(f"output_{index}", None, parts))
     return compared
+
+
+def _run(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> list[Floats]:
+    """Return the outputs of a graph, a few samples at a time."""
+    parts = [
+        run_graph(graph, tuple(x[i : i + FEW] for x in inputs))
+        for i in range(0, len(inputs[0]), FEW)
+    ]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 def _agreement(
