@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import finish
+from edgedl.compress.graph.passes.cells import CellsAsLayers
 from edgedl.compress.graph.passes.check_passes import PassCheck
 from edgedl.compress.graph.passes.composites.attention import OpenAttention
 from edgedl.compress.graph.passes.composites.lists import OpenLists
@@ -50,6 +51,7 @@ ORDER: Order = in_order(
         MaximaAlone(),
         EvenAverage(),
         AdaptiveMaximum(),
+        CellsAsLayers(),
     ),
     # Before batch norms are folded: they are folded into the layer of pictures.
     (SeriesAsPictures(),),

@@ -40,6 +40,11 @@ ACTS: dict[str, tuple[Any, str, str]] = {
         "adaptive_max_pool2d",
         "max_pool2d",
     ),
+    "CellsAsLayers": (
+        lambda n, x: n.cell(x[:, 0, 0], x[:, 1, 0]),
+        "select select select select gru_cell",
+        "select select select select unsqueeze unsqueeze gru squeeze",
+    ),
     "SeriesAsPictures": (
         lambda n, x: F.relu(n.series(x.flatten(2))),
         "flatten conv_transpose1d relu",
@@ -105,6 +110,7 @@ def network(forward: Any) -> Net:
         norm=trained(nn.BatchNorm2d(4)),
         linear=nn.Linear(6, 6),
         series=nn.ConvTranspose1d(4, 3, 3),
+        cell=nn.GRUCell(6, 6),
         up=nn.ConvTranspose2d(4, 3, 2, 2),
         cropped=nn.ConvTranspose2d(4, 3, 2, 3, padding=2, dilation=3),
         square=nn.Parameter(noise(6, 6, seed=4)),
