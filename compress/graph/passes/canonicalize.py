@@ -24,9 +24,11 @@ from edgedl.compress.graph.passes.forms.moves import MoveForms
 from edgedl.compress.graph.passes.forms.pools import PoolForms
 from edgedl.compress.graph.passes.forms.side_effects import DropSideEffects
 from edgedl.compress.graph.passes.forms.softmax import SoftmaxForms
+from edgedl.compress.graph.passes.forms.stacked import StackedMaximum
 from edgedl.compress.graph.passes.graph_pass import Order, in_order, walk
 from edgedl.compress.graph.passes.pools.activation import ActivateBeforePool
 from edgedl.compress.graph.passes.pools.global_mean import GlobalPoolAsMean
+from edgedl.compress.graph.passes.pools.padded import PaddedMaximum
 from edgedl.compress.graph.passes.pools.uneven import AdaptiveMaximum, EvenAverage
 from edgedl.compress.graph.passes.products.einsum import OpenEinsum
 from edgedl.compress.graph.passes.products.linear import LinearOfStored
@@ -47,8 +49,11 @@ ORDER: Order = in_order(
         ArithmeticForms(),
         ActivationForms(),
         SoftmaxForms(),
+        # Before pools of series become those of pictures: their pads would stand elsewhere.
+        PaddedMaximum(),
         PoolForms(),
         MaximaAlone(),
+        StackedMaximum(),
         EvenAverage(),
         AdaptiveMaximum(),
         CellsAsLayers(),

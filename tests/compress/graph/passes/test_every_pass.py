@@ -24,12 +24,22 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     "ArithmeticForms": (lambda n, x: x.square(), "square", "mul"),
     "ActivationForms": (lambda n, x: F.threshold(x, 0, 0), "threshold", "relu"),
     "SoftmaxForms": (lambda n, x: x.softmax(1), "softmax", "transpose softmax transpose"),
+    "PaddedMaximum": (
+        lambda n, x: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-torch.inf), 3),
+        "pad max_pool2d",
+        "slice cat max_pool2d",
+    ),
     "PoolForms": (
         lambda n, x: F.avg_pool1d(x.flatten(2), 2),
         "flatten avg_pool1d",
         "flatten unsqueeze avg_pool2d squeeze",
     ),
     "MaximaAlone": (lambda n, x: x.max(1)[0], "max", "amax"),
+    "StackedMaximum": (
+        lambda n, x: torch.cat([x.unsqueeze(1), n.norm(x).unsqueeze(1)], 1).amax(1),
+        "unsqueeze batch_norm unsqueeze cat amax",
+        "batch_norm maximum",
+    ),
     "EvenAverage": (
         lambda n, x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
         "avg_pool2d",
