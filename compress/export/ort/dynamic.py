@@ -70,8 +70,8 @@ def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
 def _share_in_8_bits(graph: onnx.GraphProto) -> float:
     """Return the share of stored numbers that are 8 bit integers."""
     sizes = [(t.data_type, math.prod(t.dims)) for t in graph.initializer if t.dims]
-    total = sum(size for _, size in sizes)
-    return sum(size for kind, size in sizes if kind == onnx.TensorProto.INT8) / max(1, total)
+    integers = sum(size for kind, size in sizes if kind == onnx.TensorProto.INT8)
+    return float(integers / max(1, sum(size for _, size in sizes)))
 
 
 def _quantize(source: Path, target: Path, operators: list[str], weight_bits: int) -> None:
