@@ -24,6 +24,8 @@ from edgedl.tools.report.table import to_markdown
 
 ABOUT = ("network", "kind", "package", "licence", "samples")
 FILES = ("network", "file", "KB", "weakest part dB", "whole dB", "same answer %", "findings")
+FLOATS = ("float32", "float16", "bfloat16")
+NOT_IN_RECIPE = "not made: the default recipe"
 # Longer reasons end here in the table; the JSON has all of them.
 WIDEST = 90
 
@@ -79,12 +81,15 @@ def about(network: RealNetwork) -> list[str]:
 
 
 def table(network: NetworkRows, timed: bool) -> list[list[str]]:
-    """Return the rows of a network's files, float ones left out."""
+    """Return the rows of a network's files, without float ones that are as they should be.
+
+    What the default recipe does not make is no row either.
+    """
     if network.said:
         return [[network.name, _short(network.said), *[""] * (len(FILES) - 2 + timed)]]
-    rows = [row for row in network.files if not row.name.endswith(("float32", "float16"))]
-    rows += [row for row in network.files if row.refused and row not in rows]
-    return [_cells(network.name, row, timed) for row in rows]
+    rows = [row for row in network.files if row.refused or not row.name.endswith(FLOATS)]
+    shown = [row for row in rows if not row.refused.startswith(NOT_IN_RECIPE)]
+    return [_cells(network.name, row, timed) for row in shown]
 
 
 def _cells(name: str, row: FileRow, timed: bool) -> list[str]:
