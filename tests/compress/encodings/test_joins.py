@@ -61,6 +61,29 @@ def test_before_an_integer_layer_one_grid_is_needed_anyhow() -> None:
     assert net.encodings.float_nodes == frozenset()
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+def test_what_is_an_output_too_keeps_its_grid_before_an_integer_layer(runtime: str) -> None:
+    torch.manual_seed(1)
+
+    def forward(net: Any, x: Any) -> Any:
+        features = net.body(x).relu()
+        scores = net.scores(features).sigmoid()
+        joined = torch.cat([scores, net.boxes(features).relu() * 600], 1)
+        return scores, net.behind(joined)
+
+    layers = {"body": (3, 8), "scores": (8, 2), "boxes": (8, 4), "behind": (6, 2)}
+    net = Net(forward, **{name: nn.Conv2d(*sizes, 1) for name, sizes in layers.items()})
+    quantized = Quantized(net, (noise(4, 3, 8, 8),))
+    assert quantized.encodings.float_nodes == {"cat"}
+    x, wanted = quantized.arrays[0], quantized.outputs(quantized.graph)
+    if runtime == "onnx":
+        found = run_onnx(quantized.onnx, (x,))
+    else:
+        found = TFLiteFile(quantized.tflite).run((x,))
+    assert decibels(found[0], wanted[0]) > 35
+    assert decibels(found[1], wanted[1]) > 25
+
+
 def test_a_concat_kept_in_float_frees_what_it_joins() -> None:
     x = noise(4, 3, 8, 8)
     graph = trace(boxes_and_scores(0.5), (x,))

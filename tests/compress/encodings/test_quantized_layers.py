@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_networks import NETWORKS, network, noise
+from torch import nn
 
 from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.placement import place, quantized_nodes
@@ -93,3 +94,19 @@ def test_float_layers_are_left_out():
     net = network("operators")
     nodes = frozenset(x.node.name for x in layers_of("operators")[1:])
     assert quantized_layers(net.graph, replace(net.encodings, float_nodes=nodes)) == []
+
+
+def test_an_embedding_in_front_is_a_layer_by_its_own_name():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.last = nn.Embedding(20, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            return self.last(self.words(x))
+
+    torch.manual_seed(0)
+    ids = torch.randint(0, 20, (6, 5))
+    graph = trace(Words().eval(), (ids,))
+    layers = quantized_layers(graph, calibrate(graph, [(ids,)], "minmax"))
+    assert [layer.name for layer in layers if layer.node is not None] == ["words", "last"]

@@ -17,10 +17,10 @@ import torch
 
 from edgedl.compress.artifacts.build import ArtifactBuilder
 from edgedl.compress.artifacts.loaded_file import LoadedFile, build_and_load, load_file
+from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, begin
-from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.measure.amx import refuse_amx
@@ -30,6 +30,7 @@ from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.tools.benchmarks.quantization.corrections import VARIANTS
 from edgedl.tools.benchmarks.runtimes.peers import (
     CALIBRATION_SAMPLES,
+    calibration_samples,
     quantize_onnx,
     quantize_tflite,
 )
@@ -92,14 +93,14 @@ def load_peers(state: ModelState) -> dict[str, LoadedFile]:
     """Return the int8 files that the runtimes' own quantizers make of the float32 files."""
     task, files = state.subject.task, {}
     sample = next(iter(task.batches("test", 1))).inputs
-    calibration = [x[0].numpy() for x in calibration_inputs(task, CALIBRATION_SAMPLES, 32)]
+    calibration = calibration_samples(task, CALIBRATION_SAMPLES)
     quantizers = (quantize_onnx, quantize_tflite)
     with tempfile.TemporaryDirectory() as folder, quiet():
         for target, quantize in zip(ON, quantizers, strict=True):
             name, content = ArtifactBuilder(state).file(target, FLOAT32)
             path = Path(folder) / name
             path.write_bytes(content)
-            made = quantize(path, calibration)
+            made = quantize(path, exporter_of(target).describe(content)[0], calibration)
             files[f"{target.name} own quantizer"] = load_file(name, made, target, INT8, sample)
     return files
 

@@ -9,6 +9,7 @@ true minimum and maximum.
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,12 +23,15 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.measure.statistics import paired_ratio
 from edgedl.runtime.precision import FLOAT16, INT8
+from edgedl.runtime.runner import encode
+from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.bench import BenchOutcome, bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
 from edgedl.tools.bench.settings import BenchSettings
@@ -67,11 +71,14 @@ def ratio_of(outcome: BenchOutcome, name: str, baseline: str) -> str:
 
 def add_peers(bundle: Bundle, subject: Subject) -> Bundle:
     """Quantize the bundle's float32 files with the runtimes' own tools and add the results."""
-    samples = [x[0].numpy() for x in calibration_inputs(subject.task, CALIBRATION_SAMPLES, 32)]
+    samples = calibration_samples(subject.task, CALIBRATION_SAMPLES)
     with quiet():
-        onnx_file = quantize_onnx(bundle.folder / bundle.artifact("ort-float32").path, samples)
-        tflite_file = quantize_tflite(
-            bundle.folder / bundle.artifact("tflite-float32").path, samples
+        onnx_file, tflite_file = (
+            quantize(bundle.folder / float32.path, float32.inputs, samples)
+            for float32, quantize in (
+                (bundle.artifact("ort-float32"), quantize_onnx),
+                (bundle.artifact("tflite-float32"), quantize_tflite),
+            )
         )
     (bundle.folder / "peer.onnx").write_bytes(onnx_file)
     (bundle.folder / "peer.tflite").write_bytes(tflite_file)
@@ -95,23 +102,43 @@ def add_peers(bundle: Bundle, subject: Subject) -> Bundle:
     return Bundle.open(bundle.folder)
 
 
-def quantize_onnx(source: Path, samples: list["np.ndarray"]) -> bytes:
-    """Return onnxruntime.quantization's static QDQ file."""
+def calibration_samples(task: Task, count: int) -> list[tuple[Array, ...]]:
+    """Return batches of the calibration samples, one array [32, ...] per input."""
+    batches = calibration_inputs(task, count, 32)
+    return [tuple(x.numpy() for x in batch) for batch in batches]
+
+
+def quantize_onnx(
+    source: Path, inputs: Sequence[TensorSpec], samples: list[tuple[Array, ...]]
+) -> bytes:
+    """Return onnxruntime.quantization's static QDQ file.
+
+    Args:
+        source: float32 file.
+        inputs: of that file.
+        samples: batches of calibration samples, one array [B, ...] per input.
+    """
     import onnx
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    name = describe_onnx(source.read_bytes())[0][0].name
+    step = inputs[0].shape[0] or 32
 
     class Reader(quantization.CalibrationDataReader):
-        """Feeds the calibration samples once."""
+        """Feeds the calibration samples once, in the batches that the file takes."""
 
         def __init__(self) -> None:
-            self._batches = iter(samples)
+            self._batches = (
+                tuple(x[i : i + step] for x in batch)
+                for batch in samples
+                for i in range(0, len(batch[0]), step)
+            )
 
-        def get_next(self) -> dict[str, "np.ndarray"] | None:
+        def get_next(self) -> dict[str, Array] | None:
             batch = next(self._batches, None)
-            return None if batch is None else {name: batch}
+            if batch is None:
+                return None
+            return {s.name: encode(x, s) for x, s in zip(batch, inputs, strict=True)}
 
     with tempfile.TemporaryDirectory() as folder:
         prepared, target = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
@@ -129,7 +156,9 @@ def quantize_onnx(source: Path, samples: list["np.ndarray"]) -> bytes:
         return to_file(onnx.load(str(target)))
 
 
-def quantize_tflite(source: Path, samples: list["np.ndarray"]) -> bytes:
+def quantize_tflite(
+    source: Path, inputs: Sequence[TensorSpec], samples: list[tuple[Array, ...]]
+) -> bytes:
     """Return litert-quantizer's static int8 file, calibrated with minimum and maximum."""
     from litert_quantizer import calibrator, quantizer, recipe
     from litert_quantizer.utils import qsv_utils
@@ -140,7 +169,14 @@ def quantize_tflite(source: Path, samples: list["np.ndarray"]) -> bytes:
     calibration = calibrator.Calibrator(
         tool._float_model_buffer, num_threads=1, qsv_update_func=qsv_utils.min_max_update
     )
-    feeds = [{"args_0": x[i : i + 1]} for x in samples[:4] for i in range(len(x))]
+    feeds = [
+        {
+            f"args_{k}": encode(x[i : i + 1], spec)
+            for k, (x, spec) in enumerate(zip(batch, inputs, strict=True))
+        }
+        for batch in samples[:4]
+        for i in range(len(batch[0]))
+    ]
     calibration.calibrate({"serving_default": feeds}, tool._recipe_manager)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.tflite"

@@ -134,6 +134,29 @@ def test_what_onnx_runtime_cannot_quantize_is_named(kind, name):
         dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits((ORT,)))
 
 
+def test_linear_layers_beside_a_gru_are_quantized():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.after = nn.Linear(3, 64), nn.Linear(64, 200)
+            self.gru = nn.GRU(64, 64, batch_first=True)
+
+        def forward(self, x):
+            return self.after(self.gru(self.before(x).relu())[0])
+
+    torch.manual_seed(0)
+    net = Wide().eval()
+    graph, x = traced(net)
+    content = dynamic_onnx(to_onnx(graph, (x,), SEQUENCE), weight_bits((ORT,)))
+    operators = {n.op_type for n in onnx.load_from_string(content).graph.node}
+    assert {"GRU", "MatMulInteger"} <= operators
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    fresh = torch.randn(4, 30, 3)
+    (y,) = session.run(None, {session.get_inputs()[0].name: fresh.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(y, net(fresh).numpy(), atol=0.02)
+
+
 def test_nothing_to_quantize_is_said():
     graph = trace(nn.ReLU().eval(), (torch.randn(2, 3),))
     with pytest.raises(ExportError, match="no linear or LSTM layer"):

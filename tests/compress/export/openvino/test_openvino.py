@@ -68,7 +68,7 @@ def test_integer_weights_compute_in_float(tmp_path: Path, bits: int) -> None:
     def split() -> Samples:
         return Samples((rng.normal(size=(40, 64)).astype(np.float32),), np.zeros(40, np.int64))
 
-    task = ArrayTask("noise", {"calibration": split, "test": split}, "top1", ("a", "b"))
+    task = ArrayTask("noise", {"calibration": split, "test": split}, classes=("a", "b"))
     net = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 2)).eval()
     recipe = Recipe("weights", (QuantizeWeights(bits, 32 if bits == 4 else None),))
     bundle = compress(Subject("linear", net, task), recipe, (OPENVINO,), tmp_path).bundle

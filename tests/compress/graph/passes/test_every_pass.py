@@ -24,12 +24,22 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     "ArithmeticForms": (lambda n, x: x.square(), "square", "mul"),
     "ActivationForms": (lambda n, x: F.threshold(x, 0, 0), "threshold", "relu"),
     "SoftmaxForms": (lambda n, x: x.softmax(1), "softmax", "transpose softmax transpose"),
+    "PaddedMaximum": (
+        lambda n, x: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-torch.inf), 3),
+        "pad max_pool2d",
+        "slice cat max_pool2d",
+    ),
     "PoolForms": (
         lambda n, x: F.avg_pool1d(x.flatten(2), 2),
         "flatten avg_pool1d",
         "flatten unsqueeze avg_pool2d squeeze",
     ),
     "MaximaAlone": (lambda n, x: x.max(1)[0], "max", "amax"),
+    "StackedMaximum": (
+        lambda n, x: torch.cat([x.unsqueeze(1), n.norm(x).unsqueeze(1)], 1).amax(1),
+        "unsqueeze batch_norm unsqueeze cat amax",
+        "batch_norm maximum",
+    ),
     "EvenAverage": (
         lambda n, x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
         "avg_pool2d",
@@ -39,6 +49,11 @@ ACTS: dict[str, tuple[Any, str, str]] = {
         lambda n, x: F.adaptive_max_pool2d(x, 2),
         "adaptive_max_pool2d",
         "max_pool2d",
+    ),
+    "CellsAsLayers": (
+        lambda n, x: n.cell(x[:, 0, 0], x[:, 1, 0]),
+        "select select select select gru_cell",
+        "select select select select unsqueeze unsqueeze gru squeeze",
     ),
     "SeriesAsPictures": (
         lambda n, x: F.relu(n.series(x.flatten(2))),
@@ -105,6 +120,7 @@ def network(forward: Any) -> Net:
         norm=trained(nn.BatchNorm2d(4)),
         linear=nn.Linear(6, 6),
         series=nn.ConvTranspose1d(4, 3, 3),
+        cell=nn.GRUCell(6, 6),
         up=nn.ConvTranspose2d(4, 3, 2, 2),
         cropped=nn.ConvTranspose2d(4, 3, 2, 3, padding=2, dilation=3),
         square=nn.Parameter(noise(6, 6, seed=4)),

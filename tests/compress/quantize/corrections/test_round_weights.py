@@ -31,7 +31,23 @@ def test_the_float_network_stays_and_the_settings_are_written_down(float_state: 
     assert state.quantized.graph is not float_state.graph
     assert state.quantized.encodings.activations == quantized.quantized.encodings.activations
     assert [h.stage for h in state.history] == ["quantize_static", "round_weights"]
-    assert state.history[1].settings == {"samples": 24, "batch_size": 5}
+    assert state.history[1].settings == {
+        "samples": 24,
+        "batch_size": 5,
+        "judged": 32,
+        "kept": True,
+    }
+
+
+def test_weights_that_take_the_outputs_away_are_not_kept() -> None:
+    torch.manual_seed(0)
+    net = Net(lambda net, x: net.b(net.a(x).relu()).mean((2, 3)), a=nn.Conv2d(3, 8, 3))
+    net.b = nn.Conv2d(8, 4, 3)
+    quantized = QuantizeStatic().apply(state_of(net))
+    # One sample says too little: what fits it alone does not fit the others.
+    state = RoundWeights(samples=1, batch_size=1, judged=24).apply(quantized)
+    assert state.history[1].settings["kept"] is False
+    assert state.quantized is quantized.quantized
 
 
 def test_outputs_come_closer_to_the_float_networks(float_state: ModelState) -> None:

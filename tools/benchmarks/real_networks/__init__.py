@@ -1,0 +1,1 @@
+"""Networks whose trained weights ship inside packages: fidelity, and the runtimes' own tools."""
