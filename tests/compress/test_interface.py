@@ -59,7 +59,7 @@ WAYS: dict[str, Callable[[], fx.GraphModule]] = {
     "narrower": lambda: graph_of(lambda m, x: m.head(x.flatten(1))[:, 1:]),
     "another": lambda: graph_of(lambda m, x: (m.head(x.flatten(1)), x)),
     "infinite": lambda: graph_of(lambda m, x: m.head(x.flatten(1)) / 0.0, 1),
-    "whole": lambda: graph_of(lambda m, x: m.head(x.flatten(1)).long(), 1),
+    "wide": lambda: graph_of(lambda m, x: m.head(x.flatten(1)).double(), 1),
     "two": lambda: graph_of(lambda m, x: m.head(x.reshape(2, 432)), 1),
 }
 
@@ -70,7 +70,7 @@ WAYS: dict[str, Callable[[], fx.GraphModule]] = {
         ("narrower", r"output 0 .* is torch.float32 \[2, 3\] .*, not torch.float32 \[2, 4\]"),
         ("another", "returns 2 outputs, not 1"),
         ("infinite", "output 0 of the network that is left is not finite"),
-        ("whole", "is torch.int64"),
+        ("wide", "is torch.float64"),
         ("two", r"does not take inputs \[3, 3, 12, 12\]"),
     ],
 )

@@ -74,7 +74,9 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
     }
     assert manifest.history == (
         HistoryEntry("quantize_static", settings),
-        HistoryEntry("round_weights", {"samples": 128, "batch_size": 16}),
+        HistoryEntry(
+            "round_weights", {"samples": 128, "batch_size": 16, "judged": 32, "kept": True}
+        ),
     )
     assert (manifest.licence, manifest.data) == ("not stated", "not stated")
     assert manifest.recommended is None

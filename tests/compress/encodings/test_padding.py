@@ -28,6 +28,7 @@ def strided(widths: tuple[int, ...]) -> nn.Module:
     ).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [BOTTOM_RIGHT, TOP_LEFT])
 def test_no_transposition_is_left_around_a_padding(widths: tuple[int, ...]) -> None:
     made = Quantized(strided(widths), (noise(16, 3, 16, 16),))

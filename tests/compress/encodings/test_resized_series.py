@@ -24,6 +24,7 @@ def test_nothing_computes_in_float(stretched: Quantized) -> None:
     assert "upsample_nearest1d" not in TENSORRT.integer_operators
 
 
+@pytest.mark.slow
 def test_files_compute_what_torch_does(stretched: Quantized) -> None:
     found = (
         (ORT, run_onnx(stretched.onnx, stretched.arrays)),

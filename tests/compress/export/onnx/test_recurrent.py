@@ -200,6 +200,7 @@ def test_convolutions_beside_a_recurrent_layer_go_static():
     assert default_recipe(wide)[0] == "dynamic_w8_afp32"
 
 
+@pytest.mark.slow
 def test_a_hybrid_file_has_integer_convolutions_and_a_dynamic_lstm(tmp_path):
     torch.manual_seed(0)
     net = Reader(nn.LSTM, 4).eval()
@@ -232,6 +233,7 @@ class Stacked(nn.Module):
         return self.upper(x)[0].transpose(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lower", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("upper", [nn.LSTM, nn.GRU, nn.RNN])
 def test_stacked_layers_take_any_length(lower, upper):

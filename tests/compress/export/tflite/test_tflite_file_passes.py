@@ -28,6 +28,7 @@ def network() -> Quantized:
     return Quantized(net, (noise(24, 3, 8, 8),))
 
 
+@pytest.mark.slow
 def test_every_pass_keeps_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     monkeypatch.setattr(file_passes, "ORDER", ())

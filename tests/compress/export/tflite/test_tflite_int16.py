@@ -108,6 +108,7 @@ def test_the_file_computes_what_the_emitted_graph_computes(name: str) -> None:
         assert decibels(b, a) > 65
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two_heads", "gated"])
 def test_sixteen_bits_are_nearer_to_float_than_eight(name: str) -> None:
     eight, net = network(name), wide(name)
@@ -140,6 +141,7 @@ def test_activations_are_int16_on_the_tables_grids_and_biases_int64(name: str) -
     assert scales == {(w / 127).numpy().tobytes() for w in net.encodings.weights.values()}
 
 
+@pytest.mark.slow
 def test_only_what_has_no_kernel_computes_in_float() -> None:
     net = wide("without_kernels")
     kept = {n for n in net.encodings.float_nodes}

@@ -69,6 +69,7 @@ def stored_bytes(model: bytes) -> int:
     return sum(len(content) for content in contents if content is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("quantized", [False, True])
 def test_it_computes_the_same_without_the_moves(case: str, quantized: bool) -> None:
@@ -113,6 +114,7 @@ def read_twice(m: Net, x: Tensor) -> Tensor:
     return F.pixel_shuffle(x, 2).mean((2, 3)) + x.mean((1, 2, 3))[:, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "net",
     [
@@ -129,6 +131,7 @@ def test_where_the_channels_cannot_be_moved_it_stays(net: nn.Module) -> None:
     np.testing.assert_allclose(file.run(made.arrays)[0], made.outputs(made.graph)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_in_16_bits_the_runtime_has_no_such_operator() -> None:
     state = begin(Subject("up", transposed(), noise_task((3, 8, 8))))
     quantized = QuantizeStatic(activation_bits=16).apply(state)

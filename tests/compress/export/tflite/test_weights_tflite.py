@@ -69,6 +69,7 @@ class Read:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_the_tables_integers_and_scales_are_in_the_file(name: str) -> None:
     net = weights(name)

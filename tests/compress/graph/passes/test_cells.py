@@ -54,6 +54,7 @@ def test_a_cell_in_a_loop_keeps_one_copy_of_its_weights() -> None:
     assert [n.target for n in graph.graph.nodes].count(aten.lstm_cell.default) == 2
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_cell_get_8_bits(tmp_path) -> None:
     torch.manual_seed(0)
     net = Step(nn.LSTMCell(64, 256)).eval()

@@ -141,6 +141,7 @@ def test_a_bundle_certifies_layers_but_no_tables(tmp_path: Path) -> None:
         assert check_layers(made.bundle, artifacts[name]) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["every_operator", "products"])
 def test_litert_computes_the_graph(scope: str) -> None:
     state = quantized(False, scope)
