@@ -14,6 +14,7 @@ import torch
 
 from edgedl.compress.errors import ExportError, root_cause
 from edgedl.runtime.child_process import describe_exit
+from edgedl.runtime.errors import EdgedlError
 
 T = TypeVar("T")
 
@@ -36,7 +37,8 @@ def isolated(work: Callable[[], T], limit_s: float = TIME_LIMIT_S) -> T:
         limit_s: seconds after which the copy is killed.
 
     Raises:
-        Exception: what the function raised, or what caused that; a note has its traceback.
+        EdgedlError: what the function raised; a note has its traceback.
+        Exception: what caused that which the function raised.
         ConverterCrashError: the copy was ended by a signal, or did not end in time.
     """
     if not hasattr(os, "fork") or sys.platform == "darwin":
@@ -75,7 +77,9 @@ def _work_and_send(work: Callable[[], object], sender: Connection) -> None:
     try:
         answer = True, work(), ""
     except Exception as error:
-        answer = False, _portable(root_cause(error)), traceback.format_exc()
+        # edgedl's own errors say what others mean; of those the cause is what matters.
+        own = isinstance(error, EdgedlError)
+        answer = False, _portable(error if own else root_cause(error)), traceback.format_exc()
     sender.send(answer)
 
 

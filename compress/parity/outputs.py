@@ -48,7 +48,7 @@ class GraphOutputs:
         fitting = MOST_VALUES // max(1, sum(y.size for y in one))
         if fitting < self._samples:
             self._samples = max(LEAST_SAMPLES, fitting)
-            self.__dict__.pop("inputs")
+            del self.inputs
 
     def of(self, graph: fx.GraphModule) -> list[tuple[Floats, ...]]:
         """Return the outputs for every batch of ``inputs``; the graph must stay alive."""
@@ -132,6 +132,19 @@ def _measure_parts(
     ]
 
 
+def compare_output(
+    name: str,
+    found: Floats,
+    expected: Floats,
+    reference: Floats,
+    parts: tuple[PartParity, ...] = (),
+) -> OutputParity:
+    """Hold one output [N, ...] against that of its torch graph and of the float network."""
+    errors = _OutputErrors()
+    errors.add(found, expected, reference)
+    return errors.record(name, None, parts)
+
+
 def compare_graphs(
     graph: fx.GraphModule, emitted: fx.GraphModule, inputs: tuple[Array, ...]
 ) -> list[OutputParity]:
@@ -146,10 +159,8 @@ def compare_graphs(
     origins = OutputOrigins(graph, inputs)
     compared = []
     for index, (y, wanted) in enumerate(zip(found, reference, strict=True)):
-        errors = _OutputErrors()
-        errors.add(y, y, wanted)
         parts = tuple(measure_part(part, y, wanted) for part in origins.parts(index, wanted))
-        compared.append(errors.record(f"output_{index}", None, parts))
+        compared.append(compare_output(f"output_{index}", y, y, wanted, parts))
     return compared
 
 

@@ -67,6 +67,7 @@ class OutputOrigins:
         with torch.no_grad():
             self._values.run(*(torch.tensor(x[:2]) for x in inputs))
         self._sources: list[fx.Node] = []
+        self._known: dict[fx.Node, Tensor | None] = {}
         self._labels = [self._label(node) for node in output_nodes(graph)]
 
     def parts(self, output: int, reference: Array) -> list[Part]:
@@ -93,6 +94,11 @@ class OutputOrigins:
 
     def _label(self, node: fx.Node) -> Tensor | None:
         """Return the number of the operator that each value comes from, in the node's shape."""
+        if node not in self._known:
+            self._known[node] = self._make_label(node)
+        return self._known[node]
+
+    def _make_label(self, node: fx.Node) -> Tensor | None:
         sizes = self._values.sizes.get(node)
         if sizes is None:
             return None

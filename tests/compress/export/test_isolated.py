@@ -62,6 +62,17 @@ def test_what_caused_an_error_is_told():
         isolated(work)
 
 
+def test_our_own_error_is_told_and_not_its_cause():
+    def work():
+        try:
+            raise KeyError("cause")
+        except KeyError as error:
+            raise BadInputError("what to do") from error
+
+    with pytest.raises(BadInputError, match="what to do"):
+        isolated(work)
+
+
 def test_a_crash_costs_the_copy_alone():
     with pytest.raises(ConverterCrashError, match=r"signal 11 \(SIGSEGV\)"):
         isolated(lambda: ctypes.string_at(0))

@@ -42,6 +42,7 @@ def test_integers_that_differ_in_single_values_get_the_tolerance_they_need() -> 
     ("precision", "one"),
     [
         ("int8", output(sqnr_db=20.0)),
+        ("int8", output(sqnr_db=None)),
         ("dynamic_int8", output(sqnr_db=9.0, graph_sqnr_db=None)),
         ("float32", output(sqnr_db=60.0, graph_sqnr_db=None)),
         ("float16", output(sqnr_db=60.0, graph_sqnr_db=None)),

@@ -220,6 +220,26 @@ def test_a_hybrid_file_has_integer_convolutions_and_a_dynamic_lstm(tmp_path):
     assert 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()) > 20
 
 
+class Tones(nn.Module):
+    """A convolution along time, then a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.layer = nn.Conv1d(6, 32, 5, padding=2), nn.LSTM(32, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(self.conv(x.transpose(1, 2)).relu().transpose(1, 2))[0]
+
+
+@pytest.mark.slow
+def test_a_hybrid_file_of_any_length_is_judged_by_the_one_rule(tmp_path):
+    torch.manual_seed(0)
+    subject = Subject("tones", Tones().eval(), noise_task((20, 6)), free_axes=SEQUENCE)
+    made = compress(subject, load_recipe("hybrid_w8c_a8"), (ORT,), tmp_path, only=(INT8,))
+    assert "ort-int8" not in [refusal.name for refusal in made.refusals]
+    assert made.bundle.artifact("ort-int8").inputs[0].shape == (None, None, 6)
+
+
 class Stacked(nn.Module):
     """Two recurrent layers, the upper one over steps first."""
 
