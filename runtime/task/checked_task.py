@@ -6,6 +6,7 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checks import (
     TOP1,
     Scores,
+    cast_note,
     check_labels,
     checked_samples,
     checked_scores,
@@ -20,8 +21,6 @@ MEMBERS = ("name", "metric", "classes", "preprocessing", "batches", "score")
 class CheckedTask(WrappedTask):
     """A task whose batches and scores are what ``Task`` says; float64 inputs become float32."""
 
-    was_cast: bool
-
     def __init__(self, task: Task) -> None:
         """Take a task, which need not have the attribute ``splits``.
 
@@ -35,7 +34,13 @@ class CheckedTask(WrappedTask):
                 "edgedl.runtime.task.Task"
             )
         super().__init__(with_splits(task))
-        self.was_cast = False
+        self._was_cast = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what was done with the data that the user may not expect."""
+        own = tuple(getattr(self._task, "notes", ()))
+        return (*own, cast_note(self.name)) if self._was_cast else own
 
     @classmethod
     def of(cls, task: Task) -> "CheckedTask | ArrayTask":
@@ -59,7 +64,7 @@ class CheckedTask(WrappedTask):
         for batch in given:
             samples = checked_samples(where, batch)
             inputs, labels = narrowed(samples)
-            self.was_cast |= inputs is not samples.inputs
+            self._was_cast |= inputs is not samples.inputs
             if self.metric == TOP1 and self.classes:
                 known = f"and the task has {len(self.classes)} classes"
                 check_labels(where, labels, len(self.classes), known)

@@ -52,6 +52,11 @@ def narrowed(samples: Samples) -> Samples:
     return Samples(tuple(inputs), samples.labels)
 
 
+def cast_note(task: str) -> str:
+    """Return the sentence on inputs that were narrowed."""
+    return f"inputs of task '{task}' are float64: they were cast to float32"
+
+
 def check_labels(where: str, labels: Array, count: int, of: str) -> None:
     """Refuse labels that are no numbers of classes.
 

@@ -12,12 +12,14 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checks import (
     TOP1,
     Scores,
+    cast_note,
     check_labels,
     checked_samples,
     checked_scores,
     narrowed,
 )
 from edgedl.runtime.task.kept_splits import Array, KeptSplits, Samples
+from edgedl.runtime.task.scores import top1
 from edgedl.runtime.wording import meant
 
 __all__ = [
@@ -31,7 +33,6 @@ __all__ = [
     "Scores",
     "Task",
     "WrappedTask",
-    "top1",
     "training_split",
     "why_not_train",
     "with_splits",
@@ -180,26 +181,6 @@ def why_not_train(task: Task) -> str:
     return f"task '{task.name}' names no split '{TRAIN}'"
 
 
-def top1(outputs: Sequence[Array], labels: Array) -> Scores:
-    """Score 1.0 where the largest of the logits is at the label, else 0.0.
-
-    Args:
-        outputs: one array of logits [B, K].
-        labels: integers [B].
-
-    Raises:
-        BadInputError: a label is no number of an output.
-
-    >>> top1([np.array([[0.1, 0.9], [0.8, 0.2]])], np.array([1, 1])).tolist()
-    [1.0, 0.0]
-    """
-    if outputs[0].ndim == 2 and labels.ndim == 1:
-        count = outputs[0].shape[1]
-        check_labels("the task", labels, count, f"and the network has {count} outputs")
-    hits: Scores = np.asarray(outputs[0].argmax(axis=1) == labels, np.float64)
-    return hits
-
-
 @dataclass(frozen=True)
 class ArrayTask:
     """A task over arrays in memory; the usual way to describe one's own data.
@@ -241,9 +222,9 @@ class ArrayTask:
                 )
 
     @property
-    def was_cast(self) -> bool:
-        """Return whether inputs of a split were float64: they are given as float32."""
-        return bool(self._cast)
+    def notes(self) -> tuple[str, ...]:
+        """Return what was done with the data that the user may not expect."""
+        return (cast_note(self.name),) if self._cast else ()
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the split in order, in batches of ``batch_size`` (the last may be smaller).

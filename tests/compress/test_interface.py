@@ -22,7 +22,7 @@ from edgedl.compress.state import ModelState, StageUndoneError, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.progress import SILENT
-from edgedl.tools.jobs.main_job import Wish
+from edgedl.tools.jobs.main_job import Job
 from edgedl.tools.jobs.plan import plan
 
 X = noise(2, 3, 12, 12)
@@ -168,11 +168,8 @@ def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
     )
 
 
-def test_a_plan_says_what_will_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_says_what_will_be_left_out() -> None:
     recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
-    wish = Wish("", None, "", (), (), (ORT,), 0, None)
-    monkeypatch.setattr(Wish, "found_subject", lambda self: neighbours())
-    monkeypatch.setattr(Wish, "found_recipe", lambda self: recipe)
-    first, second = plan(wish, None, SILENT)
+    first, second = plan(Job(neighbours(), (ORT,), recipe), None, SILENT)
     assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): left out, there is noth")
     assert second.left_out is None

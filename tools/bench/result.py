@@ -249,7 +249,7 @@ def write_result(folder: Path, result: Result, samples: dict[str, npt.NDArray[np
         np.savez_compressed(out, allow_pickle=False, **samples)
 
 
-def read_result(path: Path) -> Result:
+def load_result(path: Path) -> Result:
     """Read a ``result.json``, given itself or its folder.
 
     Raises:

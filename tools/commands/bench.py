@@ -1,31 +1,21 @@
 """``edgedl bench``: latency and accuracy of the same bytes."""
 
-import tempfile
 from pathlib import Path
 
 import click
 import msgspec
 
-from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError, BudgetMissedError
+from edgedl.runtime.errors import BudgetMissedError
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.tools.bench.alerts import chance_alerts
-from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.budget import missed, parse_budget
-from edgedl.tools.bench.entries import (
-    BASELINES,
-    bundle_names,
-    find_entries,
-    leave_out_refused,
-    put_baseline_first,
-)
-from edgedl.tools.bench.loose_file import is_model_file, wrap_file
+from edgedl.tools.bench.entries import BASELINES
 from edgedl.tools.bench.result import write_result
 from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.jobs.bench_bundles import bench_paths
 from edgedl.tools.jobs.subjects import find_task
-from edgedl.tools.report.table import result_markdown, to_csv
+from edgedl.tools.report.summary import result_text
+from edgedl.tools.report.table import to_csv
 from edgedl.tools.terminal.options import parse_threads
-from edgedl.tools.terminal.progress import steps
 from edgedl.tools.terminal.workspace import new_folder
 
 
@@ -72,51 +62,15 @@ def command(
     end of the interval counts.
     """
     limits = parse_budget(budget) if budget else ()
+    settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
-    with tempfile.TemporaryDirectory() as wrapped:
-        opened = _open(paths, task, Path(wrapped))
-        entries, missing = find_entries(opened)
-        if not entries:
-            raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
-        # A file that was named itself must run.
-        named = [e for e in entries if e.bundle.folder.is_relative_to(wrapped)]
-        taken, refused = leave_out_refused([e for e in entries if e not in named])
-        entries = [e for e in entries if e in (*named, *taken)]
-        if not entries:
-            raise BadInputError("; ".join(item.why for item in refused))
-        missing += refused
-        name = bundle_names([bundle.folder for bundle in opened])[0]
-        ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
-        settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
-        found = find_task(opened[0].manifest.task.name, task)
-        with new_folder(out) as folder:
-            with steps("measure", 2 * len(ordered) + len(settings.threads)) as progress:
-                outcome = bench(
-                    opened[0].manifest.name, ordered, found, settings, progress, missing
-                )
-            alerts = chance_alerts(outcome.result, ordered[0].bundle.manifest)
-            result = msgspec.structs.replace(outcome.result, alerts=alerts)
-            write_result(folder, result, outcome.samples)
-            (folder / "summary.csv").write_text(to_csv(result))
-        click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
-        broken = missed(result.candidate(result.recommendation.name), limits)
-        if broken:
-            raise BudgetMissedError("; ".join(broken))
-
-
-def _open(paths: list[Path], task: str | None, scratch: Path) -> list[Bundle]:
-    """Open bundles, and wrap files into some; those are named after the files."""
-    files = [path for path in paths if is_model_file(path)]
-    if files and task is None:
-        raise BadInputError(f"{files[0]} does not say what data it is for: give --task")
-    names = bundle_names(paths)
-    found = []
-    for path, name in zip(paths, names, strict=True):
-        if is_model_file(path):
-            bundle, notes = wrap_file(path, find_task("", task), scratch / (name or path.name))
-            for note in notes:
-                click.echo(note, err=True)
-            found.append(bundle)
-        else:
-            found.append(Bundle.open(path))
-    return found
+    found = None if task is None else find_task("", task)
+    with new_folder(out) as folder:
+        outcome = bench_paths(paths, found, settings, baseline_artifact)
+        result = outcome.result
+        write_result(folder, result, outcome.samples)
+        (folder / "summary.csv").write_text(to_csv(result))
+    click.echo(msgspec.json.encode(result) if as_json else result_text(result))
+    broken = missed(result.candidate(result.recommendation.name), limits)
+    if broken:
+        raise BudgetMissedError("; ".join(broken))

@@ -63,11 +63,11 @@ def show(name: str) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown file.")
 def table(results: Path, out: Path) -> None:
     """Write the support table from a folder with the result.json of every model as NAME.json."""
-    from edgedl.tools.bench.result import read_result
+    from edgedl.tools.bench.result import load_result
     from edgedl.tools.report.support import render
 
     files = [results / f"{name}.json" for name in REFERENCE_MODELS]
-    found = {path.stem: read_result(path) for path in files if path.is_file()}
+    found = {path.stem: load_result(path) for path in files if path.is_file()}
     if not found:
         raise BadInputError(f"{results} has no NAME.json of a reference model")
     with atomic_write(out) as file:

@@ -6,8 +6,9 @@ import click
 
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.bench.result import read_result
+from edgedl.tools.bench.result import load_result
 from edgedl.tools.report.page import render
+from edgedl.tools.report.summary import result_text
 from edgedl.tools.report.table import result_markdown, to_csv
 
 
@@ -21,11 +22,11 @@ from edgedl.tools.report.table import result_markdown, to_csv
 def command(results: tuple[Path, ...], out: Path, title: str | None, force: bool) -> None:
     """Draw the report of RESULTS: folders with a result.json, or such files.
 
-    ``--out -`` prints the tables.
+    ``--out -`` prints what ``compress`` has printed.
     """
-    read = [read_result(path) for path in results]
+    read = [load_result(path) for path in results]
     if str(out) == "-":
-        click.echo("\n\n".join(result_markdown(r) for r in read))
+        click.echo("\n\n".join(result_text(r) for r in read))
         return
     if out.exists() and not force:
         raise BadInputError(f"{out} exists: choose another --out, or --force")

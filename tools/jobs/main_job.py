@@ -4,12 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import torch
 
 from edgedl.compress.pipeline import CompressedModel, compress
-from edgedl.compress.recipe.recipe import DEFAULT, Recipe
+from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
-from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.selection import divide
@@ -17,7 +15,6 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.manifest import HostMetric, Manifest
-from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.alerts import chance_alerts, quantized_alerts
@@ -27,73 +24,26 @@ from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_fi
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.next_steps import next_steps
-from edgedl.tools.jobs.subjects import find_subject
-from edgedl.tools.jobs.teachers import find_teacher
 from edgedl.tools.terminal.progress import steps
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the user wants compressed, and how, as the command line says it.
+class Job:
+    """What is compressed, and how.
 
     Attributes:
-        subject: a reference model's name, or ``file.py:function``.
-        weights: a safetensors file instead of the weights that ship with a reference model.
-        recipe: names or files of recipes, joined by "+"; "default" is what suits the network.
-        keep_float: layers that stay float32.
-        teachers: who teaches where a stage distils: subjects or bundles.
+        subject: network, data and score, with its teachers and its device.
         targets: runtimes.
-        seed: of all that is random.
-        device: where stages train; None for the subject's own.
+        recipe: None is the one that suits the network.
+        keep_float: layers that stay float32.
+        named: what commands call the subject; "" where it has no name there.
     """
 
-    subject: str
-    weights: Path | None
-    recipe: str
-    keep_float: tuple[str, ...]
-    teachers: tuple[str, ...]
+    subject: Subject
     targets: tuple[Target, ...]
-    seed: int
-    device: torch.device | None = None
-
-    def found_recipe(self) -> Recipe | None:
-        """Return the recipe; None for the one that suits the network.
-
-        Raises:
-            BadInputError: there is none of that name, or a file is wrong.
-        """
-        return None if self.recipe == DEFAULT else load_recipe(self.recipe)
-
-    def found_subject(self) -> Subject:
-        """Return the subject, with its teachers.
-
-        Raises:
-            BadInputError: there is none of that name, or its code fails.
-        """
-        torch.manual_seed(self.seed)
-        subject = find_subject(self.subject, self.weights)
-        if self.device is not None:
-            subject = replace(subject, device=self.device)
-        if not self.teachers:
-            return subject
-        return replace(
-            subject,
-            teachers=tuple(find_teacher(name, subject.task.classes) for name in self.teachers),
-        )
-
-    def check_teachers(self, recipe: Recipe | None) -> None:
-        """Make sure that somebody learns where teachers are named; no default recipe does.
-
-        Raises:
-            BadInputError: nobody does.
-        """
-        stages = () if recipe is None else recipe.stages
-        if self.teachers and not any(stage.learns_from_teachers for stage in stages):
-            able = [name for name, stage in STAGES.items() if stage().learns_from_teachers]
-            raise BadInputError(
-                f"nobody learns from {self.teachers[0]}: the recipe {self.recipe} has no stage "
-                f"{' or '.join(able)} with distil above 0"
-            )
+    recipe: Recipe | None = None
+    keep_float: tuple[str, ...] = ()
+    named: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,7 +56,7 @@ class Made:
         compressed: the files, what was refused, and reasons to doubt.
         ladder: how its recipe was chosen, if it was.
         parent: float32 files of the network before stages cut or trained it, if they did.
-        named: what the command line calls the subject.
+        named: what the command line calls the subject; "" where it has no name there.
     """
 
     subject: Subject
@@ -117,7 +67,7 @@ class Made:
     named: str = ""
 
 
-def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
+def make_bundle(job: Job, folder: Path, store: StageStore | None) -> Made:
     """Apply a recipe and write the bundle; that of the parent goes beside it.
 
     Where a stage of the recipe has a budget, the samples it is checked on are not those of the
@@ -126,21 +76,20 @@ def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
     Raises:
         EdgedlError: a step cannot be done; the message says which and why.
     """
-    recipe, subject = wish.found_recipe(), wish.found_subject()
+    recipe, subject = job.recipe, job.subject
     selection, final = None, subject.task
-    wish.check_teachers(recipe)
     if recipe is not None and recipe.budgets:
         selection, final = divide(subject.task)
     folder.mkdir()
-    files = 3 * len(wish.targets)
+    files = 3 * len(job.targets)
     stages = 3 if recipe is None else len(recipe.stages)
     with steps("compress", 2 * files + stages + 1) as progress:
         made = compress(
             subject,
             recipe,
-            wish.targets,
+            job.targets,
             folder,
-            wish.keep_float,
+            job.keep_float,
             store,
             selection,
             progress=progress,
@@ -150,24 +99,21 @@ def make_bundle(wish: Wish, folder: Path, store: StageStore | None) -> Made:
         before = folder.parent / "parent"
         before.mkdir()
         floats = load_recipe("float")
-        parent = compress(subject, floats, wish.targets, before, only=(FLOAT32,)).bundle
-    return Made(subject, final, made, parent=parent, named=wish.subject)
+        parent = compress(subject, floats, job.targets, before, only=(FLOAT32,)).bundle
+    return Made(subject, final, made, parent=parent, named=job.named)
 
 
-def climb_ladder(
-    wish: Wish, settings: BenchSettings, folder: Path, store: StageStore | None
-) -> Made:
+def climb_ladder(job: Job, settings: BenchSettings, folder: Path, store: StageStore | None) -> Made:
     """Find the cheapest recipe within the accuracy budget, and keep its bundle.
 
     Raises:
         EdgedlError: the network cannot be compressed at all.
     """
-    wish.check_teachers(None)
-    subject = wish.found_subject()
+    subject = job.subject
     selection, final = divide(subject.task)
     with steps("compress", len(RUNGS)) as progress:
-        found = climb(subject, selection, wish.targets, settings, folder, progress, store)
-    return Made(subject, final, found.made, found.ladder, named=wish.subject)
+        found = climb(subject, selection, job.targets, settings, folder, progress, store)
+    return Made(subject, final, found.made, found.ladder, named=job.named)
 
 
 def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
@@ -203,7 +149,7 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
         *quantized_alerts(bundle.manifest.artifacts, refused),
     )
     result = msgspec.structs.replace(result, ladder=made.ladder, alerts=alerts)
-    steps_to_take = next_steps(result, made.named or made.subject.name, made.compressed.noisiest)
+    steps_to_take = next_steps(result, made.named, made.compressed.noisiest)
     result = msgspec.structs.replace(result, next_steps=steps_to_take)
     write_result(folder, result, outcome.samples)
     write_manifest(bundle.folder, _with_metrics(bundle, result))

@@ -12,11 +12,11 @@ def next_steps(result: Result, subject: str, noisiest: Sequence[str] = ()) -> tu
 
     Args:
         result: of the job.
-        subject: as the command line names it.
+        subject: as the command line names it; "" where it has no name there.
         noisiest: the layers at which int8 loses most, each with its dB.
     """
     steps = [
-        f"{c.name} is not recommended for what it destroys: {c.findings[0].cure}"
+        f"{c.name} destroys a part of an output: {c.findings[0].cure}"
         for c in result.candidates
         if c.findings
     ]
@@ -24,21 +24,22 @@ def next_steps(result: Result, subject: str, noisiest: Sequence[str] = ()) -> tu
     limit = DEFAULT_MAX_DROP_PP if result.max_drop_pp is None else result.max_drop_pp
     lossy = [c for c in quantized if c.drop.pp > limit]
     if lossy:
-        layers = f", most at {', '.join(noisiest)}" if noisiest else ""
+        most = f", most at {', '.join(noisiest)}: --keep-float one or" if noisiest else ":"
         steps.append(
-            f"{lossy[0].name} loses {lossy[0].drop.pp:.2f} points{layers}: --keep-float one of "
-            "them, or try --recipe static_w8c_a8_learned_rounding; "
-            f"'edgedl explain {subject}' prices every layer in points"
+            f"{lossy[0].name} loses {lossy[0].drop.pp:.2f} points{most} try --recipe "
+            "static_w8c_a8_learned_rounding"
         )
+        if subject:
+            steps.append(f"'edgedl explain {subject}' says what each layer costs")
     slow = [c for c in quantized if _is_slower(c)]
-    if slow and len(slow) == len(quantized):
+    if subject and slow and len(slow) == len(quantized):
+        backend = slow[0].backend
         steps.append(
-            f"no int8 file is faster than float32 on its runtime: 'edgedl explain {subject} --time "
-            f"{slow[0].backend}' says which layers cost time"
+            f"int8 is not faster here: 'edgedl explain {subject} --time {backend}' says why"
         )
     if result.recommendation.name.endswith(f"-{FLOAT32}") and not steps:
-        steps.append("a smaller network helps where int8 does not: --recipe distill_prune_ch50")
-    return tuple(steps) or ("try the bundle on the device: 'edgedl verify', 'edgedl bench'",)
+        steps.append("try a smaller network: --recipe distill_prune_ch50")
+    return tuple(steps) or ("on the device: 'edgedl verify BUNDLE', then 'edgedl bench BUNDLE'",)
 
 
 def _is_slower(candidate: Candidate) -> bool:

@@ -16,7 +16,7 @@ from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
-from edgedl.tools.jobs.main_job import Wish
+from edgedl.tools.jobs.main_job import Job
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,22 @@ class PlannedStage:
         return f"{self.name} {self.settings}: {time}"
 
 
-def plan(wish: Wish, store: StageStore | None, progress: Progress) -> list[PlannedStage]:
+def plan(job: Job, store: StageStore | None, progress: Progress) -> list[PlannedStage]:
     """Return the stages of a run, estimated by small versions of them; nothing is written.
 
     Args:
-        wish: what the run shall do.
+        job: what the run shall do.
         store: where results are kept; None for none.
         progress: says which recipe was taken, and where results are damaged.
 
     Raises:
         EdgedlError: as the run itself would, for what can be seen before it.
     """
-    given, subject = wish.found_recipe(), wish.found_subject()
-    wish.check_teachers(given)
+    given, subject = job.recipe, job.subject
     for note in check_subject(subject):
         progress.note(note)
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
-    recipe = fitting_recipe(graph, given, wish.targets, wish.keep_float, progress)
+    recipe = fitting_recipe(graph, given, job.targets, job.keep_float, progress)
     state = ModelState(subject, graph, progress=progress)
     known = None if store is None else Provenance(state, toolchain())
     for stage in recipe.stages:

@@ -1,5 +1,1 @@
-"""Lets ``python -m edgedl`` stand in for the ``edgedl`` command."""
-
-from edgedl.tools.cli import main
-
-main()
+../../src/edgedl/__main__.py

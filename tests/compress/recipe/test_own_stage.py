@@ -27,8 +27,8 @@ from edgedl.compress.targets.named import ORT
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.progress import SILENT
-from edgedl.tools.jobs.main_job import Wish
 from edgedl.tools.jobs.plan import plan
+from edgedl.tools.jobs.wish import Wish
 
 OWN = Path(__file__).parents[1] / "own_stage.py"
 RECIPE = """\
@@ -213,7 +213,7 @@ def test_a_dry_run_estimates_it_and_finds_what_is_kept(recipe: Path, tmp_path: P
     subject = f"{Path(__file__).parents[2] / 'tiny.py'}:make_subject"
     wish = Wish(subject, None, str(recipe), (), (), (ORT,), 0)
     store = StageStore(tmp_path / "store")
-    own, _ = plan(wish, store, SILENT)
+    own, _ = plan(wish.job(), store, SILENT)
     assert (own.name, own.settings, own.kept) == ("scale", "(factor=0.25)", None)
     assert own.seconds is not None
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
-from edgedl.runtime.task.task import ArrayTask, Batch, Samples, top1
+from edgedl.runtime.task.scores import top1
+from edgedl.runtime.task.task import ArrayTask, Batch, Samples
 
 X, Y = np.zeros((4, 3), np.float32), np.arange(4)
 
@@ -103,10 +104,10 @@ def test_scores_that_are_not_one_number_a_sample(scores: Any, said: str) -> None
 
 def test_float64_inputs_become_float32_and_labels_stay() -> None:
     task = CheckedTask.of(array_task(Samples((X.astype(np.float64),), Y.astype(np.float64))))
-    assert not task.was_cast
+    assert task.notes == ()
     batch = next(task.batches("test", 2))
     assert (batch.inputs[0].dtype, batch.labels.dtype) == (np.float32, np.float64)
-    assert task.was_cast
+    assert "cast to float32" in task.notes[0]
 
 
 def test_lists_and_what_can_become_an_array_are_taken() -> None:

@@ -20,9 +20,9 @@ from edgedl.compress.targets.named import ORT
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.progress import SILENT
-from edgedl.tools.jobs.main_job import Wish
 from edgedl.tools.jobs.plan import plan
 from edgedl.tools.jobs.teachers import find_teacher
+from edgedl.tools.jobs.wish import Wish
 
 RECIPE = """\
 description: small
@@ -86,7 +86,7 @@ def test_a_second_run_reuses_and_says_so(
 def test_a_wish_for_a_device_takes_the_place_of_the_subjects_own(subject_file: Path) -> None:
     wish = Wish(f"{subject_file}:subject", None, "default", (), (), (), 0)
     there = replace(wish, device=torch.device("cuda"))
-    assert [w.found_subject().device.type for w in (wish, there)] == ["cpu", "cuda"]
+    assert [w.job().subject.device.type for w in (wish, there)] == ["cpu", "cuda"]
 
 
 @pytest.mark.parametrize(("samples", "kept"), [(16, True), (128, False)])
@@ -98,19 +98,15 @@ def test_a_plan_applies_stages_of_seconds_to_find_what_is_kept_behind_them(
         f"  - {{stage: equalize, samples: {samples}, batch_size: 16}}\n"
         "  - {stage: quantize_static, samples: 16}\n"
     )
-    wish = Wish(f"{subject_file}:subject", None, str(recipe), (), (), (ORT,), 0)
-    store, subject, found = (
-        StageStore(tmp_path / "store"),
-        wish.found_subject(),
-        wish.found_recipe(),
-    )
+    job = Wish(f"{subject_file}:subject", None, str(recipe), (), (), (ORT,), 0).job()
+    store, subject, found = StageStore(tmp_path / "store"), job.subject, job.recipe
     assert found is not None
     graph = trace(subject.module, subject.example_inputs())
     state = ModelState(subject, graph)
-    fitted = fitting_recipe(graph, found, wish.targets, (), SILENT)
+    fitted = fitting_recipe(graph, found, job.targets, (), SILENT)
     provenance = Provenance(state, toolchain())
     StageRunner(store, provenance).run(fitted.stages, state)
-    lines = plan(wish, store, SILENT)
+    lines = plan(job, store, SILENT)
     assert [line.kept is not None for line in lines] == [False, kept]
 
 

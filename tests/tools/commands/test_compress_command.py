@@ -16,7 +16,7 @@ from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import InvalidMeasurementError
 from edgedl.runtime.runner import Runner
-from edgedl.tools.bench.result import read_result
+from edgedl.tools.bench.result import load_result
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path:
     names = [a.name for a in bundle.manifest.artifacts]
     float_files = {f"{t}-{p}" for t in RUNTIMES for p in ("float32", "float16")}
     assert {*float_files, *(f"{t}-int8" for t in RUNTIMES)} <= set(names)
-    result = read_result(out)
+    result = load_result(out)
     measured, missing = {c.name for c in result.candidates}, {m.what for m in result.not_measured}
     assert {n for n in names if n.startswith(("ort-", "openvino-", "tflite-"))} <= measured
     assert {n for n in names if n.startswith("tensorrt-")} <= missing
@@ -50,7 +50,7 @@ def test_main_job_and_a_missed_budget(edgedl: Run, subject_file: Path, tmp_path:
 
 def check_derived_numbers(out: Path) -> None:
     """Every statistic must follow from the raw calls beside it."""
-    result = read_result(out)
+    result = load_result(out)
     with np.load(out / "samples.npz") as samples:
         for candidate in result.candidates:
             for latency, speedup in zip(candidate.latency, candidate.speedup, strict=True):
@@ -81,7 +81,7 @@ def test_a_pruned_network_is_measured_against_the_one_it_was(
     arguments = ["--recipe", recipe, "--target", "ort", "--threads", "1", "--out", out]
     done = edgedl("compress", f"{subject_file}:subject", *arguments)
     assert done.returncode == 0, done.stderr
-    result = read_result(out)
+    result = load_result(out)
     assert result.baseline == "parent:ort-float32"
     sizes = {c.name: c.size_bytes for c in result.candidates}
     assert sizes["ort-float32"] < sizes["parent:ort-float32"]
@@ -135,7 +135,7 @@ def test_a_budget_without_a_recipe_walks_the_ladder(
     arguments = ("--max-drop", 100, "--confidence", 0.9, "--target", "ort", "--threads", 1)
     done = edgedl("compress", f"{subject_file}:subject", *arguments, "--out", out)
     assert done.returncode == 0, done.stderr
-    result = read_result(out)
+    result = load_result(out)
     ladder = result.ladder
     assert ladder is not None
     assert "recipes tried, cheapest first" in done.stdout

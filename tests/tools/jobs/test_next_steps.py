@@ -19,16 +19,22 @@ def result(*others: Candidate) -> Result:
 
 def test_a_finding_comes_first_with_its_cure() -> None:
     bad = replace(candidate("ort-int8", (0.5, 0.6), (5.0, 7.0)), findings=(FINDING,))
-    first, second, *_ = next_steps(result(bad), "mine.py:subject", ("cat (30.0 dB)",))
+    first, second, third = next_steps(result(bad), "mine.py:subject", ("cat (30.0 dB)",))
     assert "--keep-float cat" in first
     assert second.startswith("ort-int8 loses 6.00 points, most at cat (30.0 dB): --keep-float")
-    assert "edgedl explain mine.py:subject" in second
+    assert third == "'edgedl explain mine.py:subject' says what each layer costs"
+
+
+def test_what_has_no_name_on_the_command_line_is_not_named_there() -> None:
+    bad = candidate("ort-int8", (0.5, 0.6), (5.0, 7.0))
+    (only,) = next_steps(result(bad), "")
+    assert only.startswith("ort-int8 loses 6.00 points: try --recipe")
 
 
 def test_int8_that_is_nowhere_faster_is_to_be_explained() -> None:
     slow = candidate("ort-int8", (1.1, 1.2), same_runtime=(1.1, 1.2))
     (only,) = next_steps(result(slow), "lenet5")
-    assert only.startswith("no int8 file is faster than float32")
+    assert only.startswith("int8 is not faster here")
     assert "--time ort" in only
 
 

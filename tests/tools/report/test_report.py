@@ -18,7 +18,7 @@ from PIL import Image
 from edgedl.runtime.bundle.certificates import Finding, LayerCertificate, LayerParity, Parity
 from edgedl.tools.bench.budget import missed, parse_budget
 from edgedl.tools.bench.drop import drop_record
-from edgedl.tools.bench.result import Ladder, Rung, read_result, write_result
+from edgedl.tools.bench.result import Ladder, Rung, load_result, write_result
 from edgedl.tools.report.page import render
 from edgedl.tools.report.table import (
     describe_ladder,
@@ -174,14 +174,14 @@ def test_findings_and_next_steps_are_on_the_page_and_the_terminal(tmp_path: Path
     assert "Next: do this." in page
     assert "mind." in page
     write_result(tmp_path, result, {})
-    assert read_result(tmp_path) == result
+    assert load_result(tmp_path) == result
 
 
 def test_result_survives_the_disk(tmp_path: Path) -> None:
     result = make_result(max_drop_pp=0.5)
     calls = {"1/ort-int8": np.arange(6).reshape(2, 3)}
     write_result(tmp_path, result, calls)
-    assert read_result(tmp_path) == result
+    assert load_result(tmp_path) == result
     with np.load(tmp_path / "samples.npz") as samples:
         np.testing.assert_array_equal(samples["1/ort-int8"], calls["1/ort-int8"])
 
@@ -205,8 +205,8 @@ def test_a_drop_of_too_few_samples_has_no_interval_anywhere(tmp_path: Path) -> N
     result = msgspec.structs.replace(result, candidates=(first, few, *others))
     assert rows(result, 1)[1][3:5] == ("+3.75", "inconclusive, 16 more samples needed")
     write_result(tmp_path, result, {})
-    assert read_result(tmp_path) == result
-    assert "+3.75" in parse(render("few", [read_result(tmp_path)])).cells
+    assert load_result(tmp_path) == result
+    assert "+3.75" in parse(render("few", [load_result(tmp_path)])).cells
     assert missed(few, parse_budget("drop_pp<50")) == [
         "ort-int8: drop_pp has too few samples for an interval"
     ]

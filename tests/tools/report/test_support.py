@@ -6,7 +6,7 @@ import pytest
 
 from edgedl.models.reference.pretrained import has_weights
 from edgedl.models.reference.table import REFERENCE_MODELS
-from edgedl.tools.bench.result import read_result
+from edgedl.tools.bench.result import load_result
 from edgedl.tools.report.support import render
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -14,7 +14,7 @@ RESULTS = {path.stem: path for path in sorted((DOCS / "results").glob("*.json"))
 
 
 def test_the_page_is_what_the_results_say():
-    results = {name: read_result(path) for name, path in RESULTS.items()}
+    results = {name: load_result(path) for name, path in RESULTS.items()}
     assert (DOCS / "reference-models.md").read_text() == render(results)
 
 
@@ -24,7 +24,7 @@ def test_every_trained_model_has_a_result():
 
 @pytest.mark.parametrize("name", sorted(RESULTS))
 def test_every_runtime_and_precision_has_a_row(name):
-    result = read_result(RESULTS[name])
+    result = load_result(RESULTS[name])
     named = {c.name for c in result.candidates} | {item.what for item in result.not_measured}
     int8 = "dynamic_int8" if REFERENCE_MODELS[name].family == "recurrent" else "int8"
     for runtime in ("ort", "tflite", "tensorrt"):

@@ -11,7 +11,8 @@ from torch import nn
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.models.data.packages import Package
-from edgedl.runtime.task.task import Array, ArrayTask, Samples, Scores, top1
+from edgedl.runtime.task.scores import top1
+from edgedl.runtime.task.task import Array, ArrayTask, Samples, Scores
 from edgedl.tools.benchmarks.real_networks.shelf import PackageShelf
 
 # Samples that the float network computes at once.

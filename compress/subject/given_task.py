@@ -1,0 +1,182 @@
+"""A task over data as a user gives them to ``edgedl.compress_model``."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgedl.compress.subject.arguments import ForwardArguments
+from edgedl.compress.subject.given_batches import BatchReader, GivenBatch, KeptBatches, open_data
+from edgedl.compress.subject.outputs import as_tuple
+from edgedl.compress.subject.scoring import Scoring, UserScore, find_scoring
+from edgedl.compress.subject.untouched import evaluating
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.checks import TOP1, Scores
+from edgedl.runtime.task.kept_splits import Array
+from edgedl.runtime.task.task import TRAIN, Batch
+
+CALIBRATION, TEST = "calibration", "test"
+
+
+class GivenTask:
+    """Calibration, test and training data of a user, and the score that suits them.
+
+    Where there is no test data, every second calibration sample is one. Where labels are missing
+    and a usual score reads them, they are what the float network answers.
+
+    Attributes:
+        name: of the network.
+        metric: name of the score.
+        classes: class names in label order; empty if labels are no classes.
+        preprocessing: None, inputs are arrays.
+        splits: "calibration", "test", and "train" where it was given.
+        notes: what was done with the data that the user may not expect.
+    """
+
+    preprocessing = None
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        data: Mapping[str, object],
+        score: UserScore | None = None,
+        classes: Sequence[str] = (),
+    ) -> None:
+        """Read the first batch of each split, and run the module on it.
+
+        Args:
+            name: of the network.
+            module: on the CPU.
+            data: by split; None is not given. See ``open_data``.
+            score: the user's own; None for the one that suits labels and outputs.
+            classes: their names; numbers if none are given.
+
+        Raises:
+            BadInputError: data, labels and module do not fit together.
+        """
+        self.name, self._module = name, module
+        opened = _open(module, data)
+        notes: list[str] = []
+        if TEST not in opened:
+            opened[TEST] = opened[CALIBRATION]
+            notes.append(
+                "no test data: every second calibration sample is scored, the others calibrate"
+            )
+            self._take = {CALIBRATION: slice(0, None, 2), TEST: slice(1, None, 2)}
+        else:
+            self._take = {}
+        self._splits = opened
+        if opened[TEST].first.labels is None and opened[CALIBRATION].first.labels is not None:
+            raise BadInputError("the calibration data have labels and the test data have none")
+        batch = opened[TEST].first
+        outputs = self._outputs(batch.inputs)
+        labels = self._test_labels(batch, score)
+        self._scoring = find_scoring(outputs, labels, score)
+        self._label = np.zeros((), np.int64) if labels is None else np.asarray(labels[0])
+        if self._scoring.says:
+            notes.append(self._scoring.says)
+        if TRAIN in opened and opened[TRAIN].first.labels is None:
+            notes.append("the training data have no labels: the float network's answers are taken")
+        self.notes = tuple(notes)
+        self.metric = self._scoring.metric
+        self.classes = _class_names(classes, self._scoring)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Return the names of the splits."""
+        return tuple(self._splits)
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield a split in order, in batches of ``batch_size`` (the last may be smaller)."""
+        if split not in self._splits:
+            raise BadInputError(f"task '{self.name}' has no split '{split}'")
+        waiting: list[Batch] = []
+        count = 0
+        for batch in self._parts(split):
+            waiting.append(batch)
+            count += len(batch.labels)
+            while count >= batch_size:
+                joined = _joined(waiting)
+                yield _cut(joined, slice(0, batch_size))
+                waiting, count = [_cut(joined, slice(batch_size, None))], count - batch_size
+        if count:
+            yield _joined(waiting)
+
+    def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
+        """Score each sample of a batch."""
+        return self._scoring.score(outputs, labels)
+
+    def _parts(self, split: str) -> Iterator[Batch]:
+        """Yield batches as they were given, with labels."""
+        taken, seen = self._take.get(split, slice(None)), 0
+        for batch in self._splits[split]:
+            size = len(batch.inputs[0])
+            chosen = np.arange(seen, seen + size) % 2 == (taken.start or 0)
+            rows = np.flatnonzero(chosen) if taken.step else np.arange(size)
+            seen += size
+            inputs = tuple(np.array(x[rows]) for x in batch.inputs)
+            if len(rows):
+                labels = self._labels(inputs) if batch.labels is None else batch.labels[rows]
+                yield Batch(inputs, np.array(labels))
+
+    def _labels(self, inputs: tuple[Array, ...]) -> Array:
+        """Return the labels of inputs that came without."""
+        if self._scoring.labels_of is None:
+            # The user's score reads test labels alone; those of other splits have their shape.
+            return np.zeros((len(inputs[0]), *self._label.shape), self._label.dtype)
+        return self._scoring.labels_of(self._outputs(inputs))
+
+    def _outputs(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Return the float network's outputs, float32 [B, ...] each."""
+        narrow = (x.astype(np.float32) if x.dtype == np.float64 else x for x in inputs)
+        with evaluating(self._module), torch.no_grad():
+            found = as_tuple(self._module(*(torch.tensor(x) for x in narrow)))
+        return tuple(y.float().numpy() for y in found)
+
+    def _test_labels(self, batch: GivenBatch, score: UserScore | None) -> Array | None:
+        """Return labels that tell which score suits: of all batches where numbers may be meant."""
+        if batch.labels is None or score is not None or batch.labels.dtype.kind != "f":
+            return batch.labels
+        return np.concatenate([b.labels for b in self._splits[TEST] if b.labels is not None])
+
+
+def _open(module: nn.Module, data: Mapping[str, object]) -> dict[str, KeptBatches]:
+    arguments = ForwardArguments.of(module)
+    opened: dict[str, KeptBatches] = {}
+    same: dict[int, KeptBatches] = {}
+    for split, given in data.items():
+        if given is None and split != CALIBRATION:
+            continue
+        if id(given) not in same:
+            same[id(given)] = open_data(split, given, BatchReader(split, arguments))
+        opened[split] = same[id(given)]
+        opened[split].first  # noqa: B018  # it refuses what is no batch
+    return opened
+
+
+def _class_names(given: Sequence[str], scoring: Scoring) -> tuple[str, ...]:
+    names = tuple(given) or tuple(map(str, range(scoring.classes)))
+    if given and scoring.metric != TOP1:
+        raise BadInputError(f"classes are given, and the score is {scoring.metric}: leave them out")
+    if len(names) != scoring.classes:
+        raise BadInputError(f"{len(names)} classes are named, the network has {scoring.classes}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInputError(f"the class '{twice[0]}' is named twice")
+    return names
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    inputs = zip(*(b.inputs for b in batches), strict=True)
+    return Batch(
+        tuple(np.concatenate(parts) for parts in inputs),
+        np.concatenate([b.labels for b in batches]),
+    )
+
+
+def _cut(batch: Batch, rows: slice) -> Batch:
+    return Batch(tuple(x[rows] for x in batch.inputs), batch.labels[rows])

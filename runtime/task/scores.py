@@ -1,0 +1,122 @@
+"""Scores of the usual kinds of tasks: one number a sample, larger is better, best is 1."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.checks import Scores, check_labels
+from edgedl.runtime.task.kept_splits import Array
+
+# Names of metrics; TOP1 is the fourth.
+ACCURACY_OF_EACH = "accuracy"
+AGREEMENT = "agreement"
+R2 = "r2"
+SQNR = "sqnr"
+
+
+def top1(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score 1.0 where the largest of the logits is at the label, else 0.0.
+
+    Args:
+        outputs: one array of logits [B, K].
+        labels: integers [B].
+
+    Raises:
+        BadInputError: a label is no number of an output.
+
+    >>> top1([np.array([[0.1, 0.9], [0.8, 0.2]])], np.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    if outputs[0].ndim == 2 and labels.ndim == 1:
+        count = outputs[0].shape[1]
+        check_labels("the task", labels, count, f"and the network has {count} outputs")
+    hits: Scores = np.asarray(outputs[0].argmax(axis=1) == labels, np.float64)
+    return hits
+
+
+def accuracy_of_each(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score the share of a sample's labels, of pixels for example, at which the logit is largest.
+
+    Args:
+        outputs: one array of logits, [B, K, ...].
+        labels: integers [B, ...].
+
+    Raises:
+        BadInputError: the shapes do not fit.
+
+    >>> accuracy_of_each([np.array([[[0.1, 0.8], [0.9, 0.2]]])], np.array([[1, 1]])).tolist()
+    [0.5]
+    """
+    found = outputs[0].argmax(axis=1)
+    if found.shape != labels.shape:
+        raise BadInputError(
+            f"labels {list(labels.shape)} do not fit outputs {list(outputs[0].shape)}: expected "
+            f"{list(found.shape)}"
+        )
+    return np.asarray((found == labels).reshape(len(labels), -1).mean(axis=1), np.float64)
+
+
+def agreement(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score 1.0 where the largest of the logits [B, K] is the float network's, labels [B]."""
+    return top1(outputs, labels)
+
+
+def r2(outputs: Sequence[Array], labels: Array, variance: float) -> Scores:
+    """Score so that the mean is the coefficient of determination, 1 - squared error / variance.
+
+    Args:
+        outputs: one array [B, ...].
+        labels: of the same size, [B, ...].
+        variance: of the labels of the whole split.
+
+    >>> r2([np.array([[1.0], [2.0]])], np.array([[1.0], [3.0]]), variance=1.0).tolist()
+    [1.0, 0.0]
+    """
+    count = len(labels)
+    found = outputs[0].reshape(count, -1).astype(np.float64)
+    error = found - labels.reshape(count, -1).astype(np.float64)
+    return np.asarray(1.0 - np.square(error).mean(axis=1) / max(variance, 1e-30), np.float64)
+
+
+def sqnr(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score one minus noise over signal against the float network's outputs, not below 0.
+
+    The signal-to-quantization-noise ratio of a mean score s is -10 log10(1 - s) dB: ``sqnr_db``.
+
+    Args:
+        outputs: arrays [B, ...].
+        labels: the float network's outputs, each flattened, side by side: [B, N].
+
+    >>> sqnr([np.array([[2.0, 0.2]])], np.array([[2.0, 0.0]])).round(2).tolist()
+    [0.99]
+    """
+    wanted = labels.astype(np.float64)
+    noise = np.square(flattened(outputs).astype(np.float64) - wanted).sum(axis=1)
+    signal = np.maximum(np.square(wanted).sum(axis=1), 1e-30)
+    return np.asarray(np.maximum(0.0, 1.0 - noise / signal), np.float64)
+
+
+def flattened(outputs: Sequence[Array]) -> Array:
+    """Return outputs [B, ...] flattened and side by side, [B, N]."""
+    return np.concatenate([y.reshape(len(y), -1) for y in outputs], axis=1)
+
+
+def sqnr_db(score: float) -> float:
+    """Return the decibels of a mean score of ``sqnr``; infinite for 1.
+
+    >>> sqnr_db(0.99), sqnr_db(1.0)
+    (20.0, inf)
+    """
+    return float("inf") if score >= 1 else round(-10 * float(np.log10(1 - score)), 6)
+
+
+def score_text(metric: str, score: float) -> str:
+    """Return a mean score as tables show it: percent, or decibels for ``sqnr``.
+
+    >>> score_text("top1", 0.9172), score_text("sqnr", 0.999), score_text("sqnr", 1.0)
+    ('91.72 %', '30.0 dB', 'exact')
+    """
+    if metric != SQNR:
+        return f"{100 * score:.2f} %"
+    return "exact" if score >= 1 else f"{sqnr_db(score):.1f} dB"

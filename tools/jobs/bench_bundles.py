@@ -1,0 +1,119 @@
+"""Measure every file of some bundles against one baseline."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.task.checked_task import CheckedTask
+from edgedl.runtime.task.task import Task
+from edgedl.tools.bench.alerts import chance_alerts
+from edgedl.tools.bench.bench import BenchOutcome
+from edgedl.tools.bench.bench import bench as bench_entries
+from edgedl.tools.bench.entries import (
+    bundle_names,
+    find_entries,
+    leave_out_refused,
+    put_baseline_first,
+)
+from edgedl.tools.bench.loose_file import is_model_file, wrap_file
+from edgedl.tools.bench.result import Result
+from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.jobs.subjects import find_task
+from edgedl.tools.terminal.progress import steps
+
+
+def bench(
+    *bundles: str | Path | Bundle,
+    task: Task | None = None,
+    threads: Sequence[int] = (1,),
+    max_drop: float | None = None,
+) -> Result:
+    """Measure accuracy and latency of every file of some bundles, interleaved and paired.
+
+    Args:
+        bundles: folders, or .onnx and .tflite files of any maker; the first has the baseline.
+        task: data and score; None for bundles whose data edgedl has.
+        threads: of the runtimes; the first decides.
+        max_drop: budget in points for the recommendation.
+
+    Raises:
+        BadInputError: there is nothing to measure, or no data to measure it with.
+        BackendUnavailableError: no runtime is installed that the files are for.
+        InvalidMeasurementError: the clock cannot resolve a call.
+    """
+    if not bundles:
+        raise BadInputError("bench needs a bundle")
+    paths = [b.folder if isinstance(b, Bundle) else Path(b) for b in bundles]
+    settings = BenchSettings(tuple(threads), max_drop_pp=max_drop)
+    return bench_paths(paths, task, settings).result
+
+
+def bench_paths(
+    paths: Sequence[Path],
+    task: Task | None,
+    settings: BenchSettings,
+    baseline: str | None = None,
+) -> BenchOutcome:
+    """Do what ``bench`` says, and return every recorded call, too.
+
+    Args:
+        paths: bundles and model files; the first has the baseline.
+        task: see ``bench``.
+        settings: what to measure.
+        baseline: name of the file that the others are measured against; None for float32.
+
+    Raises:
+        EdgedlError: as ``bench``.
+    """
+    with tempfile.TemporaryDirectory() as wrapped:
+        return _bench_opened(_open(paths, task, Path(wrapped)), wrapped, task, settings, baseline)
+
+
+def _bench_opened(
+    opened: Sequence[Bundle],
+    wrapped: str,
+    task: Task | None,
+    settings: BenchSettings,
+    baseline: str | None,
+) -> BenchOutcome:
+    entries, missing = find_entries(opened)
+    if not entries:
+        raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+    # A file that was named itself must run.
+    named = [e for e in entries if e.bundle.folder.is_relative_to(wrapped)]
+    taken, refused = leave_out_refused([e for e in entries if e not in named])
+    entries = [e for e in entries if e in (*named, *taken)]
+    if not entries:
+        raise BadInputError("; ".join(item.why for item in refused))
+    name = bundle_names([bundle.folder for bundle in opened])[0]
+    ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline)
+    manifest = opened[0].manifest
+    found = CheckedTask.of(task) if task is not None else find_task(manifest.task.name, None)
+    with steps("measure", 2 * len(ordered) + len(settings.threads)) as progress:
+        outcome = bench_entries(
+            manifest.name, ordered, found, settings, progress, [*missing, *refused]
+        )
+    alerts = chance_alerts(outcome.result, ordered[0].bundle.manifest)
+    return BenchOutcome(msgspec.structs.replace(outcome.result, alerts=alerts), outcome.samples)
+
+
+def _open(paths: Sequence[Path], task: Task | None, scratch: Path) -> list[Bundle]:
+    """Open bundles, and wrap files into some; those are named after the files."""
+    files = [path for path in paths if is_model_file(path)]
+    if files and task is None:
+        raise BadInputError(f"{files[0]} does not say what data it is for: give its task")
+    found = []
+    for path, name in zip(paths, bundle_names(paths), strict=True):
+        if task is None or not is_model_file(path):
+            found.append(Bundle.open(path))
+            continue
+        bundle, notes = wrap_file(path, task, scratch / (name or path.name))
+        for note in notes:
+            click.echo(note, err=True)
+        found.append(bundle)
+    return found
