@@ -75,7 +75,7 @@ def test_wrong_words(
         (["models", "table", Path(__file__).parent, "--out", "x.md"], ["no NAME.json"]),
         (["models", "show", "resnet9"], ["unknown model"]),
         (["report", "nowhere", "--out", "page.html"], ["has no result.json"]),
-        (["inspect", "nowhere"], ["there is no nowhere"]),
+        (["inspect", "nowhere"], ["nowhere is not a bundle: there is no such folder"]),
     ],
 )
 def test_wrong_words_without_output(edgedl: Run, arguments: list[object], words: list[str]) -> None:

@@ -11,7 +11,7 @@ from edgedl.runtime.errors import BackendUnavailableError, BadInputError, Budget
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.tools.bench.alerts import chance_alerts
 from edgedl.tools.bench.bench import bench
-from edgedl.tools.bench.budget import missed, parse_budget
+from edgedl.tools.bench.budget import Limit, missed, parse_budget
 from edgedl.tools.bench.entries import (
     BASELINES,
     bundle_names,
@@ -24,7 +24,7 @@ from edgedl.tools.bench.result import write_result
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.table import result_markdown, to_csv
-from edgedl.tools.terminal.options import parse_threads
+from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE, NEW_FOLDER, TASK, THREADS
 from edgedl.tools.terminal.progress import steps
 from edgedl.tools.terminal.workspace import new_folder
 
@@ -35,21 +35,24 @@ from edgedl.tools.terminal.workspace import new_folder
     nargs=-1,
     required=True,
     metavar="BUNDLE|FILE...",
-    type=click.Path(path_type=Path),
+    type=BUNDLE_OR_FILE,
 )
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="Bundle with the baseline [first]."
-)
+@click.option("--baseline", type=BUNDLE_OR_FILE, help="Bundle with the baseline [first].")
 @click.option(
     "--baseline-artifact",
     help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs here].",
 )
-@click.option("--task", help="file.py:function that returns your Task or Subject.")
+@click.option("--task", type=TASK, help="file.py:function that returns your Task or Subject.")
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
-@click.option("--threads", default="1,2", show_default=True)
+@click.option("--threads", type=THREADS, default="1,2", show_default=True)
 @click.option("--blocks", default=40, show_default=True, type=click.IntRange(40))
-@click.option("--budget", help='For example "p90_ms<2,drop_pp<0.5".')
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "--budget",
+    metavar="LIMITS",
+    callback=lambda ctx, option, text: parse_budget(text) if text else (),
+    help='For example "p90_ms<2,drop_pp<0.5".',
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
 def command(
     bundles: tuple[Path, ...],
@@ -57,9 +60,9 @@ def command(
     baseline_artifact: str | None,
     task: str | None,
     scenario: str,
-    threads: str,
+    threads: tuple[int, ...],
     blocks: int,
-    budget: str | None,
+    budget: tuple[Limit, ...],
     out: Path,
     as_json: bool,
 ) -> None:
@@ -71,13 +74,17 @@ def command(
     recommended artifact must keep: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper
     end of the interval counts.
     """
-    limits = parse_budget(budget) if budget else ()
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
     with tempfile.TemporaryDirectory() as wrapped:
         opened = _open(paths, task, Path(wrapped))
         entries, missing = find_entries(opened)
         if not entries:
             raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+        name = bundle_names([bundle.folder for bundle in opened])[0]
+        prefix = f"{name}:" if name else ""
+        # Names are checked before any file is loaded.
+        put_baseline_first(entries, prefix, baseline_artifact)
+        found = find_task(opened[0].manifest.task.name, task)
         # A file that was named itself must run.
         named = [e for e in entries if e.bundle.folder.is_relative_to(wrapped)]
         taken, refused = leave_out_refused([e for e in entries if e not in named])
@@ -85,10 +92,8 @@ def command(
         if not entries:
             raise BadInputError("; ".join(item.why for item in refused))
         missing += refused
-        name = bundle_names([bundle.folder for bundle in opened])[0]
-        ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline_artifact)
-        settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
-        found = find_task(opened[0].manifest.task.name, task)
+        ordered = put_baseline_first(entries, prefix, baseline_artifact)
+        settings = BenchSettings(threads, Protocol(blocks=blocks))
         with new_folder(out) as folder:
             with steps("measure", 2 * len(ordered) + len(settings.threads)) as progress:
                 outcome = bench(
@@ -99,7 +104,7 @@ def command(
             write_result(folder, result, outcome.samples)
             (folder / "summary.csv").write_text(to_csv(result))
         click.echo(msgspec.json.encode(result) if as_json else result_markdown(result))
-        broken = missed(result.candidate(result.recommendation.name), limits)
+        broken = missed(result.candidate(result.recommendation.name), budget)
         if broken:
             raise BudgetMissedError("; ".join(broken))
 
