@@ -118,20 +118,30 @@ def find_bundle(folder: Path) -> Path:
     """Return the folder of a bundle, given itself or the output folder that it is in.
 
     Raises:
-        BadInputError: neither has a manifest.
+        BadInputError: neither has a manifest; the message has a folder near to it that will do.
     """
-    for path in (folder, folder / INSIDE):
-        if (path / MANIFEST).exists():
-            return path
+    found = _bundle_at(folder)
+    if found is not None:
+        return found
     if not folder.exists():
-        beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
-        near = nearest(str(folder), [str(path) for path in beside if path.is_dir()])
+        beside = [path for path in _folders(folder.parent) if _bundle_at(path)]
+        near = nearest(str(folder), map(str, beside))
         raise BadInputError(f"{folder} is not a bundle: there is no such folder{near}")
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not a bundle: it is a file, not a folder")
+    inside = next((path for path in _folders(folder) if _bundle_at(path)), None)
+    hint = "" if inside is None else f", did you mean '{inside}'?"
     raise BadInputError(
-        f"{folder} is not a bundle: neither it nor {folder / INSIDE} has a {MANIFEST}"
+        f"{folder} is not a bundle: neither it nor {folder / INSIDE} has a {MANIFEST}{hint}"
     )
+
+
+def _bundle_at(folder: Path) -> Path | None:
+    return next((path for path in (folder, folder / INSIDE) if (path / MANIFEST).exists()), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -9,7 +9,9 @@ import click
 import numpy as np
 import pytest
 from command import Run, assert_one_line
+from measured import make_result
 
+from edgedl.tools.bench.result import write_result
 from edgedl.tools.cli import COMMANDS, DATA, GROUPS, cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,3 +135,30 @@ def test_the_nearest_name_in_a_bundle_is_told(
     other = bundle_copy.with_name("bundel")
     done = edgedl("verify", other)
     assert_one_line(done, 2, f"there is no such folder, did you mean '{bundle_copy}'?")
+
+
+def test_commands_take_the_output_folder_for_the_bundle(
+    edgedl: Run, bundle_copy: Path, tmp_path: Path
+) -> None:
+    around = bundle_copy.parent
+    x = tmp_path / "x.npy"
+    np.save(x, np.zeros((1, 3, 12, 12), np.float32))
+    for name, options in (
+        ("run", ["--input", x, "--backend", "ort"]),
+        ("inspect", []),
+        ("inspect", ["--layers"]),
+    ):
+        done = edgedl(name, around, *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == edgedl(name, bundle_copy, *options).stdout
+
+
+def test_a_result_is_looked_for_around_the_bundle(edgedl: Run, tmp_path: Path) -> None:
+    bundle = tmp_path / "demo" / "bundle"
+    bundle.mkdir(parents=True)
+    write_result(bundle.parent, make_result(), {})
+    assert edgedl("report", bundle.parent, "--out", "-").returncode == 0
+    done = edgedl("report", bundle, "--out", "-")
+    assert_one_line(done, 2, f"give the folder around it, {bundle.parent}")
+    done = edgedl("report", tmp_path / "dmo", "--out", "-")
+    assert_one_line(done, 2, f"did you mean '{bundle.parent}'?")

@@ -19,7 +19,7 @@ from edgedl.tools.bench.entries import (
     leave_out_refused,
     put_baseline_first,
 )
-from edgedl.tools.bench.loose_file import is_model_file, wrap_file
+from edgedl.tools.bench.loose_file import BACKEND_OF, is_model_file, wrap_file
 from edgedl.tools.bench.result import write_result
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_task
@@ -114,6 +114,10 @@ def _open(paths: list[Path], task: str | None, scratch: Path) -> list[Bundle]:
     files = [path for path in paths if is_model_file(path)]
     if files and task is None:
         raise BadInputError(f"{files[0]} does not say what data it is for: give --task")
+    other = next((path for path in paths if path.is_file() and path not in files), None)
+    if other is not None:
+        kinds = " or ".join(BACKEND_OF)
+        raise BadInputError(f"{other} is neither a bundle nor a {kinds} file")
     names = bundle_names(paths)
     found = []
     for path, name in zip(paths, names, strict=True):

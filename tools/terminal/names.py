@@ -6,17 +6,25 @@ What knows them is imported inside the functions, so that a command pays for its
 from collections.abc import Iterable
 from pathlib import Path
 
+from edgedl.runtime.errors import BadInputError
+
 
 def check_subject(reference: str) -> None:
     """Refuse what is neither a reference model's name nor a file's function; no code is run.
 
     Raises:
-        BadInputError: there is no such model or file.
+        BadInputError: there is no such model or file, or the file is not in Python.
     """
     from edgedl.compress.user_code import names_user_code, user_file
 
     if names_user_code(reference):
         user_file(reference)
+    elif Path(reference).is_file():
+        also = "; 'edgedl convert' takes quantized ones" if reference.endswith(".onnx") else ""
+        raise BadInputError(
+            f"{reference} is not a Python file: give file.py:function, a function of yours that "
+            f"returns a Subject{also}"
+        )
     else:
         check_model(reference)
 
