@@ -95,14 +95,30 @@ class ThreadCounts(AnyType):
         return parse_threads(value) if isinstance(value, str) else value
 
 
-class FiniteRange(click.FloatRange):
-    """A range of numbers that "nan" is not in."""
+class NumberIn(AnyType):
+    """A number in a range, which "nan" is not."""
+
+    name = "number"
+
+    def __init__(self, least: float, most: float, says: str, below: bool = False) -> None:
+        """Take the ends.
+
+        Args:
+            least: number that is taken.
+            most: the largest.
+            says: what is taken, for the error.
+            below: whether ``most`` itself is refused.
+        """
+        self._least, self._most, self._says, self._below = least, most, says, below
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
         """Return the number."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not self._least <= number <= self._most or (self._below and number == self._most):
+            raise BadInputError(f"{self._says}, got {value}")
         return number
 
 
@@ -179,8 +195,8 @@ TARGET = Named("target", names.check_target, names.targets)
 TARGETS = Targets()
 RUNTIME = Named("runtime", names.check_runtime, names.runtimes)
 THREADS = ThreadCounts()
-POINTS = FiniteRange(0, 100)
-CONFIDENCE = FiniteRange(0.5, 1, max_open=True)
+POINTS = NumberIn(0, 100, "--max-drop is in points, 0 to 100")
+CONFIDENCE = NumberIn(0.5, 1, "--confidence is a share, 0.5 to below 1", below=True)
 NEW_FOLDER = NewFolder()
 BUNDLE = BundleFolder()
 BUNDLE_OR_FILE = BundleFolder(or_file=True)

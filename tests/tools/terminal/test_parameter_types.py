@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgedl.runtime.errors import BadInputError
+from edgedl.tools.terminal.parameter_types import CONFIDENCE, POINTS, NumberIn
+
 # torch cannot be imported: a command that tries says so, with exit code 4.
 WITHOUT_TORCH = (
     "import sys\nsys.modules['torch'] = None\n"
@@ -65,3 +68,26 @@ def test_refused_without_torch(tmp_path: Path, arguments: list[str], words: str)
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (POINTS, "-1"),
+        (POINTS, "100.1"),
+        (POINTS, "nan"),
+        (POINTS, "inf"),
+        (POINTS, "two"),
+        (CONFIDENCE, "0.49"),
+        (CONFIDENCE, "1"),
+        (CONFIDENCE, "95"),
+    ],
+)
+def test_numbers_outside_are_refused(kind: NumberIn, text: str) -> None:
+    with pytest.raises(BadInputError, match=f"^--.*, got {text}$"):
+        kind.convert(text, None, None)
+
+
+def test_numbers_inside_are_taken() -> None:
+    assert [POINTS.convert(text, None, None) for text in ("0", "2.5", "100")] == [0, 2.5, 100]
+    assert [CONFIDENCE.convert(text, None, None) for text in ("0.5", "0.99")] == [0.5, 0.99]
