@@ -9,7 +9,7 @@ from types import ModuleType
 
 from edgedl.compress.errors import located
 from edgedl.runtime.errors import BadInputError, EdgedlError
-from edgedl.runtime.wording import meant
+from edgedl.runtime.wording import meant, nearest
 
 
 def names_user_code(reference: str) -> bool:
@@ -19,6 +19,20 @@ def names_user_code(reference: str) -> bool:
     (True, True, False)
     """
     return ".py:" in reference or reference.endswith(".py")
+
+
+def user_file(reference: str) -> Path:
+    """Return the file of ``file.py:name``; nothing of it is run.
+
+    Raises:
+        BadInputError: there is no such file; the message has the nearest name beside it.
+    """
+    file, _ = _parts(reference)
+    path = Path(file)
+    if not path.is_file():
+        beside = [str(other) for other in path.parent.glob("*.py")]
+        raise BadInputError(f"there is no file '{file}'{nearest(file, beside)}")
+    return path
 
 
 def call_user_function(reference: str, usual: tuple[str, ...] = ("subject",)) -> object:
@@ -31,10 +45,7 @@ def call_user_function(reference: str, usual: tuple[str, ...] = ("subject",)) ->
     Raises:
         BadInputError: no such file or function, or its code raises; the message names the line.
     """
-    file, name = _parts(reference)
-    path = Path(file)
-    if not path.is_file():
-        raise BadInputError(f"there is no file '{file}'")
+    path, name = user_file(reference), _parts(reference)[1]
     module = _load(path)
     found = [n for n in ((name,) if name else usual) if callable(getattr(module, n, None))]
     if not found:

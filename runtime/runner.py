@@ -155,7 +155,11 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
     if backend is not None:
         open_backend(backend)
         if not candidates:
-            raise BadInputError(f"{bundle.folder} has nothing for the backend '{backend}'")
+            there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
+            raise BadInputError(
+                f"{bundle.folder} has nothing for the backend '{backend}': there are "
+                f"{', '.join(there)}"
+            )
     recommended = bundle.manifest.recommended
     candidates.sort(key=lambda a: a.name != recommended)
     reasons = []

@@ -1,7 +1,11 @@
 """Numbers and lists of names as sentences and tables say them."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# How alike a name and a part of another must be; difflib takes 0.6 for whole names.
+PART_CUTOFF = 0.75
 
 
 def counted(number: float, noun: str) -> str:
@@ -48,8 +52,31 @@ def meant(name: str, known: Iterable[str]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ", did you mean 'x'?" with the nearest of the names; "" where none is near.
 
+    A name is near as a whole, or one of its parts between "-", "_" and "." is.
+
     >>> nearest("conv1.weight", ["module.conv1.weight", "module.conv1.bias"])
     ", did you mean 'module.conv1.weight'?"
+    >>> nearest("lenet", ["resnet20-cifar10", "lenet5-fashion_mnist"])
+    ", did you mean 'lenet5-fashion_mnist'?"
     """
-    near = difflib.get_close_matches(name, list(known), 1)
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    if not near:
+        # Of names with the same part, the first.
+        parts: dict[str, str] = {}
+        for whole in names:
+            for part in re.split(r"[-_.]", whole):
+                parts.setdefault(part, whole)
+        near = [parts[part] for part in difflib.get_close_matches(name, parts, 1, PART_CUTOFF)]
     return f", did you mean '{near[0]}'?" if near else ""
+
+
+def nearest_few(name: str, known: Iterable[str]) -> str:
+    """Return what follows "there is no X 'name'" where there are too many names to list.
+
+    >>> nearest_few("stem.con", ["stem.conv", "stem"])
+    ", did you mean 'stem.conv'? the nearest names are stem.conv, stem"
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 3, 0.0)
+    return f"{nearest(name, names) or ':'} the nearest names are {', '.join(near)}" if near else ""

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from edgedl.compress.recipe.recipe_file import load_recipe
-from edgedl.tools.cli import COMMANDS, cli
+from edgedl.tools.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -71,7 +71,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_command_has_its_help() -> None:
-    for name in COMMANDS:
+    for name in cli.list_commands(click.Context(cli)):
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
         assert command.help

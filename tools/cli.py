@@ -3,63 +3,119 @@
 import importlib
 import sys
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 import edgedl
 from edgedl.compress.errors import user_line
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, EdgedlError
 from edgedl.tools.terminal.host_packages import how_to_install
 from edgedl.tools.terminal.interrupt import remembered_interrupt
+from edgedl.tools.terminal.named_commands import NamedCommands
 
-# name -> (module below edgedl.tools.commands, one line of help)
-COMMANDS = {
-    "compress": ("compress", "Compress a model, measure it, write bundle and report."),
-    "run": ("run", "Run a bundle on pictures or arrays."),
-    "bench": ("bench", "Measure latency and accuracy of bundles, interleaved and paired."),
-    "report": ("report", "Draw the accuracy-vs-latency report of measured results."),
-    "cache": ("cache", "List, explain and prune the kept results of stages."),
-    "train": ("train", "Train a reference model."),
-    "models": ("models", "List the reference models, or show one."),
-    "data": ("data", "List, fetch and import data sets."),
-    "inspect": ("inspect", "Look into a bundle or a model file."),
-    "diff": ("diff", "Compare two model files layer by layer."),
-    "convert": ("convert", "Carry a quantized ONNX file from elsewhere to other runtimes."),
-    "operators": ("operators", "Show which operators run in which precision on which runtime."),
-    "explain": ("explain", "Say what int8 costs layer by layer: noise, points, ms."),
-    "verify": ("verify", "Check a bundle's integrity and its golden outputs."),
-    "doctor": ("doctor", "Say what this machine can compress, run and measure."),
-}
+PROGRAM = "edgedl"
+COMPLETION_VARIABLE = "_EDGEDL_COMPLETE"
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are needed."""
+class Group(NamedTuple):
+    """Commands that help shows together.
+
+    Attributes:
+        title: what they are for.
+        example: a line that works; each goes on from the one of the group before.
+    """
+
+    title: str
+    example: str
+
+
+class Command(NamedTuple):
+    """A command, described without importing it.
+
+    Attributes:
+        name: on the command line, and of its module in ``edgedl.tools.commands``.
+        group: that help shows it in.
+        help: one line.
+    """
+
+    name: str
+    group: Group
+    help: str
+
+
+COMPRESS = Group("Compress", "edgedl compress lenet5-fashion_mnist --out out/demo")
+RUN = Group("Run", "edgedl bench out/demo --out out/again")
+LOOK = Group("Look", "edgedl report out/demo --out -")
+DATA = Group("Data", "edgedl data fetch cifar10")
+GROUPS = (COMPRESS, RUN, LOOK, DATA)
+
+COMMANDS = (
+    Command("compress", COMPRESS, "Compress a model, measure it, write bundle and report."),
+    Command("explain", COMPRESS, "Say what int8 costs layer by layer: noise, points, ms."),
+    Command("recipes", COMPRESS, "List the recipes: what is done to a network."),
+    Command("targets", COMPRESS, "List the targets: what files are made for."),
+    Command("train", COMPRESS, "Train a reference model."),
+    Command("convert", COMPRESS, "Carry a quantized ONNX file from elsewhere to other runtimes."),
+    Command("cache", COMPRESS, "List, explain and prune the kept results of stages."),
+    Command("run", RUN, "Run a bundle on pictures, sensor rows or arrays."),
+    Command("bench", RUN, "Measure latency and accuracy of bundles or model files."),
+    Command("verify", RUN, "Check a bundle's integrity and its golden outputs."),
+    Command("doctor", RUN, "Say what this machine can compress, run and measure."),
+    Command("completion", RUN, "Print the script that completes commands in your shell."),
+    Command("report", LOOK, "Draw the accuracy-vs-latency report of measured results."),
+    Command("inspect", LOOK, "Look into a bundle or a model file."),
+    Command("diff", LOOK, "Compare two model files layer by layer."),
+    Command("operators", LOOK, "Show which operators run in which precision on which runtime."),
+    Command("models", LOOK, "List the reference models, or show one."),
+    Command("data", DATA, "List, fetch and import data sets."),
+)
+_BY_NAME = {command.name: command for command in COMMANDS}
+
+
+class LazyGroup(NamedCommands):
+    """The group of all commands, which are imported when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the command names in the order of the workflow."""
-        return list(COMMANDS)
+        """Return the command names as help shows them."""
+        return list(_BY_NAME)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return one command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in _BY_NAME:
             return None
-        module = importlib.import_module(f"edgedl.tools.commands.{COMMANDS[cmd_name][0]}")
+        module = importlib.import_module(f"edgedl.tools.commands.{cmd_name}")
         command = module.command
         if not isinstance(command, click.Command):
             raise TypeError(f"edgedl.tools.commands.{cmd_name}.command is not a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing any of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        """Write the groups of commands without importing any of them."""
+        for group in GROUPS:
+            with formatter.section(group.title):
+                shown = [(c.name, c.help) for c in COMMANDS if c.group is group]
+                formatter.write_dl(shown)
+                formatter.write_paragraph()
+                formatter.write_text(f"$ {group.example}")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the names of commands and options that begin so; no command is imported."""
+        return [
+            *(
+                CompletionItem(c.name, help=c.help)
+                for c in COMMANDS
+                if c.name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option("--without-amx", is_flag=True, help="Refuse Intel's AMX tiles to the runtimes.")
-@click.version_option(edgedl.__version__, prog_name="edgedl")
+@click.version_option(edgedl.__version__, prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool, without_amx: bool) -> None:
     """Compress trained networks, compile them for edge runtimes, measure what ships."""
@@ -80,13 +136,15 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with remembered_interrupt():
-            result: Any = cli.main(given, standalone_mode=False)
+            result: Any = cli.main(
+                given, PROGRAM, complete_var=COMPLETION_VARIABLE, standalone_mode=False
+            )
         code = result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0 if not given else 2
     except click.ClickException as error:
-        error.show()
+        click.echo(f"edgedl: {_usage(error)}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nedgedl: interrupted, nothing half-written was kept", err=True)
@@ -97,6 +155,13 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exception(error)
         click.echo(f"edgedl: {message}", err=True)
     sys.exit(code)
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return one line on wrong usage, and where the right one is told."""
+    said = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return said if context is None else f"{said} ('{context.command_path} --help')"
 
 
 def _explain(error: Exception | SystemExit, given: list[str]) -> tuple[str, int]:

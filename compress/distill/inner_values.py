@@ -1,7 +1,5 @@
 """Read values inside a traced network by the module they come from."""
 
-import difflib
-
 from torch import fx
 
 from edgedl.compress.graph.edit import output_nodes
@@ -10,6 +8,7 @@ from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import is_floating
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import nearest_few
 
 
 def with_inner_values(
@@ -53,9 +52,7 @@ def _last_operator(module: fx.GraphModule, path: str, role: str) -> fx.Node:
     own = [n for n in computed if _is_inside(n, path)]
     if not own:
         names = sorted({name for n in computed for name in _paths(n)})
-        near = difflib.get_close_matches(path, names, 3, 0.0)
-        hint = f": the nearest names are {', '.join(near)}" if near else ""
-        raise BadInputError(f"the {role} computes no module '{path}'{hint}")
+        raise BadInputError(f"the {role} computes no module '{path}'{nearest_few(path, names)}")
     given = [n for n in own if any(not _is_inside(user, path) for user in n.users)]
     return (given or own)[-1]
 

@@ -1,12 +1,12 @@
 """Find operators by the module they come from: the names a user knows."""
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from torch import fx
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import nearest_few
 
 
 def layer_name(node: fx.Node) -> str:
@@ -33,12 +33,8 @@ def find_layers(nodes: Sequence[fx.Node], patterns: Sequence[str]) -> set[fx.Nod
         matched = {n for n in nodes if any(fnmatchcase(p, pattern) for p in (*_paths(n), n.name))}
         if not matched:
             names = sorted({name for n in nodes for name in _paths(n) or [n.name]})
-            near = difflib.get_close_matches(pattern, names, 3, 0.0)
-            raise BadInputError(
-                f"no layer is called '{pattern}': the nearest names are {', '.join(near)}"
-                if near
-                else f"no layer is called '{pattern}': the network has none"
-            )
+            hint = nearest_few(pattern, names) or ": the network has none"
+            raise BadInputError(f"no layer is called '{pattern}'{hint}")
         found |= matched
     return found
 

@@ -38,6 +38,7 @@ from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.precision import precision_named
+from edgedl.runtime.wording import meant
 
 # How many go where nothing is said.
 BLOCKS = 1
@@ -150,8 +151,8 @@ class PruneBlocks(Stage, frozen=True, tag="prune_blocks"):
         for pattern in self.keep:
             if not any(_matches(block, pattern) for block in blocks):
                 raise BadInputError(
-                    f"keep names '{pattern}', which is no block: there are "
-                    f"{', '.join(b.name for b in blocks)}"
+                    f"keep names '{pattern}', which is no block"
+                    f"{meant(pattern, [b.name for b in blocks])}"
                 )
         chosen = [b for b in blocks if not any(_matches(b, p) for p in self.keep)]
         if not chosen:

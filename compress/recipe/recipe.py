@@ -6,12 +6,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edgedl.compress.recipe.shipped_recipes import DEFAULT as DEFAULT
 from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.stage import Stage
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.runtime.errors import BadInputError
-
-DEFAULT = "default"
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,18 @@ import msgspec
 import yaml
 
 from edgedl.compress.recipe.recipe import Budget, Recipe, check_order, joined
+from edgedl.compress.recipe.shipped_recipes import (
+    check_recipe_name,
+    recipe_parts,
+    shipped_recipes,
+    shipped_text,
+)
 from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.stage import Stage, stage_name
 from edgedl.compress.user_code import load_user_class, names_user_code
 from edgedl.compress.yaml_keys import refuse_repeated_keys
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import meant
-
-
-def shipped_recipes() -> list[str]:
-    """Return the names of the recipes inside the package."""
-    folder = files("edgedl.compress.recipe.shipped")
-    return sorted(
-        p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml")
-    )
 
 
 def load_recipe(reference: str) -> Recipe:
@@ -36,8 +33,7 @@ def load_recipe(reference: str) -> Recipe:
     >>> [type(s).__name__ for s in load_recipe("prune_ch50+static_w8c_a8").stages]
     ['PruneChannels', 'FineTune', 'QuantizeStatic']
     """
-    parts = [reference] if Path(reference).is_file() else reference.split("+")
-    recipes = [_load(part, ()) for part in parts]
+    recipes = [_load(part, ()) for part in recipe_parts(reference)]
     recipe = recipes[0] if len(recipes) == 1 else joined(recipes)
     check_order(recipe)
     return recipe
@@ -47,20 +43,15 @@ def _load(reference: str, outer: tuple[str, ...]) -> Recipe:
     """Return one recipe; ``outer`` are those that it is part of."""
     if reference in outer:
         raise BadInputError(f"the recipe {reference} is part of itself")
+    check_recipe_name(reference)
     if reference in shipped_recipes():
-        text = (files("edgedl.compress.recipe.shipped") / f"{reference}.yaml").read_text()
-        return parse_recipe(text, reference, outer)
+        return parse_recipe(shipped_text(reference), reference, outer)
     path = Path(reference)
-    if path.is_file():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise BadInputError(f"{reference} is not a text file in UTF-8") from error
-        return parse_recipe(text, reference, outer, path.parent)
-    raise BadInputError(
-        f"there is no recipe '{reference}'{meant(reference, shipped_recipes())}, "
-        "or give a YAML file"
-    )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInputError(f"{reference} is not a text file in UTF-8") from error
+    return parse_recipe(text, reference, outer, path.parent)
 
 
 def parse_recipe(

@@ -1,14 +1,18 @@
-"""Which operators a runtime computes in integers, by the names of their rows."""
+"""Which operators a runtime computes in integers, by the names of their rows.
+
+The table of operators is imported where it is read: targets are described without torch.
+"""
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
-from torch import fx
 
-from edgedl.compress.graph.operators.operator import Ranges, has_padding, reads_activations
-from edgedl.compress.graph.operators.table import ROWS, row_of
 from edgedl.runtime.errors import BadInputError
+
+if TYPE_CHECKING:
+    from torch import fx
 
 
 class Int16Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,8 +28,11 @@ class Int16Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     without_padding: tuple[str, ...] = ()
     of_activations: tuple[str, ...] = ()
 
-    def has(self, node: fx.Node) -> bool:
+    def has(self, node: "fx.Node") -> bool:
         """Say whether there is a kernel for a node that computes in integers."""
+        from edgedl.compress.graph.operators.operator import has_padding, reads_activations
+        from edgedl.compress.graph.operators.table import row_of
+
         name = row_of(node).name
         if name in self.without_padding:
             return not has_padding(node)
@@ -40,6 +47,9 @@ def check_rows(names: Iterable[str], where: str) -> None:
     Raises:
         BadInputError: the table of operators has no row of a name, or one that is always float.
     """
+    from edgedl.compress.graph.operators.operator import Ranges
+    from edgedl.compress.graph.operators.table import ROWS
+
     known = [row.name for row in ROWS if row.ranges is not Ranges.FLOAT]
     for name in names:
         if name not in known:

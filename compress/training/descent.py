@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from edgedl.compress.training.settings import TrainingSettings
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import nearest
 
 # How far momentum goes down and up while the learning rate goes up and down in one cycle.
 MOMENTUM_SWING = 0.05
@@ -67,7 +68,10 @@ def _parameter_groups(module: nn.Module, settings: TrainingSettings) -> list[dic
     known = dict(module.named_modules())
     for name in settings.other_peaks:
         if name not in known:
-            raise BadInputError(f"other_peaks names '{name}': the network has no such submodule")
+            raise BadInputError(
+                f"other_peaks names '{name}': the network has no such submodule"
+                f"{nearest(name, known)}"
+            )
     for path, parameter in module.named_parameters():
         owners = [name for name in settings.other_peaks if path.startswith(f"{name}.")]
         if parameter.requires_grad:

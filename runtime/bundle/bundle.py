@@ -14,9 +14,11 @@ import msgspec
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.bundle.manifest import SCHEMA_VERSION, Artifact, FileRecord, Manifest
 from edgedl.runtime.errors import BadInputError, IntegrityError
-from edgedl.runtime.wording import meant
+from edgedl.runtime.wording import meant, nearest
 
 MANIFEST = "manifest.json"
+# Where the output folder of ``edgedl compress`` has its bundle.
+INSIDE = "bundle"
 MANIFEST_LIMIT_BYTES = 4 << 20
 
 
@@ -31,12 +33,14 @@ class Bundle:
     def open(cls, folder: Path) -> "Bundle":
         """Read the manifest and compare the folder's listing with it.
 
+        Args:
+            folder: the bundle, or the output folder of ``edgedl compress`` that it is in.
+
         Raises:
-            BadInputError: the folder is not a bundle, or one of another version's manifest.
+            BadInputError: there is no bundle, or one of another version's manifest.
             IntegrityError: the manifest is damaged, or files are missing, added, or links.
         """
-        if not (folder / MANIFEST).exists():
-            raise BadInputError(f"{folder} is not a bundle: it has no {MANIFEST}")
+        folder = find_bundle(folder)
         raw = _read_regular_file(folder / MANIFEST, MANIFEST_LIMIT_BYTES)
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
@@ -108,6 +112,36 @@ class Bundle:
             raise IntegrityError(f"{self.folder / path} is missing: copy the bundle again")
         for path in sorted(found - listed):
             raise IntegrityError(f"{self.folder} has {path!r}, not in the manifest: remove it")
+
+
+def find_bundle(folder: Path) -> Path:
+    """Return the folder of a bundle, given itself or the output folder that it is in.
+
+    Raises:
+        BadInputError: neither has a manifest; the message has a folder near to it that will do.
+    """
+    found = _bundle_at(folder)
+    if found is not None:
+        return found
+    if not folder.exists():
+        beside = [path for path in _folders(folder.parent) if _bundle_at(path)]
+        near = nearest(str(folder), map(str, beside))
+        raise BadInputError(f"{folder} is not a bundle: there is no such folder{near}")
+    if not folder.is_dir():
+        raise BadInputError(f"{folder} is not a bundle: it is a file, not a folder")
+    inside = next((path for path in _folders(folder) if _bundle_at(path)), None)
+    hint = "" if inside is None else f", did you mean '{inside}'?"
+    raise BadInputError(
+        f"{folder} is not a bundle: neither it nor {folder / INSIDE} has a {MANIFEST}{hint}"
+    )
+
+
+def _bundle_at(folder: Path) -> Path | None:
+    return next((path for path in (folder, folder / INSIDE) if (path / MANIFEST).exists()), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

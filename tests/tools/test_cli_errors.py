@@ -8,22 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import Done, Run
+from command import Run, assert_one_line
 from measured import make_result
 
 from edgedl.tools.bench.result import write_result
 
 RESNET8 = Path(__file__).resolve().parents[2] / "models/weights/resnet8-cifar10.safetensors"
-
-
-def assert_one_line(done: Done, code: int, *words: str) -> None:
-    """Check the exit code, that stderr ends in one line of edgedl's, and that it says the words."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("edgedl:", "Error:"))]
-    assert done.returncode == code, done.stderr
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in lines[0], lines[0]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +42,10 @@ def assert_one_line(done: Done, code: int, *words: str) -> None:
             ["compress", "lenet5-fashion_mnist", "--weights", Path(__file__)],
             ["test_cli_errors.py is not a readable safetensors file"],
         ),
-        (["compress", "own.py:f", "--weights", RESNET8], ["--weights is for reference models"]),
+        (
+            ["compress", f"{__file__}:f", "--weights", RESNET8],
+            ["--weights is for reference models"],
+        ),
     ],
 )
 def test_wrong_words(
@@ -75,7 +68,7 @@ def test_wrong_words(
         (["models", "table", Path(__file__).parent, "--out", "x.md"], ["no NAME.json"]),
         (["models", "show", "resnet9"], ["unknown model"]),
         (["report", "nowhere", "--out", "page.html"], ["has no result.json"]),
-        (["inspect", "nowhere"], ["there is no nowhere"]),
+        (["inspect", "nowhere"], ["nowhere is not a bundle: there is no such folder"]),
     ],
 )
 def test_wrong_words_without_output(edgedl: Run, arguments: list[object], words: list[str]) -> None:

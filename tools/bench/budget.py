@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 from edgedl.tools.bench.result import Candidate
 
 QUANTITIES = ("median_ms", "p90_ms", "p99_ms", "ratio", "drop_pp", "size_kb")
@@ -29,12 +30,17 @@ def parse_budget(text: str) -> tuple[Limit, ...]:
     limits = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\w+)\s*<=?\s*([0-9.]+(?:e-?\d+)?)\s*", part)
-        if match is None or match.group(1) not in QUANTITIES:
+        if match is None:
             raise BadInputError(
                 f"budget part '{part.strip()}' is not QUANTITY<NUMBER; "
                 f"the quantities are {', '.join(QUANTITIES)}"
             )
-        limits.append(Limit(match.group(1), float(match.group(2))))
+        quantity, below = match.groups()
+        if quantity not in QUANTITIES:
+            raise BadInputError(
+                f"a budget has no quantity '{quantity}'{meant(quantity, QUANTITIES)}"
+            )
+        limits.append(Limit(quantity, float(below)))
     return tuple(limits)
 
 

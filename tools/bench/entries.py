@@ -10,7 +10,7 @@ from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32, PRECISIONS
 from edgedl.runtime.runner import Runner
-from edgedl.runtime.wording import counted
+from edgedl.runtime.wording import counted, meant
 from edgedl.tools.bench.result import NotMeasured
 
 # Before the names of files of the network that stages have cut or trained.
@@ -122,9 +122,9 @@ def put_baseline_first(
         order = list(PRECISIONS)
         return sorted(entries, key=lambda e: -order.index(e.artifact.precision))
     if name is None:
-        names = ", ".join(there) or "none"
         raise BadInputError(
-            f"no baseline '{wanted[0]}' that runs here: name one of {names} as --baseline-artifact"
+            f"no baseline '{wanted[0]}' runs here{meant(wanted[0], there)}: name one with "
+            "--baseline-artifact"
         )
     return sorted(entries, key=lambda e: e.name != name)
 

@@ -13,6 +13,7 @@ from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.measure.device import RunContext
 from edgedl.runtime.measure.statistics import CONFIDENCE, Estimate
+from edgedl.runtime.wording import nearest
 
 RESULT = "result.json"
 SAMPLES = "samples.npz"
@@ -258,8 +259,17 @@ def load_result(path: Path) -> Result:
     """
     file = path / RESULT if path.is_dir() else path
     if not file.is_file():
-        raise BadInputError(f"{path} has no {RESULT}")
+        raise BadInputError(f"{path} has no {RESULT}{_beside(path)}")
     try:
         return msgspec.json.decode(file.read_bytes(), type=Result)
     except msgspec.DecodeError as error:
         raise IntegrityError(f"{file} is not a result of this version: {error}") from error
+
+
+def _beside(path: Path) -> str:
+    """Return where a result may be instead: around a bundle, or under a name that is near."""
+    if not path.exists():
+        known = path.parent.iterdir() if path.parent.is_dir() else ()
+        return nearest(str(path), [str(p) for p in known if (p / RESULT).is_file()])
+    around = path.resolve().parent / RESULT
+    return f": give the folder around it, {path.parent}" if around.is_file() else ""

@@ -7,7 +7,7 @@ import msgspec
 
 from edgedl.runtime.errors import BudgetMissedError
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.tools.bench.budget import missed, parse_budget
+from edgedl.tools.bench.budget import Limit, missed, parse_budget
 from edgedl.tools.bench.entries import BASELINES
 from edgedl.tools.bench.result import write_result
 from edgedl.tools.bench.settings import BenchSettings
@@ -15,7 +15,7 @@ from edgedl.tools.jobs.bench_bundles import bench_paths
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.summary import result_text
 from edgedl.tools.report.table import to_csv
-from edgedl.tools.terminal.options import parse_threads
+from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE, NEW_FOLDER, TASK, THREADS
 from edgedl.tools.terminal.workspace import new_folder
 
 
@@ -25,21 +25,24 @@ from edgedl.tools.terminal.workspace import new_folder
     nargs=-1,
     required=True,
     metavar="BUNDLE|FILE...",
-    type=click.Path(path_type=Path),
+    type=BUNDLE_OR_FILE,
 )
-@click.option(
-    "--baseline", type=click.Path(path_type=Path), help="Bundle with the baseline [first]."
-)
+@click.option("--baseline", type=BUNDLE_OR_FILE, help="Bundle with the baseline [first].")
 @click.option(
     "--baseline-artifact",
     help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs here].",
 )
-@click.option("--task", help="file.py:function that returns your Task or Subject.")
+@click.option("--task", type=TASK, help="file.py:function that returns your Task or Subject.")
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
-@click.option("--threads", default="1,2", show_default=True)
+@click.option("--threads", type=THREADS, default="1,2", show_default=True)
 @click.option("--blocks", default=40, show_default=True, type=click.IntRange(40))
-@click.option("--budget", help='For example "p90_ms<2,drop_pp<0.5".')
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "--budget",
+    metavar="LIMITS",
+    callback=lambda ctx, option, text: parse_budget(text) if text else (),
+    help='For example "p90_ms<2,drop_pp<0.5".',
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
 def command(
     bundles: tuple[Path, ...],
@@ -47,9 +50,9 @@ def command(
     baseline_artifact: str | None,
     task: str | None,
     scenario: str,
-    threads: str,
+    threads: tuple[int, ...],
     blocks: int,
-    budget: str | None,
+    budget: tuple[Limit, ...],
     out: Path,
     as_json: bool,
 ) -> None:
@@ -61,8 +64,7 @@ def command(
     recommended artifact must keep: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper
     end of the interval counts.
     """
-    limits = parse_budget(budget) if budget else ()
-    settings = BenchSettings(parse_threads(threads), Protocol(blocks=blocks))
+    settings = BenchSettings(threads, Protocol(blocks=blocks))
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
     found = None if task is None else find_task("", task)
     with new_folder(out) as folder:
@@ -71,6 +73,6 @@ def command(
         write_result(folder, result, outcome.samples)
         (folder / "summary.csv").write_text(to_csv(result))
     click.echo(msgspec.json.encode(result) if as_json else result_text(result))
-    broken = missed(result.candidate(result.recommendation.name), limits)
+    broken = missed(result.candidate(result.recommendation.name), budget)
     if broken:
         raise BudgetMissedError("; ".join(broken))

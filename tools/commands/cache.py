@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.tools.terminal.named_commands import NamedCommands
 
 if TYPE_CHECKING:
     from edgedl.compress.recipe.store.store import Kept, StageStore
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 DAY_S = 24 * 3600
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=NamedCommands, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """List, explain and prune the results of stages that 'edgedl compress' reuses."""

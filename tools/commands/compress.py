@@ -12,22 +12,38 @@ from edgedl.runtime.progress import Progress
 from edgedl.tools.report.summary import job_text
 from edgedl.tools.terminal.options import (
     device_option,
-    parse_targets,
-    parse_threads,
     recipe_option,
     weights_option,
+)
+from edgedl.tools.terminal.parameter_types import (
+    CONFIDENCE,
+    NEW_FOLDER,
+    POINTS,
+    SUBJECT,
+    TARGETS,
+    TEACHER,
+    THREADS,
 )
 
 if TYPE_CHECKING:
     from edgedl.compress.recipe.store.store import StageStore
+    from edgedl.compress.targets.described import Target
     from edgedl.tools.jobs.wish import Wish
 
 
 @click.command()
-@click.argument("subject")
+@click.argument("subject", type=SUBJECT)
 @recipe_option
 @weights_option
-@click.option("--target", default=",".join(RUNTIMES), show_default=True, help="Runtimes.")
+@click.option(
+    "--target",
+    "targets",
+    type=TARGETS,
+    metavar="TARGETS",
+    default=",".join(RUNTIMES),
+    show_default=True,
+    help="Names or YAML files; 'edgedl targets' lists them.",
+)
 @click.option(
     "--keep-float",
     multiple=True,
@@ -37,6 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--teacher",
     "teachers",
+    type=TEACHER,
     multiple=True,
     metavar="SUBJECT",
     help="Who teaches where a stage distils, instead of the network itself: a subject or a "
@@ -44,19 +61,21 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-drop",
-    type=float,
+    type=POINTS,
     metavar="PP",
     help="Largest drop of the score, in points. Without --recipe the cheapest that fits is found.",
 )
 @click.option(
     "--confidence",
-    type=float,
+    type=CONFIDENCE,
     default=0.95,
     show_default=True,
     help="Of the interval of the drop that must be within --max-drop.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="New folder.")
-@click.option("--threads", default="1,2", show_default=True, help="Thread counts to measure.")
+@click.option("--out", type=NEW_FOLDER, help="New folder.")
+@click.option(
+    "--threads", type=THREADS, default="1,2", show_default=True, help="Thread counts to measure."
+)
 @click.option("--seed", default=0, show_default=True)
 @device_option
 @click.option("--fresh", is_flag=True, help="Apply every stage, reuse no earlier result.")
@@ -66,13 +85,13 @@ def command(
     subject: str,
     recipe: str,
     weights: Path | None,
-    target: str,
+    targets: "tuple[Target, ...]",
     keep_float: tuple[str, ...],
     teachers: tuple[str, ...],
     max_drop: float | None,
     confidence: float,
     out: Path | None,
-    threads: str,
+    threads: tuple[int, ...],
     seed: int,
     device: str | None,
     fresh: bool,
@@ -86,13 +105,8 @@ def command(
 
     Results of stages are kept: a run that was cut off goes on where it was ('edgedl cache').
     """
-    targets, counts = parse_targets(target), parse_threads(threads)
-    if max_drop is not None and not 0 <= max_drop <= 100:
-        raise BadInputError(f"--max-drop is in points, 0 to 100, got {max_drop}")
-    if not 0.5 <= confidence < 1:
-        raise BadInputError(f"--confidence is a share, 0.5 to below 1, got {confidence}")
-    if not dry_run and out is None:
-        raise click.UsageError("Missing option '--out'.")
+    if out is None and not dry_run:
+        raise click.UsageError("Missing option '--out'.", click.get_current_context())
 
     from edgedl.compress.device import find_device
     from edgedl.compress.recipe.store.store import user_store
@@ -107,7 +121,7 @@ def command(
     if dry_run or out is None:
         _show_plan(wish, store, max_drop, as_json)
         return
-    settings = BenchSettings(counts, Protocol(seed=seed), max_drop, confidence)
+    settings = BenchSettings(threads, Protocol(seed=seed), max_drop, confidence)
     finished = do_job(wish.job(), settings, out, store)
     if as_json:
         click.echo(msgspec.json.encode(finished.result))

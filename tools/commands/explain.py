@@ -9,13 +9,14 @@ from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import counted, points
 from edgedl.tools.terminal.options import recipe_option, weights_option
+from edgedl.tools.terminal.parameter_types import RUNTIME, SUBJECT
 
 if TYPE_CHECKING:
     from edgedl.tools.jobs.explanation import ExplainedLayer, Explanation
 
 
 @click.command()
-@click.argument("subject")
+@click.argument("subject", type=SUBJECT)
 @recipe_option
 @weights_option
 @click.option(
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 @click.option(
     "--time",
     "runtime",
-    type=click.Choice(RUNTIMES),
+    type=RUNTIME,
+    metavar="|".join(RUNTIMES),
     help="Time the worst layers in float on this runtime; an export each, seconds.",
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Layers to time.")

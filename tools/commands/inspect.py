@@ -9,13 +9,13 @@ from edgedl.compress.modelfile.layer import FileLayer, work_of
 from edgedl.compress.modelfile.read import read_layers
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
-from edgedl.runtime.errors import BadInputError
 from edgedl.tools.report.parity import parity_markdown
 from edgedl.tools.report.table import to_markdown
+from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE
 
 
 @click.command()
-@click.argument("path", metavar="BUNDLE|FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="BUNDLE|FILE", type=BUNDLE_OR_FILE)
 @click.option("--layers", is_flag=True, help="Show the layers of every file of a bundle.")
 @click.option("--parity", is_flag=True, help="Show how the layers of int8 files were certified.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, or the layers.")
@@ -30,8 +30,6 @@ def command(path: Path, layers: bool, parity: bool, as_json: bool) -> None:
     if path.is_file():
         _show_layers({str(path): read_layers(path.read_bytes(), str(path))}, as_json)
         return
-    if not path.exists():
-        raise BadInputError(f"there is no {path}")
     bundle = Bundle.open(path)
     if layers:
         paths = {a.name: a.path for a in bundle.manifest.artifacts}

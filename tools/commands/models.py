@@ -11,9 +11,11 @@ from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.statistics import mean_score
 from edgedl.tools.report.table import to_markdown
+from edgedl.tools.terminal.named_commands import NamedCommands
+from edgedl.tools.terminal.parameter_types import MODEL
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=NamedCommands, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """List the reference models; 'models show NAME' tells all about one."""
@@ -23,7 +25,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", type=MODEL)
 def show(name: str) -> None:
     """Show paper, data, licence, size, score with its 95 % interval, and the training command."""
     model = find_model(name)

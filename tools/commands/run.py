@@ -10,14 +10,15 @@ from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.task.inputs import read_inputs
+from edgedl.tools.terminal.parameter_types import BUNDLE, RUNTIME
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=BUNDLE)
 @click.option(
     "--input", "where", required=True, help="Picture, .csv, .npy/.npz, folder, or - for paths."
 )
-@click.option("--backend", help="ort or tflite [the recommended one].")
+@click.option("--backend", type=RUNTIME, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option(
@@ -34,6 +35,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Run BUNDLE on pictures, sensor rows or arrays.
+
+    BUNDLE is a bundle's folder or the output folder of 'edgedl compress'.
 
     Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; the rows of
     a CSV file are cut into the windows the network was trained on; float32 arrays are taken as

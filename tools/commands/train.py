@@ -8,11 +8,14 @@ import click
 from edgedl.models.reference.table import find_model
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.tools.terminal.options import device_option
+from edgedl.tools.terminal.parameter_types import MODEL
 
 
 @click.command()
-@click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/NAME].")
+@click.argument("name", type=MODEL)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Run folder [runs/NAME]."
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Instead of the plan's.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 64))

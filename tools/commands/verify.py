@@ -11,12 +11,11 @@ from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.selfcheck.layers import can_check_layers, check_layers
 from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
+from edgedl.tools.terminal.parameter_types import BUNDLE
 
 
 @click.command()
-@click.argument(
-    "bundles", nargs=-1, required=True, metavar="BUNDLE...", type=click.Path(path_type=Path)
-)
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", type=BUNDLE)
 @click.option("--parity", is_flag=True, help="Also compare every quantized layer of int8 files.")
 def command(bundles: tuple[Path, ...], parity: bool) -> None:
     """Check every file of a BUNDLE against its sha256, then run the golden vectors.

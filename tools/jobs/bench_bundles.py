@@ -20,7 +20,7 @@ from edgedl.tools.bench.entries import (
     leave_out_refused,
     put_baseline_first,
 )
-from edgedl.tools.bench.loose_file import is_model_file, wrap_file
+from edgedl.tools.bench.loose_file import BACKEND_OF, is_model_file, wrap_file
 from edgedl.tools.bench.result import Result
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.subjects import find_task
@@ -84,16 +84,19 @@ def _bench_opened(
     entries, missing = find_entries(opened)
     if not entries:
         raise BackendUnavailableError("; ".join(dict.fromkeys(m.why for m in missing)))
+    name = bundle_names([bundle.folder for bundle in opened])[0]
+    prefix = f"{name}:" if name else ""
+    # Names are checked before any file is loaded.
+    put_baseline_first(entries, prefix, baseline)
+    manifest = opened[0].manifest
+    found = CheckedTask.of(task) if task is not None else find_task(manifest.task.name, None)
     # A file that was named itself must run.
     named = [e for e in entries if e.bundle.folder.is_relative_to(wrapped)]
     taken, refused = leave_out_refused([e for e in entries if e not in named])
     entries = [e for e in entries if e in (*named, *taken)]
     if not entries:
         raise BadInputError("; ".join(item.why for item in refused))
-    name = bundle_names([bundle.folder for bundle in opened])[0]
-    ordered = put_baseline_first(entries, f"{name}:" if name else "", baseline)
-    manifest = opened[0].manifest
-    found = CheckedTask.of(task) if task is not None else find_task(manifest.task.name, None)
+    ordered = put_baseline_first(entries, prefix, baseline)
     with steps("measure", 2 * len(ordered) + len(settings.threads)) as progress:
         outcome = bench_entries(
             manifest.name, ordered, found, settings, progress, [*missing, *refused]
@@ -106,7 +109,11 @@ def _open(paths: Sequence[Path], task: Task | None, scratch: Path) -> list[Bundl
     """Open bundles, and wrap files into some; those are named after the files."""
     files = [path for path in paths if is_model_file(path)]
     if files and task is None:
-        raise BadInputError(f"{files[0]} does not say what data it is for: give its task")
+        raise BadInputError(f"{files[0]} does not say what data it is for: give --task")
+    other = next((path for path in paths if path.is_file() and path not in files), None)
+    if other is not None:
+        kinds = " or ".join(BACKEND_OF)
+        raise BadInputError(f"{other} is neither a bundle nor a {kinds} file")
     found = []
     for path, name in zip(paths, bundle_names(paths), strict=True):
         if task is None or not is_model_file(path):

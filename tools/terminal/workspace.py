@@ -14,6 +14,22 @@ _RANDOM_BYTES = 4
 _RANDOM = "[0-9a-f]" * 2 * _RANDOM_BYTES
 
 
+def check_new(path: Path) -> Path:
+    """Return the whole path of a folder that can be made; nothing is written.
+
+    Raises:
+        BadInputError: ``path`` is a file, is not empty, or a file stands where a folder above it
+            should be.
+    """
+    target = _target(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BadInputError(f"{path} exists and is not an empty folder: choose another --out")
+    above = next(folder for folder in target.parents if folder.exists())
+    if not above.is_dir():
+        raise BadInputError(f"{path} cannot be written ({above} is a file): choose another --out")
+    return target
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a staging folder beside ``path``; it becomes ``path`` only if the block succeeds.
@@ -23,9 +39,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         BadInputError: ``path`` is a file, is not empty, or its parent cannot be written.
     """
-    target = _target(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BadInputError(f"{path} exists and is not an empty folder: choose another --out")
+    target = check_new(path)
     staging = target.with_name(f".{target.name}.{os.urandom(_RANDOM_BYTES).hex()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -109,5 +109,5 @@ def test_names_that_match_nothing(traced: TracedNetwork, path: str) -> None:
 
 
 def test_a_name_that_is_almost_right_is_told(traced: TracedNetwork) -> None:
-    with pytest.raises(BadInputError, match=r"'stem\.con': the nearest names are stem\.conv"):
+    with pytest.raises(BadInputError, match=r"'stem\.con', did you mean 'stem\.conv'\? the near"):
         with_inner_values(traced, ("stem.con",))

@@ -8,7 +8,8 @@ from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.recipe.recipe import check_order, keep_float
-from edgedl.compress.recipe.recipe_file import load_recipe, parse_recipe, shipped_recipes
+from edgedl.compress.recipe.recipe_file import load_recipe, parse_recipe
+from edgedl.compress.recipe.shipped_recipes import shipped_recipes
 from edgedl.compress.recipe.stages import STAGES
 from edgedl.runtime.errors import BadInputError
 

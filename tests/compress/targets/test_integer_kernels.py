@@ -16,7 +16,7 @@ from edgedl.compress.encodings.placement import float_islands
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.operators.table import ROWS, is_quantizable
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.targets import target as module
+from edgedl.compress.targets import described as module
 from edgedl.compress.targets.integer_kernels import Int16Kernels, check_rows
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import TARGETS, load_target, target_names

@@ -30,7 +30,7 @@ from edgedl.compress.targets.named import ORT, ORT_AVX2, TENSORRT, TFLITE
 from edgedl.compress.targets.target import TARGETS, load_target, target_names
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.device import run_context
-from edgedl.tools.terminal.options import parse_targets
+from edgedl.tools.terminal.parameter_types import parse_targets
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -75,9 +75,16 @@ def test_a_variant_refuses_more_and_says_why(tmp_path: Path) -> None:
     [
         (
             "like: board.yaml\ndescription: a board\n",
-            "like is 'board.yaml', it must be one of",
+            "like is 'board.yaml', it must be a target",
         ),
-        ("like: oort\ndescription: a board\n", r"board.yaml: like is 'oort'"),
+        (
+            "like: oort\ndescription: a board\n",
+            "board.yaml: like is 'oort', it must be a target, did you mean 'ort'",
+        ),
+        (
+            "like: ort\ndescription: a board\nprecisions: [int9]\n",
+            "no files of 'int9' for a target like ort, did you mean 'int8'",
+        ),
         ("like: ort\ndescription: a board\nprecisions: []\n", "length >= 1"),
         ("like: ort\nlike: tflite\ndescription: a board\n", "line 2: the key 'like' stands twice"),
     ],
@@ -125,11 +132,16 @@ def test_files_for_a_target_of_ones_own(tmp_path: Path, like: str) -> None:
     ("text", "name", "message"),
     [
         ("like: ort", "pi4", "describes no target: .*`description`.* the keys are like, desc"),
-        ("like: ort\ndescription: x\ncolour: 1", "pi4", "unknown field `colour`"),
+        ("like: ort\ndescription: x\ncolour: 1", "pi4", "unknown field `colour`; the keys"),
+        ("like: ort\ndescription: x\nrefusd: {}", "pi4", "did you mean 'refused'. the keys are"),
         ("like: ort\ndescription: x\nweight_bits: 33", "pi4", "<= 8"),
         ("like: [", "pi4", "describes no target: while parsing"),
         ("like: rknn\ndescription: x", "pi4", "like is 'rknn'"),
-        ("like: ort\ndescription: x\nprecisions: [fp8]", "pi4", "no files of fp8 .* like ort"),
+        (
+            "like: ort\ndescription: x\nprecisions: [fp8]",
+            "pi4",
+            "no files of .fp8. .* like ort: there",
+        ),
         ("like: ort\ndescription: x", "ort", "'ort' it cannot be"),
         ("like: ort\ndescription: x", "a b", "'a b' it cannot be"),
     ],
@@ -194,7 +206,7 @@ def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def has(*isa: str) -> None:
         context = msgspec.structs.replace(run_context(), isa=isa)
-        monkeypatch.setattr("edgedl.compress.targets.target.run_context", lambda: context)
+        monkeypatch.setattr("edgedl.runtime.measure.device.run_context", lambda: context)
 
     return has
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
+from edgedl.runtime.bundle.bundle import Bundle, find_bundle, record_files, write_manifest
 from edgedl.runtime.bundle.manifest import FileRecord
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
@@ -38,6 +38,30 @@ def test_manifest_describes_the_files_as_they_are(compressed):
         assert described[name].size_bytes == len(content)
         assert described[name].sha256 == hashlib.sha256(content).hexdigest()
         assert compressed.bundle.read(name) == content
+
+
+def test_a_bundle_is_found_in_the_output_folder_around_it(bundle_copy):
+    # As ``compress`` writes it: DIR/bundle, with other things beside it.
+    around = bundle_copy.parent
+    (around / "parent").mkdir()
+    assert find_bundle(around) == find_bundle(bundle_copy) == bundle_copy
+    found = Bundle.open(around)
+    assert found == Bundle.open(bundle_copy)
+    found.verify()
+
+
+def test_a_folder_without_a_bundle_is_refused(refused, tmp_path):
+    (tmp_path / "demo" / "bundle").mkdir(parents=True)
+    manifest = tmp_path / "demo" / "bundle" / "manifest.json"
+    with refused(BadInputError, "neither it nor", str(manifest.parent), "manifest.json"):
+        find_bundle(tmp_path / "demo")
+    manifest.write_text("{}")
+    with refused(BadInputError, f"did you mean '{tmp_path / 'demo'}'?"):
+        find_bundle(tmp_path)
+    with refused(BadInputError, "no such folder", f"did you mean '{tmp_path / 'demo'}'?"):
+        find_bundle(tmp_path / "dmo")
+    with refused(BadInputError, "it is a file, not a folder"):
+        find_bundle(manifest)
 
 
 @pytest.mark.parametrize("name", FILES)
