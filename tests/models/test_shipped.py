@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import edgedl
 from edgedl.models.shipped import shipped
 from edgedl.runtime.install import install_line
 
@@ -45,7 +44,3 @@ def test_without_the_wheel(tmp_path, arguments):
 def test_data_sets_are_listed_without_the_wheel(monkeypatch):
     code = "import sys\nsys.modules['edgedl_models'] = None\nimport edgedl.models.data.datasets"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_one_version():
-    assert f'"edgedl-models=={edgedl.__version__}"' in (ROOT / "pyproject.toml").read_text()
