@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import edgedl
 
@@ -119,6 +120,8 @@ def test_both_wheels_have_one_version_and_one_licence() -> None:
         f"edgedl-models=={edgedl.__version__}"
     ]
     assert "models" in PROJECT["project"]["optional-dependencies"]["all"][0]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == edgedl.__version__
     assert (ROOT / "models/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
