@@ -7,22 +7,25 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := out/demo
 
-.PHONY: demo test test-slow nightly check reference-models clean help
+.PHONY: demo test test-slow coverage nightly check wheels install-test reference-models clean help
 
 help:
 	@echo "make demo   compress, measure and report a trained network (about 5 minutes the first time)"
 	@echo "make test   run the tests that take less than 2 s each"
 	@echo "make test-slow  run the others"
+	@echo "make coverage  make test, and which lines it ran"
 	@echo "make nightly  run all of them, with more random examples and every pass checked"
 	@echo "make reference-models  compress and measure every reference model, rewrite its page"
 	@echo "make check  linter, formatter, types, layers"
+	@echo "make wheels  build the two wheels into dist/"
+	@echo "make install-test  install them as a user does, outside of the repository, and use them"
 	@echo "make clean  remove the environment and every output"
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml models/pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@# torch first and alone: asked for by another package, the CUDA build would come.
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[all,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e models -e ".[all,dev]"
 	@touch $@
 
 $(DEMO)/result.json: | $(INSTALLED)
@@ -37,6 +40,9 @@ demo: $(DEMO)/result.json
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m "not slow"
+
+coverage: $(INSTALLED)
+	$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -n 2 -m slow --durations=25
@@ -55,6 +61,16 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	PYTHONPATH=typings $(BIN)/lint-imports
 
+# What an earlier build left in build/ would be packed again.
+wheels: $(INSTALLED)
+	rm -rf build models/build dist/edgedl*.whl
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist models
+	rm -rf build models/build
+
+install-test: wheels
+	PYTHON=$(PYTHON) .ci/install_from_wheels
+
 # Wants the full data sets: edgedl data fetch cifar10, edgedl data fetch watch.
 RESULTS := $(patsubst models/weights/%.json,docs/results/%.json,$(wildcard models/weights/*.json))
 
@@ -68,4 +84,4 @@ reference-models: $(RESULTS)
 	$(BIN)/edgedl models table docs/results --out docs/reference-models.md
 
 clean:
-	rm -rf $(VENV) out build *.egg-info src/*.egg-info
+	rm -rf $(VENV) out build dist models/build *.egg-info src/*.egg-info models/*.egg-info

@@ -2,6 +2,7 @@
 
 from edgedl.compress.modelfile.layer import FileLayer
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 
 def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
@@ -22,7 +23,7 @@ def read_onnx_layers(content: bytes, source: str) -> list[FileLayer]:
         from edgedl.compress.modelfile.onnx_standard_form import in_standard_form
     except ImportError as error:
         raise BackendUnavailableError.of(
-            error, "onnx is missing, it reads such files: pip install 'edgedl[compress]'"
+            error, f"onnx is missing, it reads such files: {install_line('compress')}"
         ) from error
     model = open_onnx(content, source)
     try:

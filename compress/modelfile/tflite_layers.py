@@ -9,6 +9,7 @@ import numpy as np
 from edgedl.compress.modelfile.layer import FileLayer, Grid, work_of
 from edgedl.compress.modelfile.tflite_macs import PRODUCTS, Products, count_macs
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 MAGIC = b"TFL3"
 # Custom operators that have no products.
@@ -40,7 +41,7 @@ def read_tflite_layers(content: bytes, source: str) -> list[FileLayer]:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
         raise BackendUnavailableError.of(
-            error, "ai-edge-litert is missing, it reads such files: pip install 'edgedl[tflite]'"
+            error, f"ai-edge-litert is missing, it reads such files: {install_line('tflite')}"
         ) from error
     if content[4:8] != MAGIC:
         raise BadInputError(f"{source} is not a TFLite model: it does not say {MAGIC.decode()}")

@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         weight_bits: most bits of an int8 weight that the kernels add up without saturating.
         weight_bits_without_vnni: the same on x86 processors without VNNI; None is as many.
         channel_multiple: widths of convolutions that the kernels compute without waste are
-            multiples of it; measured with ``edgedl.tools.benchmarks.training.channel_widths``.
+            multiples of it; measured with ``benchmarks.training.channel_widths``.
         precisions: names of those of the files to make.
         integer_operators: names of the rows of the operator table that the runtime computes in
             integers; all others compute in float.

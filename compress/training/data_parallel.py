@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 try:
     from accelerate import Accelerator
@@ -14,7 +15,7 @@ except ImportError as error:
     raise BackendUnavailableError.of(
         error,
         "accelerate is missing, several processes train through it: "
-        "pip install 'edgedl[distributed]', or train with one process",
+        f"{install_line('distributed')}, or train with one process",
     ) from error
 
 

@@ -26,8 +26,10 @@ from edgedl.models.data.packages import (
     fetch_watch,
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
+from edgedl.models.shipped import shipped
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.install import install_line
 from edgedl.runtime.wording import meant
 
 CIFAR10 = Package(
@@ -82,7 +84,7 @@ DATASETS: dict[str, Dataset] = {
     "imagenet": EnlargedDataset(
         name="imagenet",
         classes=tuple(
-            (files("edgedl.models.data.embedded") / "imagenet_classes.txt").read_text().splitlines()
+            (files("edgedl.models.data") / "imagenet_classes.txt").read_text().splitlines()
         ),
         image_shape=(224, 224, 3),
         mean=(0.485, 0.456, 0.406),
@@ -139,7 +141,7 @@ def cached_path(name: str) -> Path:
         from platformdirs import user_cache_path
     except ImportError as error:
         raise BackendUnavailableError.of(
-            error, "platformdirs is missing: pip install 'edgedl[data]'"
+            error, f"platformdirs is missing: {install_line('data')}"
         ) from error
     return user_cache_path("edgedl") / "datasets" / f"{name}.npz"
 
@@ -157,7 +159,7 @@ def load_split(name: str, split: str) -> LabelledImages:
     if isinstance(dataset, EnlargedDataset):
         return _enlarged(dataset, "train" if split == "train_10k" else split)
     if split in dataset.embedded:
-        with as_file(files("edgedl.models.data.embedded") / f"{name}.npz") as path:
+        with as_file(shipped("embedded") / f"{name}.npz") as path:
             return read_split(path, split)
     path = _fetched(name)
     if split == "train_10k":
@@ -169,7 +171,7 @@ def load_split(name: str, split: str) -> LabelledImages:
 def _enlarged(dataset: EnlargedDataset, split: str) -> LabelledImages:
     source = load_split(dataset.source, split).images[: dataset.sizes[split]]
     with (
-        as_file(files("edgedl.models.data.embedded") / f"{dataset.name}_labels.npz") as path,
+        as_file(shipped("embedded") / f"{dataset.name}_labels.npz") as path,
         np.load(path, allow_pickle=False) as labels,
     ):
         return LabelledImages(enlarge(source, dataset.image_shape[0]), labels[split])

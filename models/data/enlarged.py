@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.install import install_line
 
 
 def enlarge(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
@@ -16,7 +17,7 @@ def enlarge(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
         from PIL import Image
     except ImportError as error:
         raise BackendUnavailableError.of(
-            error, "pillow is missing: pip install 'edgedl[data]'"
+            error, f"pillow is missing: {install_line('data')}"
         ) from error
     target = (size, size)
     return np.stack(

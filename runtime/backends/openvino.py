@@ -11,12 +11,12 @@ from edgedl.runtime.backend import Array, Availability, Session
 from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 from edgedl.runtime.precision import BFLOAT16
 
 if TYPE_CHECKING:
     import openvino
 
-INSTALL = "openvino is missing: pip install 'edgedl[openvino]'"
 DEVICE = "CPU"
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -120,7 +120,7 @@ class OpenVINOBackend:
         try:
             import openvino  # noqa: F401
         except ImportError as error:
-            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
+            return Availability(False, str(BackendUnavailableError.of(error, _missing())))
         return Availability(True, f"openvino {version('openvino')}")
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
@@ -138,7 +138,7 @@ def _core(artifact: Artifact) -> "openvino.Core":
     try:
         import openvino
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, _missing()) from error
     core = openvino.Core()
     computes = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     if artifact.kind is BFLOAT16 and "BF16" not in computes:
@@ -155,7 +155,7 @@ def executed_operators(model: bytes) -> list[tuple[str, str]]:
     try:
         import openvino
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, _missing()) from error
     core = openvino.Core()
     compiled = _compiled(core, core.read_model(model), _settings("f32", 1))
     infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
@@ -210,6 +210,10 @@ def _cause(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith("Exception from")]
     return " ".join(said or lines)
+
+
+def _missing() -> str:
+    return f"openvino is missing: {install_line('openvino')}"
 
 
 BACKEND = OpenVINOBackend()

@@ -7,11 +7,11 @@ from edgedl.runtime.backend import Array, Availability, Session
 from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 if TYPE_CHECKING:
     import onnxruntime
 
-INSTALL = "onnxruntime is missing: pip install 'edgedl[ort]'"
 FATAL_ONLY = 4
 
 
@@ -59,7 +59,7 @@ class OnnxRuntimeBackend:
         try:
             import onnxruntime
         except ImportError as error:
-            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
+            return Availability(False, str(BackendUnavailableError.of(error, _missing())))
         return Availability(True, f"onnxruntime {onnxruntime.__version__}")
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
@@ -80,7 +80,7 @@ def _session(model: bytes, artifact: Artifact, threads: int) -> "onnxruntime.Inf
     try:
         import onnxruntime
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, _missing()) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -107,6 +107,10 @@ def _check_names(artifact: Artifact, session: "onnxruntime.InferenceSession") ->
             if spec.name not in names:
                 known = ", ".join(sorted(names))
                 raise BadInputError(f"{artifact.path} has no tensor '{spec.name}': it has {known}")
+
+
+def _missing() -> str:
+    return f"onnxruntime is missing: {install_line('ort')}"
 
 
 BACKEND = OnnxRuntimeBackend()

@@ -9,12 +9,12 @@ from edgedl.runtime.backend import Array, Availability, Session
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
 MAGIC = b"TFL3"
-INSTALL = "ai-edge-litert is missing: pip install 'edgedl[tflite]'"
 
 
 class LiteRTSession:
@@ -79,7 +79,7 @@ class LiteRTBackend:
             import ai_edge_litert
             import ai_edge_litert.interpreter
         except ImportError as error:
-            return Availability(False, str(BackendUnavailableError.of(error, INSTALL)))
+            return Availability(False, str(BackendUnavailableError.of(error, _missing())))
         version = getattr(ai_edge_litert, "__version__", None) or _installed_version()
         return Availability(True, f"ai-edge-litert {version}")
 
@@ -103,7 +103,7 @@ def _interpreter(model: bytes, threads: int) -> "Interpreter":
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, _missing()) from error
     # From verified memory: CompiledModel.from_file crashes on damaged files.
     with quiet():
         interpreter = Interpreter(model_content=model, num_threads=threads)
@@ -115,7 +115,7 @@ def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, _missing()) from error
     tree = schema.ModelT.InitFromPackedBuf(model, 0)
     graph = tree.subgraphs[0]
     index = {tensor.name.decode(errors="replace"): i for i, tensor in enumerate(graph.tensors)}
@@ -141,6 +141,10 @@ def _installed_version() -> str:
     from importlib.metadata import version
 
     return version("ai-edge-litert")
+
+
+def _missing() -> str:
+    return f"ai-edge-litert is missing: {install_line('tflite')}"
 
 
 BACKEND = LiteRTBackend()

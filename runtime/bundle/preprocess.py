@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.install import install_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,7 +83,7 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             from PIL import Image, ImageOps
         except ImportError as error:
             raise BackendUnavailableError.of(
-                error, "pillow is missing, it reads pictures: pip install 'edgedl[image]'"
+                error, f"pillow is missing, it reads pictures: {install_line('image')}"
             ) from error
         try:
             with Image.open(path) as picture:

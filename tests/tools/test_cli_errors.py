@@ -11,6 +11,7 @@ import torch
 from command import Run, assert_one_line
 from measured import make_result
 
+from edgedl.runtime.install import install_line
 from edgedl.tools.bench.result import write_result
 
 RESNET8 = Path(__file__).resolve().parents[2] / "models/weights/resnet8-cifar10.safetensors"
@@ -96,7 +97,7 @@ def test_a_package_that_a_device_does_without(
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stderr == (f"edgedl: {distribution} is missing: pip install 'edgedl[compress]'\n")
+    assert done.stderr == f"edgedl: {distribution} is missing: {install_line('compress')}\n"
     assert done.returncode == 4
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 import click
 
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
+from edgedl.runtime.install import install_line
 from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.tools.terminal.host_packages import HOST_PACKAGES
 
@@ -23,6 +24,6 @@ def command() -> None:
         click.echo(f"backend {name}: {state}: {availability.detail}")
     for module, package in HOST_PACKAGES.items():
         found = importlib.util.find_spec(module) is not None
-        missing = f"missing: pip install 'edgedl[{package.extra}]'"
+        missing = f"missing: {install_line(package.extra)}"
         state = version(package.distribution) if found else missing
         click.echo(f"{package.distribution} ({package.purpose}): {state}")

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from edgedl.runtime.install import install_line
+
 
 class HostPackage(NamedTuple):
     """One package that a device does without.
@@ -41,4 +43,4 @@ def how_to_install(module: str | None) -> str | None:
     package = HOST_PACKAGES.get((module or "").partition(".")[0])
     if package is None:
         return None
-    return f"{package.distribution} is missing: pip install 'edgedl[{package.extra}]'"
+    return f"{package.distribution} is missing: {install_line(package.extra)}"

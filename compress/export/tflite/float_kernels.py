@@ -3,7 +3,7 @@
 The converter makes an int8 operator of each that has one. TFLite's int8 kernels of these stand
 outside XNNPACK and are slower than its floats with a conversion before and behind them: with a
 division between two layers LiteRT's own int8 file takes nine times as long as float32
-(``edgedl.tools.benchmarks.runtimes.operator_costs``).
+(``benchmarks.runtimes.operator_costs``).
 """
 
 from typing import Any

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.export.isolated import isolated
-from edgedl.compress.export.tflite.write import INSTALL
+from edgedl.compress.export.tflite.write import missing
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.errors import BackendUnavailableError
 
@@ -62,7 +62,7 @@ def _quantize(model: bytes, ask: Callable[[Any], None]) -> bytes:
         with quiet():
             from litert_quantizer import quantizer as litert
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, missing()) from error
 
     def work() -> bytes:
         with tempfile.TemporaryDirectory() as folder, quiet():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgedl.compress.encodings.grouped import GroupedWeight
 from edgedl.compress.export.tflite.pack import pack_tflite
-from edgedl.compress.export.tflite.write import INSTALL
+from edgedl.compress.export.tflite.write import missing
 from edgedl.compress.export.weight_table import WeightTable, pack_int4
 from edgedl.runtime.errors import BackendUnavailableError
 
@@ -35,7 +35,7 @@ def weights_for_tflite(model: bytes, weights: Mapping[str, GroupedWeight]) -> by
     try:
         from ai_edge_litert import schema_py_generated as schema
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, missing()) from error
     return _Rewriter(model, weights, schema).rewrite()
 
 

@@ -18,8 +18,7 @@ from edgedl.compress.export.tflite.forms import for_litert
 from edgedl.compress.export.tflite.set_apart import set_apart
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.errors import BackendUnavailableError
-
-INSTALL = "litert-torch is missing: pip install 'edgedl[tflite-export]'"
+from edgedl.runtime.install import install_line
 
 
 def to_tflite(
@@ -52,7 +51,7 @@ def to_tflite(
             import scipy.cluster
             import scipy.spatial  # noqa: F401
     except ImportError as error:
-        raise BackendUnavailableError.of(error, INSTALL) from error
+        raise BackendUnavailableError.of(error, missing()) from error
     single = tuple(x[:1] for x in example_inputs)
     written = for_litert(set_apart(graph) if quantized else graph)
     strict = quantized and float_islands
@@ -120,3 +119,8 @@ def _strict_conversion() -> Iterator[None]:
         yield
     finally:
         converter_api_ext.ConvertToTFLConfig = original
+
+
+def missing() -> str:
+    """Return what to say where the converter or its quantizer is not installed."""
+    return f"litert-torch is missing: {install_line('tflite-export')}"

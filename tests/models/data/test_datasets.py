@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -17,9 +16,10 @@ from edgedl.models.data.datasets import (
     store,
 )
 from edgedl.models.data.images import read_split, write_splits
+from edgedl.models.shipped import shipped
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 
-EMBEDDED = files("edgedl.models.data.embedded")
+EMBEDDED = shipped("embedded")
 # Counted once in the authors' own idx files.
 TRAIN_10K_DIGEST = "f7f631cc958cfb4145b028262e588753a49ccedb79ba3606968c186373bd423b"
 TRAIN_10K_COUNTS = [942, 1027, 1016, 1019, 974, 989, 1021, 1022, 990, 1000]
@@ -184,7 +184,7 @@ def test_one_wrong_label_is_not_stored(refused, cache, toy):
 
 def test_without_platformdirs(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with refused(BackendUnavailableError, "edgedl[data]"):
+    with refused(BackendUnavailableError, "pip install", "[data]"):
         cached_path("cifar10")
     # What ships inside the package needs no cache.
     assert len(load_split("fashion_mnist", "test")) == 10_000

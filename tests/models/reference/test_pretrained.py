@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
@@ -24,9 +23,10 @@ from edgedl.models.reference.pretrained import (
     load_weights,
 )
 from edgedl.models.reference.table import REFERENCE_MODELS, find_model
+from edgedl.models.shipped import shipped
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
-WEIGHTS = files("edgedl.models.weights")
+WEIGHTS = shipped("weights")
 NAMES = tuple(REFERENCE_MODELS)
 TRAINED = tuple(n for n, m in REFERENCE_MODELS.items() if has_weights(m) and not m.published)
 # Multiply-accumulates of ResNet-8's stacks per input pixel; each stride divides the pixels by 4.
@@ -163,7 +163,7 @@ def own_weights(tmp_path, monkeypatch):
     )  # fmt: skip
     (tmp_path / f"{model.name}.safetensors").write_bytes(content)
     (tmp_path / f"{model.name}.json").write_bytes(msgspec.json.encode(record))
-    monkeypatch.setattr(pretrained, "files", lambda package: tmp_path)
+    monkeypatch.setattr(pretrained, "shipped", lambda folder: tmp_path)
     return tmp_path / model.name
 
 

@@ -37,7 +37,7 @@ def test_record():
 
 def test_package_that_is_not_there(refused):
     missing = replace(LITE0.published, package="no-such-package-of-weights")
-    with refused(BackendUnavailableError, "no-such-package-of-weights", "edgedl[pretrained]"):
+    with refused(BackendUnavailableError, "no-such-package-of-weights", "[pretrained]'"):
         load_published(nn.Linear(1, 1), missing)
 
 

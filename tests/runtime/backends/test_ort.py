@@ -86,6 +86,6 @@ def test_without_onnxruntime(refused, compressed, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     availability = OnnxRuntimeBackend().available()
     assert not availability.usable
-    assert "edgedl[ort]" in availability.detail
-    with refused(BackendUnavailableError, "edgedl[ort]"):
+    assert "[ort]'" in availability.detail
+    with refused(BackendUnavailableError, "[ort]'"):
         load(compressed)

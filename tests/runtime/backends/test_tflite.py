@@ -101,6 +101,6 @@ def test_without_litert(refused, compressed, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     availability = LiteRTBackend().available()
     assert not availability.usable
-    assert "edgedl[tflite]" in availability.detail
-    with refused(BackendUnavailableError, "edgedl[tflite]"):
+    assert "[tflite]'" in availability.detail
+    with refused(BackendUnavailableError, "[tflite]'"):
         load(compressed, "tflite-int8")

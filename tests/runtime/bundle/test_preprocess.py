@@ -167,5 +167,5 @@ def test_no_such_picture(refused, tmp_path):
 
 def test_without_pillow(refused, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with refused(BackendUnavailableError, "pillow", "edgedl[image]"):
+    with refused(BackendUnavailableError, "pillow", "[image]'"):
         RGB.read(tmp_path / "a.png")

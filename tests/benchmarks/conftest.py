@@ -1,0 +1,6 @@
+"""What the tests of benchmarks share with those of compress."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compress"))
