@@ -61,6 +61,19 @@ def options_of(command: click.Command) -> set[str]:
     return own | {"--help", "-h", "--version", "--debug"}
 
 
+LANGUAGES = {"python", "sh", "text", "yaml"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_block_has_a_language_and_says_why_it_is_not_run(page: Path) -> None:
+    fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+    for info in fences[::2]:
+        language, _, rest = info.partition(" ")
+        assert language in LANGUAGES, f"{page.name}: ```{info}"
+        if rest:
+            assert re.match(r"not run: \w", rest), f"{page.name}: ```{info}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,9 +83,19 @@ def test_a_missing_library_is_one_line_with_its_extra(tmp_path: Path) -> None:
     assert re.fullmatch(r"edgedl\.compress_model: torch is missing: .*\n", done.stdout), done.stderr
 
 
-def test_python_api_page_imports_from_edgedl_alone() -> None:
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("docs/examples/*.py")]
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_pages_and_examples_import_from_edgedl_alone(page: Path) -> None:
+    text = page.read_text()
+    assert set(re.findall(r"^(?:from|import) (edgedl[\w.]*)", text, re.MULTILINE)) <= {"edgedl"}
+    named = re.findall(r"^from edgedl import ([\w, ]+)$", text, re.MULTILINE)
+    assert {name.strip() for line in named for name in line.split(",")} <= set(edgedl.__all__)
+
+
+def test_the_page_on_python_uses_public_names() -> None:
     text = (ROOT / "docs" / "python-api.md").read_text()
-    imported = set(re.findall(r"^(?:from|import) (edgedl[\w.]*)", text, re.MULTILINE))
-    assert imported == {"edgedl"}
-    used = set(re.findall(r"\bedgedl\.(\w+)", text))
-    assert used <= set(edgedl.__all__)
+    assert set(re.findall(r"\bedgedl\.(\w+)", text)) <= set(edgedl.__all__)

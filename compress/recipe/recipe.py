@@ -54,7 +54,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 kind = stage if isinstance(stage, type) else type(stage)
                 raise BadInputError(
                     f"{kind.__name__} is no stage: give an object whose class is made from "
-                    "edgedl.compress.stage.Stage"
+                    "edgedl.Stage"
                 )
 
 

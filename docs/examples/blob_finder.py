@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from blobs import make_pictures, task
 from torch import Tensor, nn
 
-from edgedl.compress.subject import Subject
+from edgedl import Subject
 
 
 class BlobFinder(nn.Module):

@@ -6,7 +6,7 @@ it writes four pictures to ``pictures.npy``.
 
 import numpy as np
 
-from edgedl.runtime.task import ArrayTask, Samples
+from edgedl import ArrayTask, Samples
 
 SIDE = 24
 

@@ -30,8 +30,7 @@ class CheckedTask(WrappedTask):
         lacking = [name for name in MEMBERS if not hasattr(task, name)]
         if lacking:
             raise BadInputError(
-                f"the task, a {type(task).__name__}, has no {', '.join(lacking)}: see "
-                "edgedl.runtime.task.Task"
+                f"the task, a {type(task).__name__}, has no {', '.join(lacking)}: see edgedl.Task"
             )
         super().__init__(with_splits(task))
         self._was_cast = False

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgedl.compress.distill.fine_tune import FineTune
     from edgedl.compress.errors import ExportError
     from edgedl.compress.factorize.factorize import Factorize
+    from edgedl.compress.graph.edit import copy_graph
+    from edgedl.compress.graph.stored_weights import stored_weights
     from edgedl.compress.prune.prune_blocks import PruneBlocks
     from edgedl.compress.prune.prune_channels import PruneChannels
     from edgedl.compress.quantize.corrections.correct_bias import CorrectBias
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from edgedl.compress.recipe.recipe_file import load_recipe
     from edgedl.compress.sparsify.sparsify import Sparsify
     from edgedl.compress.stage import Stage
+    from edgedl.compress.state import Phase
     from edgedl.compress.subject.subject import Subject
     from edgedl.compress.targets.target import Target, load_target
     from edgedl.runtime.bundle.bundle import Bundle
@@ -91,6 +94,8 @@ _HOMES = {
     "edgedl.compress.quantize.search.protect_parts": ("ProtectParts",),
     "edgedl.compress.quantize.static": ("QuantizeStatic",),
     "edgedl.compress.quantize.weight_only": ("QuantizeWeights",),
+    "edgedl.compress.graph.edit": ("copy_graph",),
+    "edgedl.compress.graph.stored_weights": ("stored_weights",),
     "edgedl.compress.recipe.rebuild": ("rebuild",),
     "edgedl.compress.recipe.recipe": (
         "Budget",
@@ -99,6 +104,7 @@ _HOMES = {
     "edgedl.compress.recipe.recipe_file": ("load_recipe",),
     "edgedl.compress.sparsify.sparsify": ("Sparsify",),
     "edgedl.compress.stage": ("Stage",),
+    "edgedl.compress.state": ("Phase",),
     "edgedl.compress.subject.subject": ("Subject",),
     "edgedl.compress.targets.target": (
         "Target",

@@ -34,8 +34,7 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
         made = call_user_function(reference)
         if not isinstance(made, Subject):
             raise BadInputError(
-                f"{reference} returned {type(made).__name__}, expected "
-                "edgedl.compress.subject.subject.Subject"
+                f"{reference} returned {type(made).__name__}, expected edgedl.Subject"
             )
         return made
     model = find_model(reference)

@@ -31,6 +31,9 @@ def draw(result: Result, threads: int) -> str:
     axes.axvline(1, color="#999999", linewidth=0.8)
     for candidate in result.candidates:
         _draw_candidate(axes, candidate, index)
+    _name(axes, result.candidate(result.baseline), index, "baseline")
+    if result.recommendation.name != result.baseline:
+        _name(axes, result.candidate(result.recommendation.name), index, "recommended")
     if result.max_drop_pp is not None:
         axes.axhline(-result.max_drop_pp, color="#b00020", linewidth=1, linestyle="--")
         axes.annotate(
@@ -86,6 +89,19 @@ def _draw_candidate(axes: Axes, candidate: Candidate, index: int) -> None:
         capsize=3,
         linewidth=1.2,
         label=candidate.name,
+    )
+
+
+def _name(axes: Axes, candidate: Candidate, index: int, role: str) -> None:
+    """Write the name of a file beside its sign."""
+    axes.annotate(
+        f"{candidate.name} ({role})",
+        (candidate.speedup[index].ratio, -candidate.drop.pp),
+        xytext=(-7, 7),
+        textcoords="offset points",
+        horizontalalignment="right",
+        fontsize=8,
+        parse_math=False,
     )
 
 

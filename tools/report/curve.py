@@ -4,13 +4,14 @@ import io
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.install import install_line
 
 try:
     import matplotlib
 except ImportError as error:
     # Said when a training run starts, not when it ends.
     raise BackendUnavailableError.of(
-        error, "matplotlib is missing, it draws the learning curve: pip install 'edgedl[report]'"
+        error, f"matplotlib is missing, it draws the learning curve: {install_line('report')}"
     ) from error
 
 matplotlib.use("agg")

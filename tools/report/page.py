@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import edgedl
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.install import install_line
 from edgedl.tools.bench.result import NoiseFloor, Result
 from edgedl.tools.report.parity import LAYER_HEADERS, describe_layers, layer_rows
 from edgedl.tools.report.table import (
@@ -41,9 +42,7 @@ def render(title: str, results: Sequence[Result]) -> str:
 
         from edgedl.tools.report.chart import draw
     except ImportError as error:
-        raise BackendUnavailableError.of(
-            error, f"{error.name} is missing, the report needs it: pip install 'edgedl[report]'"
-        ) from error
+        raise _missing(error) from error
     folder = files("edgedl.tools.report")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     template = environment.from_string((folder / "report.html.j2").read_text())
@@ -64,6 +63,25 @@ def render(title: str, results: Sequence[Result]) -> str:
         describe_layers=describe_layers,
         css=(folder / "report.css").read_text(),
         version=edgedl.__version__,
+    )
+
+
+def draw_chart(result: Result) -> str:
+    """Return the chart of the first thread count, an SVG file's text.
+
+    Raises:
+        BackendUnavailableError: matplotlib is not installed.
+    """
+    try:
+        from edgedl.tools.report.chart import draw
+    except ImportError as error:
+        raise _missing(error) from error
+    return draw(result, thread_counts(result)[0])
+
+
+def _missing(error: ImportError) -> BackendUnavailableError:
+    return BackendUnavailableError.of(
+        error, f"{error.name} is missing, the report needs it: {install_line('report')}"
     )
 
 

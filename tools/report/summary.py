@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedl.runtime.task.scores import score_text
+from edgedl.tools.bench.bench import UNMEASURED
 from edgedl.tools.bench.recommend import describe_size, describe_speed
 from edgedl.tools.bench.result import Candidate, NotMeasured, Result
 from edgedl.tools.report.table import (
@@ -61,11 +62,18 @@ def compact_rows(result: Result) -> list[tuple[str, ...]]:
 
 
 def not_measured_lines(items: Sequence[NotMeasured]) -> list[str]:
-    """Return one line for each reason, with all that it holds for."""
+    """Return one line for each reason, with all that it holds for.
+
+    What no job measures is one line without the reasons.
+    """
     by_reason: dict[str, list[str]] = {}
     for item in items:
         by_reason.setdefault(item.why, []).append(item.what)
-    return [f"not measured: {', '.join(what)}: {why}" for why, what in by_reason.items()]
+    for item in UNMEASURED:
+        by_reason.pop(item.why, None)
+    lines = [f"not measured: {', '.join(what)}: {why}" for why, what in by_reason.items()]
+    never = [item.what for item in UNMEASURED if item in items]
+    return [*lines, *([f"never measured: {', '.join(never)}"] if never else [])]
 
 
 def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
