@@ -46,7 +46,8 @@ def test_boxes_of_pixels_leave_the_scores_their_own_grid(runtime: str) -> None:
     else:
         found = TFLiteFile(net.tflite).run((x,))[0]
     for part in (slice(0, 4), slice(4, 6)):
-        assert decibels(found[:, part], wanted[:, part]) > 25
+        # 25 dB and more; a processor without VNNI saturates and has 22. On one grid: below 10.
+        assert decibels(found[:, part], wanted[:, part]) > 20
 
 
 def test_what_is_alike_stays_on_one_grid() -> None:
