@@ -16,6 +16,7 @@ from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.summary import result_text
 from edgedl.tools.report.table import to_csv
 from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE, NEW_FOLDER, TASK, THREADS
+from edgedl.tools.terminal.width import terminal_width
 from edgedl.tools.terminal.workspace import new_folder
 
 
@@ -72,7 +73,7 @@ def command(
         result = outcome.result
         write_result(folder, result, outcome.samples)
         (folder / "summary.csv").write_text(to_csv(result))
-    click.echo(msgspec.json.encode(result) if as_json else result_text(result))
+    click.echo(msgspec.json.encode(result) if as_json else result_text(result, terminal_width()))
     broken = missed(result.candidate(result.recommendation.name), budget)
     if broken:
         raise BudgetMissedError("; ".join(broken))

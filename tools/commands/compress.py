@@ -24,6 +24,7 @@ from edgedl.tools.terminal.parameter_types import (
     TEACHER,
     THREADS,
 )
+from edgedl.tools.terminal.width import terminal_width
 
 if TYPE_CHECKING:
     from edgedl.compress.recipe.store.store import StageStore
@@ -126,7 +127,7 @@ def command(
     if as_json:
         click.echo(msgspec.json.encode(finished.result))
     else:
-        click.echo(job_text(finished.result, out))
+        click.echo(job_text(finished.result, out, terminal_width()))
     if finished.missed:
         raise BudgetMissedError(f"{finished.missed}; what was reached is in {out}")
 

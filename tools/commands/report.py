@@ -10,6 +10,7 @@ from edgedl.tools.bench.result import load_result
 from edgedl.tools.report.page import draw_chart, render
 from edgedl.tools.report.summary import result_text
 from edgedl.tools.report.table import result_markdown, to_csv
+from edgedl.tools.terminal.width import terminal_width
 
 
 @click.command()
@@ -26,7 +27,7 @@ def command(results: tuple[Path, ...], out: Path, title: str | None, force: bool
     """
     read = [load_result(path) for path in results]
     if str(out) == "-":
-        click.echo("\n\n".join(result_text(r) for r in read))
+        click.echo("\n\n".join(result_text(r, terminal_width()) for r in read))
         return
     if out.exists() and not force:
         raise BadInputError(f"{out} exists: choose another --out, or --force")

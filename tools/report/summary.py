@@ -1,4 +1,4 @@
-"""A result as it fits on a terminal of 80 columns; the verdict stands at the end."""
+"""A result as it fits on a terminal of 80 columns; the verdict is at the end."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,25 +23,31 @@ MOST_STEPS = 3
 HEADERS = ("file", "KB", "score", "drop, points", "time ratio")
 
 
-def job_text(result: Result, folder: Path) -> str:
-    """Return all that a job prints when it ends: tables, what to know, verdict, and the paths."""
+def job_text(result: Result, folder: Path, width: int | None = WIDTH) -> str:
+    """Return all that a job prints when it ends: tables, what to know, verdict, and the paths.
+
+    Args:
+        result: of the job.
+        folder: of its files.
+        width: of the terminal; None leaves sentences in one line, for logs and pipes.
+    """
     paths = f"bundle: {folder / 'bundle'}\nreport: {folder / 'report.html'}"
-    return f"{result_text(result)}\n{paths}"
+    return f"{result_text(result, width)}\n{paths}"
 
 
-def result_text(result: Result) -> str:
+def result_text(result: Result, width: int | None = WIDTH) -> str:
     """Return alerts, the table, findings, notes, what was not measured, and last the verdict."""
-    parts = [_wrapped(f"first of all: {alert}\n") for alert in result.alerts]
-    parts.append(_heading(result))
+    parts = [_wrapped(f"first of all: {alert}\n", width) for alert in result.alerts]
+    parts.append(_heading(result, width))
     parts.append(to_columns(HEADERS, compact_rows(result)) + "\n")
     if result.ladder is not None:
-        parts.append(_wrapped(f"{describe_ladder(result.ladder)}:\n"))
+        parts.append(_wrapped(f"{describe_ladder(result.ladder)}:\n", width))
         parts.append(to_columns(LADDER_HEADERS, ladder_rows(result.ladder)) + "\n")
-    parts += [_wrapped(f"finding: {line}") for line in finding_lines(result)]
-    parts += [_wrapped(f"note: {note}") for note in result.recommendation.notes]
-    parts += [_wrapped(line) for line in not_measured_lines(result.not_measured)]
+    parts += [_wrapped(f"finding: {line}", width) for line in finding_lines(result)]
+    parts += [_wrapped(f"note: {note}", width) for note in result.recommendation.notes]
+    parts += [_wrapped(line, width) for line in not_measured_lines(result.not_measured)]
     parts.append("\n" + verdict(result))
-    parts += _steps(result)
+    parts += _steps(result, width)
     return "\n".join(parts)
 
 
@@ -89,10 +95,13 @@ def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
-def _heading(result: Result) -> str:
+def _heading(result: Result, width: int | None) -> str:
     first, *others = thread_counts(result)
     more = f"; with {', '.join(map(str, others))} in the report" if others else ""
-    return _wrapped(f"{first} thread(s), batch 1, times against {result.baseline}{more}:") + "\n"
+    return (
+        _wrapped(f"{first} thread(s), batch 1, times against {result.baseline}{more}:", width)
+        + "\n"
+    )
 
 
 def _row(candidate: Candidate, is_baseline: bool) -> tuple[str, ...]:
@@ -107,21 +116,23 @@ def _row(candidate: Candidate, is_baseline: bool) -> tuple[str, ...]:
     )
 
 
-def _steps(result: Result) -> list[str]:
+def _steps(result: Result, width: int | None) -> list[str]:
     """Return what to do next: the first steps, as long as they fit into three lines."""
     lines: list[str] = []
     for step in result.next_steps:
-        wrapped = _wrapped(f"next: {step}").splitlines()
+        wrapped = _wrapped(f"next: {step}", width).splitlines()
         if lines and len(lines) + len(wrapped) > MOST_STEPS:
             break
         lines += wrapped
     return lines
 
 
-def _wrapped(text: str) -> str:
-    """Return a sentence in lines of at most 80 columns; names and commands stay whole."""
+def _wrapped(text: str, width: int | None) -> str:
+    """Return a sentence in lines of at most so many columns; names and commands stay whole."""
+    if width is None:
+        return text
     end = "\n" * (len(text) - len(text.rstrip("\n")))
     lines = textwrap.wrap(
-        text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
     return "\n".join(lines) + end

@@ -34,6 +34,13 @@ def test_no_line_is_wider_than_a_terminal() -> None:
     assert max(len(line) for line in job_text(result, Path("out")).splitlines()) <= WIDTH
 
 
+def test_in_a_pipe_every_sentence_is_one_line() -> None:
+    result = replace(with_steps(LONG), not_measured=(NotMeasured("tensorrt-int8", LONG),))
+    lines = job_text(result, Path("out"), None).splitlines()
+    assert f"not measured: tensorrt-int8: {LONG}" in lines
+    assert f"next: {LONG}" in lines
+
+
 def test_the_verdict_is_the_last_block() -> None:
     text = job_text(with_steps("first", "second"), Path("out/demo"))
     assert text.split("\n\n")[-1].splitlines() == [
