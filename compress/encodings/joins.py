@@ -114,7 +114,9 @@ def _union(ranges: Sequence[Range]) -> Range | None:
 def groups_on_one_grid(graph: fx.Graph, float_nodes: Collection[str] = ()) -> list[list[fx.Node]]:
     """Return the nodes joined by moves, concats and clipped pools, by union-find.
 
-    A concat that is kept in float, by its name in ``float_nodes``, joins nothing.
+    A concat that is kept in float, by its name in ``float_nodes``, joins nothing. What has one grid
+    in all kernels, such as a sigmoid, stays apart from a concat that reads others, too: its values
+    are rounded anew there.
     """
     root: dict[fx.Node, fx.Node] = {}
 
@@ -127,12 +129,21 @@ def groups_on_one_grid(graph: fx.Graph, float_nodes: Collection[str] = ()) -> li
         if moves_values(node) or _clips_pool(node):
             root[node] = find(first_input(node))
         elif row_of(node).ranges is Ranges.JOINS and node.name not in float_nodes:
-            for joined in first_input(node):
+            for joined in _on_its_grid(node):
                 root[find(joined)] = find(node)
     groups: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
         groups.setdefault(find(node), []).append(node)
     return list(groups.values())
+
+
+def _on_its_grid(concat: fx.Node) -> list[fx.Node]:
+    """Return what a concat reads that can have its grid."""
+    sources: list[fx.Node] = list(first_input(concat))
+    fixed = [row_of(_moved(source)).fixed_range for source in sources]
+    if len(set(fixed)) == 1:
+        return sources
+    return [source for source, ends in zip(sources, fixed, strict=True) if ends is None]
 
 
 def _clips_pool(node: fx.Node) -> bool:

@@ -3,11 +3,12 @@
 import torch
 from torch import fx
 
+from edgedl.compress.encodings.affine import Affine
 from edgedl.compress.encodings.pair import Pair
 from edgedl.compress.graph.edit import copy_graph, finish, insert_call
 from edgedl.compress.graph.operators.joining import CONCAT
 from edgedl.compress.graph.operators.operator import aten, first_input
-from edgedl.compress.graph.operators.table import is_quantizable, row_of
+from edgedl.compress.graph.operators.table import is_quantizable, moves_values, row_of
 from edgedl.compress.targets.target import Target
 
 # Adding it changes no float, and no number of a grid but zero, which rounds to zero again.
@@ -24,7 +25,10 @@ def set_apart(graph: fx.GraphModule) -> fx.GraphModule:
     operator whether its channels stand first or last, and mixes that up at a dequantize that both
     kinds read. It joins them again itself.
 
-    What a float concat reads is hidden from it: it would put all of that on the grid of one.
+    What a concat of integers reads is on its grid: the kernel does not convert between grids. What a
+    float concat reads is hidden from it: it would put all of that on the grid of one. What an operator
+    reads twice behind a reshape is hidden, too: the converter moves the reshape behind the operator
+    and leaves it on the grid that it had.
     """
     copy = copy_graph(graph)
     for node in list(copy.graph.nodes):
@@ -33,10 +37,16 @@ def set_apart(graph: fx.GraphModule) -> fx.GraphModule:
                 with copy.graph.inserting_after(node):
                     user.replace_input_with(node, copy.graph.node_copy(node))
     for node in list(copy.graph.nodes):
-        if row_of(node) is CONCAT and not _is_on_one_grid(node):
-            for source in node.all_input_nodes:
-                if source.target is _DEQUANTIZE:
-                    hide(copy, node, source)
+        if _reads_reshaped_twice(node):
+            hide(copy, node, node.all_input_nodes[0])
+        if row_of(node) is not CONCAT:
+            continue
+        grid = _grid_of_integers(node)
+        for source in node.all_input_nodes:
+            if grid is None and source.target is _DEQUANTIZE:
+                hide(copy, node, source)
+            elif grid is not None and Pair.of(source).affine != grid:
+                _convert(copy, node, source)
     copy.recompile()
     return copy
 
@@ -65,14 +75,33 @@ def hide(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> None:
     node.replace_input_with(source, before)
 
 
-def _is_on_one_grid(concat: fx.Node) -> bool:
-    """Say whether a concat reads and gives integers of one grid."""
+def _reads_reshaped_twice(node: fx.Node) -> bool:
+    """Say whether both operands of an operator are one quantized tensor that was reshaped."""
+    sources = [a for a in node.args if isinstance(a, fx.Node)]
+    if len(sources) != 2 or sources[0] is not sources[1] or sources[0].target is not _DEQUANTIZE:
+        return False
+    quantize = first_input(sources[0])
+    return quantize.target is _QUANTIZE and moves_values(first_input(quantize))
+
+
+def _grid_of_integers(concat: fx.Node) -> Affine | None:
+    """Return the grid of a concat that reads and gives integers; None of another one."""
     (reader, *others) = concat.users
     if others or reader.target is not _QUANTIZE:
-        return False
-    own = Pair.of(reader)
-    return all(
-        source.target is _DEQUANTIZE
-        and (Pair.of(source).scale, Pair.of(source).zero_point) == (own.scale, own.zero_point)
-        for source in first_input(concat)
-    )
+        return None
+    if any(source.target is not _DEQUANTIZE for source in first_input(concat)):
+        return None
+    return Pair.of(reader).affine
+
+
+def _convert(module: fx.GraphModule, concat: fx.Node, source: fx.Node) -> None:
+    """Round what a concat reads to the concat's grid; after it, it would be rounded to that anyhow.
+
+    The converter would give the concat the source's grid if the second pair followed the first.
+    """
+    (reader,) = concat.users
+    settings = reader.args[1:]
+    apart = insert_call(module.graph, concat, aten.add.Tensor, source, _TINY)
+    quantized = insert_call(module.graph, concat, _QUANTIZE, apart, *settings)
+    rounded = insert_call(module.graph, concat, _DEQUANTIZE, quantized, *settings)
+    concat.replace_input_with(source, rounded)

@@ -10,6 +10,7 @@ from small_networks import Net, Quantized, noise
 from torch import nn
 
 from edgedl.compress.encodings.calibrate import calibrate
+from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.targets.named import ORT
 
@@ -54,7 +55,30 @@ def test_what_is_alike_stays_on_one_grid() -> None:
     net = Quantized(boxes_and_scores(1.0), (noise(4, 3, 8, 8),))
     assert net.encodings.float_nodes == frozenset()
     ranges = net.encodings.activations
-    assert ranges["cat"] == ranges["sigmoid"] == ranges["conv2d_1"]
+    assert ranges["cat"] == ranges["conv2d_1"]
+
+
+def test_a_sigmoid_has_the_grid_of_its_kernels_unless_all_that_is_joined_has() -> None:
+    net = Quantized(boxes_and_scores(1.0), (noise(4, 3, 8, 8),))
+    assert net.encodings.activations["sigmoid"] == Range(0.0, 255 / 256)
+
+    def forward(net: Any, x: Any) -> Any:
+        return torch.cat([net.a(x).sigmoid(), net.b(x).sigmoid().flatten(2).view(-1, 2, 8, 8)], 1)
+
+    alike = Quantized(
+        Net(forward, a=nn.Conv2d(3, 2, 1), b=nn.Conv2d(3, 2, 1)), (noise(4, 3, 8, 8),)
+    )
+    assert alike.encodings.activations["cat"] == Range(0.0, 255 / 256)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+def test_a_sigmoid_is_joined_with_what_has_another_grid(runtime: str, scale: float) -> None:
+    net = Quantized(boxes_and_scores(scale), (noise(4, 3, 8, 8),))
+    x, wanted = net.arrays[0], net.outputs(net.graph)[0]
+    found = run_onnx(net.onnx, (x,)) if runtime == "onnx" else TFLiteFile(net.tflite).run((x,))
+    for part in (slice(0, 4), slice(4, 6)):
+        assert decibels(found[0][:, part], wanted[:, part]) > 18
 
 
 def test_before_an_integer_layer_one_grid_is_needed_anyhow() -> None:
@@ -90,9 +114,9 @@ def test_a_concat_kept_in_float_frees_what_it_joins() -> None:
     graph = trace(boxes_and_scores(0.5), (x,))
     shared = calibrate(graph, [(x,)], "minmax").activations
     own = calibrate(graph, [(x,)], "minmax", float_nodes=frozenset({"cat"})).activations
-    assert shared["sigmoid"] == shared["cat"]
-    assert shared["sigmoid"].lo < 0.0
-    assert own["sigmoid"].lo == 0.0
+    boxes = next(n.name for n in graph.graph.nodes if n.name.startswith("conv2d_1"))
+    assert shared[boxes] == shared["cat"]
+    assert own[boxes] != own["cat"]
 
 
 def test_what_is_joined_with_rows_of_a_table_has_no_zero_point() -> None:

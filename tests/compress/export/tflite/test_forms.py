@@ -79,3 +79,17 @@ def test_matrices_stored_the_other_way_are_read_right() -> None:
     for _ in range(2):
         found = TFLiteFile(to_tflite(graph, (x,), quantized=False)).run((x.numpy(),))[0]
         np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("function", [torch.mul, torch.add], ids=["mul", "add"])
+def test_an_operator_that_reads_a_reshaped_tensor_twice(function: Any) -> None:
+    torch.manual_seed(0)
+    net = Net(
+        lambda n, x: n.b(function(*2 * (n.a(x).flatten(1),))),
+        a=nn.Conv2d(3, 4, 3),
+        b=nn.Linear(64, 3),
+    )
+    quantized = Quantized(net, (noise(16, 3, 6, 6),))
+    found = TFLiteFile(quantized.tflite).run((quantized.arrays[0],))[0]
+    wanted = quantized.outputs(quantized.graph)[0]
+    assert np.square(found - wanted).mean() < 0.01 * np.square(wanted).mean()
