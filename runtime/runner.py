@@ -157,7 +157,7 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
         if not candidates:
             there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
             raise BadInputError(
-                f"{bundle.folder} has nothing for the backend '{backend}': there are "
+                f"{bundle.folder} has no artifact for the backend '{backend}': it has "
                 f"{', '.join(there)}"
             )
     recommended = bundle.manifest.recommended

@@ -171,5 +171,5 @@ def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
 def test_a_plan_says_what_will_be_left_out() -> None:
     recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
     first, second = plan(Job(neighbours(), (ORT,), recipe), None, SILENT)
-    assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): left out, there is noth")
+    assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): skipped, there is noth")
     assert second.left_out is None

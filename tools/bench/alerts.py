@@ -1,4 +1,4 @@
-"""What a reader must know before he reads a result."""
+"""Warnings that a reader must know before the result."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def chance_alerts(result: Result, manifest: Manifest) -> tuple[str, ...]:
     low, high = (f"{100 * end:.2f}" for end in score.ci95)
     return (
         f"the float network is not shown to be better than chance: {who} scores "
-        f"{100 * score.value:.2f} % [{low}, {high}], a guess among {classes} classes "
+        f"{100 * score.value:.2f} % [{low}, {high}], guessing among {classes} classes "
         f"{100 / classes:.2f} %; check labels, the order of classes and the preprocessing first",
     )
 
@@ -40,9 +40,9 @@ def quantized_alerts(made: Sequence[Artifact], refused: Sequence[str]) -> tuple[
     if not wanted or any(not artifact.findings for artifact in quantized):
         return ()
     why = (
-        "each destroys a part of an output (the findings below)"
+        "each destroys a part of an output (see the findings below)"
         if quantized
-        else "none could be made (the reasons are under 'not measured')"
+        else "none could be made (see the reasons under 'not measured')"
     )
     return (f"no quantized file is good: {why}",)
 

@@ -16,7 +16,7 @@ from edgedl.tools.bench.result import (
 )
 
 DEFAULT_MAX_DROP_PP = 1.0
-# Ratios closer to 1 than this are no difference to anybody.
+# Ratios closer to 1 than this do not matter in practice.
 EQUIVALENCE = 0.02
 
 
@@ -134,13 +134,13 @@ def _why_the_baseline(candidates: Sequence[Candidate], max_drop_pp: float | None
         if not c.findings and _undecided(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
     ]
     if not perhaps:
-        return f"nothing within {limit} is faster than the float32 baseline: keep it"
+        return f"nothing within {limit} is faster than the float32 baseline: use the baseline"
     fastest = min(perhaps, key=lambda c: c.speedup[0].ratio)
     more = fastest.drop.more_samples
     return (
-        f"nothing faster than the float32 baseline is certainly within {limit}: keep it; "
-        f"{fastest.name} is {describe_speed(fastest.speedup[0].ratio)} it and may be within, "
-        f"{describe_drop(fastest.drop)}, {decided_by(more)}"
+        f"nothing faster than the float32 baseline is certainly within {limit}: use the baseline; "
+        f"{fastest.name} is {describe_speed(fastest.speedup[0].ratio)} it and may be within the "
+        f"limit, {describe_drop(fastest.drop)}, {decided_by(more)}"
     )
 
 
@@ -233,14 +233,14 @@ def _float32_size(candidate: Candidate, candidates: Sequence[Candidate]) -> int:
 def _on_repetition(candidate: Candidate) -> str:
     size, zipped = candidate.size_bytes, candidate.zipped_bytes or 0
     gain = (
-        f"{candidate.name}: {candidate.repeated_weights}, which saves space once it is compressed "
-        f"(zip: {zipped / 1000:.1f} KB of {size / 1000:.1f})"
+        f"{candidate.name}: {candidate.repeated_weights}, which saves space in a zip file "
+        f"({zipped / 1000:.1f} KB instead of {size / 1000:.1f})"
     )
     interval = candidate.speedup[0].same_runtime_ci95
     if candidate.precision != FLOAT32.name or interval is None:
         return gain
     lo, hi = interval
-    timed = f"[{lo:.2f}, {hi:.2f}] of its parent's on the same runtime"
+    timed = f"[{lo:.2f}, {hi:.2f}] of its parent's time on the same runtime"
     if speed_verdict(lo, hi) == "faster":
-        return f"{gain}, and time: {timed}"
-    return f"{gain}, not time: {timed}"
+        return f"{gain}, and it is faster: {timed}"
+    return f"{gain}, but it is not faster: {timed}"

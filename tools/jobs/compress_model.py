@@ -145,7 +145,7 @@ def _check_training(recipe: Recipe | None, train: object) -> None:
     trains = [stage.name for stage in recipe.stages if TRAIN in stage.splits(with_train)]
     if trains:
         raise BadInputError(
-            f"the recipe trains ({', '.join(trains)}) and there is no data for it: give train=, "
+            f"the recipe trains ({', '.join(trains)}) and there is no training data: give train=, "
             "batches of (x, labels)"
         )
 

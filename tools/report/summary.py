@@ -31,7 +31,7 @@ def job_text(result: Result, folder: Path) -> str:
 
 def result_text(result: Result) -> str:
     """Return alerts, the table, findings, notes, what was not measured, and last the verdict."""
-    parts = [_wrapped(f"first of all: {alert}\n") for alert in result.alerts]
+    parts = [_wrapped(f"warning: {alert}\n") for alert in result.alerts]
     parts.append(_heading(result))
     parts.append(to_columns(HEADERS, compact_rows(result)) + "\n")
     if result.ladder is not None:
@@ -50,7 +50,7 @@ def verdict(result: Result) -> str:
     name = result.recommendation.name
     chosen, baseline = result.candidate(name), result.candidate(result.baseline)
     if chosen is baseline:
-        return f"use {name}: no other file is faster and within the drop allowed"
+        return f"use {name}: no other file is faster and within the allowed drop"
     speed = describe_speed(chosen.speedup[0].ratio).removesuffix(" than")
     size = describe_size(chosen.size_bytes / baseline.size_bytes)
     return f"use {name}: {speed}, {size}, drop {drop_in_points(chosen.drop)} points"
@@ -73,7 +73,7 @@ def not_measured_lines(items: Sequence[NotMeasured]) -> list[str]:
         by_reason.pop(item.why, None)
     lines = [f"not measured: {', '.join(what)}: {why}" for why, what in by_reason.items()]
     never = [item.what for item in UNMEASURED if item in items]
-    return [*lines, *([f"never measured: {', '.join(never)}"] if never else [])]
+    return [*lines, *([f"not part of any measurement: {', '.join(never)}"] if never else [])]
 
 
 def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -91,8 +91,10 @@ def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _heading(result: Result) -> str:
     first, *others = thread_counts(result)
-    more = f"; with {', '.join(map(str, others))} in the report" if others else ""
-    return _wrapped(f"{first} thread(s), batch 1, times against {result.baseline}{more}:") + "\n"
+    more = f"; {', '.join(map(str, others))} in the report" if others else ""
+    return (
+        _wrapped(f"{first} thread(s), batch 1, times relative to {result.baseline}{more}:") + "\n"
+    )
 
 
 def _row(candidate: Candidate, is_baseline: bool) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def _row(candidate: Candidate, is_baseline: bool) -> tuple[str, ...]:
         f"{candidate.size_bytes / 1000:.0f}",
         score_text(score.metric, score.value),
         "baseline" if is_baseline else drop_in_points(candidate.drop),
-        "1" if is_baseline else ratio + (", a finding" if candidate.findings else ""),
+        "1" if is_baseline else ratio + (", has a finding" if candidate.findings else ""),
     )
 
 

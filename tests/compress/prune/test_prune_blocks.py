@@ -158,7 +158,7 @@ def only_blocks() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "stage", "message"),
     [
-        (chain, PruneBlocks(keep=("e",)), "keep names 'e', which is no block: there are a, b, c"),
+        (chain, PruneBlocks(keep=("e",)), "keep names 'e', which is no block; known: a, b, c"),
         (chain, PruneBlocks(keep=("*",)), "keep names all of them"),
         (chain, PruneBlocks(5), "5 blocks shall go, 4 can"),
         (lambda: make("tied")[0], PruneBlocks(), "no residual block that can be removed"),

@@ -56,8 +56,8 @@ def test_it_is_read_from_beside_the_recipe(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
-        ("factor: 0.25", "factr: 0.25", 4, "unknown key 'factr', did you mean 'factor'? there are"),
-        ("factor: 0.25", "zzz: 1", 4, "unknown key 'zzz': there are stage, factor, keep, budget"),
+        ("factor: 0.25", "factr: 0.25", 4, "unknown key 'factr', did you mean 'factor'? known:"),
+        ("factor: 0.25", "zzz: 1", 4, "unknown key 'zzz'; known: stage, factor, keep, budget"),
         ("0.25", "2", 4, "'factor': Expected `float` <= 1.0"),
         ("0.25", "much", 4, "'factor': Expected `float`, got `str`"),
         (":Scale", ":Scael", 3, "own_stage.py has no class 'Scael'"),

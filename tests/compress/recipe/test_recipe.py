@@ -71,10 +71,10 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
             "samples",
             "zzz",
             4,
-            ["unknown key 'zzz'", "there are stage, samples, batch_size, observer"],
+            ["unknown key 'zzz'", "known: stage, samples, batch_size, observer"],
         ),
         ("description", "descripton", 1, ["descripton", "did you mean 'description'?"]),
-        ("quantize_static", "quantise", 3, ["quantise", "there are prune_channels"]),
+        ("quantize_static", "quantise", 3, ["quantise", "known: prune_channels"]),
         ("64", "many", 4, ["Expected `int`", "got `str`"]),
         ("64", "1.5", 4, ["Expected `int`", "got `float`"]),
         ("64", "0", 4, ["'samples': ", ">= 1"]),
@@ -151,7 +151,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BadInputError, match="there are " + ", ".join(shipped_recipes())):
+    with pytest.raises(BadInputError, match="known: " + ", ".join(shipped_recipes())):
         load_recipe("nothing_like_it")
 
 
