@@ -62,7 +62,8 @@ class GivenTask:
         if TEST not in opened:
             opened[TEST] = opened[CALIBRATION]
             notes.append(
-                "no test data: every second calibration sample is scored, the others calibrate"
+                "no test data: every second calibration sample is used for the score, the "
+                "others for calibration"
             )
             self._take = {CALIBRATION: slice(0, None, 2), TEST: slice(1, None, 2)}
         else:
@@ -78,7 +79,9 @@ class GivenTask:
         if self._scoring.says:
             notes.append(self._scoring.says)
         if TRAIN in opened and opened[TRAIN].first.labels is None:
-            notes.append("the training data have no labels: the float network's answers are taken")
+            notes.append(
+                "the training data have no labels: training uses the float network's outputs"
+            )
         self.notes = tuple(notes)
         self.metric = self._scoring.metric
         self.classes = _class_names(classes, self._scoring)

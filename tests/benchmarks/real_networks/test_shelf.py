@@ -56,5 +56,5 @@ def test_the_table_is_whole() -> None:
 def test_networks_are_found_by_name() -> None:
     assert [n.name for n in find_networks(["magika", "nsnet2"])] == ["magika", "nsnet2"]
     assert find_networks([]) == NETWORKS
-    with pytest.raises(BadInputError, match="no network 'resnet'; known: crepe-tiny"):
+    with pytest.raises(BadInputError, match="no network 'resnet': there are crepe-tiny"):
         find_networks(["resnet"])

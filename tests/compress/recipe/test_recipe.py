@@ -164,10 +164,10 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     ("text", "part"),
     [
         ("description: x\nstages:\n  - samples: 3\n", "line 3: no key 'stage'"),
-        ("description: x\ndescription: y\n", "line 2: the key 'description' stands twice"),
+        ("description: x\ndescription: y\n", "line 2: the key 'description' is given twice"),
         (
             "description: x\nstages:\n  - stage: quantize_static\n    samples: 3\n    samples: 4\n",
-            "line 5: the key 'samples' stands twice",
+            "line 5: the key 'samples' is given twice",
         ),
     ],
 )
@@ -199,6 +199,6 @@ def test_layers_kept_in_float_are_added_where_the_recipe_quantizes() -> None:
 
 @pytest.mark.parametrize("name", ["float", "dynamic_w8_afp32"])
 def test_nothing_is_kept_from_a_recipe_that_does_not_calibrate(name: str) -> None:
-    with pytest.raises(BadInputError, match="nothing to keep 'fc' from"):
+    with pytest.raises(BadInputError, match="cannot keep 'fc' in float"):
         keep_float(load_recipe(name), ("fc",))
     assert keep_float(load_recipe(name), ()) == load_recipe(name)
