@@ -96,7 +96,7 @@ def compress(
         EdgedlError: a step cannot be done; the message says which and why.
     """
     if not folder.is_dir() or any(folder.iterdir()):
-        raise BadInputError(f"{folder} must be an empty folder: a bundle holds nothing else")
+        raise BadInputError(f"{folder} must be an empty folder: a bundle contains nothing else")
     notes = check_subject(subject)
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)

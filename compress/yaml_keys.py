@@ -16,7 +16,7 @@ def refuse_repeated_keys(node: yaml.Node | None, source: str) -> None:
         for key, value in node.value:
             if key.value in seen:
                 line = key.start_mark.line + 1
-                raise BadInputError(f"{source}, line {line}: the key '{key.value}' stands twice")
+                raise BadInputError(f"{source}, line {line}: the key '{key.value}' is given twice")
             seen.add(key.value)
             refuse_repeated_keys(value, source)
     elif isinstance(node, yaml.SequenceNode):

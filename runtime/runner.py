@@ -157,7 +157,7 @@ def _choose(bundle: Bundle, backend: str | None) -> Artifact:
         if not candidates:
             there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
             raise BadInputError(
-                f"{bundle.folder} has nothing for the backend '{backend}': there are "
+                f"{bundle.folder} has no artifact for the backend '{backend}': it has "
                 f"{', '.join(there)}"
             )
     recommended = bundle.manifest.recommended
@@ -182,11 +182,13 @@ def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
 
 
 def check_input(x: Array, spec: TensorSpec) -> Array:
-    """Return an input as it is.
+    """Return an input as an array.
 
     Raises:
         BadInputError: wrong shape or type, no samples, or values that are not finite.
     """
+    # A torch tensor is taken, too.
+    x = np.asarray(x)
     shape = ", ".join("N" if d is None else str(d) for d in spec.shape)
     fits = x.ndim == len(spec.shape) and all(
         want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)

@@ -39,14 +39,14 @@ def about(seconds: float) -> str:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """Return what follows "there is no X 'name'": the nearest name, and all that there are.
+    """Return what follows "there is no X 'name'": the nearest name, and all known names.
 
     >>> meant("ort2", ["ort", "tflite"]), meant("gpu", ["ort", "tflite"])
-    (", did you mean 'ort'? there are ort, tflite", ': there are ort, tflite')
+    (", did you mean 'ort'? known: ort, tflite", '; known: ort, tflite')
     """
     names = list(known)
     hint = nearest(name, names)
-    return f"{hint}{'' if hint else ':'} there are {', '.join(names)}"
+    return f"{hint}{'' if hint else ';'} known: {', '.join(names)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -53,19 +53,19 @@ GROUPS = (COMPRESS, RUN, LOOK, DATA)
 
 COMMANDS = (
     Command("compress", COMPRESS, "Compress a model, measure it, write bundle and report."),
-    Command("explain", COMPRESS, "Say what int8 costs layer by layer: noise, points, ms."),
-    Command("recipes", COMPRESS, "List the recipes: what is done to a network."),
-    Command("targets", COMPRESS, "List the targets: what files are made for."),
+    Command("explain", COMPRESS, "Show what int8 costs layer by layer: noise, points, ms."),
+    Command("recipes", COMPRESS, "List the recipes: the stages that a network goes through."),
+    Command("targets", COMPRESS, "List the targets: runtimes and processors to make files for."),
     Command("train", COMPRESS, "Train a reference model."),
-    Command("convert", COMPRESS, "Carry a quantized ONNX file from elsewhere to other runtimes."),
-    Command("cache", COMPRESS, "List, explain and prune the kept results of stages."),
+    Command("convert", COMPRESS, "Convert a quantized ONNX file of another tool."),
+    Command("cache", COMPRESS, "List, explain and prune the cached results of stages."),
     Command("run", RUN, "Run a bundle on pictures, sensor rows or arrays."),
     Command("bench", RUN, "Measure latency and accuracy of bundles or model files."),
     Command("verify", RUN, "Check a bundle's integrity and its golden outputs."),
-    Command("doctor", RUN, "Say what this machine can compress, run and measure."),
-    Command("completion", RUN, "Print the script that completes commands in your shell."),
+    Command("doctor", RUN, "Show what this machine can compress, run and measure."),
+    Command("completion", RUN, "Print the completion script for your shell."),
     Command("report", LOOK, "Draw the accuracy-vs-latency report of measured results."),
-    Command("inspect", LOOK, "Look into a bundle or a model file."),
+    Command("inspect", LOOK, "Show the contents of a bundle or a model file."),
     Command("diff", LOOK, "Compare two model files layer by layer."),
     Command("operators", LOOK, "Show which operators run in which precision on which runtime."),
     Command("models", LOOK, "List the reference models, or show one."),
@@ -114,7 +114,7 @@ class LazyGroup(NamedCommands):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--without-amx", is_flag=True, help="Refuse Intel's AMX tiles to the runtimes.")
+@click.option("--without-amx", is_flag=True, help="Disable Intel's AMX for the runtimes.")
 @click.version_option(edgedl.__version__, prog_name=PROGRAM)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool, without_amx: bool) -> None:
@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"edgedl: {_usage(error)}", err=True)
         code = 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("\nedgedl: interrupted, nothing half-written was kept", err=True)
+        click.echo("\nedgedl: interrupted, no partly written files were kept", err=True)
         code = 130
     except (Exception, SystemExit) as error:
         message, code = _explain(error, given)

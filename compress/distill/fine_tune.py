@@ -205,8 +205,8 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         teacher = one_teacher(subject.teachers, network, subject.example_inputs(), temperature)
         if self.features and isinstance(teacher, Ensemble):
             raise BadInputError(
-                f"the features of {len(subject.teachers)} teachers have no mean: "
-                "leave features out, or give the subject one teacher"
+                f"the features of {len(subject.teachers)} teachers cannot be averaged: "
+                "remove features, or give the subject one teacher"
             )
         return teacher
 

@@ -89,7 +89,7 @@ def _check_outputs(
         return
     if classes and len(found[0]) == len(expected[0]) == 2 and found[0][1] != expected[0][1]:
         raise BadInputError(
-            f"{name} answers for {found[0][1]} classes, the network for {expected[0][1]}: "
+            f"{name} has {found[0][1]} classes, the network for {expected[0][1]}: "
             "a teacher must know the same classes in the same order"
         )
     raise BadInputError(

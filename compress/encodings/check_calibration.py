@@ -51,17 +51,17 @@ def calibration_warnings(
 
 
 def _on_range(index: int, seen: Range, x: Array) -> Iterator[str]:
-    """Hold the values of a test input against the range that calibration saw."""
+    """Compare the values of a test input with the range of the calibration data."""
     if seen.lo == seen.hi:
         yield f"input {index} has one value, {seen.lo:g}, in all calibration data"
         return
     numbers = np.asarray(x, np.float32)
     share = float(np.mean((numbers < seen.lo) | (numbers > seen.hi)))
     used = float(np.ptp(numbers)) / (seen.hi - seen.lo)
-    of = f"the range [{seen.lo:.3g}, {seen.hi:.3g}] that calibration saw"
+    of = f"the range [{seen.lo:.3g}, {seen.hi:.3g}] of the calibration data"
     if share > OUTSIDE:
-        found = f"{100 * share:.0f} % of the values of test input {index} lie outside {of}"
-        yield f"{found}: are both preprocessed alike?"
+        found = f"{100 * share:.0f} % of the values of test input {index} are outside {of}"
+        yield f"{found}: is their preprocessing the same?"
     elif used < USED:
         found = f"the values of test input {index} use {100 * used:.2g} % of {of}"
-        yield f"{found}: are both preprocessed alike?"
+        yield f"{found}: is their preprocessing the same?"

@@ -66,8 +66,8 @@ def ranks_for_speedup(
     paying = [c for c in candidates if c.path in alone and prices.ratios[c.path].hi < 1]
     if not paying:
         raise BadInputError(
-            f"none of {len(alone)} layers that could be split at ranks in multiples of {multiple} "
-            "is shown to be faster as two: leave the stage out, or lower multiple"
+            f"none of {len(alone)} layers that can be split at ranks in multiples of {multiple} "
+            "is certainly faster as two: remove the stage, or lower multiple"
         )
     levels = reversed(energy_levels(paying))
     path = [{}, *(ranks for ranks, _ in groupby(_at(paying, e, multiple) for e in levels))]

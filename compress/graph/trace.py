@@ -197,7 +197,7 @@ def _check_equal(module: nn.Module, graph: fx.GraphModule, inputs: Sequence[Tens
             raise TraceError(
                 f"{type(module).__name__} answers the same inputs differently the second time, by "
                 f"{float((a - second).abs().max()):.2g} in output {index}: files are not random "
-                "and keep nothing from call to call; leave out what is random in evaluation, and "
+                "and keep no state between calls; remove randomness in evaluation mode, and "
                 "give a state as an input and return the next one as an output"
             )
         if (a - b).abs().max() > EQUAL_WITHIN * max(1.0, float(a.abs().max())):

@@ -87,7 +87,7 @@ class FileTimer:
             for name, ratio in measured.items():
                 folder.write(keys[name], ratio)
         except OSError as error:
-            self._state.progress.note(f"what was timed is not kept ({error})")
+            self._state.progress.note(f"measured latencies are not cached ({error})")
         return Prices({n: (known | measured)[n] for n in graphs}, len(known))
 
     def ratios(self, graphs: Mapping[str, fx.GraphModule]) -> dict[str, Estimate]:
@@ -153,7 +153,7 @@ def first_fast_enough(
     fastest = measured(last) if last else Estimate(1.0, 1.0, 1.0)
     if fastest.hi > wanted:
         raise BadInputError(
-            f"the network is {1 / fastest.value:.2f} times faster at its smallest, wanted is "
+            f"the network is {1 / fastest.value:.2f} times faster at its smallest, less than "
             f"{speedup}: lower speedup"
         )
     step, found = bisect(0, last, fastest, measured, wanted)

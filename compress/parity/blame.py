@@ -43,8 +43,8 @@ class Blame:
         """What to do."""
         if self.nodes:
             return f"--keep-float {self.layer}"
-        chooses = f"{self.layer} chooses among close values: " if self.layer else ""
-        return f"{chooses}take a file of another precision"
+        chooses = f"{self.layer} chooses between nearly equal values: " if self.layer else ""
+        return f"{chooses}use a file of another precision"
 
 
 def find_blame(

@@ -170,7 +170,8 @@ class PruneBlocks(Stage, frozen=True, tag="prune_blocks"):
         order = removal_order(blocks, self.importance, judge, alike, self.seed, wanted)
         if len(order) < wanted:
             raise BadInputError(
-                f"{wanted} blocks shall go, {len(order)} can: lower blocks, or keep fewer"
+                f"{wanted} blocks should be removed, only {len(order)} can be: "
+                "lower blocks, or keep fewer"
             )
         return _Choice(order, {"damage": judge.damage(order)})
 

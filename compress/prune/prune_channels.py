@@ -187,7 +187,7 @@ class PruneChannels(Stage, frozen=True, tag="prune_channels"):
         wrong = wrong_groups(axes, every, inputs)
         in_the_way = tuple(dict.fromkeys([*axes.in_the_way(), *wrong.values()]))
         for reason in in_the_way:
-            state.progress.note(f"prune_channels: {reason}, so channels around it stay whole")
+            state.progress.note(f"prune_channels: {reason}, so channels around it are not pruned")
         groups = self._chosen(every, wrong, axes.graph, in_the_way)
         split = choose_split(state, self.name) if self.importance == "taylor" else TRAIN
         scores = group_scores(

@@ -69,7 +69,7 @@ class StageRunner:
 
 
 def _left_out(state: ModelState, stage: Stage, reason: str) -> ModelState:
-    note = f"the stage {stage.name} is left out: {reason}"
+    note = f"the stage {stage.name} is skipped: {reason}"
     state.progress.note(note)
     return replace(state, undone=(*state.undone, note))
 
@@ -144,7 +144,7 @@ def _within(
         except NothingRemovedError as error:
             if not notes:
                 raise
-            notes.append(f"no milder attempt is left: {error}")
+            notes.append(f"milder settings remove nothing: {error}")
             break
         less = milder(group)
         if state_digest(state) == before:
@@ -159,9 +159,9 @@ def _within(
                 return _Attempts(notes, _with_verdict(state, verdict))
             tried, left = str(verdict), left - 1
         if left < 0 or less is None:
-            reason = "none of the stages can take less away"
+            reason = "no stage has milder settings"
             if left < 0:
-                reason = "no attempt is left" if budget.retries else "it has no retries"
+                reason = "no retries are left" if budget.retries else "it has no retries"
             notes.append(f"the budget of {name} is missed: {tried}; {reason}")
             break
         notes.append(f"{name}: {tried}; tried again with {difference(group, less)}")

@@ -27,13 +27,14 @@ def default_recipe(graph: fx.GraphModule) -> tuple[str, str]:
     share = _share_beside_recurrent(graph)
     if share >= LEAST_SHARE:
         return "hybrid_w8c_a8", (
-            f"{100 * share:.0f} % of the multiply-adds are in convolutions beside recurrent layers"
+            f"{100 * share:.0f} % of the multiply-adds are in convolutions, the others in "
+            "recurrent layers"
         )
     for kind, is_kind in (("recurrent", is_recurrent), ("attention", _attends)):
         if any(map(is_kind, graph.graph.nodes)):
             return "dynamic_w8_afp32", f"the network has {kind} layers"
     if any(map(is_weighted, graph.graph.nodes)):
-        return "static_w8c_a8_rounded", "the network is made of convolutions and linear layers"
+        return "static_w8c_a8_rounded", "the network has convolutions or linear layers"
     return "float", "the network has no layer that int8 could speed up"
 
 

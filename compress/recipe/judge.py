@@ -92,6 +92,6 @@ def _precision(state: ModelState) -> Precision:
     if precision.name not in REFERENCE.precisions:
         raise BadInputError(
             "a budget is checked on ONNX Runtime's CPU, which cannot run this precision: "
-            "leave the stage's budget out and use --max-drop"
+            "remove the stage's budget and use --max-drop"
         )
     return precision

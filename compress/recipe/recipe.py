@@ -53,8 +53,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if not isinstance(stage, Stage):
                 kind = stage if isinstance(stage, type) else type(stage)
                 raise BadInputError(
-                    f"{kind.__name__} is no stage: give an object whose class is made from "
-                    "edgedl.Stage"
+                    f"{kind.__name__} is not a stage: give an object of a subclass of edgedl.Stage"
                 )
 
 
@@ -96,7 +95,7 @@ def keep_float(recipe: Recipe, layers: tuple[str, ...]) -> Recipe:
     if not any(kept):
         able = [name for name, stage in STAGES.items() if stage().keeping_float(()) is not None]
         raise BadInputError(
-            f"there is nothing to keep '{layers[0]}' from: the recipe has no stage "
+            f"cannot keep '{layers[0]}' in float: the recipe has no stage "
             f"{', '.join(able[:-1])} or {able[-1]}"
         )
     stages = tuple(new or old for new, old in zip(kept, recipe.stages, strict=True))

@@ -189,7 +189,7 @@ def _stage_class(name: Any, where: _Place, folder: Path) -> type[Stage]:
     except BadInputError as error:
         raise where.error(str(error)) from error
     if not issubclass(found, Stage) or found is Stage:
-        raise where.error(f"{name} is no stage: make a class from edgedl.Stage")
+        raise where.error(f"{name} is not a stage: make it a subclass of edgedl.Stage")
     return found
 
 

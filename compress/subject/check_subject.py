@@ -1,5 +1,7 @@
 """What a user can get wrong in a subject, found before any work."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ def check_subject(subject: Subject) -> tuple[str, ...]:
         x, pictures = batch.inputs[0], task.preprocessing
         if isinstance(pictures, ImagePreprocessing) and x.dtype.kind == "f" and x.size:
             check_pictures(f"split '{split}' of task '{task.name}'", x, pictures)
-    outputs = _run(subject.module, splits["test"])
+    outputs = try_module(subject.module, splits["test"].inputs)
     if task.metric == TOP1 and outputs[0].ndim == 2:
         count = outputs[0].shape[1]
         for split, batch in splits.items():
@@ -57,9 +59,17 @@ def _first_samples(task: Task, split: str) -> Batch:
     return batch
 
 
-def _run(module: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    """Return the outputs [2, ...] of the first two samples."""
-    inputs = tuple(torch.tensor(np.asarray(x[:TRIED])) for x in batch.inputs)
+def try_module(module: nn.Module, arrays: Sequence[Array]) -> tuple[Tensor, ...]:
+    """Return the outputs [2, ...] of the first two samples.
+
+    Args:
+        module: on the CPU.
+        arrays: an input [N, ...] each.
+
+    Raises:
+        BadInputError: the module cannot compute them.
+    """
+    inputs = tuple(torch.tensor(np.asarray(x[:TRIED])) for x in arrays)
     sizes = [f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in inputs]
     try:
         with evaluating(module), torch.no_grad():

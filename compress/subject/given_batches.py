@@ -71,6 +71,10 @@ class BatchReader:
             return tuple(given.inputs), given.labels
         if isinstance(given, Mapping):
             return self._named(given)
+        if _are_numbers(given):
+            raise BadInputError(
+                f"{self.name} has lists of numbers: give an array, np.array(..., 'float32')"
+            )
         if not isinstance(given, tuple | list):
             return (given,), None
         parts = tuple(given)
@@ -111,7 +115,25 @@ class BatchReader:
                 f"{what} of a batch of {self.name} is {kind}: it must be an array or tensor of "
                 "numbers, [N, ...]"
             )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            sample = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise BadInputError(
+                f"{what} of {self.name} is not finite in sample {sample} of a batch"
+            )
+        if array.dtype == np.uint8 and what.startswith("input"):
+            raise BadInputError(
+                f"{what} of {self.name} is uint8: give float32 arrays as the network is to get on "
+                "the device, or a Subject whose task has an ImagePreprocessing"
+            )
         return array
+
+
+def _are_numbers(given: Any) -> bool:
+    """Say whether something is a list of numbers, or of lists of them, and so on."""
+    first = given
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    return isinstance(given, list | tuple) and isinstance(first, int | float)
 
 
 def open_data(name: str, data: Any, reader: BatchReader) -> "KeptBatches":

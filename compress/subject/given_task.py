@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from edgedl.compress.subject.arguments import ForwardArguments
+from edgedl.compress.subject.check_subject import try_module
 from edgedl.compress.subject.given_batches import BatchReader, GivenBatch, KeptBatches, open_data
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.scoring import Scoring, UserScore, find_scoring
@@ -62,7 +63,8 @@ class GivenTask:
         if TEST not in opened:
             opened[TEST] = opened[CALIBRATION]
             notes.append(
-                "no test data: every second calibration sample is scored, the others calibrate"
+                "no test data: every second calibration sample is used for the score, the "
+                "others for calibration"
             )
             self._take = {CALIBRATION: slice(0, None, 2), TEST: slice(1, None, 2)}
         else:
@@ -71,6 +73,7 @@ class GivenTask:
         if opened[TEST].first.labels is None and opened[CALIBRATION].first.labels is not None:
             raise BadInputError("the calibration data have labels and the test data have none")
         batch = opened[TEST].first
+        try_module(module, _narrowed(batch.inputs))
         outputs = self._outputs(batch.inputs)
         labels = self._test_labels(batch, score)
         self._scoring = find_scoring(outputs, labels, score)
@@ -78,7 +81,9 @@ class GivenTask:
         if self._scoring.says:
             notes.append(self._scoring.says)
         if TRAIN in opened and opened[TRAIN].first.labels is None:
-            notes.append("the training data have no labels: the float network's answers are taken")
+            notes.append(
+                "the training data have no labels: training uses the float network's outputs"
+            )
         self.notes = tuple(notes)
         self.metric = self._scoring.metric
         self.classes = _class_names(classes, self._scoring)
@@ -118,7 +123,8 @@ class GivenTask:
             seen += size
             inputs = tuple(np.array(x[rows]) for x in batch.inputs)
             if len(rows):
-                labels = self._labels(inputs) if batch.labels is None else batch.labels[rows]
+                given = None if self._scoring.of_float_network else batch.labels
+                labels = self._labels(inputs) if given is None else given[rows]
                 yield Batch(inputs, np.array(labels))
 
     def _labels(self, inputs: tuple[Array, ...]) -> Array:
@@ -130,9 +136,8 @@ class GivenTask:
 
     def _outputs(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Return the float network's outputs, float32 [B, ...] each."""
-        narrow = (x.astype(np.float32) if x.dtype == np.float64 else x for x in inputs)
         with evaluating(self._module), torch.no_grad():
-            found = as_tuple(self._module(*(torch.tensor(x) for x in narrow)))
+            found = as_tuple(self._module(*(torch.tensor(x) for x in _narrowed(inputs))))
         return tuple(y.float().numpy() for y in found)
 
     def _test_labels(self, batch: GivenBatch, score: UserScore | None) -> Array | None:
@@ -154,6 +159,11 @@ def _open(module: nn.Module, data: Mapping[str, object]) -> dict[str, KeptBatche
         opened[split] = same[id(given)]
         opened[split].first  # noqa: B018  # it refuses what is no batch
     return opened
+
+
+def _narrowed(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Return inputs whose float64 is float32."""
+    return tuple(x.astype(np.float32) if x.dtype == np.float64 else x for x in inputs)
 
 
 def _class_names(given: Sequence[str], scoring: Scoring) -> tuple[str, ...]:

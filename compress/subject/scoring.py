@@ -13,22 +13,25 @@ from edgedl.runtime.task.kept_splits import Array
 from edgedl.runtime.task.scores import (
     ACCURACY_OF_EACH,
     AGREEMENT,
+    BINARY,
     R2,
     SQNR,
     accuracy_of_each,
     agreement,
+    binary_accuracy,
     flattened,
     r2,
     sqnr,
     top1,
 )
+from edgedl.runtime.wording import meant
 
 # Rows of that length, within a hundredth, are embeddings and no logits.
 UNIT_LENGTH = 0.01
 
 ScoreSamples = Callable[[Sequence[Array], Array], Scores]
 # A user's: the output, or the tuple of several, and labels [B, ...].
-UserScore = Callable[[Any, Array], Any]
+UserScore = Callable[[Any, Array], Any] | str
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,16 @@ class Scoring:
     says: str = ""
     classes: int = 0
 
+    @property
+    def of_float_network(self) -> bool:
+        """Return whether labels are the float network's answers, whatever was given."""
+        return self.metric in (AGREEMENT, SQNR)
+
 
 def find_scoring(
     outputs: Sequence[Array], labels: Array | None, score: UserScore | None
 ) -> Scoring:
-    """Return the user's score, or the one that suits outputs and labels.
+    """Return the user's score, one by its name, or the one that suits outputs and labels.
 
     Integers [N] beside outputs [N, K] are classes, scored by ``top1``; integers [N, ...] beside
     [N, K, ...] are classes of pixels or steps; numbers of the output's size are scored by ``r2``.
@@ -62,11 +70,13 @@ def find_scoring(
     Args:
         outputs: of the float network for some samples.
         labels: of the same samples, or of all of them; None if there are none.
-        score: the user's own.
+        score: the user's own; "agreement" and "sqnr" compare with the float network.
 
     Raises:
         BadInputError: the labels suit no score.
     """
+    if isinstance(score, str):
+        return _named(score)
     if score is not None:
         return _users(score, labels)
     if labels is None:
@@ -76,6 +86,11 @@ def find_scoring(
         if found is not None:
             return found
     shapes = ", ".join(str(list(y.shape)) for y in outputs)
+    one_wide = labels.ndim > 1 and labels.shape[1] == 1 and len(outputs) == 1
+    if one_wide and _of_classes(outputs[0], labels[:, 0]) is not None:
+        raise BadInputError(
+            f"labels are {list(labels.shape)} for outputs {shapes}: give labels.squeeze(1)"
+        )
     raise BadInputError(
         f"labels {labels.dtype} {list(labels.shape)} fit no usual score of outputs {shapes}: give "
         "score=, a function of (outputs, labels) that returns one number a sample"
@@ -105,6 +120,15 @@ def _of_numbers(output: Array, labels: Array) -> Scoring | None:
     if rows.shape[1] > 1 and ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all():
         raise BadInputError("each label is a row with one 1 among zeros: give labels.argmax(1)")
     variance = float(labels.astype(np.float64).var())
+    if rows.shape[1] == 1 and ((rows == 0) | (rows == 1)).all():
+        found = output.astype(np.float64)
+        probabilities = bool(((found >= 0) & (found <= 1)).all())
+        threshold = 0.5 if probabilities else 0.0
+        return Scoring(
+            BINARY,
+            partial(binary_accuracy, threshold=threshold),
+            lambda y: (y[0].reshape(len(y[0])).astype(np.float64) > threshold).astype(np.int64),
+        )
     return Scoring(R2, partial(r2, variance=variance), lambda y: y[0])
 
 
@@ -126,6 +150,18 @@ def _users(score: UserScore, labels: Array | None) -> Scoring:
     return Scoring(getattr(score, "__name__", "score").strip("<>"), call)
 
 
+def _named(name: str) -> Scoring:
+    """Return a score of the fidelity to the float network, whose answers are the labels."""
+    if name == AGREEMENT:
+        return Scoring(AGREEMENT, agreement, lambda y: y[0].argmax(1))
+    if name == SQNR:
+        return Scoring(SQNR, sqnr, flattened)
+    raise BadInputError(
+        f"score is '{name}'{meant(name, (AGREEMENT, SQNR))}, or give a function of "
+        "(outputs, labels)"
+    )
+
+
 def _fidelity(outputs: Sequence[Array]) -> Scoring:
     first = outputs[0]
     if len(outputs) == 1 and first.ndim == 2 and first.shape[1] > 1 and not _are_embeddings(first):
@@ -134,7 +170,7 @@ def _fidelity(outputs: Sequence[Array]) -> Scoring:
             agreement,
             lambda y: y[0].argmax(1),
             "the data have no labels: the score says how often the largest output is the float "
-            "network's; give labels, or score=, for an accuracy",
+            "network's; give labels for an accuracy, or score='sqnr' if outputs are no logits",
         )
     return Scoring(
         SQNR,

@@ -8,7 +8,7 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Return what ``torch.compile`` and torch's own wrappers have inside, in the same mode.
+    """Return what ``torch.compile`` and torch's own wrappers have inside; its mode is its own.
 
     Layers then have the names that the user gave them.
 
@@ -21,5 +21,4 @@ def unwrap(module: nn.Module) -> nn.Module:
         inside = module.module if isinstance(module, WRAPPERS) else compiled
         if not isinstance(inside, nn.Module):
             return module
-        inside.train(module.training)
         module = inside

@@ -171,8 +171,8 @@ def _read_own(path: Path) -> Target:
     name = path.stem
     if name in target_names() or not re.fullmatch(r"\w+", name, re.ASCII):
         raise BadInputError(
-            f"{path}: a target of one's own needs a name of letters, digits and _ that no other "
-            f"target has: rename the file, '{name}' it cannot be"
+            f"{path}: your own target needs a name of letters, digits and _ that no other "
+            f"target has: rename the file, '{name}' is not allowed"
         )
     try:
         text = path.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import torch
 from edgedl.compress.errors import first_line
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
+from edgedl.compress.subject.untouched import evaluating
 from edgedl.compress.training.losses import LabelLoss
 from edgedl.compress.training.subject_loss import SubjectLoss
 from edgedl.compress.training.task_batches import TaskBatches
@@ -38,7 +39,8 @@ def check_label_loss(subject: Subject, loss: LabelLoss) -> None:
     """Try a loss on the first training samples; it raises what ``check_training`` does."""
     batches = TaskBatches(subject.task, training_split(subject.task), TRIED, TRIED)
     inputs, targets = batches.first()
-    with torch.no_grad():
+    # In evaluation mode, so that the user's batch norms keep their statistics.
+    with evaluating(subject.module), torch.no_grad():
         outputs = as_tuple(subject.module(*inputs))
     outputs = tuple(y.detach().requires_grad_(y.is_floating_point()) for y in outputs)
     found: object = _value(subject, loss, outputs, targets.labels)

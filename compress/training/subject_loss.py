@@ -42,7 +42,7 @@ class SubjectLoss:
         if found.distil != distil:
             state.progress.note(
                 f"{stage}: the labels of task '{state.subject.task.name}' have no known loss, so "
-                "it trains on the float network's answers alone: give the Subject a loss, "
+                "it trains on the float network's answers only: give the Subject a loss, "
                 "(outputs, labels) -> scalar tensor, to train on labels"
             )
         return found

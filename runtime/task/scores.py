@@ -10,6 +10,7 @@ from edgedl.runtime.task.kept_splits import Array
 
 # Names of metrics; TOP1 is the fourth.
 ACCURACY_OF_EACH = "accuracy"
+BINARY = "binary_accuracy"
 AGREEMENT = "agreement"
 R2 = "r2"
 SQNR = "sqnr"
@@ -38,6 +39,8 @@ def top1(outputs: Sequence[Array], labels: Array) -> Scores:
 def accuracy_of_each(outputs: Sequence[Array], labels: Array) -> Scores:
     """Score the share of a sample's labels, of pixels for example, at which the logit is largest.
 
+    Labels that are no class, such as 255 or -100 for what is not labelled, do not count.
+
     Args:
         outputs: one array of logits, [B, K, ...].
         labels: integers [B, ...].
@@ -54,7 +57,27 @@ def accuracy_of_each(outputs: Sequence[Array], labels: Array) -> Scores:
             f"labels {list(labels.shape)} do not fit outputs {list(outputs[0].shape)}: expected "
             f"{list(found.shape)}"
         )
-    return np.asarray((found == labels).reshape(len(labels), -1).mean(axis=1), np.float64)
+    count = len(labels)
+    counts = (
+        (labels.astype(np.int64) >= 0) & (labels.astype(np.int64) < outputs[0].shape[1])
+    ).reshape(count, -1)
+    hits = (found == labels).reshape(count, -1) & counts
+    return np.asarray(hits.sum(axis=1) / np.maximum(1, counts.sum(axis=1)), np.float64)
+
+
+def binary_accuracy(outputs: Sequence[Array], labels: Array, threshold: float = 0.0) -> Scores:
+    """Score 1.0 where an output above the threshold has the label 1, and one below the label 0.
+
+    Args:
+        outputs: one array of logits or probabilities, [B] or [B, 1].
+        labels: 0 or 1, [B] or [B, 1].
+        threshold: 0 for logits, 0.5 for probabilities.
+
+    >>> binary_accuracy([np.array([[2.0], [-1.0]])], np.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    found = outputs[0].reshape(len(labels)).astype(np.float64) > threshold
+    return np.asarray(found == (labels.reshape(len(labels)).astype(np.float64) > 0.5), np.float64)
 
 
 def agreement(outputs: Sequence[Array], labels: Array) -> Scores:

@@ -128,7 +128,7 @@ def test_the_recipe_goes_on_without_it(tmp_path) -> None:
         "quantize_static",
     ]
     note = next(w for w in made.warnings if "left out" in w)
-    assert note.startswith("the stage replaces is left out: output 0 of the network that is left")
+    assert note.startswith("the stage replaces is skipped: output 0 of the network that is left")
     assert note in said
 
 
@@ -136,10 +136,8 @@ def test_what_needs_the_stage_is_left_out_too() -> None:
     state = StageRunner(None, None).run((Forgets(32, 32), RoundWeights()), begin(make_subject()))
     assert state.stages == ()
     first, second = state.undone
-    assert first.startswith("the stage forgets is left out: output 0")
-    assert second.startswith(
-        "the stage round_weights is left out: the stage round_weights works on"
-    )
+    assert first.startswith("the stage forgets is skipped: output 0")
+    assert second.startswith("the stage round_weights is skipped: the stage round_weights works on")
 
 
 def neighbours() -> Subject:
@@ -164,12 +162,12 @@ def test_channels_that_mean_places_stay_and_the_job_goes_on() -> None:
     after = StageRunner(None, None).run((PruneChannels(0.5, multiple=1),), state)
     assert after.graph is state.graph
     assert after.undone == (
-        "the stage prune_channels is left out: there is nothing to prune: 'over' slides over it",
+        "the stage prune_channels is skipped: there is nothing to prune: 'over' slides over it",
     )
 
 
 def test_a_plan_says_what_will_be_left_out() -> None:
     recipe = Recipe("", (PruneChannels(0.5, multiple=1), QuantizeStatic(32, 32)))
     first, second = plan(Job(neighbours(), (ORT,), recipe), None, SILENT)
-    assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): left out, there is noth")
+    assert str(first).startswith("prune_channels (ratio=0.5, multiple=1): skipped, there is noth")
     assert second.left_out is None

@@ -115,7 +115,7 @@ def test_the_same_order_holds_where_stages_are_applied_one_by_one(float_state: M
 
 @pytest.mark.parametrize("wrong", [object(), Scale, "scale"])
 def test_what_is_no_stage_is_refused(wrong: object) -> None:
-    with pytest.raises(BadInputError, match="is no stage: give an object whose class is made from"):
+    with pytest.raises(BadInputError, match="is not a stage: give an object of a subclass of"):
         Recipe("", (wrong,))  # type: ignore[arg-type]
 
 

@@ -85,8 +85,8 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["compres"], "No such command 'compres', did you mean 'compress'? there are compress, "),
-        (["models", "shw"], "No such command 'shw', did you mean 'show'? there are show, table"),
+        (["compres"], "No such command 'compres', did you mean 'compress'? known: compress, "),
+        (["models", "shw"], "No such command 'shw', did you mean 'show'? known: show, table"),
         (["explain", "x", "--sed", "1"], "--seed"),
         (["explain", "lenet"], "unknown model 'lenet', did you mean 'lenet5-fashion_mnist'?"),
         (["train", "resnet8-cifar"], "did you mean 'resnet8-cifar10'?"),
@@ -124,13 +124,15 @@ def test_the_nearest_name_in_a_bundle_is_told(
 ) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1, 3, 12, 12), np.float32))
     run = ["run", bundle_copy, "--input", tmp_path / "x.npy"]
-    assert_one_line(edgedl(*run, "--artifact", "ort-int9"), 2, "did you mean 'ort-int8'? there are")
-    assert_one_line(edgedl(*run, "--backend", "ortt"), 2, "did you mean 'ort'? there are")
+    assert_one_line(edgedl(*run, "--artifact", "ort-int9"), 2, "did you mean 'ort-int8'? known:")
+    assert_one_line(edgedl(*run, "--backend", "ortt"), 2, "did you mean 'ort'? known:")
     bench = ["bench", bundle_copy, "--out", tmp_path / "out"]
     done = edgedl(*bench, "--baseline-artifact", "ort-flat32")
-    assert_one_line(done, 2, "'ort-flat32' runs here, did you mean 'ort-float32'? there are")
+    assert_one_line(
+        done, 2, "'ort-flat32' runs on this machine, did you mean 'ort-float32'? known:"
+    )
     done = edgedl(*bench, "--budget", "p90_m<2")
-    assert_one_line(done, 2, "no quantity 'p90_m', did you mean 'p90_ms'? there are")
+    assert_one_line(done, 2, "no quantity 'p90_m', did you mean 'p90_ms'? known:")
     assert not (tmp_path / "out").exists()
     other = bundle_copy.with_name("bundel")
     done = edgedl("verify", other)

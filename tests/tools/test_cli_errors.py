@@ -32,7 +32,7 @@ RESNET8 = Path(__file__).resolve().parents[2] / "models/weights/resnet8-cifar10.
         ),
         (
             ["compress", "lenet5-fashion_mnist", "--recipe", "float", "--keep-float", "conv1"],
-            ["nothing to keep 'conv1' from"],
+            ["cannot keep 'conv1' in float"],
         ),
         (["bench", "nowhere"], ["nowhere", "not a bundle"]),
         (

@@ -116,7 +116,7 @@ def test_a_fault_of_the_users_names_file_and_line(edgedl: Run, tmp_path: Path, w
 @pytest.mark.parametrize(
     ("text", "reference", "said"),
     [
-        ("", "", "has no function 'subject', did you mean 'subjects'? there are load, score"),
+        ("", "", "has no function 'subject', did you mean 'subjects'? known: load, score"),
         ("", ":subjekts", "has no function 'subjekts', did you mean 'subjects'?"),
         ("def load():\n    return X\n", ":subjects", "must give Samples(inputs, labels)"),
         ("def load():\n    return Samples(X, Y)\n", ":subjects", "Samples((x,), labels)"),

@@ -1,10 +1,11 @@
-"""What a reader must know before he reads a result."""
+"""Warnings that a reader must know before the result."""
 
 from collections.abc import Sequence
 
 from edgedl.runtime.bundle.manifest import Artifact, Manifest
 from edgedl.runtime.precision import precision_named
 from edgedl.runtime.task.checks import TOP1
+from edgedl.runtime.task.scores import R2
 from edgedl.tools.bench.result import Result
 
 
@@ -17,13 +18,18 @@ def chance_alerts(result: Result, manifest: Manifest) -> tuple[str, ...]:
     """
     score = result.network or result.candidate(result.baseline).score
     who = "it" if result.network else result.baseline
+    if score.metric == R2 and score.ci95[0] <= 0:
+        return (
+            f"the float network is not shown to be better than the mean of the labels: {who} has "
+            f"r2 {score.value:.2f}; check the labels, their scale and the order of samples first",
+        )
     classes = len(manifest.task.classes) or _outputs(manifest)
     if score.metric != TOP1 or classes < 2 or score.ci95[0] > 1 / classes:
         return ()
     low, high = (f"{100 * end:.2f}" for end in score.ci95)
     return (
         f"the float network is not shown to be better than chance: {who} scores "
-        f"{100 * score.value:.2f} % [{low}, {high}], a guess among {classes} classes "
+        f"{100 * score.value:.2f} % [{low}, {high}], guessing among {classes} classes "
         f"{100 / classes:.2f} %; check labels, the order of classes and the preprocessing first",
     )
 
@@ -40,9 +46,9 @@ def quantized_alerts(made: Sequence[Artifact], refused: Sequence[str]) -> tuple[
     if not wanted or any(not artifact.findings for artifact in quantized):
         return ()
     why = (
-        "each destroys a part of an output (the findings below)"
+        "each destroys a part of an output (see the findings below)"
         if quantized
-        else "none could be made (the reasons are under 'not measured')"
+        else "none could be made (see the reasons under 'not measured')"
     )
     return (f"no quantized file is good: {why}",)
 

@@ -123,8 +123,8 @@ def put_baseline_first(
         return sorted(entries, key=lambda e: -order.index(e.artifact.precision))
     if name is None:
         raise BadInputError(
-            f"no baseline '{wanted[0]}' runs here{meant(wanted[0], there)}: name one with "
-            "--baseline-artifact"
+            f"no baseline '{wanted[0]}' runs on this machine{meant(wanted[0], there)}: "
+            "name one with --baseline-artifact"
         )
     return sorted(entries, key=lambda e: e.name != name)
 
@@ -148,7 +148,7 @@ def _known_of(artifact: Artifact) -> list[str]:
     parity = artifact.parity
     if parity is not None and parity.float32_agreement is not None:
         known.append(
-            f"run by {parity.runtime}, it predicts as float32 does for "
+            f"run by {parity.runtime}, its predictions agree with float32 for "
             f"{100 * parity.float32_agreement:.1f} % of {counted(parity.samples, 'sample')}"
         )
     known += [f"finding: {found.describe()}" for found in artifact.findings]

@@ -63,12 +63,12 @@ def fit_tensors(
         raise BadInputError(f"{path} takes {len(inputs)} inputs, the task gives {len(given)}")
     for kind, spec in [("input", s) for s in inputs] + [("output", s) for s in outputs]:
         if not spec.shape:
-            raise BadInputError(f"{kind} '{spec.name}' of {path} has no axis of samples")
+            raise BadInputError(f"{kind} '{spec.name}' of {path} has no batch axis")
     batch = next((spec.shape[0] for spec in inputs if spec.shape[0] not in (None, 1)), None)
     if batch is not None:
         raise BadInputError(
-            f"{path} takes batches of {batch}, one sample is timed: export it for a batch of 1 or "
-            "any batch"
+            f"{path} takes batches of {batch}, but one sample is timed: export it for a batch "
+            "of 1 or any batch"
         )
     fitted = _fit_all(inputs, given)
     if fitted is None:
@@ -146,12 +146,12 @@ def _notes(
     notes = []
     if [s.name for s in inputs] != [s.name for s in fitted]:
         names = ", ".join(spec.name for spec in fitted)
-        notes.append(f"{path} takes the task's inputs in another order: {names}")
+        notes.append(f"{path} takes the inputs in a different order than the task: {names}")
     for kind, specs in (("input", fitted), ("output", outputs)):
         for spec in (spec for spec in specs if spec.layout is not None):
             notes.append(
                 f"{path} has {kind} '{spec.name}' as {spec.layout} {_list([spec.shape])}, the task "
-                f"as {_list([spec.network_shape])}: its channels are moved"
+                f"as {_list([spec.network_shape])}: its channels are transposed"
             )
     return notes
 
@@ -160,8 +160,8 @@ def _doubts(path: Path, fitted: Sequence[TensorSpec], given: Sequence[Array]) ->
     """Say of which pictures the shape does not tell where the channels are."""
     pairs = [(s, x) for s, x in zip(fitted, given, strict=True) if len(s.shape) >= PICTURE]
     return [
-        f"{path} may have the channels of '{spec.name}' first or last, its shape fits both: taken "
-        "as the task has them"
+        f"{path} may have the channels of '{spec.name}' first or last, its shape fits both: "
+        "assumed to be as in the task"
         for spec, x in pairs
         if spec.layout is None and len(_fits(spec, x.shape)) > 1
     ]

@@ -16,7 +16,7 @@ from edgedl.tools.bench.result import (
 )
 
 DEFAULT_MAX_DROP_PP = 1.0
-# Ratios closer to 1 than this are no difference to anybody.
+# Ratios closer to 1 than this do not matter in practice.
 EQUIVALENCE = 0.02
 
 
@@ -127,21 +127,33 @@ def _reason(chosen: Candidate, candidates: Sequence[Candidate], max_drop_pp: flo
 
 def _why_the_baseline(candidates: Sequence[Candidate], max_drop_pp: float | None) -> str:
     """Say that nothing fits, and what might if there were more samples."""
-    limit = counted(DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp, "point")
+    limit = counted(allowed_drop(max_drop_pp), "point")
+    fastest = fastest_undecided(candidates, max_drop_pp)
+    if fastest is None:
+        return f"nothing within {limit} is faster than the float32 baseline: use the baseline"
+    more = fastest.drop.more_samples
+    return (
+        f"nothing faster than the float32 baseline is certainly within {limit}: use the baseline; "
+        f"{fastest.name} is {describe_speed(fastest.speedup[0].ratio)} it and may be within the "
+        f"limit, {describe_drop(fastest.drop)}, {decided_by(more)}"
+    )
+
+
+def allowed_drop(max_drop_pp: float | None) -> float:
+    """Return the largest drop, in points, of a file that is recommended."""
+    return DEFAULT_MAX_DROP_PP if max_drop_pp is None else max_drop_pp
+
+
+def fastest_undecided(
+    candidates: Sequence[Candidate], max_drop_pp: float | None
+) -> Candidate | None:
+    """Return the fastest file that may or may not be within the budget, as far as samples show."""
     perhaps = [
         c
         for c in candidates
         if not c.findings and _undecided(c.drop, max_drop_pp) and _is_faster(c.speedup[0])
     ]
-    if not perhaps:
-        return f"nothing within {limit} is faster than the float32 baseline: keep it"
-    fastest = min(perhaps, key=lambda c: c.speedup[0].ratio)
-    more = fastest.drop.more_samples
-    return (
-        f"nothing faster than the float32 baseline is certainly within {limit}: keep it; "
-        f"{fastest.name} is {describe_speed(fastest.speedup[0].ratio)} it and may be within, "
-        f"{describe_drop(fastest.drop)}, {decided_by(more)}"
-    )
+    return min(perhaps, key=lambda c: c.speedup[0].ratio, default=None)
 
 
 def decided_by(more: int | None) -> str:
@@ -233,14 +245,14 @@ def _float32_size(candidate: Candidate, candidates: Sequence[Candidate]) -> int:
 def _on_repetition(candidate: Candidate) -> str:
     size, zipped = candidate.size_bytes, candidate.zipped_bytes or 0
     gain = (
-        f"{candidate.name}: {candidate.repeated_weights}, which saves space once it is compressed "
-        f"(zip: {zipped / 1000:.1f} KB of {size / 1000:.1f})"
+        f"{candidate.name}: {candidate.repeated_weights}, which saves space in a zip file "
+        f"({zipped / 1000:.1f} KB instead of {size / 1000:.1f})"
     )
     interval = candidate.speedup[0].same_runtime_ci95
     if candidate.precision != FLOAT32.name or interval is None:
         return gain
     lo, hi = interval
-    timed = f"[{lo:.2f}, {hi:.2f}] of its parent's on the same runtime"
+    timed = f"[{lo:.2f}, {hi:.2f}] of its parent's time on the same runtime"
     if speed_verdict(lo, hi) == "faster":
-        return f"{gain}, and time: {timed}"
-    return f"{gain}, not time: {timed}"
+        return f"{gain}, and it is faster: {timed}"
+    return f"{gain}, but it is not faster: {timed}"

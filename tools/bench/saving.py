@@ -80,8 +80,8 @@ def explain_saving(saving: Saving, ratio: float, size_bytes: int) -> str:
         size_bytes: of the file, nearly all of it weights.
 
     >>> explain_saving(Saving(2.0, 1.1, 16, (13, 32), 10**6), 1.05, 10**4)
-    "it does 0.48 of its parent's multiply-accumulates a second: kernels compute blocks of 16 \
-channels, which widths of 13 do not fill, and in whole blocks there are 1.10x fewer"
+    "it computes 0.48 of its parent's multiply-accumulates per second: kernels compute blocks of \
+16 channels, widths of 13 do not fill them, and counted in whole blocks there are only 1.10x fewer"
     """
     rate = 1 / (ratio * saving.fewer)
     if rate >= KEPT:
@@ -90,22 +90,22 @@ channels, which widths of 13 do not fill, and in whole blocks there are 1.10x fe
     unaligned = sorted({w for w in saving.widths if w % saving.multiple})
     if unaligned and saving.in_blocks < BLOCKS_MATTER * saving.fewer:
         reasons.append(
-            f"kernels compute blocks of {saving.multiple} channels, which widths of "
-            f"{', '.join(map(str, unaligned))} do not fill, and in whole blocks there are "
-            f"{saving.in_blocks:.2f}x fewer"
+            f"kernels compute blocks of {saving.multiple} channels, widths of "
+            f"{', '.join(map(str, unaligned))} do not fill them, and counted in whole blocks there "
+            f"are only {saving.in_blocks:.2f}x fewer"
         )
     if saving.fixed is not None and saving.fixed > FIXED_MATTERS * ratio:
         reasons.append(
-            f"even its narrowest form takes {saving.fixed:.2f} of its parent's time, which is "
-            "spent on calls and on layers that stay, not on the channels that go"
+            f"even its narrowest form takes {saving.fixed:.2f} of its parent's time: that time is "
+            "spent on calls and on layers that are not pruned"
         )
     if size_bytes > max(CACHED_BYTES, BYTES_PER_MAC * saving.macs):
         reasons.append(
-            f"it reads {size_bytes / saving.macs:.1f} bytes of weights for each of them, and "
-            "waits for memory"
+            f"it reads {size_bytes / saving.macs:.1f} bytes of weights for each of them, so memory "
+            "limits the speed"
         )
-    why = "; ".join(reasons) or "its smaller layers keep the kernels less busy"
-    return f"it does {rate:.2f} of its parent's multiply-accumulates a second: {why}"
+    why = "; ".join(reasons) or "its layers are too small to use the kernels fully"
+    return f"it computes {rate:.2f} of its parent's multiply-accumulates per second: {why}"
 
 
 def _integer(entry: HistoryEntry, key: str) -> int:

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import (
     CONFIDENCE,
 )
 
 COLD_STARTS = 3
+MAX_THREADS = 64
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,20 @@ class BenchSettings:
     max_drop_pp: float | None = None
     confidence: float = CONFIDENCE
     cold_starts: int = COLD_STARTS
+
+    def __post_init__(self) -> None:
+        """Check what Python code gives; the command line has checked its own.
+
+        Raises:
+            BadInputError: thread counts, budget or confidence are out of range.
+        """
+        whole = all(type(t) is int and 1 <= t <= MAX_THREADS for t in self.threads)
+        if not self.threads or not whole:
+            raise BadInputError(
+                f"threads are whole numbers from 1 to {MAX_THREADS}: {self.threads}"
+            )
+        limit = self.max_drop_pp
+        if limit is not None and not (isinstance(limit, int | float) and 0 <= limit <= 100):
+            raise BadInputError(f"max_drop is in points, 0 to 100, got {limit!r}")
+        if not 0.5 <= self.confidence < 1:
+            raise BadInputError(f"confidence is a share, 0.5 to below 1, got {self.confidence}")

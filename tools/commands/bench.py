@@ -31,7 +31,7 @@ from edgedl.tools.terminal.workspace import new_folder
 @click.option("--baseline", type=BUNDLE_OR_FILE, help="Bundle with the baseline [first].")
 @click.option(
     "--baseline-artifact",
-    help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs here].",
+    help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs].",
 )
 @click.option("--task", type=TASK, help="file.py:function that returns your Task or Subject.")
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
@@ -59,11 +59,12 @@ def command(
 ) -> None:
     """Measure every artifact of BUNDLES, interleaved, paired against one baseline.
 
-    A .onnx or .tflite file may stand for a bundle, whoever made it; give its data with --task.
+    Instead of a bundle, you can give a .onnx or .tflite file made by any tool; give its data with
+    --task.
 
-    Writes result.json, samples.npz (every call) and summary.csv. A budget names limits that the
-    recommended artifact must keep: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper
-    end of the interval counts.
+    Writes result.json, samples.npz (every call) and summary.csv. A budget sets limits for
+    the recommended artifact: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper end of
+    the interval must be below the limit.
     """
     settings = BenchSettings(threads, Protocol(blocks=blocks))
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))

@@ -24,7 +24,7 @@ def command(ctx: click.Context) -> None:
 
 @command.command(name="list")
 def list_() -> None:
-    """List the kept results, the longest unused first."""
+    """List the cached results, the longest unused first."""
     store = _store()
     contents = store.contents()
     for kept in contents:
@@ -36,12 +36,12 @@ def list_() -> None:
 @command.command()
 @click.argument("key")
 def explain(key: str) -> None:
-    """Show what the result KEY depends on; its beginning is enough."""
+    """Show what the result KEY depends on; the first characters are enough."""
     store = _store()
     found = [kept for kept in store.contents() if kept.key.startswith(key)]
     if len(found) != 1:
         raise BadInputError(
-            f"{len(found) or 'no'} kept results begin with '{key}': 'edgedl cache list' shows them"
+            f"{len(found) or 'no'} cached results begin with '{key}': 'edgedl cache list' shows all"
         )
     (kept,) = found
     click.echo(_row(store, kept))
@@ -61,11 +61,17 @@ def explain(key: str) -> None:
 
 
 @command.command()
-@click.option("--days", type=click.IntRange(0), default=30, show_default=True, help="Unused since.")
+@click.option(
+    "--days",
+    type=click.IntRange(0),
+    default=30,
+    show_default=True,
+    help="Unused for so many days.",
+)
 def prune(days: int) -> None:
-    """Remove what no run has used for so many days; 0 removes everything.
+    """Remove results that no run has used for --days days; 0 removes everything.
 
-    So many days after they were measured, prices of channels and layers go, too.
+    Measured latencies of channels and layers are removed that many days after the measurement.
     """
     from edgedl.compress.latency.price_folder import price_folder
 
@@ -75,7 +81,7 @@ def prune(days: int) -> None:
     busy = f"; {len(old) - len(removed)} in use" if len(removed) < len(old) else ""
     total = sum(kept.size_bytes for kept in removed)
     prices = price_folder(None).prune(before)
-    also = f"; {prices} measured prices" if prices else ""
+    also = f"; {prices} measured latencies" if prices else ""
     click.echo(f"{len(removed)} removed, {_size(total)}{busy}{also}")
 
 
@@ -89,9 +95,9 @@ def _row(store: "StageStore", kept: "Kept") -> str:
     """Return one line: key, stage, subject, cost, size, and when it was last used."""
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.used))
     if kept.damaged:
-        return f"{kept.key}  damaged, the next run makes it again, {_size(kept.size_bytes)}, {used}"
+        return f"{kept.key}  damaged, the next run replaces it, {_size(kept.size_bytes)}, {used}"
     if kept.record is None:
-        run = "is at work" if store.in_use(kept.key) else "was cut off"
+        run = "is still running" if store.in_use(kept.key) else "was interrupted"
         return f"{kept.key}  checkpoints of a run that {run}, {_size(kept.size_bytes)}, {used}"
     record = kept.record
     return (

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     "--keep-float",
     multiple=True,
     metavar="LAYER",
-    help="Layer that stays float32: a module's path or with wildcards; can be given again.",
+    help="Layer that stays float32: a module path or wildcard pattern; can be repeated.",
 )
 @click.option(
     "--teacher",
@@ -57,21 +57,21 @@ if TYPE_CHECKING:
     type=TEACHER,
     multiple=True,
     metavar="SUBJECT",
-    help="Who teaches where a stage distils, instead of the network itself: a subject or a "
-    "bundle's folder; of several the mean.",
+    help="Teacher for stages that distil, instead of the network itself: a subject or a bundle's "
+    "folder; can be repeated, the mean is used.",
 )
 @click.option(
     "--max-drop",
     type=POINTS,
     metavar="PP",
-    help="Largest drop of the score, in points. Without --recipe the cheapest that fits is found.",
+    help="Largest allowed drop, in points. Without --recipe, finds the cheapest recipe within it.",
 )
 @click.option(
     "--confidence",
     type=CONFIDENCE,
     default=0.95,
     show_default=True,
-    help="Of the interval of the drop that must be within --max-drop.",
+    help="Confidence of the interval of the drop that must be within --max-drop.",
 )
 @click.option("--out", type=NEW_FOLDER, help="New folder.")
 @click.option(
@@ -79,8 +79,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True)
 @device_option
-@click.option("--fresh", is_flag=True, help="Apply every stage, reuse no earlier result.")
-@click.option("--dry-run", is_flag=True, help="Show the stages and how long they take; no more.")
+@click.option("--fresh", is_flag=True, help="Apply every stage; do not reuse cached results.")
+@click.option("--dry-run", is_flag=True, help="Only show the stages and how long they take.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
 def command(
     subject: str,
@@ -102,9 +102,9 @@ def command(
     """Compress SUBJECT, measure it, and write DIR/bundle, DIR/result.json and DIR/report.html.
 
     SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
-    function of yours that returns a Subject. A RECIPE can be several, joined by "+".
+    function of yours that returns a Subject. Several recipes can be joined by "+".
 
-    Results of stages are kept: a run that was cut off goes on where it was ('edgedl cache').
+    Results of stages are cached: an interrupted run continues where it stopped ('edgedl cache').
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.", click.get_current_context())
@@ -129,7 +129,7 @@ def command(
     else:
         click.echo(job_text(finished.result, out, terminal_width()))
     if finished.missed:
-        raise BudgetMissedError(f"{finished.missed}; what was reached is in {out}")
+        raise BudgetMissedError(f"{finished.missed}; the results are in {out}")
 
 
 def _show_plan(
@@ -140,8 +140,8 @@ def _show_plan(
     job = wish.job()
     if max_drop is not None and job.recipe is None and not job.keep_float:
         raise BadInputError(
-            "the ladder of --max-drop without a recipe has no plan, what it tries depends on "
-            "what it measures: name a --recipe"
+            "with --max-drop and no recipe there is no plan, because the recipes tried depend on "
+            "the measurements: give a --recipe"
         )
     lines = plan(job, store, Progress(lambda event: click.echo(event.text, err=True)))
     text = "\n".join([*map(str, lines), total(lines)])

@@ -47,10 +47,11 @@ READ_ONNX = [name for name in RUNTIMES if open_backend(name).suffix == SUFFIX]
     help="Arrays to compare on: a .npz, or a .npy per input in the file's order; noise otherwise.",
 )
 def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[Path, ...]) -> None:
-    """Carry a quantized ONNX FILE to other runtimes with the ranges that it has.
+    """Convert a quantized ONNX FILE for other runtimes, with the ranges that it has.
 
-    FILE is in QDQ format, whoever made it. Each result is compared with it, both computed operator
-    by operator in ONNX Runtime. Nothing is calibrated: what has no range in FILE stays float.
+    FILE is in QDQ format, made by any tool. Each result is compared with it; both are computed
+    operator by operator in ONNX Runtime. There is no calibration: tensors without a range in FILE
+    stay float.
     """
     for item in targets:
         backend = open_backend(item.runtime)
@@ -63,7 +64,7 @@ def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[
     paths = {item.name: out / f"{file.stem}.{item.name}{SUFFIX}" for item in targets}
     there = next((path for path in paths.values() if path.exists()), None)
     if there is not None:
-        raise BadInputError(f"{there} is there already: remove it, or give another --out")
+        raise BadInputError(f"{there} already exists: remove it, or give another --out")
     missing = next((path for path in inputs if not path.is_file()), None)
     if missing is not None:
         raise BadInputError(f"there is no file {missing}")
@@ -77,7 +78,7 @@ def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[
     if not inputs:
         # Noise drives activations out of the ranges that real samples gave.
         click.echo(
-            "compared on noise, which saturates more than real data does: give some with --input",
+            "compared on noise, which saturates more than real data: give real data with --input",
             err=True,
         )
     for item in targets:
@@ -132,13 +133,13 @@ def _check_counts(arrays: "tuple[Array, ...]", network: "ForeignNetwork") -> Non
     for lengths in counts.values():
         if len(set(lengths)) > 1:
             said = ", ".join(map(str, lengths))
-            raise BadInputError(f"the arrays must be of as many samples each, not {said}")
+            raise BadInputError(f"the arrays must have the same number of samples, not {said}")
 
 
 def _advice(measured: bool) -> str:
     if measured:
         return "compress the float network for that runtime instead, with 'edgedl compress'"
-    return "noise may be the reason, compare on real samples with --input before it is used"
+    return "noise may be the reason: compare on real samples with --input before using it"
 
 
 def _check(content: bytes, target: "Target") -> None:
@@ -149,5 +150,5 @@ def _check(content: bytes, target: "Target") -> None:
         return
     label = open_backend(target.runtime).label
     if not verdict.accepted:
-        raise BadInputError(f"{label} does not take the file: {verdict.describe()}")
+        raise BadInputError(f"{label} refuses the file: {verdict.describe()}")
     click.echo(f"{target.runtime}: {verdict.describe()}")

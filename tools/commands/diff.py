@@ -15,12 +15,12 @@ from edgedl.tools.report.table import to_markdown
 @click.command()
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
-@click.option("--all", "everything", is_flag=True, help="Show the layers that are the same, too.")
+@click.option("--all", "everything", is_flag=True, help="Also show the layers that are the same.")
 @click.option("--json", "as_json", is_flag=True, help="Print the matched layers.")
 def command(first: Path, second: Path, everything: bool, as_json: bool) -> None:
-    """Compare the layers of two .onnx or .tflite files: what they compute with, grids, bytes.
+    """Compare the layers of two .onnx or .tflite files: types, scales, zero points, bytes.
 
-    int8 and uint8 grids that differ by 128 count as the same.
+    int8 and uint8 zero points that differ by 128 count as the same.
     """
     matches = align(_read(first), _read(second))
     if as_json:

@@ -13,14 +13,14 @@ from edgedl.tools.terminal.host_packages import HOST_PACKAGES
 
 @click.command()
 def command() -> None:
-    """Say what this machine can run, compress and measure, and what is missing for the rest."""
+    """Show what this machine can run, compress and measure, and what is not installed."""
     context = run_context()
     click.echo(f"machine: {context.cpu}, {context.cores} cores, Python {context.python}")
     advice = " (no VNNI: --target ort_avx2)" if saturates(context.isa) else ""
     click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
     for name in RUNTIMES:
         availability = open_backend(name).available()
-        state = "ready" if availability.usable else "not here"
+        state = "ready" if availability.usable else "not installed"
         click.echo(f"backend {name}: {state}: {availability.detail}")
     for module, package in HOST_PACKAGES.items():
         found = importlib.util.find_spec(module) is not None

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 @recipe_option
 @weights_option
 @click.option(
-    "--samples", type=click.IntRange(1), default=128, show_default=True, help="Looked at."
+    "--samples",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Calibration samples.",
 )
 @click.option(
     "--time",
     "runtime",
     type=RUNTIME,
     metavar="|".join(RUNTIMES),
-    help="Time the worst layers in float on this runtime; an export each, seconds.",
+    help="Time the worst layers in float on this runtime; a few seconds per layer.",
 )
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Layers to time.")
 @click.option("--seed", default=0, show_default=True)
@@ -42,11 +46,11 @@ def command(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Say what quantizing SUBJECT does, layer by layer, the most harmful first.
+    """Show the effect of quantizing each layer of SUBJECT, the most harmful layer first.
 
-    Signal to noise ratios are of the network's outputs against the float network's, on calibration
-    samples: with this layer alone in int8, with all but it, and with it kept float as
-    'compress --keep-float' does, where int8 layers behind it still round what it writes.
+    Signal-to-noise ratios compare the network's outputs with the float network's, on calibration
+    samples: with only this layer in int8, with all layers but this one, and with this layer kept
+    float as 'compress --keep-float' does (int8 layers after it still round its output).
     """
     import msgspec
 

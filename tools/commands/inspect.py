@@ -20,12 +20,11 @@ from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE
 @click.option("--parity", is_flag=True, help="Show how the layers of int8 files were certified.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest, or the layers.")
 def command(path: Path, layers: bool, parity: bool, as_json: bool) -> None:
-    """Show what a bundle holds, or the layers of a .onnx or .tflite file.
+    """Show the contents of a bundle, or the layers of a .onnx or .tflite file made by any tool.
 
-    A layer is shown with what it computes with, the grid (scale @ zero point) of its output and of
-    its weight, its bytes, and its multiply-accumulates for a batch of one; "unknown" where a size
-    that is free or a loop decides them. What an operator runs inside it stands below it, and counts
-    in it. The file need not be edgedl's.
+    Each layer has its types, the grid (scale @ zero point) of its output and of its weight, its
+    bytes, and its multiply-accumulates for a batch of one ("unknown" if they depend on a free size
+    or a loop). Layers inside an operator are listed below it and included in its count.
     """
     if path.is_file():
         _show_layers({str(path): read_layers(path.read_bytes(), str(path))}, as_json)

@@ -18,7 +18,7 @@ from edgedl.tools.terminal.parameter_types import MODEL
 @click.group(cls=NamedCommands, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the reference models; 'models show NAME' tells all about one."""
+    """List the reference models; 'models show NAME' shows all details of one."""
     if ctx.invoked_subcommand is None:
         rows = [_row(model) for model in REFERENCE_MODELS.values()]
         click.echo(to_markdown(["model", "score", "parameters", "MACs", "minutes"], rows))
@@ -31,7 +31,7 @@ def show(name: str) -> None:
     model = find_model(name)
     if not has_weights(model):
         click.echo(f"name: {model.name}\npaper: {model.paper}\ndata: {model.dataset}")
-        click.echo(f"weights: none yet, 'edgedl train {model.name}' makes them")
+        click.echo(f"weights: none yet; train them with 'edgedl train {model.name}'")
         return
     record = load_record(model)
     count = record.test_samples
@@ -64,7 +64,7 @@ def show(name: str) -> None:
 @click.argument("results", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Markdown file.")
 def table(results: Path, out: Path) -> None:
-    """Write the support table from a folder with the result.json of every model as NAME.json."""
+    """Write the support table from a folder that contains each model's result.json as NAME.json."""
     from edgedl.tools.bench.result import load_result
     from edgedl.tools.report.support import render
 

@@ -8,7 +8,7 @@ import msgspec
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(names: tuple[str, ...], as_json: bool) -> None:
-    """Show which operators each runtime computes in int8, from what edgedl knows of them.
+    """Show which operators each runtime computes in int8, from edgedl's tables.
 
     Nothing is run. NAME is a part of an operator's name, such as conv; without one all are shown.
     """
@@ -23,4 +23,4 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     lines = [[r.operator, *r.runtimes.values(), ", ".join(r.rewritten_by)] for r in rows]
     click.echo(to_markdown(headers, lines))
     for runtime in decide_themselves():
-        click.echo(f"{runtime} decides itself what else it computes in integers")
+        click.echo(f"{runtime} decides which other operators it computes in integers")

@@ -12,7 +12,7 @@ from edgedl.compress.recipe.shipped_recipes import (
 from edgedl.tools.terminal.parameter_types import SHIPPED_RECIPE
 from edgedl.tools.terminal.rows import rows
 
-_DEFAULT_LINE = "The recipe that suits the network's layers; the run says which and why."
+_DEFAULT_LINE = "The recipe that suits the network's layers; the run prints which and why."
 
 
 @click.command()
@@ -21,7 +21,7 @@ _DEFAULT_LINE = "The recipe that suits the network's layers; the run says which 
 def command(name: str | None, as_json: bool) -> None:
     """List the recipes that 'compress --recipe' takes, or print the YAML of the one called NAME.
 
-    The YAML in a file of your own is a recipe, too; docs/recipes.md tells its keys.
+    A YAML file of your own is also a recipe; docs/recipes.md explains its keys.
     """
     if name is not None and name != DEFAULT and not as_json:
         click.echo(shipped_text(name).rstrip())

@@ -21,9 +21,9 @@ from edgedl.tools.terminal.width import terminal_width
 @click.option("--title", help="Of the page [the results' titles].")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(results: tuple[Path, ...], out: Path, title: str | None, force: bool) -> None:
-    """Draw the report of RESULTS: folders with a result.json, or such files.
+    """Write the report of RESULTS: folders with a result.json, or result.json files.
 
-    ``--out -`` prints what ``compress`` has printed; .svg is the first chart alone.
+    ``--out -`` prints the same text as ``compress``; .svg contains only the first chart.
     """
     read = [load_result(path) for path in results]
     if str(out) == "-":

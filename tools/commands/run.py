@@ -39,8 +39,8 @@ def command(
     BUNDLE is a bundle's folder or the output folder of 'edgedl compress'.
 
     Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; the rows of
-    a CSV file are cut into the windows the network was trained on; float32 arrays are taken as
-    the network's input.
+    a CSV file are split into the windows that the network was trained on; float32 arrays are the
+    network's input.
     """
     with Runner.open(bundle, artifact, backend, threads) as runner:
         manifest = runner.bundle.manifest

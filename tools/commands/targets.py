@@ -14,7 +14,7 @@ from edgedl.tools.terminal.rows import rows
 def command(name: str | None, as_json: bool) -> None:
     """List the targets that '--target' takes, or show the one called NAME.
 
-    NAME can be a YAML file that describes a device of your own; docs/quantization.md tells its
+    NAME can be a YAML file that describes your own device; docs/quantization.md explains its
     keys.
     """
     if name is not None:
@@ -39,7 +39,7 @@ def _described(target: Target) -> str:
         ("precisions", ", ".join(target.precisions)),
         ("activations", f"{target.activations}, zero points {_zero_points(target)}"),
         ("weights", f"int8 with {target.weight_bits} bits"),
-        ("channels", f"widths are cut to multiples of {target.channel_multiple}"),
+        ("channels", f"pruned widths are multiples of {target.channel_multiple}"),
         ("in integers", f"{len(target.integer_operators)} operators; the others in float"),
         *((f"no {precision}", why) for precision, why in target.refused.items()),
     ]

@@ -25,12 +25,12 @@ def command(
 ) -> None:
     """Train a reference model from scratch on the full training split.
 
-    Writes NAME.safetensors, NAME.json and learning_curve.png to the run folder. A run that was
-    cut off goes on from its last whole epoch when the same command is given again; with other
-    settings it stops and says so.
+    Writes NAME.safetensors, NAME.json and learning_curve.png to the run folder. If a run
+    is interrupted, the same command continues after its last complete epoch; with other settings
+    it stops with an error.
 
-    Several processes train together, each with its share of every batch, when torchrun starts
-    them: torchrun --nproc-per-node 2 -m edgedl train NAME --threads 1. --threads is for each.
+    To train with several processes, each with its share of every batch, start them with torchrun:
+    torchrun --nproc-per-node 2 -m edgedl train NAME --threads 1. --threads is for each.
     """
     model = find_model(name)
     from edgedl.compress.device import find_device

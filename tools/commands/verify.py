@@ -20,9 +20,9 @@ from edgedl.tools.terminal.parameter_types import BUNDLE
 def command(bundles: tuple[Path, ...], parity: bool) -> None:
     """Check every file of a BUNDLE against its sha256, then run the golden vectors.
 
-    With --parity the integers of every quantized layer are compared, too, with those of the torch
-    graph that the bundle was made from: where a file computes something else on this machine, the
-    first such layer is named. Neither torch nor data is needed.
+    With --parity, the integers of every quantized layer are also compared with those of the torch
+    graph that the bundle was made from. If a file computes other integers on this machine, the
+    first such layer is named. This needs neither torch nor data.
     """
     found = []
     for path in bundles:
@@ -50,7 +50,7 @@ def _verify(bundle: Bundle, parity: bool) -> list[str]:
         wrong.append(f"{', '.join(item.what for item in refused)} does not run on this machine")
     if failed:
         wrong.append(
-            f"{', '.join(failed)} computes something else on this machine than where it was made"
+            f"{', '.join(failed)}: the outputs on this machine differ from those where it was made"
         )
     return wrong
 
@@ -75,7 +75,7 @@ def _check_layers(entry: Entry) -> bool:
     if artifact.kind is not INT8:
         return True
     if not can_check_layers(entry.bundle, artifact):
-        click.echo("  layers: the bundle has no certificate of them")
+        click.echo("  layers: not certified in this bundle")
         return True
     found = check_layers(entry.bundle, artifact)
     wrong = [d for d in found if not d.passed]
@@ -87,7 +87,7 @@ def _check_layers(entry: Entry) -> bool:
     if wrong:
         first = wrong[0]
         click.echo(
-            f"  first layer that disagrees: {first.layer.layer or 'no module'}, "
+            f"  first layer that differs: {first.layer.layer or 'no module'}, "
             f"'{first.layer.node}' ({first.layer.tensor}): mean {first.mean_lsb:.3f} and at most "
             f"{first.max_lsb} steps, certified were {first.layer.mean_lsb:.3f} and "
             f"{first.layer.max_lsb}"

@@ -30,7 +30,7 @@ from edgedl.tools.terminal.progress import steps
 def bench(
     *bundles: str | Path | Bundle,
     task: Task | None = None,
-    threads: Sequence[int] = (1,),
+    threads: int | Sequence[int] = (1,),
     max_drop: float | None = None,
 ) -> Result:
     """Measure accuracy and latency of every file of some bundles, interleaved and paired.
@@ -49,7 +49,9 @@ def bench(
     if not bundles:
         raise BadInputError("bench needs a bundle")
     paths = [b.folder if isinstance(b, Bundle) else Path(b) for b in bundles]
-    settings = BenchSettings(tuple(threads), max_drop_pp=max_drop)
+    settings = BenchSettings(
+        (threads,) if isinstance(threads, int) else tuple(threads), max_drop_pp=max_drop
+    )
     return bench_paths(paths, task, settings).result
 
 

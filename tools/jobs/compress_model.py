@@ -1,7 +1,8 @@
 """``edgedl.compress_model``: the main job for a module and data in memory."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def compress_model(
     free_axes: tuple[int, ...] = (0,),
     augment: Augment | None = None,
     keep_float: Sequence[str] = (),
-    threads: Sequence[int] = (1,),
+    threads: int | Sequence[int] = (1,),
     seed: int = 0,
     fresh: bool = False,
 ) -> Compressed:
@@ -86,6 +87,9 @@ def compress_model(
         BadInputError: model, data and settings do not fit together; said before any work.
         BackendUnavailableError: a library is missing.
     """
+    counts = (threads,) if isinstance(threads, int) else tuple(threads)
+    settings = BenchSettings(counts, Protocol(seed=seed), max_drop)
+    aims = _targets(targets)
     given = {"calibration": calibration, "test": test, "train": train}
     if isinstance(model, nn.Module):
         task = GivenTask(
@@ -93,48 +97,72 @@ def compress_model(
         )
         subject = Subject(task.name, model, task, free_axes=free_axes, augment=augment, loss=loss)
     else:
-        _refuse_data(model, {**given, "score": score, "loss": loss})
-        subject = model if isinstance(model, Subject) else find_subject(model)
+        subject = _ready_subject(model, {**given, "score": score, "loss": loss})
     chosen = None if recipe == DEFAULT else recipe
     chosen = load_recipe(chosen) if isinstance(chosen, str) else chosen
     if isinstance(model, nn.Module):
         _check_training(chosen, train)
     job = Job(
         subject,
-        _targets(targets),
+        aims,
         chosen,
         tuple(keep_float),
         model if isinstance(model, str) else "",
     )
-    settings = BenchSettings(tuple(threads), Protocol(seed=seed), max_drop)
-    torch.manual_seed(seed)
-    folder = Path(tempfile.mkdtemp(prefix="edgedl-") if out is None else out)
-    return Compressed(do_job(job, settings, folder, None if fresh else user_store()))
+    store = None if fresh else user_store()
+    with torch.random.fork_rng(devices=[]), _folder(out) as folder:
+        torch.manual_seed(seed)
+        return Compressed(do_job(job, settings, folder, store))
+
+
+@contextmanager
+def _folder(out: str | Path | None) -> Iterator[Path]:
+    """Yield the folder of the files; one of our own is gone again where none were made."""
+    if out is not None:
+        yield Path(out)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="edgedl-"))
+    try:
+        yield folder
+    finally:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
     """Return a module out of its wrappers.
 
     Raises:
-        BadInputError: it has weights elsewhere than on the CPU.
+        BadInputError: it is TorchScript, or has weights that are not float32 on the CPU.
     """
     module = unwrap(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BadInputError("the module is TorchScript: give the torch module it was made from")
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         if value.device.type != "cpu":
             raise BadInputError(f"{name} is on the device {value.device}: give module.cpu()")
+        if value.is_floating_point() and value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise BadInputError(f"{name} is {kind}: give module.float()")
     return module
 
 
-def _refuse_data(model: object, given: dict[str, object]) -> None:
-    """Refuse data beside what has its own."""
+def _ready_subject(model: object, given: dict[str, object]) -> Subject:
+    """Return a subject that has its own data.
+
+    Raises:
+        BadInputError: there is none of that name, or data are given, too.
+    """
     if not isinstance(model, str | Subject):
         raise BadInputError(
             f"model is a {type(model).__name__}: it must be a torch module, a Subject, or the name "
             "of a reference model"
         )
+    subject = model if isinstance(model, Subject) else find_subject(model)
     named = [name for name, value in given.items() if value is not None]
     if named:
         raise BadInputError(f"a Subject has its own data: leave {', '.join(named)} out")
+    return subject
 
 
 def _check_training(recipe: Recipe | None, train: object) -> None:
@@ -145,7 +173,7 @@ def _check_training(recipe: Recipe | None, train: object) -> None:
     trains = [stage.name for stage in recipe.stages if TRAIN in stage.splits(with_train)]
     if trains:
         raise BadInputError(
-            f"the recipe trains ({', '.join(trains)}) and there is no data for it: give train=, "
+            f"the recipe trains ({', '.join(trains)}) and there is no training data: give train=, "
             "batches of (x, labels)"
         )
 
@@ -156,7 +184,9 @@ def _targets(given: str | Target | Sequence[str | Target]) -> tuple[Target, ...]
     Raises:
         BadInputError: there is no such target, or one is given twice.
     """
-    each = [given] if isinstance(given, str | Target) else list(given)
+    each = [given] if isinstance(given, str | Target) else given
+    if not isinstance(each, Sequence) or not all(isinstance(t, str | Target) for t in each):
+        raise BadInputError(f"targets are {given!r}: give names or Target objects")
     found = tuple(load_target(t) if isinstance(t, str) else t for t in each)
     names = [target.name for target in found]
     if not names or len(set(names)) < len(names):

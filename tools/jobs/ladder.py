@@ -125,7 +125,11 @@ def climb(
     for name, precision in RUNGS:
         alike = AS_FAST_AS.get(name, "")
         if alike in found and not any(file.faster for file in found[alike]):
-            why = f"no faster than {alike}" if found[alike] else f"no file of {alike} runs here"
+            why = (
+                f"{alike} is not faster than float32"
+                if found[alike]
+                else f"no file of {alike} runs on this machine"
+            )
             rungs.append(_without_file(name, f"not tried: {why}"))
             continue
         progress.step(f"try {name}")
@@ -220,7 +224,7 @@ def _baselines(entries: Sequence[Entry]) -> dict[str, Entry]:
     """
     floats = {e.artifact.backend: e for e in entries if e.artifact.kind is FLOAT32}
     if not floats:
-        raise EdgedlError("no float32 file runs here that others could be timed against")
+        raise EdgedlError("no float32 file runs on this machine, so there is no baseline for times")
     first = floats.get(REFERENCE.runtime) or next(iter(floats.values()))
     return {e.artifact.backend: floats.get(e.artifact.backend, first) for e in entries}
 
@@ -236,7 +240,7 @@ def _ratio(baselines: Mapping[str, Entry], entry: Entry, settings: BenchSettings
 def _record(name: str, made: CompressedModel, precision: str, tried: Sequence[_Tried]) -> Rung:
     if not tried:
         reasons = [r.reason for r in made.refusals if r.name.endswith(f"-{precision}")]
-        return _without_file(name, reasons[0] if reasons else "no file that runs here")
+        return _without_file(name, reasons[0] if reasons else "no file runs on this machine")
     file = tried[0]
     return Rung(name, file.name, file.drop, file.ratio.value, interval(file.ratio), file.outcome)
 

@@ -1,9 +1,9 @@
-"""What to do behind a job: said at the end of every ``compress``."""
+"""What to do after a job: printed at the end of every ``compress``."""
 
 from collections.abc import Sequence
 
 from edgedl.runtime.precision import FLOAT32
-from edgedl.tools.bench.recommend import DEFAULT_MAX_DROP_PP
+from edgedl.tools.bench.recommend import allowed_drop, fastest_undecided
 from edgedl.tools.bench.result import Candidate, Result
 
 
@@ -21,21 +21,27 @@ def next_steps(result: Result, subject: str, noisiest: Sequence[str] = ()) -> tu
         if c.findings
     ]
     quantized = [c for c in result.candidates if c.precision.startswith("int8")]
-    limit = DEFAULT_MAX_DROP_PP if result.max_drop_pp is None else result.max_drop_pp
+    limit = allowed_drop(result.max_drop_pp)
     lossy = [c for c in quantized if c.drop.pp > limit]
     if lossy:
-        most = f", most at {', '.join(noisiest)}: --keep-float one or" if noisiest else ":"
+        most = f", most at {', '.join(noisiest)}: use --keep-float for one, or" if noisiest else ":"
         steps.append(
             f"{lossy[0].name} loses {lossy[0].drop.pp:.2f} points{most} try --recipe "
             "static_w8c_a8_learned_rounding"
         )
         if subject:
-            steps.append(f"'edgedl explain {subject}' says what each layer costs")
+            steps.append(f"'edgedl explain {subject}' shows what each layer costs")
+    undecided = fastest_undecided(result.candidates, result.max_drop_pp)
+    if undecided is not None and undecided.drop.more_samples is not None:
+        steps.append(
+            f"give about {undecided.drop.more_samples} more test samples: they show whether "
+            f"{undecided.name} loses more than {limit:g} points"
+        )
     slow = [c for c in quantized if _is_slower(c)]
     if subject and slow and len(slow) == len(quantized):
         backend = slow[0].backend
         steps.append(
-            f"int8 is not faster here: 'edgedl explain {subject} --time {backend}' says why"
+            f"int8 is not faster here: 'edgedl explain {subject} --time {backend}' shows why"
         )
     if result.recommendation.name.endswith(f"-{FLOAT32}") and not steps:
         steps.append("try a smaller network: --recipe distill_prune_ch50")

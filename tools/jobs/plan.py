@@ -40,10 +40,10 @@ class PlannedStage:
     def __str__(self) -> str:
         """Return the line."""
         if self.left_out is not None:
-            return f"{self.name} {self.settings}: left out, {self.left_out}"
+            return f"{self.name} {self.settings}: skipped, {self.left_out}"
         if self.kept is not None:
-            return f"{self.name} {self.settings}: kept, {self.kept}"
-        time = "not known before it runs" if self.seconds is None else about(self.seconds)
+            return f"{self.name} {self.settings}: cached, {self.kept}"
+        time = "time unknown before it runs" if self.seconds is None else about(self.seconds)
         return f"{self.name} {self.settings}: {time}"
 
 
@@ -89,7 +89,7 @@ def plan(job: Job, store: StageStore | None, progress: Progress) -> list[Planned
 
 
 def _quiet_estimate(stage: Stage, state: ModelState) -> Estimated:
-    """Return the estimate of a stage; what it would say of its trial runs is nobody's concern."""
+    """Return the estimate of a stage; the messages of its trial runs are not shown."""
     found = stage.estimate(replace(state, progress=SILENT))
     return replace(found, state=replace(found.state, progress=state.progress))
 
@@ -99,8 +99,8 @@ def total(lines: list[PlannedStage]) -> str:
     to_do = [line for line in lines if line.kept is None]
     known = [line.seconds for line in to_do if line.seconds is not None]
     unknown = len(to_do) - len(known)
-    more = f", and {unknown} not known before they run" if unknown else ""
-    return f"{len(lines)} stages, {len(lines) - len(to_do)} kept: {about(sum(known))}{more}"
+    more = f", plus {unknown} of unknown time" if unknown else ""
+    return f"{len(lines)} stages, {len(lines) - len(to_do)} cached: {about(sum(known))}{more}"
 
 
 def _settings(stage: Stage, recipe: Recipe, number: int) -> str:

@@ -85,7 +85,7 @@ def find_task(bundle_task: str, reference: str | None) -> Task:
         return CheckedTask.of(cast(Task, carried))
     if bundle_task not in DATASETS:
         raise BadInputError(
-            f"the bundle's task '{bundle_task}' is not one edgedl has data for: "
-            "give it with --task file.py:function"
+            f"the bundle's task '{bundle_task}' has no data in edgedl: "
+            "give the task with --task file.py:function"
         )
     return make_task(find_dataset(bundle_task).name)

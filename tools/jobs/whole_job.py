@@ -38,8 +38,8 @@ class FinishedJob:
             return self.made.compressed.missed
         if self.result.recommendation.budget_met is False:
             return (
-                f"the budget of {self.result.max_drop_pp} points is not shown to be met by any "
-                "file of the strongest precision"
+                f"no file of the strongest precision is certainly within the budget of "
+                f"{self.result.max_drop_pp} points"
             )
         return ""
 
@@ -75,7 +75,8 @@ def do_job(job: Job, settings: BenchSettings, out: Path, store: StageStore | Non
     if failed is not None:
         bundle = out / BUNDLE
         click.echo(
-            f"the bundle is in {bundle}: 'edgedl bench {bundle} --out DIR' measures it", err=True
+            f"the bundle is in {bundle}; measure it with 'edgedl bench {bundle} --out DIR'",
+            err=True,
         )
         raise failed
     return FinishedJob(out, made, result)
@@ -88,7 +89,7 @@ def _draw(title: str, result: Result, folder: Path, out: Path) -> None:
     except Exception as error:
         # matplotlib raises many classes.
         click.echo(
-            f"no report was drawn ({first_line(error)}): 'edgedl report {out} --out FILE.html' "
-            "tries again",
+            f"the report could not be written ({first_line(error)}): try again with "
+            f"'edgedl report {out} --out FILE.html'",
             err=True,
         )

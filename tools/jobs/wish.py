@@ -76,15 +76,15 @@ class Wish:
         )
 
     def _check_teachers(self, recipe: Recipe | None) -> None:
-        """Make sure that somebody learns where teachers are named; no default recipe does.
+        """Make sure that a stage uses the teachers, if any are named; no default recipe does.
 
         Raises:
-            BadInputError: nobody does.
+            BadInputError: no stage does.
         """
         stages = () if recipe is None else recipe.stages
         if self.teachers and not any(stage.learns_from_teachers for stage in stages):
             able = [name for name, stage in STAGES.items() if stage().learns_from_teachers]
             raise BadInputError(
-                f"nobody learns from {self.teachers[0]}: the recipe {self.recipe} has no stage "
-                f"{' or '.join(able)} with distil above 0"
+                f"the recipe {self.recipe} does not use the teacher {self.teachers[0]}: it has "
+                f"no stage {' or '.join(able)} with distil above 0"
             )

@@ -77,7 +77,7 @@ def parity_markdown(manifest: Manifest) -> str:
         if parity.layers.not_compared:
             parts.append(f"not in the file: {', '.join(parity.layers.not_compared)}")
     parts += [describe_agreement(agreement) for agreement in manifest.between]
-    return "\n\n".join(parts) or "no file of this bundle is certified"
+    return "\n\n".join(parts) or "no file of this bundle has a certificate"
 
 
 def _output_rows(artifact: str, parity: Parity) -> list[tuple[str, ...]]:

@@ -5,15 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedl.runtime.task.scores import score_text
+from edgedl.runtime.wording import counted
 from edgedl.tools.bench.bench import UNMEASURED
-from edgedl.tools.bench.recommend import describe_size, describe_speed
-from edgedl.tools.bench.result import Candidate, NotMeasured, Result
+from edgedl.tools.bench.recommend import (
+    allowed_drop,
+    describe_size,
+    describe_speed,
+    fastest_undecided,
+)
+from edgedl.tools.bench.result import Candidate, NotMeasured, Result, Rung
 from edgedl.tools.report.table import (
-    LADDER_HEADERS,
     describe_ladder,
     drop_in_points,
     finding_lines,
-    ladder_rows,
     thread_counts,
 )
 
@@ -37,12 +41,12 @@ def job_text(result: Result, folder: Path, width: int | None = WIDTH) -> str:
 
 def result_text(result: Result, width: int | None = WIDTH) -> str:
     """Return alerts, the table, findings, notes, what was not measured, and last the verdict."""
-    parts = [_wrapped(f"first of all: {alert}\n", width) for alert in result.alerts]
+    parts = [_wrapped(f"warning: {alert}\n", width) for alert in result.alerts]
     parts.append(_heading(result, width))
     parts.append(to_columns(HEADERS, compact_rows(result)) + "\n")
     if result.ladder is not None:
         parts.append(_wrapped(f"{describe_ladder(result.ladder)}:\n", width))
-        parts.append(to_columns(LADDER_HEADERS, ladder_rows(result.ladder)) + "\n")
+        parts += [*(_wrapped(_rung(rung), width) for rung in result.ladder.rungs), ""]
     parts += [_wrapped(f"finding: {line}", width) for line in finding_lines(result)]
     parts += [_wrapped(f"note: {note}", width) for note in result.recommendation.notes]
     parts += [_wrapped(line, width) for line in not_measured_lines(result.not_measured)]
@@ -56,15 +60,33 @@ def verdict(result: Result) -> str:
     name = result.recommendation.name
     chosen, baseline = result.candidate(name), result.candidate(result.baseline)
     if chosen is baseline:
-        return f"use {name}: no other file is faster and within the drop allowed"
+        undecided = fastest_undecided(result.candidates, result.max_drop_pp)
+        if undecided is None:
+            return f"use {name}: no faster file loses {_limit(result)} or less"
+        speed = describe_speed(undecided.speedup[0].ratio).removesuffix(" than")
+        return f"use {name}: {undecided.name} is {speed}, but too few samples show its drop"
     speed = describe_speed(chosen.speedup[0].ratio).removesuffix(" than")
     size = describe_size(chosen.size_bytes / baseline.size_bytes)
     return f"use {name}: {speed}, {size}, drop {drop_in_points(chosen.drop)} points"
 
 
+def _limit(result: Result) -> str:
+    return counted(allowed_drop(result.max_drop_pp), "point")
+
+
 def compact_rows(result: Result) -> list[tuple[str, ...]]:
     """Return a row of text per file for the first thread count, in the order of HEADERS."""
     return [_row(c, c.name == result.baseline) for c in result.candidates]
+
+
+def _rung(rung: Rung) -> str:
+    """Return one line on a recipe that was tried."""
+    if rung.artifact is None or rung.drop is None or rung.ratio is None:
+        return f"- {rung.recipe}: {rung.outcome}"
+    return (
+        f"- {rung.recipe}: {rung.artifact} takes {rung.ratio:.2f} of the time of float32, drop "
+        f"{drop_in_points(rung.drop)}: {rung.outcome}"
+    )
 
 
 def not_measured_lines(items: Sequence[NotMeasured]) -> list[str]:
@@ -79,7 +101,7 @@ def not_measured_lines(items: Sequence[NotMeasured]) -> list[str]:
         by_reason.pop(item.why, None)
     lines = [f"not measured: {', '.join(what)}: {why}" for why, what in by_reason.items()]
     never = [item.what for item in UNMEASURED if item in items]
-    return [*lines, *([f"never measured: {', '.join(never)}"] if never else [])]
+    return [*lines, *([f"not part of any measurement: {', '.join(never)}"] if never else [])]
 
 
 def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -97,9 +119,14 @@ def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _heading(result: Result, width: int | None) -> str:
     first, *others = thread_counts(result)
-    more = f"; with {', '.join(map(str, others))} in the report" if others else ""
+    more = f"; {', '.join(map(str, others))} in the report" if others else ""
+    metric = result.candidates[0].score.metric
     return (
-        _wrapped(f"{first} thread(s), batch 1, times against {result.baseline}{more}:", width)
+        _wrapped(
+            f"{first} thread(s), batch 1, score {metric}, times relative to "
+            f"{result.baseline}{more}:",
+            width,
+        )
         + "\n"
     )
 
@@ -112,7 +139,7 @@ def _row(candidate: Candidate, is_baseline: bool) -> tuple[str, ...]:
         f"{candidate.size_bytes / 1000:.0f}",
         score_text(score.metric, score.value),
         "baseline" if is_baseline else drop_in_points(candidate.drop),
-        "1" if is_baseline else ratio + (", a finding" if candidate.findings else ""),
+        "1" if is_baseline else ratio + (", has a finding" if candidate.findings else ""),
     )
 
 

@@ -11,27 +11,27 @@ from edgedl.tools.report.table import drop_in_points, to_markdown, with_interval
 _INTRODUCTION = """\
 # Reference models
 
-Each network below was trained on real data, or published with its weights, and went down the whole
-path: `edgedl compress NAME --recipe default`. Scores are of the whole test split, on the runtime
-that ships the file, not on torch. Brackets are 95 % intervals; a drop is against float32 on ONNX
-Runtime, sample by sample; a latency ratio below 1 is faster than that, from interleaved calls with
-1 thread and batch 1. A file that is not in a table stands below it with the reason.
+Each network below was trained on real data, or published with its weights, and compressed with
+`edgedl compress NAME --recipe default`. Scores are for the whole test split, on the runtime of the
+file, not on torch. Brackets are 95 % intervals. A drop is relative to float32 on ONNX Runtime,
+sample by sample. A latency ratio below 1 is faster than float32 on ONNX Runtime, from interleaved
+calls with 1 thread and batch 1. Files that are not in a table are listed below it with the reason.
 
-This page is made from the files in [results](results) by
+This page is generated from the files in [results](results) by
 
 ```sh
 edgedl models table docs/results --out docs/reference-models.md
 ```
 
-and those by `make reference-models`, each once: a result is of the edgedl of its day, and lacks
-the files that came later. Remove it from that folder to measure it anew. `edgedl models show NAME`
-tells how a network was trained.
+and the files by `make reference-models`, which measures each model once: a result is from the
+edgedl version of that time and lacks files that were added later. To measure a model again, remove
+its result from that folder. `edgedl models show NAME` shows how a network was trained.
 """
 
 _WATCH = """
 The windows of `watch` overlap by half and come from three people, so they are not independent:
-intervals of its scores are narrower than the truth about other people. Drops compare the same
-windows, so they suffer less.
+the intervals of its scores are too narrow for other people. Drops compare the same windows, so
+they are less affected.
 """
 
 _OVERVIEW = ("model", "score %", "parameters", "MACs", "trained, minutes", "recommended", "ratio")

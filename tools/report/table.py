@@ -20,7 +20,7 @@ HEADERS = (
     "speed verdict",
 )
 
-LADDER_HEADERS = ("recipe", "its best file", "drop, points", "of its float32's latency", "outcome")
+LADDER_HEADERS = ("recipe", "best file", "drop, points", "latency / float32", "outcome")
 
 
 def rows(result: Result, threads: int) -> list[tuple[str, ...]]:
@@ -73,20 +73,20 @@ def describe_ladder(ladder: Ladder) -> str:
     """Return what the ladder's table is of, in one sentence."""
     faster = any(r.recipe == ladder.chosen and r.outcome == "taken" for r in ladder.rungs)
     if faster:
-        end = f"{ladder.chosen} is the first that fits"
+        end = f"{ladder.chosen} is the first within the budget and faster"
     elif ladder.chosen == ladder.rungs[0].recipe:
         end = "none is faster than float32"
     else:
-        end = f"none fits, and {ladder.chosen} comes closest"
+        end = f"none is within the budget and faster; {ladder.chosen} is the closest"
     return (
-        f"recipes tried, cheapest first, on {counted(ladder.samples, 'sample')} that the scores "
-        f"above are not of: {end}"
+        f"recipes tried, cheapest first, on {counted(ladder.samples, 'sample')} that are not "
+        f"used for the scores above: {end}"
     )
 
 
 def result_markdown(result: Result) -> str:
     """Return alerts, every table of a result, the recommendation, and what was not measured."""
-    parts = [f"first of all: {alert}\n" for alert in result.alerts]
+    parts = [f"warning: {alert}\n" for alert in result.alerts]
     for threads in thread_counts(result):
         parts.append(f"{threads} thread(s), batch 1, against {result.baseline}:\n")
         parts.append(to_markdown(HEADERS, rows(result, threads)) + "\n")

@@ -42,7 +42,7 @@ def _report(error: BaseException, arguments: list[str]) -> str:
         "versions": "\n".join(_versions()),
         "system": f"{platform.platform()}, {platform.machine()}",
         "traceback": "".join(traceback.format_exception(error)).rstrip(),
-        "graph": attached_graph(error) or "none was there yet",
+        "graph": attached_graph(error) or "no graph yet",
     }
     return "\n\n".join(f"# {title}\n{text}" for title, text in parts.items()) + "\n"
 

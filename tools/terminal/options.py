@@ -12,12 +12,12 @@ recipe_option = click.option(
     metavar="RECIPE",
     default="default",
     show_default=True,
-    help="Name or YAML file; 'default' takes what suits the network.",
+    help="Name or YAML file; 'default' chooses the recipe that suits the network.",
 )
 device_option = click.option(
     "--device",
     metavar="DEVICE",
-    help="Where networks are trained: cpu (if nothing is said), cuda, cuda:1, mps, ...",
+    help="Device to train networks on: cpu (default), cuda, cuda:1, mps, ...",
 )
 weights_option = click.option(
     "--weights",

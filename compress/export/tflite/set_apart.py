@@ -25,10 +25,10 @@ def set_apart(graph: fx.GraphModule) -> fx.GraphModule:
     operator whether its channels stand first or last, and mixes that up at a dequantize that both
     kinds read. It joins them again itself.
 
-    What a concat of integers reads is on its grid: the kernel does not convert between grids. What a
-    float concat reads is hidden from it: it would put all of that on the grid of one. What an operator
-    reads twice behind a reshape is hidden, too: the converter moves the reshape behind the operator
-    and leaves it on the grid that it had.
+    What a concat of integers reads gets the concat's grid: the kernel does not convert. What a
+    float concat reads is hidden from it: it would put all of that on the grid of one. A reshaped
+    tensor that an operator reads twice is hidden, too: the converter moves the reshape after the
+    operator and leaves it on the grid that it had.
     """
     copy = copy_graph(graph)
     for node in list(copy.graph.nodes):

@@ -50,7 +50,7 @@ class RoundWeights(Refinement, frozen=True, tag="round_weights"):
         before, after = (_decibels(state, network, inputs) for network in (quantized, corrected))
         if after < before:
             state.progress.note(
-                f"the weights stay rounded to nearest: {after:.1f} dB in place of {before:.1f}"
+                f"the weights stay rounded to nearest: {after:.1f} dB instead of {before:.1f}"
             )
             return state, {"kept": False}
         return replace(state, quantized=corrected), {"kept": True}

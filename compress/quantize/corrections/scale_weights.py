@@ -78,7 +78,8 @@ class ScaleWeights(Stage, frozen=True, tag="scale_weights"):
         readers = _linear_readers(graph)
         if not readers:
             state.progress.note(
-                "scale_weights: no norm or layer can be divided by a factor, the network stays"
+                "scale_weights: no norm or layer can be divided by a factor, the network "
+                "is unchanged"
             )
         own_parameters(graph, weighted_layers(readers))
 

@@ -65,7 +65,7 @@ class Smooth(Stage, frozen=True, tag="smooth"):
         readers = find_readers(graph.graph)
         if not readers:
             state.progress.note(
-                "smooth: no norm or layer can be divided by a factor, the network stays"
+                "smooth: no norm or layer can be divided by a factor, the network is unchanged"
             )
         own_parameters(graph, weighted_layers(readers))
         batches = list(calibration_inputs(state.subject.task, self.samples, self.batch_size))

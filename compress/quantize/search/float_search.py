@@ -103,12 +103,12 @@ class FloatSearch:
         """
         whole, budget = self._parts.int8, self._constraints.budget
         if whole.noise == 0:
-            return self._nothing("quantization does no damage")
+            return self._nothing("quantization has no effect on the outputs")
         if not budget.is_open and not budget.excess(whole, whole):
             return self._nothing("the all-int8 network is within the budget")
         found = self._simulate(self._rank())
         better = [s for s in found if budget.excess(s.damage, whole) < budget.excess(whole, whole)]
-        reason = "no affordable set of float layers does less damage"
+        reason = "no set of float layers within the latency limit is more accurate"
         for simulated in better[:TIMED]:
             finding = self._time(simulated)
             if finding.kept:
@@ -174,7 +174,9 @@ class FloatSearch:
         return Finding(
             network=simulated.network,
             kept=kept,
-            reason="as wanted" if met else "the budget is missed: nothing affordable comes closer",
+            reason="within the budget"
+            if met
+            else "the budget is missed: nothing within the latency limit is closer",
             int8=whole,
             damage=simulated.damage,
             predicted_sqnr_db=self._parts.predicted_sqnr_db(kept),

@@ -65,7 +65,7 @@ class ProtectParts(Refinement, frozen=True, tag="protect_parts"):
             if after is not None and after[1] < db + LEAST_GAIN_DB:
                 break
             state.progress.note(
-                f"{blame.layer} stays float: int8 destroys a part of output {output}"
+                f"{blame.layer} stays in float: int8 destroys a part of output {output}"
             )
             network, before = trial, after
             kept.append(blame.layer)

@@ -57,7 +57,7 @@ class Unknown:
 
     def __str__(self) -> str:
         """Say it."""
-        return f"nothing is kept: {self.reason}"
+        return f"results are not cached: {self.reason}"
 
 
 class Provenance:
@@ -83,12 +83,12 @@ class Provenance:
         """Return what a stage's result depends on, where it is applied to a state."""
         if self._unknown:
             what = ", ".join(self._unknown)
-            return Unknown(f"teachers, augment or loss hold what has no digest ({what})")
+            return Unknown(f"teachers, augment or loss contain an object without a digest ({what})")
         code = code_digest(type(stage))
         if code is None:
             return Unknown(
-                f"the code of {stage.name} has no digest, because its class is not at the top of a "
-                "file, or the file imports by a name that is not constant"
+                f"the code of {stage.name} has no digest, because its class is not at the top "
+                "level of a file, or the file imports by a name that is not constant"
             )
         return Ingredients(
             stage.name,

@@ -69,7 +69,8 @@ class StageStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadInputError(
-                f"{folder}, where results of stages are kept, cannot be written ({error.strerror})"
+                f"{folder}, the cache folder for results of stages, cannot be written "
+                f"({error.strerror})"
             ) from error
 
     def apply(self, stage: Stage, state: ModelState, ingredients: Ingredients) -> ModelState:
@@ -88,9 +89,11 @@ class StageStore:
         """
         key, say = ingredients.key(), state.progress.note
         if not os.access(self.folder, os.W_OK | os.X_OK):
-            say(f"{ingredients.stage}: its result is not kept, {self.folder} cannot be written")
+            say(f"{ingredients.stage}: its result is not cached, {self.folder} cannot be written")
             return stage.apply(state)
-        with self._locked(key, lambda: say(f"waiting for another run at {ingredients.stage}")):
+        with self._locked(
+            key, lambda: say(f"waiting for another run that computes {ingredients.stage}")
+        ):
             found = self.find(key, stage, state)
             if found is not None:
                 say(f"{ingredients.stage}: reused {key}")
@@ -182,7 +185,7 @@ class StageStore:
             with atomic_write(self._file(key)) as out:
                 out.write(content)
         except (OSError, EdgedlError, RuntimeError) as error:
-            before.progress.note(f"{ingredients.stage}: its result is not kept ({error})")
+            before.progress.note(f"{ingredients.stage}: its result is not cached ({error})")
 
     def _describe(self, path: Path) -> Kept:
         with path.open("rb") as file:

@@ -195,7 +195,7 @@ def test_a_file_has_no_features(pruned: ModelState, compressed: CompressedModel)
 def test_several_teachers_have_no_features(pruned: ModelState) -> None:
     subject = replace(pruned.subject, teachers=(make_net(), make_net()))
     stage = FineTune(1, features=PATHS, feature_loss="attention")
-    with pytest.raises(BadInputError, match="features of 2 teachers have no mean"):
+    with pytest.raises(BadInputError, match="features of 2 teachers cannot be averaged"):
         stage.apply(replace(pruned, subject=subject))
 
 

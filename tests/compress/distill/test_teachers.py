@@ -65,9 +65,9 @@ def test_no_members() -> None:
 
 
 def test_a_teacher_with_other_classes() -> None:
-    with pytest.raises(BadInputError, match=r"teacher answers for 7 classes, the network for 3"):
+    with pytest.raises(BadInputError, match=r"teacher has 7 classes, the network for 3"):
         one_teacher(members(1, 7), STUDENT, X, 1.0)
-    with pytest.raises(BadInputError, match=r"teacher 1 answers for 4 classes"):
+    with pytest.raises(BadInputError, match=r"teacher 1 has 4 classes"):
         one_teacher((*members(1), *members(1, 4)), STUDENT, X, 1.0)
 
 

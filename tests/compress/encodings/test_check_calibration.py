@@ -38,7 +38,7 @@ def test_data_of_one_kind_raise_no_doubt() -> None:
 @pytest.mark.parametrize(
     ("factor", "count", "part"),
     [
-        (0.1, 48, "% of the values of test input 0 lie outside"),
+        (0.1, 48, "% of the values of test input 0 are outside"),
         (0.0, 48, "input 0 has one value, 0, in all calibration data"),
         (1.0, 31, "only 31 calibration samples"),
         (1.0, 1, "there is only 1 calibration sample:"),

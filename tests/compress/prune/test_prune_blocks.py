@@ -158,9 +158,9 @@ def only_blocks() -> nn.Module:
 @pytest.mark.parametrize(
     ("build", "stage", "message"),
     [
-        (chain, PruneBlocks(keep=("e",)), "keep names 'e', which is no block: there are a, b, c"),
+        (chain, PruneBlocks(keep=("e",)), "keep names 'e', which is no block; known: a, b, c"),
         (chain, PruneBlocks(keep=("*",)), "keep names all of them"),
-        (chain, PruneBlocks(5), "5 blocks shall go, 4 can"),
+        (chain, PruneBlocks(5), "5 blocks should be removed, only 4 can"),
         (lambda: make("tied")[0], PruneBlocks(), "no residual block that can be removed"),
         (only_blocks, PruneBlocks(), "no layer would be left"),
     ],
@@ -223,7 +223,7 @@ def test_as_many_go_as_the_speedup_needs(
     assert settings["latency_ratio"] == pytest.approx(0.6)
     assert settings["price_of_a_block"] == ("a=0.20000", "b=0.10000", "c=0.30000", "d=0.00000")
     assert settings["prices_cached"] == 1
-    with pytest.raises(BadInputError, match=r"2\.50 times faster at its smallest, wanted is 9"):
+    with pytest.raises(BadInputError, match=r"2\.50 times faster at its smallest, less than 9"):
         PruneBlocks(speedup=9).apply(state)
 
 

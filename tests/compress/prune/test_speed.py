@@ -99,7 +99,7 @@ def test_channels_that_cost_nothing_stay() -> None:
 
 
 def test_a_speedup_out_of_reach_says_what_is_in_reach() -> None:
-    with pytest.raises(BadInputError, match=r"1\.43 times faster at its smallest, wanted is 9"):
+    with pytest.raises(BadInputError, match=r"1\.43 times faster at its smallest, less than 9"):
         search(9, [0.0, 0.06])
 
 

@@ -56,14 +56,14 @@ def test_it_is_read_from_beside_the_recipe(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
-        ("factor: 0.25", "factr: 0.25", 4, "unknown key 'factr', did you mean 'factor'? there are"),
-        ("factor: 0.25", "zzz: 1", 4, "unknown key 'zzz': there are stage, factor, keep, budget"),
+        ("factor: 0.25", "factr: 0.25", 4, "unknown key 'factr', did you mean 'factor'? known:"),
+        ("factor: 0.25", "zzz: 1", 4, "unknown key 'zzz'; known: stage, factor, keep, budget"),
         ("0.25", "2", 4, "'factor': Expected `float` <= 1.0"),
         ("0.25", "much", 4, "'factor': Expected `float`, got `str`"),
         (":Scale", ":Scael", 3, "own_stage.py has no class 'Scael'"),
         (":Scale", ":PRUNE", 3, "own_stage.py has no class 'PRUNE'"),
-        (":Scale", ":NoStage", 3, "own_stage.py:NoStage is no stage: make a class from"),
-        (":Scale", ":Stage", 3, "own_stage.py:Stage is no stage: make a"),
+        (":Scale", ":NoStage", 3, "own_stage.py:NoStage is not a stage: make it a subclass"),
+        (":Scale", ":Stage", 3, "own_stage.py:Stage is not a stage: make it a"),
         ("own_stage.py", "gone.py", 3, "there is no file 'gone.py' in "),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_class_inside_a_function_is_applied_every_time(tmp_path: Path) -> None
     for _ in range(2):
         _, heard = run(Recipe("", (PruneChannels(ratio=0.5, multiple=2), Inner())), tmp_path)
     assert heard[0] == "prune_channels: reused"
-    assert heard[1].startswith("nothing is kept: the code of Inner has no digest")
+    assert heard[1].startswith("results are not cached: the code of Inner has no digest")
     assert len(heard) == 2
 
 

@@ -71,10 +71,10 @@ def test_every_stage_can_be_named_in_a_recipe() -> None:
             "samples",
             "zzz",
             4,
-            ["unknown key 'zzz'", "there are stage, samples, batch_size, observer"],
+            ["unknown key 'zzz'", "known: stage, samples, batch_size, observer"],
         ),
         ("description", "descripton", 1, ["descripton", "did you mean 'description'?"]),
-        ("quantize_static", "quantise", 3, ["quantise", "there are prune_channels"]),
+        ("quantize_static", "quantise", 3, ["quantise", "known: prune_channels"]),
         ("64", "many", 4, ["Expected `int`", "got `str`"]),
         ("64", "1.5", 4, ["Expected `int`", "got `float`"]),
         ("64", "0", 4, ["'samples': ", ">= 1"]),
@@ -151,7 +151,7 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BadInputError, match="there are " + ", ".join(shipped_recipes())):
+    with pytest.raises(BadInputError, match="known: " + ", ".join(shipped_recipes())):
         load_recipe("nothing_like_it")
 
 
@@ -164,10 +164,10 @@ def test_a_folder_is_not_a_recipe(tmp_path: Path) -> None:
     ("text", "part"),
     [
         ("description: x\nstages:\n  - samples: 3\n", "line 3: no key 'stage'"),
-        ("description: x\ndescription: y\n", "line 2: the key 'description' stands twice"),
+        ("description: x\ndescription: y\n", "line 2: the key 'description' is given twice"),
         (
             "description: x\nstages:\n  - stage: quantize_static\n    samples: 3\n    samples: 4\n",
-            "line 5: the key 'samples' stands twice",
+            "line 5: the key 'samples' is given twice",
         ),
     ],
 )
@@ -199,6 +199,6 @@ def test_layers_kept_in_float_are_added_where_the_recipe_quantizes() -> None:
 
 @pytest.mark.parametrize("name", ["float", "dynamic_w8_afp32"])
 def test_nothing_is_kept_from_a_recipe_that_does_not_calibrate(name: str) -> None:
-    with pytest.raises(BadInputError, match="nothing to keep 'fc' from"):
+    with pytest.raises(BadInputError, match="cannot keep 'fc' in float"):
         keep_float(load_recipe(name), ("fc",))
     assert keep_float(load_recipe(name), ()) == load_recipe(name)

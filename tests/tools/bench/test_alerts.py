@@ -49,7 +49,7 @@ def test_a_score_of_four_classes(
     notes = chance_alerts(scored(value, low, high), of(compressed, *classes))
     assert len(notes) == said
     for note in notes:
-        assert "a guess among 4 classes 25.00 %" in note
+        assert "guessing among 4 classes 25.00 %" in note
         assert f"ort-float32 scores {100 * value:.2f} % [{100 * low:.2f}" in note
 
 
@@ -59,7 +59,7 @@ def test_another_metric_has_no_chance(compressed: CompressedModel) -> None:
 
 def test_an_alert_is_the_first_line_of_the_result() -> None:
     result = msgspec.structs.replace(make_result(), alerts=("at chance",))
-    assert result_markdown(result).splitlines()[0] == "first of all: at chance"
+    assert result_markdown(result).splitlines()[0] == "warning: at chance"
 
 
 def test_warnings_stand_in_front_of_other_notes() -> None:

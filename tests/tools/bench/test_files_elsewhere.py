@@ -90,7 +90,7 @@ def test_both_layouts_are_scored_by_one_task(edgedl: Run, tmp_path: Path, task: 
     found = json.loads((tmp_path / "out" / "result.json").read_text())["candidates"]
     assert [x["score"]["value"] for x in found] == [1.0, 1.0, 1.0]
     assert all(x["latency"][0]["median_ms"] > 0 for x in found)
-    moved = [line for line in done.stderr.splitlines() if "its channels are moved" in line]
+    moved = [line for line in done.stderr.splitlines() if "its channels are transposed" in line]
     kinds = {"first_task": ("c.tflite", "NHWC"), "last_task": ("a.onnx", "NCHW")}[task]
     assert all(word in moved[0] for word in kinds)
 
@@ -155,7 +155,7 @@ def spec(name: str, *shape: int | None) -> TensorSpec:
     [
         ([spec("a", None, 3)], [(6, 4)], ("takes [N, 3], the task gives [6, 4]",)),
         ([spec("a", None, 3)], [(6, 3), (6, 3)], ("takes 1 inputs, the task gives 2",)),
-        ([spec("a", None, 3), spec("k")], [(6, 3), (6,)], ("input 'k'", "no axis of samples")),
+        ([spec("a", None, 3), spec("k")], [(6, 3), (6,)], ("input 'k'", "no batch axis")),
         ([spec("a", 1, 3), spec("b", 4, 3)], [(6, 3), (6, 3)], ("takes batches of 4",)),
         ([spec("a", 1, 8, 8, 3)], [(6, 3, 8, 9)], ("takes [1, 8, 8, 3]", "[6, 3, 8, 9]")),
         ([spec("a", None, 2), spec("b", None, 3)], [(6, 3), (6, 3)], ("[N, 2], [N, 3]",)),

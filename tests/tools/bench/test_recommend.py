@@ -116,9 +116,9 @@ def test_what_may_be_within_the_budget_is_named_when_the_baseline_is_kept(
     found = recommend(judged([BASELINE, SLOW, OVER, slower, PERHAPS], budget), budget)
     assert found.name == "ort-float32"
     assert found.reason == (
-        "nothing faster than the float32 baseline is certainly within 1 point: keep it; ort-int8 "
-        "is 2.22x faster than it and may be within, score drop +0.00 points [-1.88, +1.88], no "
-        "number of samples will decide it in practice"
+        "nothing faster than the float32 baseline is certainly within 1 point: use the "
+        "baseline; ort-int8 is 2.22x faster than it and may be within the limit, score drop +0.00 "
+        "points [-1.88, +1.88], no number of samples will decide it in practice"
     )
     drop = replace(PERHAPS.drop, more_samples=160)
     counted = replace(PERHAPS, drop=drop)
@@ -129,7 +129,9 @@ def test_what_may_be_within_the_budget_is_named_when_the_baseline_is_kept(
 @pytest.mark.parametrize("budget", [None, 1.0])
 def test_where_all_that_is_faster_loses_too_much_nothing_is_named(budget: float | None) -> None:
     found = recommend(judged([BASELINE, SLOW, OVER], budget), budget)
-    assert found.reason == ("nothing within 1 point is faster than the float32 baseline: keep it")
+    assert found.reason == (
+        "nothing within 1 point is faster than the float32 baseline: use the baseline"
+    )
 
 
 @pytest.mark.parametrize("budget", [None, 1.0])

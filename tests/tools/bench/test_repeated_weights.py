@@ -49,10 +49,11 @@ def test_a_sparse_file_gains_size_and_what_it_gains_in_time_is_measured() -> Non
     )
     (note,) = recommend([baseline, sparse], None).notes
     assert note == (
-        "ort-float32: 50 % of its weights are zero, which saves space once it is compressed "
-        "(zip: 210.0 KB of 400.0), not time: [0.99, 1.05] of its parent's on the same runtime"
+        "ort-float32: 50 % of its weights are zero, which saves space in a zip file "
+        "(210.0 KB instead of 400.0), but it is not faster: [0.99, 1.05] of its parent's time on "
+        "the same runtime"
     )
     faster = replace(sparse, speedup=candidate("ort-float32", (0.7, 0.8)).speedup)
-    assert ", and time: [0.70, 0.80]" in recommend([baseline, faster], None).notes[0]
+    assert ", and it is faster: [0.70, 0.80]" in recommend([baseline, faster], None).notes[0]
     int8 = replace(sparse, precision="int8")
     assert "time" not in recommend([baseline, int8], None).notes[0]

@@ -35,9 +35,9 @@ def test_a_saving_that_shows_needs_no_reason() -> None:
 
 def test_blocks_that_are_not_filled_are_named() -> None:
     text = explain_saving(PLANTED, 1.0, SMALL)
-    assert text.startswith("it does 0.50 of its parent's multiply-accumulates a second: ")
-    assert "blocks of 16 channels, which widths of 13, 27 do not fill" in text
-    assert "in whole blocks there are 1.00x fewer" in text
+    assert text.startswith("it computes 0.50 of its parent's multiply-accumulates per second: ")
+    assert "blocks of 16 channels, widths of 13, 27 do not fill" in text
+    assert "in whole blocks there are only 1.00x fewer" in text
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_blocks_that_are_not_filled_are_named() -> None:
 def test_blocks_that_explain_nothing_are_not_blamed(saving: Saving) -> None:
     text = explain_saving(saving, 1.0, SMALL)
     assert "blocks" not in text
-    assert text.endswith("a second: its smaller layers keep the kernels less busy")
+    assert text.endswith("per second: its layers are too small to use the kernels fully")
 
 
 def test_what_no_width_takes_away_is_named_where_it_was_measured() -> None:

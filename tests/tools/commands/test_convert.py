@@ -79,7 +79,7 @@ def test_arrays_of_a_npz_go_by_the_names_of_the_inputs(edgedl: Run, tmp_path: Pa
     each = ("--input", tmp_path / "a.npy", "--input", tmp_path / "b.npy")
     done = edgedl(*convert, tmp_path / "two", *each)
     assert done.returncode == 2
-    assert "as many samples each, not 9, 5" in done.stderr
+    assert "the same number of samples, not 9, 5" in done.stderr
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["samples", "noise"])

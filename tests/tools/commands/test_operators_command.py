@@ -31,7 +31,7 @@ def test_lines_for_a_part_of_a_name(edgedl: Run) -> None:
         ["softmax", "int8", "int8", "int8", "float"],
         ["log_softmax", "float", "float", "float", "float"],
     ]
-    assert lines[4:] == ["tensorrt decides itself what else it computes in integers"]
+    assert lines[4:] == ["tensorrt decides which other operators it computes in integers"]
 
 
 @pytest.mark.parametrize(

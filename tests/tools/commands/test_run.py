@@ -140,7 +140,7 @@ def test_device_packages_are_enough(
     )
     assert "not on the device" not in done.stderr
     if command == "bench":
-        assert "the bundle's task 'noise' is not one edgedl has data for" in done.stderr
+        assert "the bundle's task 'noise' has no data in edgedl" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
     if command == "run":

@@ -21,8 +21,8 @@ def test_a_finding_comes_first_with_its_cure() -> None:
     bad = replace(candidate("ort-int8", (0.5, 0.6), (5.0, 7.0)), findings=(FINDING,))
     first, second, third = next_steps(result(bad), "mine.py:subject", ("cat (30.0 dB)",))
     assert "--keep-float cat" in first
-    assert second.startswith("ort-int8 loses 6.00 points, most at cat (30.0 dB): --keep-float")
-    assert third == "'edgedl explain mine.py:subject' says what each layer costs"
+    assert second.startswith("ort-int8 loses 6.00 points, most at cat (30.0 dB): use --keep-float")
+    assert third == "'edgedl explain mine.py:subject' shows what each layer costs"
 
 
 def test_what_has_no_name_on_the_command_line_is_not_named_there() -> None:

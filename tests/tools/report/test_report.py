@@ -165,7 +165,7 @@ def test_findings_and_next_steps_are_on_the_page_and_the_terminal(tmp_path: Path
     )
     line = f"{second.name}: {finding.describe()}"
     text = result_markdown(result)
-    assert text.startswith("first of all: mind\n")
+    assert text.startswith("warning: mind\n")
     assert f"finding: {line}" in text
     assert text.endswith("next: do this")
     assert rows(result, 1)[1][4].startswith("1 finding, ")

@@ -66,7 +66,7 @@ def test_equal_reasons_are_one_line() -> None:
     assert not_measured_lines([*items, *UNMEASURED]) == [
         "not measured: a, b, c: no runner",
         "not measured: d: another reason",
-        "never measured: energy, paced and sustained load, other devices",
+        "not part of any measurement: energy, paced and sustained load, other devices",
     ]
     assert not_measured_lines([]) == []
 
@@ -86,7 +86,7 @@ def test_a_file_with_a_finding_says_so_in_the_table() -> None:
         replace(c, findings=(found,)) if c.name == "ort-int8" else c for c in result.candidates
     ]
     rows = {row[0]: row for row in compact_rows(replace(result, candidates=tuple(candidates)))}
-    assert rows["ort-int8"][-1].endswith(", a finding")
+    assert rows["ort-int8"][-1].endswith(", has a finding")
     assert "finding: ort-int8: output 'y', scores" in result_text(
         replace(result, candidates=tuple(candidates))
     )

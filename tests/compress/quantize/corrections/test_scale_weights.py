@@ -160,7 +160,8 @@ def test_where_nothing_can_be_divided_the_network_stays() -> None:
     said: list[str] = []
     found = ScaleWeights().apply(replace(state_of(net, (3, 8)), progress=notes_to(said.append)))
     assert found.history[0].settings["alphas"] == ()
-    assert said == ["scale_weights: no norm or layer can be divided by a factor, the network stays"]
+    (note,) = said
+    assert note.startswith("scale_weights: no norm or layer can be divided by a factor")
 
 
 def test_it_stands_before_the_weights_are_quantized() -> None:

@@ -124,7 +124,7 @@ def test_a_norm_that_is_read_elsewhere_and_depthwise_layers_are_left_alone() -> 
     assert find_readers(state.graph.graph) == {}
     said: list[str] = []
     found = Smooth().apply(replace(state, progress=notes_to(said.append)))
-    assert said == ["smooth: no norm or layer can be divided by a factor, the network stays"]
+    assert said == ["smooth: no norm or layer can be divided by a factor, the network is unchanged"]
     assert found.history[0].settings["layers"] == 0
     paths = find_readers(state_of(chain()).graph.graph)
     consumers = [n for found in paths.values() for n in found]

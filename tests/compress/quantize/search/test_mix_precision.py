@@ -96,7 +96,7 @@ def test_without_a_budget_less_noise_is_kept_within_the_slowdown(int8_state: Mod
     found = search(int8_state, PriceList({}, 0.04, 2.0), max_slowdown=1.09)
     assert 1 <= len(found.kept) <= 2
     assert found.damage.noise < found.int8.noise
-    assert found.reason == "as wanted"
+    assert found.reason == "within the budget"
 
 
 def test_a_layer_that_is_faster_in_float_pays_for_another(int8_state: ModelState) -> None:

@@ -242,7 +242,7 @@ def test_of_two_runs_at_one_stage_the_second_waits(tmp_path: Path) -> None:
     store.apply(PRUNE, replace(state, progress=notes_to(heard)), ingredients)
     assert not store.in_use(ingredients.key())
     assert process.wait() == 0
-    assert heard[0] == "waiting for another run at prune_channels"
+    assert heard[0] == "waiting for another run that computes prune_channels"
     assert heard[1].startswith("prune_channels: reused")
 
 
@@ -279,6 +279,6 @@ def test_nothing_is_kept_of_a_subject_that_cannot_be_described(tmp_path: Path) -
     start = replace(start, subject=replace(start.subject, augment=scope["augment"]))
     runner = StageRunner(StageStore(tmp_path), provenance(start))
     runner.run((PRUNE,), replace(start, progress=notes_to(heard.append)))
-    assert "nothing is kept" in heard[0]
+    assert "results are not cached" in heard[0]
     assert "builtins.function" in heard[0]
     assert list(tmp_path.iterdir()) == []
