@@ -164,7 +164,7 @@ def test_half_the_work_in_odd_widths_is_hardly_faster_and_is_explained() -> None
     # Half the arithmetic in whole blocks would take half the time.
     assert found.lo > 0.85
     lost = explain_saving(saving, found.value, SMALL)
-    assert "blocks of 16 channels, which widths of 11, 22 do not fill" in lost
+    assert "blocks of 16 channels, widths of 11, 22 do not fill" in lost
     whole = candidate("parent:ort-float32", (1.0, 1.0))
     odd = replace(
         candidate("ort-float32", (0.99, 1.01)),

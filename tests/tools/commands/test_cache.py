@@ -58,7 +58,7 @@ def test_a_second_run_reuses_and_says_so(
     assert plan.returncode == 0, plan.stderr
     assert "epoch" not in plan.stderr
     assert plan.stdout.splitlines()[0].startswith("prune_channels (multiple=2): about ")
-    assert plan.stdout.splitlines()[-1].startswith("2 stages, 0 kept: about ")
+    assert plan.stdout.splitlines()[-1].startswith("2 stages, 0 cached: about ")
     assert edgedl("cache").stdout == f"0 in {own_cache}, 0.0 MB\n"
 
     first = edgedl(*arguments, "--threads", 1, "--out", tmp_path / "first")
@@ -68,7 +68,7 @@ def test_a_second_run_reuses_and_says_so(
     assert second.stderr.count("reused") == 2
     weights = [tmp_path / n / "bundle" / "network.safetensors" for n in ("first", "second")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert "2 stages, 2 kept: about 0 s" in edgedl(*arguments, "--dry-run").stdout
+    assert "2 stages, 2 cached: about 0 s" in edgedl(*arguments, "--dry-run").stdout
 
     rows = edgedl("cache").stdout.splitlines()
     assert len(rows) == 3

@@ -174,7 +174,7 @@ def test_a_bundle_outlives_a_measurement_that_fails(
     options = ("--recipe", "float", "--target", "ort", "--threads", 1)
     done = edgedl("compress", f"{subject_file}:subject", *options, "--out", out)
     assert done.returncode == 3
-    assert f"the bundle is in {out / 'bundle'}: 'edgedl bench" in done.stderr
+    assert f"the bundle is in {out / 'bundle'}; measure it with 'edgedl bench" in done.stderr
     assert "Traceback" not in done.stderr
     bundle = Bundle.open(out / "bundle")
     bundle.verify()
