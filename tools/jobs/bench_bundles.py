@@ -49,9 +49,8 @@ def bench(
     if not bundles:
         raise BadInputError("bench needs a bundle")
     paths = [b.folder if isinstance(b, Bundle) else Path(b) for b in bundles]
-    settings = BenchSettings(
-        (threads,) if isinstance(threads, int) else tuple(threads), max_drop_pp=max_drop
-    )
+    counts = (threads,) if isinstance(threads, int) else tuple(threads)
+    settings = BenchSettings(counts, max_drop_pp=max_drop)
     return bench_paths(paths, task, settings).result
 
 

@@ -185,6 +185,10 @@ WRONG = {
     "texts as labels": ((X, np.array(list("abcdef"))), "labels of a batch of test is <U1"),
     "objects": ([object()], "input 0 of a batch of test is object"),
     "shapes": ([X, X[:, :1]], r"different shapes, \[\[2\]\] and \[\[1\]\]"),
+    "lists of numbers": (([[1.0, 2.0]] * 3, [0, 1, 0]), "give an array"),
+    "a list of lists": ([[1.0, 2.0]] * 3, "give an array"),
+    "pixels of 8 bits": (np.zeros((2, 2), np.uint8), "is uint8: give float32"),
+    "not finite": (np.array([[0.0], [np.nan]]), "input 0 of test is not finite in sample 1"),
     "labels here and there": ([(X, Y), X], "some batches of test have labels"),
 }
 

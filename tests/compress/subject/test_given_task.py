@@ -90,6 +90,36 @@ def test_numbers_are_scored_by_the_coefficient_of_determination() -> None:
     assert mean(made, logits()) == pytest.approx(1 - error / wanted.var(), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.bool_, np.float32])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_one_logit_and_labels_of_0_and_1_are_scored_as_classes(
+    kind: Any, probabilities: bool
+) -> None:
+    torch.manual_seed(1)
+    layers = [nn.Flatten(), nn.Linear(192, 1), *([nn.Sigmoid()] if probabilities else [])]
+    module = nn.Sequential(*layers).eval()
+    wanted = (CLASSES > 1).astype(kind)
+    found = outputs(module)[0][:, 0] > (0.5 if probabilities else 0)
+    made = task(module, (X, wanted))
+    assert made.metric == "binary_accuracy"
+    assert mean(made, module) == pytest.approx((found == wanted.astype(bool)).mean())
+
+
+def test_pixels_without_a_class_do_not_count() -> None:
+    labels = PIXELS.copy()
+    labels[:, :4] = 255
+    found = outputs(maps())[0].argmax(1)
+    assert mean(task(maps(), (X, labels)), maps()) == pytest.approx(
+        (found[:, 4:] == PIXELS[:, 4:]).mean()
+    )
+
+
+def test_a_score_by_name_compares_with_the_float_network() -> None:
+    made = task(logits(), (X, CLASSES), score="sqnr")
+    assert made.metric == "sqnr"
+    assert mean(made, logits()) == pytest.approx(1.0)
+
+
 def test_the_users_score_gets_the_output_itself() -> None:
     def hits(y: Any, labels: Any) -> Any:
         return y.argmax(1) == labels
@@ -182,6 +212,9 @@ WRONG: dict[str, tuple[nn.Module, object, dict[str, Any], str]] = {
     ),
     "a score without labels": (logits(), X, {"score": score_of_text}, "score= reads labels"),
     "a score that is no function": (logits(), (X, CLASSES), {"score": 3}, "score is a int"),
+    "an unknown score": (logits(), (X, CLASSES), {"score": "sqnrr"}, "did you mean 'sqnr'"),
+    "labels one wide": (logits(), (X, CLASSES[:, None]), {}, r"give labels.squeeze\(1\)"),
+    "another shape": (logits(), (X[:, :2], CLASSES), {}, "cannot compute the inputs of the task"),
     "too few class names": (logits(), (X, CLASSES), {"classes": ["a", "b"]}, "2 classes are named"),
     "a class twice": (logits(), (X, CLASSES), {"classes": list("abca")}, "'a' is named twice"),
     "classes of numbers": (maps(), (X, PIXELS), {"classes": list("abcd")}, "leave them out"),

@@ -65,6 +65,7 @@ def test_arrays_with_labels() -> None:
     made = edgedl.compress_model(module, (x[:32], y[:32]), test=(x[32:], y[32:]), targets="ort")
 
     assert made.result.candidates[0].score.value == 1.0
+    assert "score top1" in repr(made)
     assert made.result.candidates[0].score.n == 32
     assert made.bundle.manifest.task.classes == ("0", "1", "2", "3")
 
@@ -142,6 +143,13 @@ WRONG: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         "fit no usual score",
     ),
     "another device": (far_away(), X, {}, "weight is on the device meta: give module.cpu()"),
+    "half precision": (network().half(), X, {}, "is float16: give module.float()"),
+    "TorchScript": (torch.jit.trace(network(), torch.from_numpy(X)), X, {}, "is TorchScript"),
+    "too many threads": (network(), X, {"threads": 999}, "whole numbers from 1 to 64"),
+    "no threads": (network(), X, {"threads": "a"}, "whole numbers from 1 to 64"),
+    "a negative drop": (network(), X, {"max_drop": -1}, "max_drop is in points"),
+    "no number": (network(), X, {"max_drop": float("nan")}, "max_drop is in points"),
+    "targets of another kind": (network(), X, {"targets": ["ort", 3]}, "names or Target objects"),
     "a generator that has ended": (network(), iter([]), {}, "calibration has no samples"),
     "a target twice": (network(), X, {"targets": ["ort", "ort"]}, "name each once"),
     "an unknown target": (network(), X, {"targets": "ort2"}, "did you mean 'ort'"),
@@ -161,6 +169,33 @@ def test_what_is_wrong_is_said_before_any_work(
         edgedl.compress_model(model, data, out=tmp_path / "made", **rest)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_leaves_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(edgedl.EdgedlError):
+        edgedl.compress_model(network(), X, targets="ort", keep_float=["no such layer"])
+    assert not list(tmp_path.glob("edgedl-*"))
+
+
+def test_the_users_module_stays_as_it_is() -> None:
+    from edgedl.compress.training.check_training import check_training
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(784, 4))
+    module.train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    splits = ("calibration", "test", "train")
+    task = edgedl.ArrayTask(
+        "t",
+        {name: lambda: edgedl.Samples((X,), np.arange(64) % 4) for name in splits},
+        classes=tuple("abcd"),
+    )
+    check_training(edgedl.Subject("s", module, task), 0.0)
+    assert module.training
+    edgedl.Subject("s", nn.DataParallel(module.eval()), task)
+    assert not module.training
+    for key, value in module.state_dict().items():
+        torch.testing.assert_close(value, before[key])
 
 
 def test_a_folder_that_exists_is_refused_before_any_work(tmp_path: Path) -> None:
