@@ -14,10 +14,12 @@ from edgedl.compress.subject.scoring import Scoring, UserScore, find_scoring
 from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checks import TOP1, Scores
-from edgedl.runtime.task.kept_splits import Array
+from edgedl.runtime.task.kept_splits import SHARE_OF_FREE, Array, free_bytes
 from edgedl.runtime.task.task import TRAIN, Batch
 
 CALIBRATION, TEST = "calibration", "test"
+# Samples that the module computes at once.
+PIECE = 64
 
 
 class GivenTask:
@@ -60,21 +62,23 @@ class GivenTask:
         self.name, self._module = name, module
         opened = _open(module, data)
         notes: list[str] = []
+        # Splits that have every second sample of what was given: the first that they have.
+        self._first_row: dict[str, int] = {}
+        self._answers: dict[tuple[str, int], Array] = {}
+        self._room = SHARE_OF_FREE * free_bytes()
         if TEST not in opened:
             opened[TEST] = opened[CALIBRATION]
             notes.append(
                 "no test data: every second calibration sample is used for the score, the "
                 "others for calibration"
             )
-            self._take = {CALIBRATION: slice(0, None, 2), TEST: slice(1, None, 2)}
-        else:
-            self._take = {}
+            self._first_row = {CALIBRATION: 0, TEST: 1}
         self._splits = opened
         if opened[TEST].first.labels is None and opened[CALIBRATION].first.labels is not None:
             raise BadInputError("the calibration data have labels and the test data have none")
         batch = opened[TEST].first
         try_module(module, _narrowed(batch.inputs))
-        outputs = self._outputs(batch.inputs)
+        outputs = self._outputs(tuple(x[:PIECE] for x in batch.inputs))
         labels = self._test_labels(batch, score)
         self._scoring = find_scoring(outputs, labels, score)
         self._label = np.zeros((), np.int64) if labels is None else np.asarray(labels[0])
@@ -104,35 +108,52 @@ class GivenTask:
             count += len(batch.labels)
             while count >= batch_size:
                 joined = _joined(waiting)
-                yield _cut(joined, slice(0, batch_size))
+                yield _copied(_cut(joined, slice(0, batch_size)))
                 waiting, count = [_cut(joined, slice(batch_size, None))], count - batch_size
         if count:
-            yield _joined(waiting)
+            yield _copied(_joined(waiting))
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample of a batch."""
         return self._scoring.score(outputs, labels)
 
     def _parts(self, split: str) -> Iterator[Batch]:
-        """Yield batches as they were given, with labels."""
-        taken, seen = self._take.get(split, slice(None)), 0
+        """Yield small batches with labels."""
+        number = seen = 0
         for batch in self._splits[split]:
             size = len(batch.inputs[0])
-            chosen = np.arange(seen, seen + size) % 2 == (taken.start or 0)
-            rows = np.flatnonzero(chosen) if taken.step else np.arange(size)
+            rows: slice = slice(0, size)
+            if split in self._first_row:
+                rows = slice((self._first_row[split] - seen) % 2, size, 2)
             seen += size
-            inputs = tuple(np.array(x[rows]) for x in batch.inputs)
-            if len(rows):
-                given = None if self._scoring.of_float_network else batch.labels
-                labels = self._labels(inputs) if given is None else given[rows]
-                yield Batch(inputs, np.array(labels))
+            inputs = tuple(x[rows] for x in batch.inputs)
+            given = None if self._scoring.of_float_network else batch.labels
+            for start in range(0, len(inputs[0]), PIECE):
+                piece = tuple(x[start : start + PIECE] for x in inputs)
+                if given is None:
+                    labels = self._labels((split, number), piece)
+                else:
+                    labels = given[rows][start : start + PIECE]
+                number += 1
+                yield Batch(piece, labels)
 
-    def _labels(self, inputs: tuple[Array, ...]) -> Array:
-        """Return the labels of inputs that came without."""
+    def _labels(self, place: tuple[str, int], inputs: tuple[Array, ...]) -> Array:
+        """Return the labels of inputs that came without; they are kept as far as there is room.
+
+        Args:
+            place: split and number of the piece.
+            inputs: [B, ...] each.
+        """
         if self._scoring.labels_of is None:
             # The user's score reads test labels alone; those of other splits have their shape.
             return np.zeros((len(inputs[0]), *self._label.shape), self._label.dtype)
-        return self._scoring.labels_of(self._outputs(inputs))
+        if place in self._answers:
+            return self._answers[place]
+        found = self._scoring.labels_of(self._outputs(inputs))
+        if found.nbytes <= self._room:
+            self._room -= found.nbytes
+            self._answers[place] = found
+        return found
 
     def _outputs(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """Return the float network's outputs, float32 [B, ...] each."""
@@ -186,6 +207,11 @@ def _joined(batches: Sequence[Batch]) -> Batch:
         tuple(np.concatenate(parts) for parts in inputs),
         np.concatenate([b.labels for b in batches]),
     )
+
+
+def _copied(batch: Batch) -> Batch:
+    """Return a batch whose arrays are the caller's own."""
+    return Batch(tuple(np.array(x) for x in batch.inputs), np.array(batch.labels))
 
 
 def _cut(batch: Batch, rows: slice) -> Batch:

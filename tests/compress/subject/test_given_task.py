@@ -180,6 +180,34 @@ def test_batches_have_the_size_that_is_asked_for(size: int) -> None:
     np.testing.assert_array_equal(np.concatenate([b.labels for b in found]), CLASSES)
 
 
+def test_the_float_network_answers_in_small_batches_and_once() -> None:
+    sizes = []
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = logits()
+
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            y: Tensor = self.inside(x)
+            return y
+
+    many = np.tile(X, (20, 1, 1, 1))
+    made = task(Counting().eval(), many)
+    sizes.clear()
+    for _ in range(2):
+        labels = np.concatenate([b.labels for b in made.batches("test", 7)])
+        np.testing.assert_array_equal(labels, np.tile(outputs(logits())[0].argmax(1), 20))
+    assert sizes == [64, 64, 64, 8]
+
+
+def test_batches_are_the_callers_own() -> None:
+    made = task(logits(), (X.copy(), CLASSES.copy()))
+    next(made.batches("test", 4)).inputs[0][:] = 0
+    np.testing.assert_array_equal(next(made.batches("test", 4)).inputs[0], X[:4])
+
+
 def test_calibration_without_labels_has_those_of_the_float_network() -> None:
     made = task(logits(), (X, CLASSES))
     labels = next(made.batches("calibration", 10)).labels
