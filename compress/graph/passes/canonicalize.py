@@ -17,7 +17,7 @@ from edgedl.compress.graph.passes.fold.factor import FoldFactor
 from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
 from edgedl.compress.graph.passes.forms.activations import ActivationForms
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
-from edgedl.compress.graph.passes.forms.identities import DropIdentities
+from edgedl.compress.graph.passes.forms.identities import DropIdentities, DropNeutral
 from edgedl.compress.graph.passes.forms.joins import JoinForms
 from edgedl.compress.graph.passes.forms.maxima import MaximaAlone
 from edgedl.compress.graph.passes.forms.moves import MoveForms
@@ -47,6 +47,7 @@ ORDER: Order = in_order(
         JoinForms(),
         MoveForms(),
         ArithmeticForms(),
+        DropNeutral(),
         ActivationForms(),
         SoftmaxForms(),
         # Before pools of series become those of pictures: their pads would stand elsewhere.

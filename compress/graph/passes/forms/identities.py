@@ -5,6 +5,7 @@ from typing import Any
 from torch import fx
 
 from edgedl.compress.graph.operators.operator import aten, first_input
+from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.values import value_of
 
@@ -47,3 +48,25 @@ class DropIdentities(Pass):
         if node.target in _SAME_TYPE and not (known and before.dtype == after.dtype):
             return None
         return source
+
+
+class DropNeutral(Pass):
+    """Take products with 1 and sums with 0 out of the graph; of an input they stay.
+
+    Before: ``relu(sigmoid(x) * 1.0)``. After: ``relu(sigmoid(x))``. LiteRT's converter drops them
+    itself, and the grids of the two sides meet.
+    """
+
+    requires = (ArithmeticForms,)
+    operators = frozenset({aten.mul.Tensor, aten.add.Tensor})
+
+    def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+        """Let the readers of one node read its operand."""
+        source, number = node.args[:2]
+        neutral = 1 if node.target is aten.mul.Tensor else 0
+        if not isinstance(source, fx.Node) or not isinstance(number, (int, float)):
+            return None
+        before, after = value_of(source), value_of(node)
+        if number != neutral or source.op == "placeholder" or before is None or after is None:
+            return None
+        return source if before.dtype == after.dtype else None
