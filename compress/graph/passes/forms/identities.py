@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import fx
 
-from edgedl.compress.graph.operators.operator import aten, first_input
+from edgedl.compress.graph.operators.operator import aten, first_input, operands
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.values import value_of
@@ -62,7 +62,7 @@ class DropNeutral(Pass):
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         """Let the readers of one node read its operand."""
-        source, number = node.args[:2]
+        source, number = operands(node)
         neutral = 1 if node.target is aten.mul.Tensor else 0
         if not isinstance(source, fx.Node) or not isinstance(number, (int, float)):
             return None

@@ -22,7 +22,7 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     "JoinForms": (lambda n, x: torch.hstack([x, x]), "hstack", "cat"),
     "MoveForms": (lambda n, x: x.swapaxes(1, 2), "swapaxes", "transpose"),
     "ArithmeticForms": (lambda n, x: x.square(), "square", "mul"),
-    "DropNeutral": (lambda n, x: (x.sigmoid() * 1.0 + 0) / 1, "sigmoid mul add div", "sigmoid"),
+    "DropNeutral": (lambda n, x: x.sigmoid() * 1.0 + 0, "sigmoid mul add", "sigmoid"),
     "ActivationForms": (lambda n, x: F.threshold(x, 0, 0), "threshold", "relu"),
     "SoftmaxForms": (lambda n, x: x.softmax(1), "softmax", "transpose softmax transpose"),
     "PaddedMaximum": (
