@@ -164,7 +164,7 @@ def test_a_network_without_linear_layers_is_refused() -> None:
 
 
 def test_layers_that_match_nothing_or_everything_are_refused() -> None:
-    with pytest.raises(BadInputError, match=r"no layer is called 'hiden': the nearest .*hidden"):
+    with pytest.raises(BadInputError, match=r"no layer is called 'hiden', did you mean 'hidden'"):
         QuantizeWeights(keep_float=("hiden",)).apply(state("tokens"))
     with pytest.raises(BadInputError, match="keep_float leaves quantize_weights no layer"):
         QuantizeWeights(keep_float=("*",)).apply(state("tokens"))
