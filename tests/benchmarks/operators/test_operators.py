@@ -135,7 +135,8 @@ def test_what_runs_in_integers_and_what_does_not(edgedl: Run, tmp_path: Path) ->
     assert set(tensorrt.values()) == {"accepted"}
     # The converter folds a norm's scale into the weight behind it, whose integers are then lost.
     refused = {name for name, outcome in outcomes.items() if outcome == "refused"}
-    assert refused <= {"tflite-int8_weights", "tflite-int4_weights"}
+    # bfloat16 is not computed by every processor.
+    assert refused <= {"tflite-int8_weights", "tflite-int4_weights", "openvino-bfloat16"}
     assert outcomes["ort-int8"] == "partly"
     assert "LayerNormalization" in row.cells["ort-int8"].detail
     assert "RSQRT" in row.cells["tflite-int8"].detail

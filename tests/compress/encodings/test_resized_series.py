@@ -9,11 +9,13 @@ from small_networks import Quantized
 from edgedl.compress.encodings.placement import float_islands
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
+from edgedl.compress.targets.target import weight_bits
 
 
 @pytest.fixture(scope="module")
 def stretched() -> Quantized:
-    return Quantized(*make("stretched"))
+    # As many bits as the kernels of this processor add up without saturating.
+    return Quantized(*make("stretched"), bits=weight_bits((ORT,)))
 
 
 def test_nothing_computes_in_float(stretched: Quantized) -> None:
