@@ -1,5 +1,6 @@
 """What to measure of some files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgedl.runtime.errors import BadInputError
@@ -7,9 +8,14 @@ from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.statistics import (
     CONFIDENCE,
 )
+from edgedl.tools.terminal.parameter_types import MAX_THREADS
 
 COLD_STARTS = 3
-MAX_THREADS = 64
+
+
+def thread_counts(given: int | Sequence[int]) -> tuple[int, ...]:
+    """Return one thread count, or several, as Python code gives them."""
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 @dataclass(frozen=True)

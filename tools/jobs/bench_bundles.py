@@ -22,7 +22,7 @@ from edgedl.tools.bench.entries import (
 )
 from edgedl.tools.bench.loose_file import BACKEND_OF, is_model_file, wrap_file
 from edgedl.tools.bench.result import Result
-from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.terminal.progress import steps
 
@@ -49,8 +49,7 @@ def bench(
     if not bundles:
         raise BadInputError("bench needs a bundle")
     paths = [b.folder if isinstance(b, Bundle) else Path(b) for b in bundles]
-    counts = (threads,) if isinstance(threads, int) else tuple(threads)
-    settings = BenchSettings(counts, max_drop_pp=max_drop)
+    settings = BenchSettings(thread_counts(threads), max_drop_pp=max_drop)
     return bench_paths(paths, task, settings).result
 
 

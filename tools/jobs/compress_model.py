@@ -1,34 +1,31 @@
 """``edgedl.compress_model``: the main job for a module and data in memory."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgedl.compress.recipe.recipe import DEFAULT, Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import user_store
 from edgedl.compress.subject.given_task import GivenTask
 from edgedl.compress.subject.scoring import UserScore
-from edgedl.compress.subject.subject import Augment, Subject
+from edgedl.compress.subject.subject import Augment, Loss, Subject
 from edgedl.compress.subject.unwrap import unwrap
 from edgedl.compress.targets.target import Target, load_target
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.task.task import TRAIN, ArrayTask, Samples
-from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.compressed import Compressed
 from edgedl.tools.jobs.main_job import Job
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.whole_job import do_job
-
-Loss = Callable[[Any, Tensor], Tensor]
 
 
 def compress_model(
@@ -66,8 +63,8 @@ def compress_model(
         test: samples that the score is of. Without it every second calibration sample is scored.
         train: samples for recipes that train, with labels unless the original network teaches.
         score: maps the output (a tuple of several) and labels to one number a sample, larger is
-            better, best on a scale of 0 to 1. Without it: "top1", "accuracy" of each pixel, or
-            "r2", as labels and outputs suggest; without labels the fidelity to the network.
+            better, best on a scale of 0 to 1; or "agreement" or "sqnr", with the float network.
+            Without it the labels and outputs decide (``find_scoring``).
         loss: what training makes small: maps outputs and labels to one number.
         targets: runtimes, or targets of one's own.
         recipe: name, file, or ``Recipe``; "default" takes what suits the network.
@@ -87,8 +84,7 @@ def compress_model(
         BadInputError: model, data and settings do not fit together; said before any work.
         BackendUnavailableError: a library is missing.
     """
-    counts = (threads,) if isinstance(threads, int) else tuple(threads)
-    settings = BenchSettings(counts, Protocol(seed=seed), max_drop)
+    settings = BenchSettings(thread_counts(threads), Protocol(seed=seed), max_drop)
     aims = _targets(targets)
     given = {"calibration": calibration, "test": test, "train": train}
     if isinstance(model, nn.Module):
