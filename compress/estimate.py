@@ -66,6 +66,8 @@ def estimate(stage: Applicable, work: Work | None, state: ModelState) -> Estimat
     if work is None:
         seconds, after = _timed(stage, state)
         return Estimated(seconds, after, whole=True)
+    # The first call also pays for what is loaded and prepared once.
+    work.smaller(1).apply(state)
     few, _ = _timed(work.smaller(min(FEW, work.units)), state)
     larger = work.smaller(min(MORE, work.units))
     more, after = _timed(larger, state)
