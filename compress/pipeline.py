@@ -4,22 +4,14 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-import safetensors.torch
 from torch import fx, nn
 
-from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
+from edgedl.compress.artifacts.build import ArtifactBuilder, Refusal
+from edgedl.compress.bundle_files import BundleFiles
 from edgedl.compress.encodings.check_calibration import calibration_warnings
-from edgedl.compress.errors import ExportError
+from edgedl.compress.fallback import add_fallbacks
 from edgedl.compress.graph.carried import carrying
-from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.graph.traced_network import TracedNetwork
-from edgedl.compress.manifest_record import describe
-from edgedl.compress.parity.between_runtimes import measure_between
-from edgedl.compress.parity.check_files import check_files
-from edgedl.compress.parity.expectations import layer_vectors
-from edgedl.compress.parity.outputs import GraphOutputs
 from edgedl.compress.quantize.search.protect_parts import ProtectParts
 from edgedl.compress.recipe.apply_recipe import Applied, StageRunner, apply_recipe
 from edgedl.compress.recipe.default_recipe import default_recipe, fitting_recipe
@@ -33,17 +25,12 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
 from edgedl.compress.training.training_data import calibration_notes
-from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
-from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
-from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import INT8, Precision
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Task
 
-ENCODINGS = "encodings.json"
-# Weights of the float network that stages have cut or trained; ``rebuild`` reads it.
-NETWORK = "network.safetensors"
 SMALL_WEIGHTS = (
     "this processor has no VNNI: int8 weights have 7 bits, so that ONNX Runtime does not saturate"
 )
@@ -122,36 +109,27 @@ def _finish(
     recipe = fitting_recipe(begin.graph, recipe, targets, float_layers, progress)
     applied = _apply(begin, recipe, store, selection)
     state, noisiest = _protected(applied.state)
-    built, refusals = _write_files(ArtifactBuilder(state, only), targets, folder, progress)
-    _write_companions(state, built, folder)
-    manifest = describe(state, [b.artifact for b in built], folder)
-    write_manifest(folder, manifest)
-    outputs = GraphOutputs(subject.task)
-    outputs.limit(state.graph)
-    bundle = Bundle.open(folder)
-    found = check_files(state, bundle, built, outputs, progress)
-    checked, refusals = found.accepted, [*refusals, *found.refusals]
+    files = BundleFiles(state, folder)
+    files.make(ArtifactBuilder(state, only), targets)
+    left_out: list[Refusal] = []
+    added: tuple[str, ...] = ()
     if by_default and only is None:
-        refusals += _left_out(begin.graph, state, targets)
-    _refuse_nothing_good(checked, refusals)
-    kept = {item.artifact.path for item in checked}
-    for path in {item.artifact.path for item in built} - kept:
-        (folder / path).unlink()
-    _write_layer_vectors(bundle, checked)
-    finished = msgspec.structs.replace(
-        manifest,
-        artifacts=tuple(item.artifact for item in checked),
-        between=measure_between(state, bundle, checked, outputs.inputs),
-        files=record_files(folder),
-    )
-    write_manifest(folder, finished)
+        added = add_fallbacks(files, state, targets)
+        left_out = _left_out(begin.graph, state, targets)
+    bundle = files.finish(left_out)
     warnings = _doubts(state)
     if _weight_bits(state) == REFERENCE.weight_bits_here < REFERENCE.weight_bits:
         warnings = (*warnings, SMALL_WEIGHTS)
     return CompressedModel(
-        Bundle.open(folder),
-        tuple(refusals),
-        (*state.undone, *applied.notes, *calibration_notes(state.history, subject.task), *warnings),
+        bundle,
+        tuple(files.refusals),
+        (
+            *state.undone,
+            *applied.notes,
+            *calibration_notes(state.history, subject.task),
+            *warnings,
+            *added,
+        ),
         state.parent,
         applied.missed,
         noisiest,
@@ -202,20 +180,6 @@ def _apply(
     return apply_recipe(begin, recipe, StageRunner(store, known), judge)
 
 
-def _write_files(
-    builder: ArtifactBuilder, targets: tuple[Target, ...], folder: Path, progress: Progress
-) -> tuple[list[BuiltArtifact], list[Refusal]]:
-    built: list[BuiltArtifact] = []
-    refusals: list[Refusal] = []
-    for item in builder.build(targets, progress):
-        if isinstance(item, Refusal):
-            refusals.append(item)
-        else:
-            built.append(item)
-            (folder / item.artifact.path).write_bytes(item.content)
-    return built, refusals
-
-
 def _left_out(
     graph: fx.GraphModule, state: ModelState, targets: tuple[Target, ...]
 ) -> list[Refusal]:
@@ -225,36 +189,3 @@ def _left_out(
     name, reason = default_recipe(graph)
     why = f"not made: the default recipe is {name}, as {reason}"
     return [Refusal(t.artifact_name(INT8), why) for t in targets if t.has(INT8)]
-
-
-def _refuse_nothing_good(checked: list[BuiltArtifact], refusals: list[Refusal]) -> None:
-    """Make sure that a file is left.
-
-    Raises:
-        ExportError: none is.
-        BackendUnavailableError: none is, and each lacks a library.
-    """
-    if checked:
-        return
-    reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in refusals)
-    if refusals and all(refusal.missing for refusal in refusals):
-        raise BackendUnavailableError(f"no file could be made: {reasons}")
-    raise ExportError(f"no file can be used: {reasons}")
-
-
-def _write_companions(state: ModelState, built: list[BuiltArtifact], folder: Path) -> None:
-    """Write the golden vectors, the encodings table, and the weights of a changed network."""
-    batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
-    expected = {b.artifact.name: run_graph(b.graph, batch.inputs) for b in built}
-    (folder / GOLDEN).write_bytes(encode_golden(batch.inputs, expected))
-    if state.quantized is not None:
-        (folder / ENCODINGS).write_bytes(state.quantized.encodings.to_json())
-    if state.parent is not None and isinstance(state.subject.module, TracedNetwork):
-        (folder / NETWORK).write_bytes(safetensors.torch.save(state.subject.module.tensors()))
-
-
-def _write_layer_vectors(bundle: Bundle, checked: list[BuiltArtifact]) -> None:
-    size_bytes = sum(record.size_bytes for record in bundle.manifest.files.values())
-    content = layer_vectors(bundle, checked, size_bytes)
-    if content is not None:
-        (bundle.folder / LAYER_VECTORS).write_bytes(content)

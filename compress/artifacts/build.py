@@ -51,13 +51,22 @@ class Refusal:
 class ArtifactBuilder:
     """Builds the files of one model state; graphs and files that artifacts share are made once."""
 
-    def __init__(self, state: ModelState, only: Collection[Precision] | None = None) -> None:
+    def __init__(
+        self,
+        state: ModelState,
+        only: Collection[Precision] | None = None,
+        reference: bool = True,
+    ) -> None:
         """Take the example inputs from the calibration split.
 
-        ``only`` restricts the plan to some precisions, besides the reference.
+        Args:
+            state: what files are made of.
+            only: precisions that the plan is restricted to; None for all.
+            reference: whether the float32 file of the reference is in every plan.
         """
         self._source = FileSource(state)
         self._only = only
+        self._always = [(REFERENCE, FLOAT32)] if reference else []
         self._paths: dict[bytes, str] = {}
 
     def build(
@@ -84,8 +93,7 @@ class ArtifactBuilder:
             for precision in self._source.state.precisions
             if target.has(precision) and (self._only is None or precision in self._only)
         ]
-        reference = (REFERENCE, FLOAT32)
-        return [reference, *(pair for pair in wanted if pair != reference)]
+        return [*self._always, *(pair for pair in wanted if pair not in self._always)]
 
     def file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
         """Return one file's name in the bundle and its content, not compared with anything.

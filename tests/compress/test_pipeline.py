@@ -18,10 +18,11 @@ from tiny import CLASSES, make_net, make_subject
 from torch import Tensor, nn
 
 from edgedl.compress.artifacts.build import ArtifactBuilder
+from edgedl.compress.bundle_files import ENCODINGS
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity import check_files
-from edgedl.compress.pipeline import ENCODINGS, CompressedModel, compress
+from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.stage import Found, Stage

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import onnx
@@ -11,6 +10,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
+from edgedl.compress.export.onnx.faster_torch import export_faster
 from edgedl.compress.export.onnx.file_passes import to_file
 from edgedl.compress.export.onnx.float8 import float8_translations
 from edgedl.compress.export.onnx.recurrent import translations
@@ -81,24 +81,10 @@ def _translate(
 ) -> torch.onnx.ONNXProgram | None:
     table = {**translations(), **float8_translations()}
     with without_warnings():
-        _read_operators_once()
+        export_faster()
         return torch.onnx.export(
             graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
         )
-
-
-@cache
-def _read_operators_once() -> None:
-    """Let torch.onnx keep what it reads of its operators' source, which it parses in every export.
-
-    That is a third of the time of a small network's export. A torch that has it elsewhere takes
-    that time.
-    """
-    from torch.onnx._internal.exporter import _registration
-
-    library: Any = getattr(_registration, "onnxscript_apis", None)
-    if hasattr(library, "get_torchlib_ops"):
-        library.get_torchlib_ops = cache(library.get_torchlib_ops)
 
 
 def _free(

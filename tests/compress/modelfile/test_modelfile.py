@@ -7,13 +7,14 @@ import pytest
 from command import Run
 from tiny import make_net
 
+from edgedl.compress.bundle_files import ENCODINGS
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.modelfile.align import align, same_grid
 from edgedl.compress.modelfile.layer import FileLayer, Grid
 from edgedl.compress.modelfile.read import read_layers
-from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError

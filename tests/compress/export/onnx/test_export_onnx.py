@@ -11,6 +11,7 @@ from file_readers import onnx_grids, onnx_operators, optimized_operators, run_on
 from small_networks import NETWORKS, Net, network, noise
 from torch import nn
 
+from edgedl.compress.bundle_files import ENCODINGS
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range, weight_scales
 from edgedl.compress.encodings.placement import place
@@ -18,7 +19,7 @@ from edgedl.compress.errors import ExportError
 from edgedl.compress.export.onnx.write import OPSET, describe_onnx, to_onnx
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import ORT, TENSORRT
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.precision import INT8

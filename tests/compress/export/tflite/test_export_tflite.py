@@ -11,6 +11,7 @@ from file_readers import TFLiteFile, run_onnx
 from small_networks import NETWORKS, Net, Quantized, network, noise
 from torch import nn
 
+from edgedl.compress.bundle_files import ENCODINGS
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.encodings import Range
 from edgedl.compress.errors import ExportError
@@ -19,7 +20,7 @@ from edgedl.compress.export.tflite.quantizer import to_float16_weights
 from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.trace import trace
-from edgedl.compress.pipeline import ENCODINGS, CompressedModel
+from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import TFLITE
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError
