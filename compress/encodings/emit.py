@@ -28,6 +28,7 @@ from edgedl.compress.graph.edit import (
 )
 from edgedl.compress.graph.operators.operator import Weighted, set_argument
 from edgedl.compress.graph.operators.table import is_weighted, row_of
+from edgedl.compress.graph.passes.fold.input_norm import write_input_norms
 from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.graph.values import record_value, value_of
 from edgedl.compress.targets.target import Target
@@ -67,7 +68,9 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
         compute_on_integers(emitted)
     emitted = finish(emitted)
     # Those that are kept in float.
-    return join_transposed_convolutions(emitted) if target.joins_phases else emitted
+    if target.joins_phases:
+        emitted = join_transposed_convolutions(emitted)
+    return write_input_norms(emitted) if target.float_input_norms else emitted
 
 
 def _insert_pair(

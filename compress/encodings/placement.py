@@ -25,6 +25,7 @@ from edgedl.compress.graph.operators.table import (
     moves_values,
     row_of,
 )
+from edgedl.compress.graph.passes.fold.input_norm import is_input_norm
 from edgedl.compress.graph.values import is_floating, shape_of
 from edgedl.compress.targets.target import Target
 
@@ -53,9 +54,7 @@ def quantized_nodes(
             continue
         if not is_quantizable(node) or node.name not in encodings.activations:
             continue
-        if node.name in kept or (
-            target is not None and not target.computes_in_integers(row_of(node))
-        ):
+        if node.name in kept or (target is not None and _is_float_on(target, node)):
             activation = fused_activation(node)
             kept |= {activation.name} if activation is not None else set()
             continue
@@ -67,6 +66,12 @@ def quantized_nodes(
             continue
         chosen.add(node)
     return chosen
+
+
+def _is_float_on(target: Target, node: fx.Node) -> bool:
+    if target.float_input_norms and is_input_norm(node):
+        return True
+    return not target.computes_in_integers(row_of(node))
 
 
 def float_islands(

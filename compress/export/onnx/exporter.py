@@ -15,6 +15,7 @@ from edgedl.compress.export.onnx.write import (
     describe_onnx,
     to_onnx,
 )
+from edgedl.compress.graph.passes.fold.input_norm import write_input_norms
 from edgedl.compress.graph.passes.transposed.join import join_transposed_convolutions
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.manifest import TensorSpec
@@ -31,7 +32,9 @@ class OnnxExporter(Exporter):
         if precision is BFLOAT16:
             # TensorRT's builder takes no transposed convolution of bfloat16.
             return source.once("bfloat16", lambda: to_bfloat16(source.state.graph))
-        joined = source.once("joined", lambda: join_transposed_convolutions(source.state.graph))
+        joined = source.once(
+            "joined", lambda: write_input_norms(join_transposed_convolutions(source.state.graph))
+        )
         if precision is FLOAT16:
             return source.once("float16", lambda: to_float16(joined))
         return joined

@@ -14,6 +14,7 @@ from edgedl.compress.graph.passes.composites.silu import OpenSilu
 from edgedl.compress.graph.passes.fold.affine import FoldAffine
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.fold.factor import FoldFactor
+from edgedl.compress.graph.passes.fold.input_norm import FoldInputNorm
 from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
 from edgedl.compress.graph.passes.forms.activations import ActivationForms
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
@@ -80,7 +81,7 @@ ORDER: Order = in_order(
         GlobalPoolAsMean(),
     ),
     # Behind the batch norms, which stand between a layer and its pool.
-    (ActivateBeforePool(),),
+    (FoldInputNorm(), ActivateBeforePool()),
     # Last: all that was folded belongs to the transposed convolution as a whole.
     (OpenTransposed(), CropTransposed()),
 )

@@ -94,6 +94,7 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     ),
     "OpenLists": (lambda n, x: x.split([1, 3], 1)[1], "split_with_sizes", "slice"),
     "GlobalPoolAsMean": (lambda n, x: x.mean((2, 3)), "mean", "mean flatten"),
+    "FoldInputNorm": (lambda n, x: n.valid(n.scale(x)), "conv2d conv2d", "conv2d"),
     "ActivateBeforePool": (
         lambda n, x: F.max_pool2d(n.conv(x), 2).relu(),
         "conv2d max_pool2d relu",
@@ -115,9 +116,13 @@ STEPS = [step for passes in ORDER for step in passes]
 
 def network(forward: Any) -> Net:
     torch.manual_seed(2)
+    scale = nn.Conv2d(4, 4, 1, groups=4)
+    nn.init.uniform_(scale.weight, 1.0, 1.5)
     return Net(
         forward,
+        scale=scale,
         conv=nn.Conv2d(4, 4, 3, padding=1),
+        valid=nn.Conv2d(4, 4, 3),
         norm=trained(nn.BatchNorm2d(4)),
         linear=nn.Linear(6, 6),
         series=nn.ConvTranspose1d(4, 3, 3),

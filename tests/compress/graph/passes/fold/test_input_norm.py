@@ -1,0 +1,89 @@
+"""Normalisations of an input: in the layer behind where that is exact, else in float."""
+
+import onnx
+import pytest
+import torch
+from rewritten_graphs import assert_numerically_equal, operators, traced
+from small_networks import Net, noise, trained
+from torch import nn
+
+from edgedl.compress.encodings.calibrate import calibrate
+from edgedl.compress.encodings.emit import emit
+from edgedl.compress.export.onnx.write import to_onnx
+from edgedl.compress.graph.passes.fold.input_norm import write_input_norms
+from edgedl.compress.graph.trace import trace
+from edgedl.compress.targets.named import ORT, TFLITE
+
+IMAGES = (3, 8, 8)
+
+
+def normalised(layer: nn.Module, mean: float = 0.5, std: float = 0.25) -> Net:
+    return Net(
+        lambda net, x: net.layer((x - net.mean) / net.std),
+        mean=nn.Buffer(torch.tensor([mean, mean * 0.9, mean * 0.8]).view(3, 1, 1)),
+        std=nn.Buffer(torch.tensor([std, std * 1.1, std * 0.9]).view(3, 1, 1)),
+        layer=layer,
+    ).eval()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, 3),
+        nn.Conv2d(3, 4, 4, stride=4, bias=False),
+        nn.Conv2d(3, 6, 3, groups=3),
+        nn.Conv2d(3, 4, 1, padding="same"),
+    ],
+)
+def test_it_goes_into_a_convolution_that_pads_nothing(layer: nn.Module) -> None:
+    assert operators(traced(normalised(layer), *IMAGES)) == {"conv2d": 1}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        normalised(nn.Conv2d(3, 4, 3, padding=1)),
+        normalised(nn.Conv2d(3, 4, 3, padding="same")),
+        # The grid of the input would have a value of 100 in it.
+        normalised(nn.Conv2d(3, 4, 3), mean=100.0),
+        Net(
+            lambda net, x: net.layer(y := net.norm(x)) + y.mean(),
+            norm=trained(nn.BatchNorm2d(3)),
+            layer=nn.Conv2d(3, 4, 1),
+        ).eval(),
+    ],
+)
+def test_else_it_stays(network: nn.Module) -> None:
+    assert operators(traced(network, *IMAGES))["conv2d"] == 2
+
+
+def test_channels_of_unlike_size_stay_apart() -> None:
+    net = normalised(nn.Conv2d(3, 4, 3))
+    net.std.data[0] *= 10
+    assert operators(traced(net, *IMAGES)) == {"conv2d": 2}
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_a_float_one_is_a_batch_norm(dimensions: int) -> None:
+    kind = (nn.Conv1d, nn.Conv2d)[dimensions - 1]
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d)[dimensions - 1]
+    net = nn.Sequential(trained(norm(3)), kind(3, 4, 3, padding=1)).eval()
+    x = noise(2, 3, *[8] * dimensions)
+    graph = trace(net, (x,))
+    written = write_input_norms(graph)
+    assert operators(written)["batch_norm"] == 1
+    assert_numerically_equal(net, written, x)
+    assert write_input_norms(written) is written
+
+
+def test_only_runtimes_with_a_fast_float_norm_compute_it_in_float() -> None:
+    net = normalised(nn.Conv2d(3, 4, 3, padding=1))
+    x = noise(4, *IMAGES)
+    graph = trace(net, (x,))
+    encodings = calibrate(graph, [(x,)], "minmax")
+    for target, first in ((ORT, "batch_norm"), (TFLITE, "quantize_per_tensor")):
+        called = [n for n in emit(graph, encodings, target).graph.nodes if n.op == "call_function"]
+        assert called[0].target.overloadpacket.__name__ == first
+    file = onnx.load_from_string(to_onnx(emit(graph, encodings, ORT), (x,)))
+    kinds = [node.op_type for node in file.graph.node]
+    assert kinds[:2] == ["BatchNormalization", "QuantizeLinear"]
