@@ -22,6 +22,7 @@ from edgedl.compress.encodings.magnitudes import before_expansions
 from edgedl.compress.encodings.observers import PERCENTILE, Histogram, Observer
 from edgedl.compress.encodings.placement import fused_activation
 from edgedl.compress.graph.edit import get_tensor, is_constant
+from edgedl.compress.graph.memory_layout import in_fast_layout
 from edgedl.compress.graph.operators.activation import FIXED_END_INT16, SOFTMAX
 from edgedl.compress.graph.operators.elementwise import MASKED_BELOW, MULTIPLY
 from edgedl.compress.graph.operators.operator import (
@@ -216,7 +217,7 @@ def observe(graph: fx.GraphModule, batches: Calibration) -> dict[str, Histogram]
     tap = _Tap(graph, add)
     with torch.no_grad():
         for batch in batches:
-            tap.run(*batch)
+            tap.run(*in_fast_layout(graph, batch))
     if not histograms:
         raise BadInputError("there are no calibration samples")
     return {name: histogram for name, histogram in histograms.items() if name not in masked}

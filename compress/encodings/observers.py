@@ -29,6 +29,13 @@ PERCENTILE = 99.99
 Observer = Literal["minmax", "moving_average", "mse", "percentile", "entropy"]
 
 
+def _in_memory_order(x: Tensor) -> Tensor:
+    """Return the values of a tensor as a vector, in the order of memory."""
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.movedim(1, 3)
+    return x.flatten()
+
+
 class Histogram:
     """A histogram over [-span, span] that doubles its span by merging bins in pairs.
 
@@ -51,7 +58,8 @@ class Histogram:
         """
         if x.numel() == 0:
             return
-        lo, hi = (v.item() for v in torch.aminmax(x))
+        values = _in_memory_order(x.detach())
+        lo, hi = (v.item() for v in torch.aminmax(values))
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise ValueError("values that are not finite (NaN or inf)")
         self.lo, self.hi = min(self.lo, lo), max(self.hi, hi)
@@ -61,7 +69,7 @@ class Histogram:
             border = merged.new_zeros(BINS // 4)
             self.counts = torch.cat([border, merged, border])
             self.span *= 2
-        for part in x.detach().flatten().split(CHUNK):
+        for part in values.split(CHUNK):
             # Scaling by a power of two is exact, so no value is ever put into a neighbour's bin.
             bins = torch.mul(part, 1 / self._width).floor_().to(torch.int16).add_(BINS // 2)
             self.counts += torch.bincount(bins, minlength=BINS)

@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgedl.compress.graph.memory_layout import in_fast_layout
 from edgedl.compress.graph.operators.table import is_recurrent
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.backend import Array
@@ -54,5 +55,6 @@ def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats,
     half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
     kernels = without_onednn() if half else nullcontext()
     with torch.no_grad(), kernels:
-        outputs = as_tuple(graph(*(torch.tensor(x) for x in inputs)))
-    return tuple(y.float().numpy() for y in outputs)
+        given = in_fast_layout(graph, tuple(torch.tensor(x) for x in inputs))
+        outputs = as_tuple(graph(*given))
+    return tuple(y.float().contiguous().numpy() for y in outputs)

@@ -22,6 +22,7 @@ def test_what_ships_is_what_the_repository_has(folder, home):
     assert all(found[name] == (ROOT / home / name).read_bytes() for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["models", "show", "resnet8-cifar10"], ["compress", "resnet8-fashion_mnist", "--out", "x"]],

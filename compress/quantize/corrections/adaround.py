@@ -11,8 +11,9 @@ from torch import Tensor
 
 from edgedl.compress.encodings.encodings import WEIGHT_QMAX
 from edgedl.compress.encodings.placement import activation_bounds, fused_activation
+from edgedl.compress.graph.operators.table import groups_of
 from edgedl.compress.quantize.corrections.layerwise import Layer
-from edgedl.compress.quantize.corrections.moments import InputMoments, patches
+from edgedl.compress.quantize.corrections.moments import patches
 
 # Stretch of the sigmoid (section 3.2): beyond its ends the gradient still reaches 0 and 1.
 ZETA, GAMMA = 1.1, -0.1
@@ -54,7 +55,7 @@ class Reconstruction:
     @classmethod
     def of(cls, layer: Layer) -> "Reconstruction":
         """Draw columns from a layer's inputs, the same ones each time."""
-        groups = InputMoments(layer, products=False).groups
+        groups = groups_of(layer.node)
         weight = layer.weight.reshape(groups, -1, layer.weight[0].numel())
         bias = torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
         bias = bias.reshape(groups, -1, 1)
@@ -63,9 +64,8 @@ class Reconstruction:
         share = max(1, wanted // max(1, len(layer.inputs)))
         inputs, targets = [], []
         for exact, rounded in zip(layer.float_inputs, layer.inputs, strict=True):
-            # The columns of one batch are in random order: the first ones are a fair draw.
-            targets.append(activate(weight @ patches(layer, exact)[:, :, :share] + bias))
-            inputs.append(patches(layer, rounded)[:, :, :share].contiguous())
+            targets.append(activate(weight @ patches(layer, exact, share) + bias))
+            inputs.append(patches(layer, rounded, share).contiguous())
         step = layer.scales.reshape(groups, -1, 1)
         columns, outputs = torch.cat(inputs, 2), torch.cat(targets, 2)
         return cls(weight, step, bias, activate, columns, outputs, layer.qmax)

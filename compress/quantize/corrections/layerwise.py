@@ -15,6 +15,7 @@ from edgedl.compress.encodings.encodings import WEIGHT_QMAX, Encodings
 from edgedl.compress.encodings.quantized_network import QuantizedNetwork
 from edgedl.compress.encodings.simulate import Simulation, fake_quantize, last_users
 from edgedl.compress.graph.edit import copy_graph, finish, insert_constant
+from edgedl.compress.graph.memory_layout import in_fast_layout
 from edgedl.compress.graph.operators.operator import Weighted, set_argument
 
 # Paths of corrected parameters end so, behind the name of the layer that reads them.
@@ -65,7 +66,7 @@ def correct_layers(
         correct: returns a layer's new weight and bias; one after the other.
     """
     simulation = Simulation(graph, encodings)
-    found = _walk(simulation, [tuple(batch) for batch in batches], correct)
+    found = _walk(simulation, [in_fast_layout(graph, tuple(b)) for b in batches], correct)
     ranges = {n: encodings.weights[Weighted.of(n).weight_path] for n in found}
     return replace_parameters(graph, encodings, found, ranges)
 

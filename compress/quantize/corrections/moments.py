@@ -1,5 +1,6 @@
 """What a layer reads: its inputs as columns of a matrix, and their means and covariances."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +12,11 @@ from edgedl.compress.graph.operators.linear import LINEAR
 from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.quantize.corrections.layerwise import Layer
 
-# Positions of a feature map that are looked at in every batch.
-POSITIONS = 2**12
+# Output positions of a convolution that its moments are taken over, for each of its inputs, and the
+# fewest and the most. Eight times as many as inputs leave the moments well conditioned.
+POSITIONS_PER_INPUT = 8
+FEWEST_POSITIONS = 2**13
+MOST_POSITIONS = 2**15
 
 
 class InputMoments:
@@ -28,14 +32,18 @@ class InputMoments:
         self._products = products
         self._count = 0
         self._sums: list[Tensor] = []
+        wanted = POSITIONS_PER_INPUT * layer.weight[0].numel()
+        wanted = min(max(wanted, FEWEST_POSITIONS), MOST_POSITIONS)
+        share = None if row_of(layer.node) is LINEAR else math.ceil(wanted / len(layer.inputs))
         for exact, rounded in zip(layer.float_inputs, layer.inputs, strict=True):
-            self._add(patches(layer, exact).double(), patches(layer, rounded).double())
+            self._add(patches(layer, exact, share), patches(layer, rounded, share))
 
     def _add(self, exact: Tensor, rounded: Tensor) -> None:
+        """Add what one batch reads; only the sums of batches need more than float32."""
         self._count += exact.shape[2]
-        sums = [exact.sum(2), rounded.sum(2)]
+        sums = [exact.sum(2).double(), rounded.sum(2).double()]
         if self._products:
-            sums.append(rounded @ rounded.transpose(1, 2))
+            sums.append((rounded @ rounded.transpose(1, 2)).double())
         self._sums = [a + b for a, b in zip(self._sums, sums, strict=True)] if self._sums else sums
 
     def means(self) -> tuple[Tensor, Tensor]:
@@ -52,27 +60,37 @@ class InputMoments:
         return self.second_moments() - mean[:, :, None] * mean[:, None, :]
 
 
-def patches(layer: Layer, x: Tensor) -> Tensor:
+def patches(layer: Layer, x: Tensor, count: int | None = None) -> Tensor:
     """Return what output positions of a layer read: [groups, K, positions].
 
-    Of feature maps ``POSITIONS`` are looked at, drawn at random, the same ones each time.
+    Args:
+        layer: convolution or linear layer.
+        x: its input; samples of a batch are looked at in the same places.
+        count: of positions, at least that many if there are, drawn at random, the same ones each
+            time; None takes all.
     """
+    drawn = torch.Generator().manual_seed(0)
     if row_of(layer.node) is LINEAR:
-        return x.reshape(-1, x.shape[-1]).t()[None]
+        rows = x.reshape(-1, x.shape[-1])
+        if count is not None and count < len(rows):
+            rows = rows[torch.randperm(len(rows), generator=drawn)[:count]]
+        return rows.t()[None]
     window = _Window.of(layer, x)
-    total = len(x) * window.rows * window.columns
-    drawn = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:POSITIONS]
-    sample, place = drawn // (window.rows * window.columns), drawn % (window.rows * window.columns)
-    top = place // window.columns * window.stride[0]
-    left = place % window.columns * window.stride[1]
-    channels_last = window.padded.movedim(1, 3)
+    places = torch.arange(window.rows * window.columns)
+    if count is not None:
+        share = math.ceil(count / len(x))
+        places = torch.randperm(len(places), generator=drawn)[:share]
+    top = places // window.columns * window.stride[0]
+    left = places % window.columns * window.stride[1]
+    # Channels last, a place is read at once: [N, H * W, C].
+    flat, width = window.padded.movedim(1, 3).flatten(1, 2), window.padded.shape[3]
     taps = [
-        channels_last[sample, top + i * window.dilation[0], left + j * window.dilation[1]]
+        flat.index_select(1, (top + i * window.dilation[0]) * width + left + j * window.dilation[1])
         for i in range(window.kernel[0])
         for j in range(window.kernel[1])
     ]
-    groups = groups_of(layer.node)
-    read = torch.stack(taps, dim=2).view(len(drawn), groups, -1)
+    # [N, places, C, taps] -> [N * places, groups, C / groups * taps]
+    read = torch.stack(taps, dim=3).reshape(-1, groups_of(layer.node), layer.weight[0].numel())
     return read.movedim(0, 2)
 
 

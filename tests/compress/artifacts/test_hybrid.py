@@ -63,6 +63,7 @@ def test_tflite_keeps_that_layer_alone_in_float(name: str, kept: str) -> None:
     assert np.abs(outputs - expected).max() <= 1.001 * max(net.steps)
 
 
+@pytest.mark.slow
 def test_tensorrt_has_no_pairs_around_it() -> None:
     net, kept = with_float("operators", "conv2d_1"), "conv2d_1"
     before = onnx_operators(network("operators").tensorrt)

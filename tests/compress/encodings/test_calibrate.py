@@ -227,6 +227,7 @@ def test_tables_of_embeddings_have_no_zero_point(seed: int) -> None:
     assert grid.scale * 127 >= 0.999999 * float(net.words.weight.detach().abs().max())
 
 
+@pytest.mark.slow
 def test_a_relu_that_never_fires_has_room_for_what_it_reads() -> None:
     """Its file must load, and a sample that wakes it must not be cut off."""
     net = Net(

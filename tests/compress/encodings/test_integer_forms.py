@@ -143,6 +143,7 @@ def test_an_embedding_and_the_layer_with_its_table_have_scales_of_their_own() ->
     torch.testing.assert_close(emitted(ids), net(ids), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", INTEGER.values(), ids=INTEGER)
 def test_a_file_of_ones_own_is_carried_over(operator: Callable) -> None:
     """What ``edgedl convert`` reads of it computes the same, to a step of the output."""

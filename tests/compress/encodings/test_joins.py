@@ -36,6 +36,7 @@ def decibels(found: np.ndarray, wanted: np.ndarray) -> float:
     return 10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "tflite"])
 def test_boxes_of_pixels_leave_the_scores_their_own_grid(runtime: str) -> None:
     net = Quantized(boxes_and_scores(600.0), (noise(4, 3, 8, 8),))
@@ -71,6 +72,7 @@ def test_a_sigmoid_has_the_grid_of_its_kernels_unless_all_that_is_joined_has() -
     assert alike.encodings.activations["cat"] == Range(0.0, 255 / 256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "tflite"])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
 def test_a_sigmoid_is_joined_with_what_has_another_grid(runtime: str, scale: float) -> None:
@@ -86,6 +88,7 @@ def test_before_an_integer_layer_one_grid_is_needed_anyhow() -> None:
     assert net.encodings.float_nodes == frozenset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnx", "tflite"])
 def test_what_is_an_output_too_keeps_its_grid_before_an_integer_layer(runtime: str) -> None:
     torch.manual_seed(1)
@@ -119,6 +122,7 @@ def test_a_concat_kept_in_float_frees_what_it_joins() -> None:
     assert own[boxes] != own["cat"]
 
 
+@pytest.mark.slow
 def test_what_is_joined_with_rows_of_a_table_has_no_zero_point() -> None:
     torch.manual_seed(2)
 

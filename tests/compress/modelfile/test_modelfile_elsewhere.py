@@ -158,6 +158,7 @@ def test_integers_read_by_a_layer_with_float_weights_are_floats_to_it() -> None:
     assert (found.inputs, found.weight, found.macs) == ("float32", None, 32 * 12)
 
 
+@pytest.mark.slow
 def test_a_file_is_measured_as_a_bundle_is(
     edgedl: Run, compressed: CompressedModel, quantized: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +216,7 @@ def test_files_that_onnx_runtime_has_optimized_are_counted(
     assert sum(layer.macs or 0 for layer in found) == whole
 
 
+@pytest.mark.slow
 def test_recurrent_layers_of_the_dynamic_quantizer_are_counted(tmp_path: Path) -> None:
     torch.manual_seed(0)
 

@@ -93,6 +93,7 @@ def network(name: str) -> tuple[nn.Module, fx.GraphModule]:
     return net, export_graph(net, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_blocks_are_those_that_a_person_counts(name: str) -> None:
     assert [b.name for b in find_blocks(network(name)[1])] == list(CASES[name][2])

@@ -235,6 +235,7 @@ def test_the_integers_of_a_dense_network_do_not(state: ModelState) -> None:
             assert breaks_the_pattern(weight.numpy())
 
 
+@pytest.mark.slow
 def test_the_integers_of_the_tflite_file_have_the_pattern(sparse: ModelState) -> None:
     content = ArtifactBuilder(STATIC.apply(sparse)).file(TFLITE, INT8)[1]
     file = TFLiteFile(content, xnnpack=False)

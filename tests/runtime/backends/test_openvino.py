@@ -155,6 +155,7 @@ class Residual(nn.Module):
         return self.g(self.f(self.e(x).tanh())).sigmoid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_layers_of_matrices_do_not_crash(tmp_path, threads):
     """In a process of its own: OpenVINO 2026.4 ends it where it joins these layers."""

@@ -58,6 +58,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings", "operator"), LAYERS)
 def test_onnx_runtime_computes_every_length_with_one_operator_a_layer(kind, settings, operator):
     net = make(kind, **settings)
@@ -127,6 +128,7 @@ def test_lstm_is_quantized_and_close():
     assert 0 < error < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), [(nn.GRU, "GRU"), (nn.RNN, "RNN")])
 def test_what_onnx_runtime_cannot_quantize_is_named(kind, name):
     graph, x = traced(make(kind))

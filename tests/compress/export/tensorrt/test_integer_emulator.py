@@ -122,6 +122,7 @@ def test_a_scaled_product_or_a_computed_bias_stays_float() -> None:
     np.testing.assert_allclose(found, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_compute_the_integers_of_their_graph(name: str) -> None:
     net = network(name)

@@ -54,6 +54,7 @@ def test_kernels_without_xnnpack_stay_within_two_steps_of_the_emitted_graph(name
         assert np.abs(a - b).mean() <= 0.5 * step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_file_is_integer_from_end_to_end(name: str) -> None:
     file = TFLiteFile(network(name).tflite, xnnpack=False)

@@ -16,6 +16,7 @@ from edgedl.compress.graph.edit import get_tensor, set_tensor
 from edgedl.compress.graph.trace import trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -36,6 +37,7 @@ def test_a_bicubic_resize_is_two_products(options: dict[str, Any]) -> None:
     np.testing.assert_allclose(found, graph(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_bicubic_resize_between_integer_layers_stays_float() -> None:
     torch.manual_seed(0)
     net = Net(
@@ -58,6 +60,7 @@ def test_stored_tensors_stand_in_the_order_of_their_axes() -> None:
     assert torch.equal(stored, view)
 
 
+@pytest.mark.slow
 def test_matrices_stored_the_other_way_are_read_right() -> None:
     torch.manual_seed(0)
 
@@ -81,6 +84,7 @@ def test_matrices_stored_the_other_way_are_read_right() -> None:
         np.testing.assert_allclose(found, net(x).detach().numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [torch.mul, torch.add], ids=["mul", "add"])
 def test_an_operator_that_reads_a_reshaped_tensor_twice(function: Any) -> None:
     torch.manual_seed(0)

@@ -121,6 +121,7 @@ def test_sixteen_bits_are_nearer_to_float_than_eight(name: str) -> None:
         assert decibels(exact, a16) > decibels(exact, a8) + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two_heads", "gated"])
 def test_activations_are_int16_on_the_tables_grids_and_biases_int64(name: str) -> None:
     net = wide(name)
@@ -162,6 +163,7 @@ def test_without_wide_biases_the_runtime_computes_nonsense_or_refuses() -> None:
     assert decibels(expected[0], run(net.file, net.inputs)[0]) > 65
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two_heads", "gated", "without_kernels"])
 def test_the_simulation_computes_the_emitted_graph(name: str) -> None:
     net = wide(name)

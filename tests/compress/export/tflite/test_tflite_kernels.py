@@ -62,6 +62,7 @@ CLIPS: dict[str, tuple[Callable, int, dict[str, int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operator", "channels", "expected"), CLIPS.values(), ids=CLIPS)
 def test_a_relu_of_its_own_is_what_xnnpack_has(
     operator: Callable, channels: int, expected: dict[str, int]
@@ -74,6 +75,7 @@ def test_a_relu_of_its_own_is_what_xnnpack_has(
     assert errors(net).mean() < 0.2
 
 
+@pytest.mark.slow
 def test_a_relu_that_is_folded_stays_folded() -> None:
     found = kinds(quantized(F.relu).tflite)
     assert not {*BOUNDS, "QUANTIZE", "MAXIMUM"} & set(found)
@@ -86,6 +88,7 @@ FLOATS: dict[str, Callable] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FLOATS)
 def test_slow_integers_are_floats(kind: str) -> None:
     net = quantized(FLOATS[kind])
@@ -99,6 +102,7 @@ def test_slow_integers_are_floats(kind: str) -> None:
     assert errors(net).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_file_without_them_comes_back_as_it_is() -> None:
     model = quantized(F.relu).tflite
     assert clip_in_xnnpack(model) is model

@@ -92,6 +92,7 @@ def test_it_computes_the_same_without_the_moves(case: str, quantized: bool) -> N
     assert stored_bytes(after) == stored_bytes(before)
 
 
+@pytest.mark.slow
 def test_bytes_that_others_read_stay() -> None:
     """The converter stores what is equal once."""
     net = Net(

@@ -83,6 +83,7 @@ def test_the_tables_integers_and_scales_are_in_the_file(name: str) -> None:
         assert key in found, path
 
 
+@pytest.mark.slow
 def test_linear_weights_are_stored_in_order() -> None:
     net = weights("tokens_w4g32")
     read = Read(net.file(TFLITE)).weights()
@@ -97,6 +98,7 @@ def test_linear_weights_are_stored_in_order() -> None:
         ), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xnnpack", [True, False])
 @pytest.mark.parametrize("name", FILES)
 def test_every_kernel_computes_what_the_dequantized_graph_computes(

@@ -157,6 +157,7 @@ def test_what_a_file_cannot_give_again_is_applied_again(stage: Stage, tmp_path: 
     assert StageStore(tmp_path).contents() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
