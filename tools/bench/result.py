@@ -175,7 +175,7 @@ class Rung(_Record, frozen=True):
         artifact: the file of it that came closest; None where none could be made.
         drop: of that file. ratio: its latency over its own runtime's float32.
         ratio_ci95: the ratio's interval.
-        outcome: what it was worth, in a few words; "taken" for the one that was chosen.
+        outcome: what it was worth, in a few words; "fits" for each that could be chosen.
     """
 
     recipe: str

@@ -1,4 +1,4 @@
-"""Find the cheapest recipe that meets an accuracy budget and is faster than float32."""
+"""Find the recipe with the fastest file that meets an accuracy budget."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -43,6 +43,8 @@ AS_FAST_AS = {
     "static_w8c_a8_rounded": "static_w8c_a8",
     "qat_w8c_a8_distilled": "static_w8c_a8",
 }
+# Those, and recipes that keep some layers of another's files in float.
+AT_MOST_AS_FAST_AS = {**AS_FAST_AS, "mixed_w8c_a8": "static_w8c_a8"}
 COUNTING_BATCH = 500
 
 
@@ -56,11 +58,20 @@ class Climb:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One file of a rung, measured on the samples that choose."""
+    """One file of a rung, measured on the samples that choose.
+
+    Attributes:
+        name: of the file.
+        drop: of it.
+        ratio: its latency over its own runtime's float32 file.
+        time: its latency over one file, the same for all.
+        findings: parts of outputs that it destroys.
+    """
 
     name: str
     drop: Drop
     ratio: Estimate
+    time: float
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -68,20 +79,20 @@ class _Tried:
         return speed_verdict(self.ratio.lo, self.ratio.hi) == "faster"
 
     @property
-    def taken(self) -> bool:
+    def fits(self) -> bool:
         return self.faster and self.drop.verdict == "within budget" and not self.findings
 
     @property
     def rank(self) -> tuple[bool, bool, float]:
         """Return a key by which the better of two files is the smaller one."""
         upper = self.drop.ci95[1] if self.drop.ci95 else self.drop.pp
-        by = upper if self.faster and not self.taken else self.ratio.value
-        return not self.taken, not self.faster, by
+        by = upper if self.faster and not self.fits else self.time
+        return not self.fits, not self.faster, by
 
     @property
     def outcome(self) -> str:
-        if self.taken:
-            return "taken"
+        if self.fits:
+            return "fits"
         if self.findings:
             return self.findings[0].describe()
         if not self.faster:
@@ -98,10 +109,11 @@ def climb(
     progress: Progress,
     store: StageStore | None = None,
 ) -> Climb:
-    """Try the recipes, cheapest first, until one fits; its bundle becomes ``folder``.
+    """Try the recipes, cheapest first, while a faster file may still fit; keep the fastest.
 
     A recipe fits when a file of it is certainly faster than its runtime's float32 file and its
-    drop is certainly within the budget. Where none fits, it is the one that comes closest among
+    drop is certainly within the budget. Of those that fit, the one with the fastest file becomes
+    ``folder``. Where none fits, it is the one that comes closest among
     the faster ones, or else the float files. A runtime whose targets have no float32 file gets one
     to be timed against, which is not kept; one that takes none is held against ONNX Runtime's.
 
@@ -123,6 +135,10 @@ def climb(
     kept: dict[str, CompressedModel] = {}
     found: dict[str, list[_Tried]] = {}
     for name, precision in RUNGS:
+        reached = _as_fast(name, found)
+        if reached:
+            rungs.append(_without_file(name, f"not tried: no faster than {reached}, which fits"))
+            continue
         alike = AS_FAST_AS.get(name, "")
         if alike in found and not any(file.faster for file in found[alike]):
             why = (
@@ -142,15 +158,22 @@ def climb(
             continue
         found[name] = _try(kept[name], precision, task, reference, settings, floats)
         rungs.append(_record(name, kept[name], precision, found[name]))
-        if any(file.taken for file in found[name]):
-            break
     faster = [(f.rank, name) for name, files in found.items() for f in files if f.faster]
     chosen = min(faster)[1] if faster else RUNGS[0][0]
-    met = any(file.taken for file in found.get(chosen, []))
+    met = any(file.fits for file in found.get(chosen, []))
     samples = sum(len(b.labels) for b in task.batches("test", COUNTING_BATCH))
     if floats is not None:
         shutil.rmtree(floats.folder)
     return Climb(_keep(chosen, kept, folder), Ladder(tuple(rungs), chosen, met, samples))
+
+
+def _as_fast(name: str, found: Mapping[str, list[_Tried]]) -> str:
+    """Return a recipe that fits and whose files are at least as fast as another's; "" for none."""
+    base = AT_MOST_AS_FAST_AS.get(name, name)
+    for other, files in found.items():
+        if AS_FAST_AS.get(other, other) == base and any(file.fits for file in files):
+            return other
+    return ""
 
 
 def _make_floats(subject: Subject, targets: tuple[Target, ...], folder: Path) -> Bundle | None:
@@ -211,8 +234,8 @@ def _try(
             continue
         scores = score_entry(entry, task)
         drop = drop_record(reference, scores, settings.max_drop_pp, settings.confidence)
-        ratio = _ratio(baselines, entry, settings)
-        tried.append(_Tried(entry.name, drop, ratio, entry.artifact.findings))
+        ratio, time = _times(baselines, entry, settings)
+        tried.append(_Tried(entry.name, drop, ratio, time, entry.artifact.findings))
     return sorted(tried, key=lambda t: t.rank)
 
 
@@ -229,12 +252,19 @@ def _baselines(entries: Sequence[Entry]) -> dict[str, Entry]:
     return {e.artifact.backend: floats.get(e.artifact.backend, first) for e in entries}
 
 
-def _ratio(baselines: Mapping[str, Entry], entry: Entry, settings: BenchSettings) -> Estimate:
-    """Return the latency over that of the same runtime's float32 file, if it has one."""
+def _times(
+    baselines: Mapping[str, Entry], entry: Entry, settings: BenchSettings
+) -> tuple[Estimate, float]:
+    """Return the latency over that of the same runtime's float32 file, and of the first runtime's.
+
+    They are timed in one interleaved run.
+    """
     own = baselines[entry.artifact.backend]
-    times = time_entries([own, entry], settings.threads[0], settings.protocol)
-    before, after = (times[e.name].latency_ns.astype(np.float64) for e in (own, entry))
-    return paired_ratio(before, after)
+    first = baselines.get(REFERENCE.runtime, own)
+    timed = [own, entry] if first is own else [first, own, entry]
+    times = time_entries(timed, settings.threads[0], settings.protocol)
+    one, before, after = (times[e.name].latency_ns.astype(np.float64) for e in (first, own, entry))
+    return paired_ratio(before, after), paired_ratio(one, after).value
 
 
 def _record(name: str, made: CompressedModel, precision: str, tried: Sequence[_Tried]) -> Rung:

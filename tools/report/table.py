@@ -71,9 +71,8 @@ def ladder_rows(ladder: Ladder) -> list[tuple[str, ...]]:
 
 def describe_ladder(ladder: Ladder) -> str:
     """Return what the ladder's table is of, in one sentence."""
-    faster = any(r.recipe == ladder.chosen and r.outcome == "taken" for r in ladder.rungs)
-    if faster:
-        end = f"{ladder.chosen} is the first within the budget and faster"
+    if ladder.met:
+        end = f"{ladder.chosen} has the fastest file within the budget"
     elif ladder.chosen == ladder.rungs[0].recipe:
         end = "none is faster than float32"
     else:

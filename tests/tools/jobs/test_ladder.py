@@ -20,7 +20,15 @@ from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import find_entries
 from edgedl.tools.bench.settings import BenchSettings
-from edgedl.tools.jobs.ladder import AS_FAST_AS, RUNGS, _baselines, _make_floats, _Tried, _try
+from edgedl.tools.jobs.ladder import (
+    AT_MOST_AS_FAST_AS,
+    RUNGS,
+    _as_fast,
+    _baselines,
+    _make_floats,
+    _Tried,
+    _try,
+)
 
 FASTER, SLOWER = Estimate(0.5, 0.45, 0.55), Estimate(1.5, 1.4, 1.6)
 
@@ -28,11 +36,11 @@ FASTER, SLOWER = Estimate(0.5, 0.45, 0.55), Estimate(1.5, 1.4, 1.6)
 def tried(lost: int, ratio: Estimate, budget: float = 1.0) -> _Tried:
     baseline = np.ones(1000)
     candidate = np.r_[np.zeros(lost), np.ones(1000 - lost)]
-    return _Tried("file", drop_record(baseline, candidate, budget), ratio)
+    return _Tried("file", drop_record(baseline, candidate, budget), ratio, ratio.value)
 
 
 def test_only_what_is_faster_and_within_the_budget_is_taken() -> None:
-    assert tried(0, FASTER).outcome == "taken"
+    assert tried(0, FASTER).outcome == "fits"
     assert tried(0, SLOWER).outcome.startswith("within budget, but not faster")
     assert tried(100, FASTER).outcome == "over budget"
     assert "more samples needed" in tried(8, FASTER).outcome
@@ -46,7 +54,7 @@ def test_the_best_file_is_taken_then_faster_then_nearest_to_the_budget() -> None
 def test_without_intervals_the_least_loss_comes_closest() -> None:
     losses = (0.3, 0.2, 0.1)
     files = [
-        _Tried("file", drop_record(np.full(4, 0.9), np.full(4, 0.9 - lost), 1.0), FASTER)
+        _Tried("file", drop_record(np.full(4, 0.9), np.full(4, 0.9 - lost), 1.0), FASTER, 0.5)
         for lost in losses
     ]
     assert [file.outcome for file in files] == ["inconclusive, 16 more samples needed"] * 3
@@ -101,7 +109,24 @@ def test_only_runtimes_without_a_float32_file_get_one(board: Target, tmp_path: P
 
 def test_recipes_as_fast_as_others_come_after_them() -> None:
     names = [name for name, _ in RUNGS]
-    assert all(names.index(a) > names.index(b) for a, b in AS_FAST_AS.items())
+    assert all(names.index(a) > names.index(b) for a, b in AT_MOST_AS_FAST_AS.items())
+
+
+def test_what_may_be_faster_than_a_file_that_fits_is_tried() -> None:
+    fits, misses = [tried(0, FASTER)], [tried(100, FASTER)]
+    assert _as_fast("static_w8c_a8", {"float": fits, "dynamic_w8_afp32": fits}) == ""
+    found = {"static_w8c_a8": misses, "static_w8c_a8_rounded": fits}
+    assert _as_fast("mixed_w8c_a8", found) == "static_w8c_a8_rounded"
+    assert _as_fast("qat_w8c_a8_distilled", found) == "static_w8c_a8_rounded"
+    # Layers in float cost time: trained integers may be faster.
+    assert _as_fast("qat_w8c_a8_distilled", {"mixed_w8c_a8": fits}) == ""
+
+
+def test_of_files_that_fit_the_one_that_answers_first_is_taken() -> None:
+    drop = tried(0, FASTER).drop
+    # The first saves more of its own runtime's time, the second answers sooner.
+    slower, sooner = _Tried("a", drop, FASTER, 0.9), _Tried("b", drop, Estimate(0.8, 0.7, 0.9), 0.6)
+    assert min(slower, sooner, key=lambda t: t.rank) is sooner
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
