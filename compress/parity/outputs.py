@@ -34,7 +34,8 @@ class GraphOutputs:
     def __init__(self, task: Task, samples: int = PARITY_SAMPLES) -> None:
         """Remember the task; nothing runs yet."""
         self._task, self._samples = task, samples
-        self._found: dict[int, list[tuple[Floats, ...]]] = {}
+        # By identity; the graph is kept, so that no other one gets the same.
+        self._found: dict[int, tuple[fx.GraphModule, list[tuple[Floats, ...]]]] = {}
 
     @cached_property
     def inputs(self) -> list[tuple[Array, ...]]:
@@ -51,10 +52,11 @@ class GraphOutputs:
             del self.inputs
 
     def of(self, graph: fx.GraphModule) -> list[tuple[Floats, ...]]:
-        """Return the outputs for every batch of ``inputs``; the graph must stay alive."""
+        """Return the outputs for every batch of ``inputs``."""
         if id(graph) not in self._found:
-            self._found[id(graph)] = [run_graph(graph, inputs) for inputs in self.inputs]
-        return self._found[id(graph)]
+            found = [run_graph(graph, inputs) for inputs in self.inputs]
+            self._found[id(graph)] = graph, found
+        return self._found[id(graph)][1]
 
     def joined(self, graph: fx.GraphModule) -> list[Floats] | None:
         """Return every output over all samples [N, ...]; None where samples differ in size."""
