@@ -20,6 +20,7 @@ from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.layers import LAYER_SAMPLES, certify_layers, single_samples
 from edgedl.compress.pipeline import compress
+from edgedl.compress.recipe.recipe import fit
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
@@ -38,12 +39,14 @@ Floats = npt.NDArray[np.float32]
 def main(reference: str, samples: int | None = None) -> None:
     """Print how every pair of networks differs, the certificates of the layers, and their cost."""
     subject = find_subject(reference)
-    recipe = load_recipe("static_w8c_a8")
+    targets = (ORT, TFLITE, TENSORRT)
+    # As compress() fits it: 7-bit weights where this processor has no VNNI.
+    recipe = fit(load_recipe("static_w8c_a8"), targets)
     state = begin(subject)
     for stage in recipe.stages:
         state = stage.apply(state)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = compress(subject, recipe, (ORT, TFLITE, TENSORRT), Path(folder)).bundle
+        bundle = compress(subject, recipe, targets, Path(folder)).bundle
         logits = _logits(state, bundle, samples)
         _print_cost(state, bundle)
         print(parity_markdown(bundle.manifest))
