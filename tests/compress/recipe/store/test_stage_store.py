@@ -212,10 +212,18 @@ def in_another_process(function: str, folder: Path) -> "subprocess.Popen[bytes]"
 
 def wait_for(folder: Path, pattern: str) -> Path:
     deadline = time.monotonic() + 120
-    while not list(folder.glob(pattern)):
+    while not (found := _matching(folder, pattern)):
         assert time.monotonic() < deadline, f"there is no {pattern}"
         time.sleep(0.02)
-    return next(folder.glob(pattern))
+    return found[0]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return list(folder.glob(pattern))
+    except FileNotFoundError:
+        # The folder of a stage that ended while its files were listed.
+        return []
 
 
 @pytest.mark.slow
