@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 import torch
+from known_times import use_known_times
 from safetensors.torch import load, save
 from small_networks import Net, noise, noise_task
 from tiny import make_subject
@@ -31,7 +32,10 @@ def state(float_state: ModelState) -> ModelState:
 
 
 @pytest.mark.slow
-def test_only_what_is_faster_as_two_is_split_for_a_speedup() -> None:
+def test_only_what_is_faster_as_two_is_split_for_a_speedup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_known_times(monkeypatch)
     torch.manual_seed(0)
     wide, narrow = nn.Linear(1024, 1024), nn.Linear(16, 16)
     net = Net(

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
+from known_times import use_known_times
 from prunable_networks import make
 from safetensors.torch import load, save
 from small_networks import Net, noise, noise_task
@@ -232,6 +233,7 @@ def test_a_speedup_is_reached_on_the_runtime(
     state: ModelState, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    use_known_times(monkeypatch)
     first = PruneBlocks(speedup=1.05).apply(state).history[-1].settings
     settings = PruneBlocks(speedup=1.05).apply(state).history[-1].settings
     assert (first["prices_cached"], settings["prices_cached"]) == (0, 4)

@@ -33,7 +33,6 @@ def test_files_differ_by_what_is_float_in_them(int8_state: ModelState, target: T
     assert all(ns.shape[0] == 8 and (ns > 0).all() for ns in timings.latency_ns.values())
     same = timings.ratio("int8", "again")
     assert same.lo <= same.value <= same.hi
-    assert 0.5 < same.value < 2
     # One file for each kind, made once, and each computes something else.
     arms = dict(timer._arms)
     assert len(arms) == 3
