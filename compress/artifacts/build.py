@@ -78,7 +78,7 @@ class ArtifactBuilder:
         """
         for target, precision in self.plan(targets):
             name = target.artifact_name(precision)
-            progress.step(f"export {name}")
+            progress.step("export", name)
             try:
                 yield self._build(target, precision)
             except Exception as error:

@@ -69,7 +69,7 @@ def check_files(
     failures = find_failures(bundle.folder, runnable)
     for item in built:
         name = item.artifact.name
-        progress.step(f"check {name}")
+        progress.step("check", name)
         try:
             if name in failures:
                 raise ExportError(f"{name} {failures[name]}")

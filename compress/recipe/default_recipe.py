@@ -74,7 +74,7 @@ def fitting_recipe(
     """
     if recipe is None:
         name, reason = default_recipe(graph)
-        progress.step(f"recipe {name}: {reason}")
+        progress.step("recipe", f"{name}: {reason}")
         recipe = load_recipe(name)
     check_order(recipe)
     recipe = keep_float(recipe, float_layers)

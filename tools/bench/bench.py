@@ -95,17 +95,17 @@ def _bench(
 ) -> BenchOutcome:
     context = run_context()
     for entry in entries:
-        progress.step(f"score {entry.name}")
+        progress.step("score", entry.name)
         if entry.name not in scores:
             scores[entry.name] = score_entry(entry, task)
     timings: dict[int, dict[str, Measurement]] = {}
     for threads in settings.threads:
-        progress.step(f"time with {threads} thread(s)")
+        progress.step("time", f"with {threads} thread(s)")
         timings[threads] = time_entries(entries, threads, settings.protocol)
     candidates = []
     before = scores[entries[0].name] if network is None else network
     for entry in entries:
-        progress.step(f"cold start {entry.name}")
+        progress.step("cold start", entry.name)
         candidates.append(
             candidate_of(entry, entries, scores[entry.name], before, timings, task, settings)
         )

@@ -201,12 +201,28 @@ class Ladder(_Record, frozen=True):
     samples: int
 
 
+class StepTime(_Record, frozen=True):
+    """What a step of a job took.
+
+    Attributes:
+        step: what was done, and to what.
+        kind: what was done.
+        seconds: that passed.
+        cpu_seconds: of all processors; those of processes that ended meanwhile count, too.
+    """
+
+    step: str
+    kind: str
+    seconds: float
+    cpu_seconds: float
+
+
 class Result(_Record, frozen=True):
     """One measured comparison.
 
     ``baseline`` is the file that times are relative to. ``network`` is the score of the float torch
     network, which drops are from; where it is None they are from the baseline's. ``alerts`` come
-    before everything else, ``next_steps`` say what to do.
+    before everything else, ``next_steps`` say what to do. ``steps`` are those of the job, in order.
     """
 
     title: str
@@ -223,6 +239,7 @@ class Result(_Record, frozen=True):
     network: Score | None = None
     next_steps: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
+    steps: tuple[StepTime, ...] = ()
     schema_version: Literal[1] = 1
 
     def candidate(self, name: str) -> Candidate:

@@ -148,7 +148,7 @@ def climb(
             )
             rungs.append(_without_file(name, f"not tried: {why}"))
             continue
-        progress.step(f"try {name}")
+        progress.step("try", name)
         try:
             kept[name] = _make(subject, name, targets, folder, store)
         except EdgedlError as error:

@@ -24,7 +24,7 @@ from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_fi
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.ladder import RUNGS, climb
 from edgedl.tools.jobs.next_steps import next_steps
-from edgedl.tools.terminal.progress import steps
+from edgedl.tools.jobs.step_clock import StepClock
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Made:
     named: str = ""
 
 
-def make_bundle(job: Job, folder: Path, store: StageStore | None) -> Made:
+def make_bundle(job: Job, folder: Path, store: StageStore | None, clock: StepClock) -> Made:
     """Apply a recipe and write the bundle; that of the parent goes beside it.
 
     Where a stage of the recipe has a budget, the samples it is checked on are not those of the
@@ -83,7 +83,7 @@ def make_bundle(job: Job, folder: Path, store: StageStore | None) -> Made:
     folder.mkdir()
     files = 3 * len(job.targets)
     stages = 3 if recipe is None else len(recipe.stages)
-    with steps("compress", 2 * files + stages + 1) as progress:
+    with clock.steps("compress", 2 * files + stages + 1) as progress:
         made = compress(
             subject,
             recipe,
@@ -94,16 +94,19 @@ def make_bundle(job: Job, folder: Path, store: StageStore | None) -> Made:
             selection,
             progress=progress,
         )
-    parent = None
-    if made.parent is not None:
-        before = folder.parent / "parent"
-        before.mkdir()
-        floats = load_recipe("float")
-        parent = compress(subject, floats, job.targets, before, only=(FLOAT32,)).bundle
+        parent = None
+        if made.parent is not None:
+            progress.step("export", "the network as it was")
+            before = folder.parent / "parent"
+            before.mkdir()
+            floats = load_recipe("float")
+            parent = compress(subject, floats, job.targets, before, only=(FLOAT32,)).bundle
     return Made(subject, final, made, parent=parent, named=job.named)
 
 
-def climb_ladder(job: Job, settings: BenchSettings, folder: Path, store: StageStore | None) -> Made:
+def climb_ladder(
+    job: Job, settings: BenchSettings, folder: Path, store: StageStore | None, clock: StepClock
+) -> Made:
     """Find the cheapest recipe within the accuracy budget, and keep its bundle.
 
     Raises:
@@ -111,12 +114,12 @@ def climb_ladder(job: Job, settings: BenchSettings, folder: Path, store: StageSt
     """
     subject = job.subject
     selection, final = divide(subject.task)
-    with steps("compress", len(RUNGS)) as progress:
+    with clock.steps("compress", len(RUNGS)) as progress:
         found = climb(subject, selection, job.targets, settings, folder, progress, store)
     return Made(subject, final, found.made, found.ladder, named=job.named)
 
 
-def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
+def measure_made(made: Made, settings: BenchSettings, folder: Path, clock: StepClock) -> Result:
     """Measure a bundle, and write ``result.json`` and its metrics.
 
     Raises:
@@ -130,8 +133,8 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
         entries = [*(replace(e, name=f"{PARENT}{e.name}") for e in before), *entries]
         prefix = PARENT
     missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
-    with steps("measure", 2 * len(entries) + len(settings.threads) + 1) as progress:
-        progress.step("score the float network")
+    with clock.steps("measure", 2 * len(entries) + len(settings.threads) + 1) as progress:
+        progress.step("score", "the float network")
         network = score_module(made.subject.module, made.task)
         outcome = bench(
             made.subject.name,
@@ -148,7 +151,9 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path) -> Result:
         *chance_alerts(result, bundle.manifest),
         *quantized_alerts(bundle.manifest.artifacts, refused),
     )
-    result = msgspec.structs.replace(result, ladder=made.ladder, alerts=alerts)
+    result = msgspec.structs.replace(
+        result, ladder=made.ladder, alerts=alerts, steps=tuple(clock.taken)
+    )
     steps_to_take = next_steps(result, made.named, made.compressed.noisiest)
     result = msgspec.structs.replace(result, next_steps=steps_to_take)
     write_result(folder, result, outcome.samples)

@@ -10,6 +10,7 @@ from edgedl.compress.recipe.store.store import StageStore
 from edgedl.tools.bench.result import Result
 from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.main_job import Job, Made, climb_ladder, make_bundle, measure_made
+from edgedl.tools.jobs.step_clock import StepClock
 from edgedl.tools.report.page import render
 from edgedl.tools.terminal.workspace import new_folder, only_run
 
@@ -60,13 +61,14 @@ def do_job(job: Job, settings: BenchSettings, out: Path, store: StageStore | Non
         EdgedlError: a step cannot be done; the message says which and why.
     """
     failed: Exception | None = None
+    clock = StepClock()
     with only_run(out), new_folder(out) as folder:
         if settings.max_drop_pp is not None and job.recipe is None and not job.keep_float:
-            made = climb_ladder(job, settings, folder / BUNDLE, store)
+            made = climb_ladder(job, settings, folder / BUNDLE, store, clock)
         else:
-            made = make_bundle(job, folder / BUNDLE, store)
+            made = make_bundle(job, folder / BUNDLE, store, clock)
         try:
-            result = measure_made(made, settings, folder)
+            result = measure_made(made, settings, folder, clock)
         except Exception as error:
             # The bundle is kept, so the error must pass the folder's context first.
             failed = error

@@ -13,7 +13,7 @@ from edgedl.tools.bench.recommend import (
     describe_speed,
     fastest_undecided,
 )
-from edgedl.tools.bench.result import Candidate, NotMeasured, Result, Rung
+from edgedl.tools.bench.result import Candidate, NotMeasured, Result, Rung, StepTime
 from edgedl.tools.report.table import (
     describe_ladder,
     drop_in_points,
@@ -50,6 +50,7 @@ def result_text(result: Result, width: int | None = WIDTH) -> str:
     parts += [_wrapped(f"finding: {line}", width) for line in finding_lines(result)]
     parts += [_wrapped(f"note: {note}", width) for note in result.recommendation.notes]
     parts += [_wrapped(line, width) for line in not_measured_lines(result.not_measured)]
+    parts += [_wrapped(line, width) for line in time_lines(result.steps)]
     parts.append("\n" + verdict(result))
     parts += _steps(result, width)
     return "\n".join(parts)
@@ -102,6 +103,24 @@ def not_measured_lines(items: Sequence[NotMeasured]) -> list[str]:
     lines = [f"not measured: {', '.join(what)}: {why}" for why, what in by_reason.items()]
     never = [item.what for item in UNMEASURED if item in items]
     return [*lines, *([f"not part of any measurement: {', '.join(never)}"] if never else [])]
+
+
+def time_lines(steps: Sequence[StepTime]) -> list[str]:
+    """Return one line on what the steps of a job took, by kind; none where nothing was timed.
+
+    Kinds of less than half a second are left out.
+
+    >>> time_lines([StepTime("export a", "export", 2.0, 3.9), StepTime("export b", "export", 1, 1)])
+    ['time: 3 s (5 s of processor time): export 3 s']
+    """
+    if not steps:
+        return []
+    by_kind: dict[str, float] = {}
+    for step in steps:
+        by_kind[step.kind] = by_kind.get(step.kind, 0.0) + step.seconds
+    kinds = ", ".join(f"{kind} {s:.0f} s" for kind, s in by_kind.items() if s >= 0.5)
+    total, cpu = (sum(s) for s in zip(*((s.seconds, s.cpu_seconds) for s in steps), strict=True))
+    return [f"time: {total:.0f} s ({cpu:.0f} s of processor time): {kinds}"]
 
 
 def to_columns(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

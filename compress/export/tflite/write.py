@@ -7,12 +7,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-# Registers the operators of pairs.
 from torch import Tensor, fx
 
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.isolated import isolated
+from edgedl.compress.export.tflite.faster_torch import convert_faster
 from edgedl.compress.export.tflite.file_passes import rewrite_file
 from edgedl.compress.export.tflite.forms import for_litert
 from edgedl.compress.export.tflite.set_apart import set_apart
@@ -52,6 +52,7 @@ def to_tflite(
             import scipy.spatial  # noqa: F401
     except ImportError as error:
         raise BackendUnavailableError.of(error, missing()) from error
+    convert_faster()
     single = tuple(x[:1] for x in example_inputs)
     written = for_litert(set_apart(graph) if quantized else graph)
     strict = quantized and float_islands
