@@ -8,7 +8,7 @@ from torch import fx
 from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.graph.run import count_macs
 from edgedl.compress.latency.file_timer import FileTimer
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 
 # What a layer costs beside its arithmetic, in multiply-adds.
 OF_A_LAYER = 2000

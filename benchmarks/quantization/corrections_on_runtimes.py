@@ -31,8 +31,8 @@ from edgedl.compress.state import ModelState, begin
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.measure.amx import refuse_amx
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Protocol, measure
-from edgedl.runtime.measure.statistics import paired_ratio
 from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown

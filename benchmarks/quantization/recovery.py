@@ -32,7 +32,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import paired_drop
+from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.task.task import Scores
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown

@@ -17,7 +17,7 @@ from edgedl.compress.targets.target import load_target
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import Array
 from edgedl.tools.bench.bench import bench

@@ -16,7 +16,7 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import Target, load_target
-from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.precision import INT8
 from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first

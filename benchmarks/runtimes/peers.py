@@ -28,7 +28,7 @@ from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.measure.amx import refuse_amx
-from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.precision import FLOAT16, INT8
 from edgedl.runtime.runner import encode
 from edgedl.runtime.task.task import Task

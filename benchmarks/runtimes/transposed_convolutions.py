@@ -24,8 +24,8 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import weight_bits
 from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Protocol, measure
-from edgedl.runtime.measure.statistics import paired_ratio
 from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.report.table import to_markdown

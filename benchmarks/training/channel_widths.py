@@ -21,8 +21,8 @@ from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import Target
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.measure import Arm, Protocol
-from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.precision import FLOAT32, INT8, Precision
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.report.table import to_markdown

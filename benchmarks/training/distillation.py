@@ -18,7 +18,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.score import score_module
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import paired_drop
+from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.task.task import ArrayTask, Samples, Scores, Task
 from edgedl.tools.jobs.subjects import find_subject
 

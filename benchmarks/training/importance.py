@@ -19,7 +19,7 @@ from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.state import begin
 from edgedl.compress.subject.score import score_module
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import paired_drop
+from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.task.task import Scores
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown

@@ -32,7 +32,7 @@ from edgedl.models.reference.image_batches import Augmentation, ImageBatches
 from edgedl.models.reference.pretrained import build
 from edgedl.models.reference.table import ReferenceModel, find_model
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.measure.statistics import paired_ratio
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.tools.jobs.reference_training import plan_of
 from edgedl.tools.report.table import to_markdown, with_interval
 

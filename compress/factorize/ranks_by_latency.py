@@ -11,7 +11,7 @@ from edgedl.compress.factorize.split_layers import split_layers
 from edgedl.compress.graph.edit import copy_graph
 from edgedl.compress.latency.file_timer import FileTimer, first_fast_enough
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 
 
 @dataclass(frozen=True)

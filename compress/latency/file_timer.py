@@ -18,8 +18,8 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.subject.calibration import calibration_inputs
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.measure import Arm, Protocol
-from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.precision import Precision
 
 # The name of a precision that a stage times files in.

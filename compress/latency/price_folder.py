@@ -14,7 +14,7 @@ from edgedl.compress.graph.values import shape_of, value_of
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 
 # Makes the files, loads and times them.
 TIMES = "edgedl.compress.latency.file_timer"

@@ -14,8 +14,9 @@ from edgedl.compress.targets.target import Target
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.measure.estimate import Estimate
+from edgedl.runtime.measure.latency_intervals import paired_ratio, typical_latency
 from edgedl.runtime.measure.measure import Arm, Protocol, measure
-from edgedl.runtime.measure.statistics import Estimate, block_median, paired_ratio
 from edgedl.runtime.precision import Precision
 
 # The name of a runtime that a stage times files on.
@@ -27,7 +28,7 @@ class Timings:
     """Files timed in one process, interleaved.
 
     Attributes:
-        latency_ns: name of the file -> float64 [blocks, calls].
+        latency_ns: name of the file -> float64 [loads, blocks, calls].
     """
 
     latency_ns: Mapping[str, npt.NDArray[np.float64]]
@@ -38,7 +39,7 @@ class Timings:
 
     def median_ms(self, name: str) -> Estimate:
         """Return a file's median latency in milliseconds, with its 95 % interval."""
-        found = block_median(self.latency_ns[name])
+        found = typical_latency(self.latency_ns[name])
         return Estimate(found.value / 1e6, found.lo / 1e6, found.hi / 1e6)
 
 

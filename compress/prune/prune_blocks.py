@@ -36,7 +36,7 @@ from edgedl.compress.training.losses import is_classification
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.bundle.manifest import HistoryEntry, Setting
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.precision import precision_named
 from edgedl.runtime.wording import meant
 

@@ -21,8 +21,8 @@ from edgedl.compress.latency.file_timer import (
 )
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.precision import Precision
 
 

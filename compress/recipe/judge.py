@@ -10,7 +10,8 @@ from edgedl.compress.recipe.recipe import Budget
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import REFERENCE
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import Estimate, paired_drop, samples_to_decide
+from edgedl.runtime.measure.estimate import Estimate
+from edgedl.runtime.measure.score_intervals import paired_drop, samples_to_decide
 from edgedl.runtime.precision import FLOAT32, Precision
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.runtime.wording import counted, points

@@ -1,8 +1,9 @@
-"""Time several arms against each other: interleaved, in random order, block by block."""
+"""Time several arms against each other: interleaved, in random order, load by load."""
 
 import gc
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol as Interface
 
@@ -22,6 +23,14 @@ class Timed(Interface):
 
         ``settle_calls`` before them are not recorded.
         """
+        ...
+
+
+class Reloadable(Timed, Interface):
+    """Something that is timed after several loads."""
+
+    def reload(self) -> None:
+        """Load it anew; the calls that follow are of the new load."""
         ...
 
 
@@ -45,7 +54,10 @@ class Call:
         return times
 
 
-MIN_BLOCKS = 40
+# Rounds: of networks that take a millisecond or less, and of slow ones.
+MOST_BLOCKS = 160
+LEAST_BLOCKS = 40
+LOADS = 10
 # Calls whose median the warm-up looks at.
 WINDOW = 10
 
@@ -55,7 +67,12 @@ class Protocol:
     """How an interleaved measurement is made.
 
     Attributes:
-        blocks: rounds; each arm runs once per round, in an order drawn anew.
+        blocks: most rounds; each arm runs once per round, in an order drawn anew. Many short
+            blocks are better than a few long ones: what slows the machine down for some
+            milliseconds slows all arms down.
+        arm_ms: time that an arm should take in all; it sets the rounds, ``LEAST_BLOCKS`` at least.
+        loads: how often every file is loaded, if it can be loaded anew; rounds are divided among
+            them.
         block_ms: time an arm's block should take; it sets the calls per block.
         min_calls, max_calls: bounds on the calls per block.
         settle_calls: calls at the start of a block that are not recorded: the caches and the
@@ -66,11 +83,13 @@ class Protocol:
         seed: of the order.
     """
 
-    blocks: int = MIN_BLOCKS
-    block_ms: float = 12.0
-    min_calls: int = 5
+    blocks: int = MOST_BLOCKS
+    arm_ms: float = 700.0
+    loads: int = LOADS
+    block_ms: float = 3.0
+    min_calls: int = 2
     max_calls: int = 50
-    settle_calls: int = 3
+    settle_calls: int = 2
     pause_ms: float = 0.0
     warmup_ms: float = 1000.0
     warmup_agreement: float = 0.01
@@ -82,7 +101,7 @@ class Measurement:
     """Raw times of one arm; every statistic is derived from them.
 
     Attributes:
-        latency_ns: int64 [blocks, calls], wall time of each recorded call.
+        latency_ns: int64 [loads, blocks, calls], wall time of each recorded call.
         settled: whether the warm-up ended by agreement rather than by its time limit.
     """
 
@@ -90,11 +109,8 @@ class Measurement:
     settled: bool
 
 
-def measure(
-    arms: Mapping[str, Arm],
-    protocol: Protocol,
-) -> dict[str, Measurement]:
-    """Measure every arm in this process, interleaved.
+def measure(arms: Mapping[str, Arm], protocol: Protocol) -> dict[str, Measurement]:
+    """Measure every arm in this process, interleaved, as it is loaded.
 
     Args:
         arms: name -> a call that does one inference.
@@ -103,46 +119,92 @@ def measure(
     Raises:
         InvalidMeasurementError: the clock is too coarse for the fastest arm.
     """
-    return measure_timed({name: Call(arm) for name, arm in arms.items()}, protocol)
+    rounds = _Rounds({name: Call(arm) for name, arm in arms.items()}, protocol)
+    return rounds.measured([rounds.run(rounds.count)])
 
 
-def measure_timed(
-    arms: Mapping[str, Timed],
-    protocol: Protocol,
-) -> dict[str, Measurement]:
-    """Measure every arm, wherever it runs, interleaved.
+def measure_loads(arms: Mapping[str, Reloadable], protocol: Protocol) -> dict[str, Measurement]:
+    """Measure every arm, wherever it runs, interleaved, after several loads of all of them.
+
+    The first load is that of the arms as given. After each of the others, calls of as long as a
+    block takes are not recorded.
 
     Args:
-        arms: name -> what times its own calls.
-        protocol: blocks, calls, warm-up.
+        arms: name -> what times its own calls, and can load its file anew.
+        protocol: loads, blocks, calls, warm-up.
 
     Raises:
         InvalidMeasurementError: the clock is too coarse for the fastest arm.
     """
-    order = np.random.default_rng(protocol.seed)
-    names = list(arms)
-    settled, calls = {}, {}
-    for name in names:
-        settled[name], typical_ns = _warm_up(arms[name], protocol)
-        wanted = int(protocol.block_ms * 1e6 / max(typical_ns, 1.0))
-        calls[name] = min(max(wanted, protocol.min_calls), protocol.max_calls)
-    times = {name: np.zeros((protocol.blocks, calls[name]), np.int64) for name in names}
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        for block in range(protocol.blocks):
-            for index in order.permutation(len(names)):
-                name = names[index]
-                if protocol.pause_ms:
-                    time.sleep(protocol.pause_ms / 1e3)
-                times[name][block] = arms[name].block(protocol.settle_calls, calls[name])
-    finally:
-        if enabled:
-            gc.enable()
-    for name in names:
-        if (times[name] <= 0).any():
-            raise InvalidMeasurementError(f"the clock cannot resolve one call of '{name}'")
-    return {name: Measurement(times[name], settled[name]) for name in names}
+    rounds = _Rounds(arms, protocol)
+    found = []
+    loads = min(protocol.loads, rounds.count)
+    for load in range(loads):
+        if load:
+            for name, arm in arms.items():
+                arm.reload()
+                arm.block(rounds.calls[name], 1)
+        found.append(rounds.run(math.ceil(rounds.count / loads)))
+    return rounds.measured(found)
+
+
+class _Rounds:
+    """Rounds of arms that are warm.
+
+    Attributes:
+        calls: of each arm's block.
+        count: of rounds.
+    """
+
+    def __init__(self, arms: Mapping[str, Timed], protocol: Protocol) -> None:
+        self._arms, self._protocol = arms, protocol
+        self._order = np.random.default_rng(protocol.seed)
+        self._settled: dict[str, bool] = {}
+        self.calls: dict[str, int] = {}
+        round_ms = 0.0
+        for name, arm in arms.items():
+            self._settled[name], typical_ns = _warm_up(arm, protocol)
+            wanted = int(protocol.block_ms * 1e6 / max(typical_ns, 1.0))
+            self.calls[name] = min(max(wanted, protocol.min_calls), protocol.max_calls)
+            round_ms += (protocol.settle_calls + self.calls[name]) * typical_ns / 1e6
+        fitting = protocol.arm_ms * len(arms) / max(round_ms, 1e-6)
+        self.count = int(min(protocol.blocks, max(LEAST_BLOCKS, fitting)))
+
+    def run(self, count: int) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the times of ``count`` rounds, int64 [count, calls] of each arm."""
+        names, protocol = list(self._arms), self._protocol
+        times = {name: np.zeros((count, self.calls[name]), np.int64) for name in names}
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            for block in range(count):
+                for index in self._order.permutation(len(names)):
+                    name = names[index]
+                    if protocol.pause_ms:
+                        time.sleep(protocol.pause_ms / 1e3)
+                    times[name][block] = self._arms[name].block(
+                        protocol.settle_calls, self.calls[name]
+                    )
+        finally:
+            if enabled:
+                gc.enable()
+        return times
+
+    def measured(
+        self, loads: Sequence[Mapping[str, npt.NDArray[np.int64]]]
+    ) -> dict[str, Measurement]:
+        """Return the measurement of each arm over all loads.
+
+        Raises:
+            InvalidMeasurementError: the clock cannot resolve a call.
+        """
+        found = {}
+        for name in self._arms:
+            times = np.stack([load[name] for load in loads])
+            if (times <= 0).any():
+                raise InvalidMeasurementError(f"the clock cannot resolve one call of '{name}'")
+            found[name] = Measurement(times, self._settled[name])
+        return found
 
 
 def warm_up(arm: Arm, protocol: Protocol) -> tuple[bool, float]:

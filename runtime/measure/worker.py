@@ -43,16 +43,9 @@ class Worker:
         Raises:
             FileFailedError: the runtime refuses it, or is not here, or the process ended.
         """
-        self._ask(["load", name, str(folder.resolve()), artifact, threads])
-        return WorkerArm(self, name)
-
-    def block(self, name: str, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
-        """Return the wall time of each recorded call, in nanoseconds.
-
-        Raises:
-            FileFailedError: the process ended.
-        """
-        return np.array(self._ask(["block", name, settle_calls, calls]), np.int64)
+        arm = WorkerArm(self, name, str(folder.resolve()), artifact, threads)
+        arm.reload()
+        return arm
 
     def close(self) -> None:
         """End the process."""
@@ -77,7 +70,12 @@ class Worker:
         """End the process."""
         self.close()
 
-    def _ask(self, request: list[str | int]) -> list[int]:
+    def ask(self, request: list[str | int]) -> list[int]:
+        """Return the answer to a request.
+
+        Raises:
+            FileFailedError: the runtime refuses the file, or the process ended.
+        """
         pipes = self._process.stdin, self._process.stdout
         if pipes[0] is None or pipes[1] is None:
             raise EdgedlError(f"the process of {self._runtime} has no pipes")
@@ -103,13 +101,26 @@ class Worker:
 class WorkerArm:
     """One artifact in a worker."""
 
-    def __init__(self, worker: Worker, name: str) -> None:
-        """Take a name that the worker has loaded."""
+    def __init__(self, worker: Worker, name: str, folder: str, artifact: str, threads: int) -> None:
+        """Take what the worker loads, and the name it has there."""
         self._worker, self._name = worker, name
+        self._load: list[str | int] = ["load", name, folder, artifact, threads]
+
+    def reload(self) -> None:
+        """Load the artifact anew; the load before goes once the new one is there.
+
+        Raises:
+            FileFailedError: the runtime refuses it, or is not here, or the process ended.
+        """
+        self._worker.ask(self._load)
 
     def block(self, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
-        """Return the wall time of each recorded call, in nanoseconds."""
-        return self._worker.block(self._name, settle_calls, calls)
+        """Return the wall time of each recorded call, in nanoseconds.
+
+        Raises:
+            FileFailedError: the process ended.
+        """
+        return np.array(self._worker.ask(["block", self._name, settle_calls, calls]), np.int64)
 
 
 def golden_call(bundle: Bundle, artifact: str, threads: int) -> Call:
@@ -127,13 +138,16 @@ def _serve() -> None:
     os.dup2(2, 1)
     gc.disable()
     arms: dict[str, Call] = {}
+    bundles: dict[str, Bundle] = {}
     for line in sys.stdin:
         kind, name, *rest = json.loads(line)
         answer: list[int] | dict[str, str] = []
         try:
             if kind == "load":
                 folder, artifact, threads = rest
-                arms[name] = golden_call(Bundle.open(Path(folder)), artifact, threads)
+                if folder not in bundles:
+                    bundles[folder] = Bundle.open(Path(folder))
+                arms[name] = golden_call(bundles[folder], artifact, threads)
             else:
                 answer = arms[name].block(*rest).tolist()
         except EdgedlError as error:

@@ -6,14 +6,14 @@ import numpy as np
 
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.measure.device import run_context
-from edgedl.runtime.measure.measure import Measurement
-from edgedl.runtime.measure.statistics import (
-    block_median,
+from edgedl.runtime.measure.latency_intervals import (
     certified_percentile,
-    mean_score,
     paired_ratio,
     required_samples,
+    typical_latency,
 )
+from edgedl.runtime.measure.measure import Measurement
+from edgedl.runtime.measure.score_intervals import mean_score
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.drop import drop_record
@@ -96,7 +96,7 @@ def candidate_of(
 
 def _latency(threads: int, measurement: Measurement) -> Latency:
     ns = measurement.latency_ns.astype(np.float64)
-    median = block_median(ns)
+    median = typical_latency(ns)
     p90, p99 = (certified_percentile(ns, p) for p in (0.90, 0.99))
     return Latency(
         median_ms=median.value / 1e6,

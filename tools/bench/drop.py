@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from edgedl.runtime.measure.statistics import CONFIDENCE, mcnemar_p, paired_drop, samples_to_decide
+from edgedl.runtime.measure.estimate import CONFIDENCE
+from edgedl.runtime.measure.score_intervals import mcnemar_p, paired_drop, samples_to_decide
 from edgedl.runtime.task.task import Scores
 from edgedl.tools.bench.recommend import DEFAULT_MAX_DROP_PP, drop_verdict
 from edgedl.tools.bench.result import Drop, interval

@@ -18,6 +18,8 @@ from edgedl.tools.bench.result import (
 DEFAULT_MAX_DROP_PP = 1.0
 # Ratios closer to 1 than this do not matter in practice.
 EQUIVALENCE = 0.02
+# Nor do drops smaller than this, in points: a rounding of floats can be certain and means nothing.
+MEANINGLESS_DROP_PP = 0.01
 
 
 def speed_verdict(lo: float, hi: float) -> SpeedVerdict:
@@ -34,10 +36,13 @@ def speed_verdict(lo: float, hi: float) -> SpeedVerdict:
 def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict:
     """Judge a score drop in points by its interval, against a budget if there is one.
 
-    An infinite interval is that of too few samples.
+    An infinite interval is that of too few samples. Without a budget a drop or a gain must be
+    larger than ``MEANINGLESS_DROP_PP``.
 
     >>> drop_verdict(-0.1, 0.2, None), drop_verdict(-0.1, 0.2, 0.1), drop_verdict(-0.1, 0.2, 0.5)
     ('no drop shown', 'inconclusive', 'within budget')
+    >>> drop_verdict(0.02, 0.03, None), drop_verdict(2e-11, 3e-11, None)
+    ('drop', 'no drop shown')
     """
     if max_drop_pp is not None:
         if hi <= max_drop_pp:
@@ -45,9 +50,9 @@ def drop_verdict(lo: float, hi: float, max_drop_pp: float | None) -> DropVerdict
         return "over budget" if lo > max_drop_pp else "inconclusive"
     if math.isinf(hi):
         return "inconclusive"
-    if lo > 0:
+    if lo > MEANINGLESS_DROP_PP:
         return "drop"
-    return "gain" if hi < 0 else "no drop shown"
+    return "gain" if hi < -MEANINGLESS_DROP_PP else "no drop shown"
 
 
 def recommend(

@@ -12,7 +12,7 @@ from edgedl.runtime.bundle.certificates import Finding, Parity
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.measure.device import RunContext
-from edgedl.runtime.measure.statistics import CONFIDENCE, Estimate
+from edgedl.runtime.measure.estimate import CONFIDENCE, Estimate
 from edgedl.runtime.wording import nearest
 
 RESULT = "result.json"

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgedl.runtime.child_process import answer, ending, last_line
 from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
-from edgedl.runtime.measure.measure import Measurement, Protocol, measure_timed
+from edgedl.runtime.measure.measure import Measurement, Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task.task import Batch, Scores, Task
@@ -82,7 +82,7 @@ def time_entries(
             for name, e in named
         }
         try:
-            return measure_timed(arms, protocol)
+            return measure_loads(arms, protocol)
         except FileFailedError as error:
             if error.name != AGAIN:
                 raise

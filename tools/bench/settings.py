@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure.estimate import CONFIDENCE
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.runtime.measure.statistics import (
-    CONFIDENCE,
-)
 from edgedl.tools.terminal.parameter_types import MAX_THREADS
 
 COLD_STARTS = 3

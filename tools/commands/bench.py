@@ -1,12 +1,13 @@
 """``edgedl bench``: latency and accuracy of the same bytes."""
 
+import math
 from pathlib import Path
 
 import click
 import msgspec
 
 from edgedl.runtime.errors import BudgetMissedError
-from edgedl.runtime.measure.measure import Protocol
+from edgedl.runtime.measure.measure import LEAST_BLOCKS, Protocol
 from edgedl.tools.bench.budget import Limit, missed, parse_budget
 from edgedl.tools.bench.entries import BASELINES
 from edgedl.tools.bench.result import write_result
@@ -36,7 +37,12 @@ from edgedl.tools.terminal.workspace import new_folder
 @click.option("--task", type=TASK, help="file.py:function that returns your Task or Subject.")
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
 @click.option("--threads", type=THREADS, default="1,2", show_default=True)
-@click.option("--blocks", default=40, show_default=True, type=click.IntRange(40))
+@click.option(
+    "--blocks",
+    type=click.IntRange(LEAST_BLOCKS),
+    help="rounds of the measurement; more make intervals narrower (default: as many as fit into "
+    "0.7 s for each file, 40 to 160).",
+)
 @click.option(
     "--budget",
     metavar="LIMITS",
@@ -52,7 +58,7 @@ def command(
     task: str | None,
     scenario: str,
     threads: tuple[int, ...],
-    blocks: int,
+    blocks: int | None,
     budget: tuple[Limit, ...],
     out: Path,
     as_json: bool,
@@ -66,7 +72,8 @@ def command(
     the recommended artifact: median_ms, p90_ms, p99_ms, ratio, drop_pp, size_kb; the upper end of
     the interval must be below the limit.
     """
-    settings = BenchSettings(threads, Protocol(blocks=blocks))
+    protocol = Protocol() if blocks is None else Protocol(blocks=blocks, arm_ms=math.inf)
+    settings = BenchSettings(threads, protocol)
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
     found = None if task is None else find_task("", task)
     with new_folder(out) as folder:

@@ -9,7 +9,7 @@ from edgedl.models.reference.pretrained import has_weights, load_record
 from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel, find_model
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import mean_score
+from edgedl.runtime.measure.score_intervals import mean_score
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.terminal.named_commands import NamedCommands
 from edgedl.tools.terminal.parameter_types import MODEL

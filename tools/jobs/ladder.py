@@ -16,7 +16,8 @@ from edgedl.compress.targets.target import REFERENCE, Target, load_target
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.certificates import Finding
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.measure.statistics import Estimate, paired_ratio
+from edgedl.runtime.measure.estimate import Estimate
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import Scores, Task

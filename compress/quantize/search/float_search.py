@@ -11,7 +11,7 @@ from edgedl.compress.quantize.search.float_layers import keep_float, measure_dam
 from edgedl.compress.quantize.search.layer_cost import ALL_INT8, WHOLLY_FLOAT, PrecisionTimer
 from edgedl.compress.quantize.search.noise_terms import measure_noise_terms
 from edgedl.compress.state import ModelState
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 
 # Sets that are simulated before one is taken, and timed before the network stays as it is.
 SIMULATED = 5

@@ -16,7 +16,7 @@ from edgedl.compress.latency.price_folder import PriceFolder, price_folder, pric
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.measure.amx import REFUSED
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.precision import FLOAT32
 
 

@@ -30,7 +30,7 @@ from edgedl.compress.state import ModelState, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.bundle.manifest import HistoryEntry
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import Estimate
+from edgedl.runtime.measure.estimate import Estimate
 
 SHAPE = (3, 6, 6)
 NAMES = ("a", "b", "c", "d")

@@ -24,8 +24,8 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.precision import INT8
 
 

@@ -27,7 +27,7 @@ from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.compress.targets.target import weight_bits
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.measure.statistics import paired_drop
+from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.progress import Progress
 from edgedl.runtime.task.task import ArrayTask, Samples
 

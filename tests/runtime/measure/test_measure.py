@@ -9,7 +9,7 @@ import pytest
 
 from edgedl.runtime.errors import InvalidMeasurementError
 from edgedl.runtime.measure import measure as measure_module
-from edgedl.runtime.measure.measure import Protocol, measure, warm_up
+from edgedl.runtime.measure.measure import Protocol, measure, measure_loads, warm_up
 
 QUICK = Protocol(blocks=6, min_calls=2, max_calls=4, settle_calls=3, warmup_ms=5.0)
 
@@ -59,7 +59,7 @@ def count_calls(names, protocol):
 
     arms = {name: arm(name) for name in names}
     measured = measure(arms, protocol)
-    calls = sum(m.latency_ns.shape[1] + protocol.settle_calls for m in measured.values())
+    calls = sum(m.latency_ns.shape[2] + protocol.settle_calls for m in measured.values())
     # Where each round ends, counted from the last.
     ends = [len(log) - calls * (protocol.blocks - block) for block in range(protocol.blocks + 1)]
     return measured, log, ends
@@ -68,7 +68,7 @@ def count_calls(names, protocol):
 def test_every_call_is_recorded_once():
     measured, log, ends = count_calls("abc", QUICK)
     assert list(measured) == ["a", "b", "c"]
-    calls = {name: m.latency_ns.shape[1] for name, m in measured.items()}
+    calls = {name: m.latency_ns.shape[2] for name, m in measured.items()}
     per_round = sum(n + QUICK.settle_calls for n in calls.values())
     warm_up_calls = ends[0]
     for start, end in pairwise(ends):
@@ -80,7 +80,7 @@ def test_every_call_is_recorded_once():
     assert len(log) == warm_up_calls + QUICK.blocks * per_round
     for m in measured.values():
         assert m.latency_ns.dtype == np.int64
-        assert len(m.latency_ns) == QUICK.blocks
+        assert m.latency_ns.shape[:2] == (1, QUICK.blocks)
         assert (m.latency_ns > 0).all()
 
 
@@ -90,7 +90,7 @@ def orders(protocol):
     found = []
     for start, end in pairwise(ends):
         blocks = [(name, len(list(calls))) for name, calls in groupby(log[start:end])]
-        sizes = {n: m.latency_ns.shape[1] + protocol.settle_calls for n, m in measured.items()}
+        sizes = {n: m.latency_ns.shape[2] + protocol.settle_calls for n, m in measured.items()}
         assert dict(blocks) == sizes
         assert len(blocks) == 4
         found.append("".join(name for name, _ in blocks))
@@ -112,17 +112,52 @@ def test_times_are_those_of_the_calls(toy_time):
     protocol = Protocol(blocks=40, min_calls=3, max_calls=50, settle_calls=3, block_ms=1.0)
     arms = {"slow": toy_time.arm(700_000), "fast": toy_time.arm(7), "mixed": toy_time.arm(90_000)}
     measured = measure(arms, protocol)
-    assert measured["slow"].latency_ns.tolist() == [[700_000] * 3] * 40
-    assert measured["fast"].latency_ns.tolist() == [[7] * 50] * 40
-    assert measured["mixed"].latency_ns.tolist() == [[90_000] * 11] * 40
+    assert measured["slow"].latency_ns[0].tolist() == [[700_000] * 3] * 40
+    assert measured["fast"].latency_ns[0].tolist() == [[7] * 50] * 40
+    assert measured["mixed"].latency_ns[0].tolist() == [[90_000] * 11] * 40
     assert all(m.settled for m in measured.values())
+
+
+@pytest.mark.parametrize(("call_us", "rounds"), [(300, 160), (2_500, 70), (30_000, 40)])
+def test_slow_arms_take_fewer_rounds_of_few_calls(toy_time, call_us, rounds):
+    arms = {name: toy_time.arm(1000 * call_us) for name in "ab"}
+    measured = measure(arms, Protocol())
+    calls = max(2, min(10, 3000 // call_us))
+    assert measured["a"].latency_ns.shape == (1, rounds, calls)
+
+
+class Loads:
+    """An arm whose every load is slower than the one before."""
+
+    def __init__(self):
+        self.loads, self.asked = 0, []
+
+    def reload(self):
+        self.loads += 1
+
+    def block(self, settle_calls, calls):
+        self.asked.append((self.loads, settle_calls, calls))
+        return np.full(calls, 1000 * (1 + self.loads))
+
+
+def test_every_load_has_its_share_of_the_rounds():
+    arm, other = Loads(), Loads()
+    protocol = Protocol(blocks=40, loads=4, min_calls=3, max_calls=3)
+    measured = measure_loads({"a": arm, "b": other}, protocol)
+    assert arm.loads == other.loads == 3
+    times = measured["a"].latency_ns
+    assert times.shape == (4, 10, 3)
+    assert [set(load.ravel()) for load in times] == [{1000}, {2000}, {3000}, {4000}]
+    # A new load is warm before its first round.
+    first = [next(asked for asked in arm.asked if asked[0] == load) for load in (1, 2, 3)]
+    assert first == [(1, 3, 1), (2, 3, 1), (3, 3, 1)]
 
 
 def test_first_calls_of_a_block_are_not_recorded(toy_time):
     # Period 5: three slow calls while the caches fill, two fast ones; a warm-up window holds two.
     protocol = Protocol(blocks=4, min_calls=2, max_calls=2, settle_calls=3)
     measured = measure({"a": toy_time.arm(900, 900, 900, 10, 20)}, protocol)
-    assert measured["a"].latency_ns.tolist() == [[10, 20]] * 4
+    assert measured["a"].latency_ns[0].tolist() == [[10, 20]] * 4
 
 
 def test_pause_before_every_block(toy_time):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgedl.runtime.errors import FileFailedError
-from edgedl.runtime.measure.measure import Protocol, measure_timed
+from edgedl.runtime.measure.measure import Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker, golden_call
 
 QUICK = Protocol(blocks=4, block_ms=0.5, min_calls=3, max_calls=5, warmup_ms=20.0)
@@ -19,9 +19,11 @@ def test_two_runtimes_take_turns(compressed):
             "c": tflite.load("c", folder, "tflite-int8", 1),
         }
         assert ort._process.pid != tflite._process.pid
-        found = measure_timed(arms, QUICK)
+        found = measure_loads(arms, QUICK)
     assert set(found) == set(arms)
-    assert all(m.latency_ns.shape[0] == 4 and (m.latency_ns > 0).all() for m in found.values())
+    assert all(
+        m.latency_ns.shape[:2] == (4, 1) and (m.latency_ns > 0).all() for m in found.values()
+    )
     assert ort._process.returncode == tflite._process.returncode == 0
 
 
@@ -40,8 +42,8 @@ def test_a_refusal_is_the_runtimes_own_and_the_worker_goes_on(compressed, bundle
     with Worker("ort") as worker:
         with pytest.raises(FileFailedError, match="no artifact 'nothing'"):
             worker.load("x", compressed.bundle.folder, "nothing", 1)
-        worker.load("y", compressed.bundle.folder, "ort-float32", 1)
-        assert (worker.block("y", 0, 3) > 0).all()
+        arm = worker.load("y", compressed.bundle.folder, "ort-float32", 1)
+        assert (arm.block(0, 3) > 0).all()
 
 
 def test_a_process_that_ends_is_named(compressed):

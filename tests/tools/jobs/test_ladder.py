@@ -14,8 +14,8 @@ from edgedl.compress.subject.selection import SHARE, divide
 from edgedl.compress.targets.named import ORT, ORT_AVX2, TFLITE
 from edgedl.compress.targets.target import Target, load_target
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.measure import Protocol
-from edgedl.runtime.measure.statistics import Estimate
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import find_entries

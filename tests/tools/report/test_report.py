@@ -189,7 +189,7 @@ def test_result_survives_the_disk(tmp_path: Path) -> None:
 def test_a_drop_that_is_shown_is_not_printed_as_nothing() -> None:
     baseline = np.full(200, 0.9)
     drop = drop_record(baseline, baseline - np.random.default_rng(0).uniform(1e-6, 3e-6, 200), None)
-    assert drop.verdict == "drop"
+    assert drop.verdict == "no drop shown"
     numbers = [float(x) for x in re.findall(r"[-+][\d.e-]+", drop_in_points(drop))]
     assert drop.ci95 is not None
     np.testing.assert_allclose(numbers, [drop.pp, *drop.ci95], rtol=0.05)

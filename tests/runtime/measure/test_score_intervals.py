@@ -1,4 +1,4 @@
-"""Intervals and p-values against scipy, brute force, MLPerf's table, and simulated truth."""
+"""Intervals and p-values of scores against scipy, brute force, and the probability of tables."""
 
 import math
 
@@ -8,73 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, special, stats
 
-from edgedl.runtime.measure.statistics import (
-    block_median,
-    certified_percentile,
+from edgedl.runtime.measure.score_intervals import (
     mcnemar_p,
     mean_score,
     paired_drop,
-    paired_ratio,
-    required_samples,
     samples_to_decide,
 )
-
-
-def blocks(rng, ratio, count=40, calls=25):
-    """Simulate two arms on a machine whose speed wanders from block to block, with late calls."""
-    mood = np.exp(np.cumsum(rng.normal(0, 0.02, count)))[:, None]
-    noise = 1 + rng.exponential(0.03, (2, count, calls))
-    late = rng.random((2, count, calls)) < 0.02
-    times = 1e6 * mood * noise * np.where(late, 5.0, 1.0)
-    return times[0], times[1] * ratio
-
-
-@pytest.mark.parametrize("ratio", [1.0, 1.04, 0.3])
-def test_paired_ratio_covers_the_truth(ratio):
-    rng = np.random.default_rng(1)
-    found = [paired_ratio(*blocks(rng, ratio), seed=i) for i in range(30)]
-    covered = sum(e.lo <= ratio <= e.hi for e in found)
-    # 30 intervals of 95 %: fewer than 26 happen once in 300 runs; the seed is fixed.
-    assert covered >= 26
-    assert np.median([e.hi / e.lo - 1 for e in found]) < 0.02
-    assert abs(np.mean([e.value for e in found]) / ratio - 1) < 0.005
-
-
-def test_paired_ratio_sees_what_the_drift_hides():
-    heating_up = np.linspace(1.0, 1.5, 40)[:, None]
-    baseline, candidate = (x * heating_up for x in blocks(np.random.default_rng(2), 1.04))
-    unpaired = stats.mannwhitneyu(np.median(baseline, axis=1), np.median(candidate, axis=1))
-    estimate = paired_ratio(baseline, candidate)
-    assert unpaired.pvalue > 0.05
-    assert 1.02 < estimate.lo < 1.04 < estimate.hi < 1.06
-
-
-@settings(deadline=None, max_examples=10)
-@given(factor=st.floats(0.01, 100), seed=st.integers(0, 1000))
-def test_paired_ratio_scales_and_inverts(factor, seed):
-    baseline, candidate = blocks(np.random.default_rng(seed), 1.2, count=11, calls=5)
-    one = paired_ratio(baseline, candidate)
-    scaled = paired_ratio(baseline, candidate * factor)
-    np.testing.assert_allclose(
-        [scaled.value, scaled.lo, scaled.hi],
-        np.array([one.value, one.lo, one.hi]) * factor,
-        rtol=1e-9,
-    )
-    assert paired_ratio(candidate, baseline).value == pytest.approx(1 / one.value)
-
-
-def test_block_median_against_scipy():
-    rng = np.random.default_rng(3)
-    latency, _ = blocks(rng, 1.0, count=60)
-    estimate = block_median(latency)
-    medians = np.median(latency, axis=1)
-    reference = stats.bootstrap(
-        (medians,), np.median, n_resamples=2000, method="percentile", rng=rng
-    ).confidence_interval
-    assert estimate.value == np.median(medians)
-    width = reference.high - reference.low
-    assert abs(estimate.lo - reference.low) < 0.2 * width
-    assert abs(estimate.hi - reference.high) < 0.2 * width
 
 
 def score_test(lost, won, count, difference):
@@ -208,53 +147,6 @@ def test_mcnemar_against_scipy(lost, won):
     expected = stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0
     assert mcnemar_p(lost, won) == pytest.approx(expected, rel=1e-9)
     assert mcnemar_p(won, lost) == mcnemar_p(lost, won)
-
-
-@pytest.mark.parametrize(
-    ("late", "row"),
-    [
-        (0, (7, 44, 90, 459)),
-        (1, (11, 64, 130, 662)),
-        (2, (14, 81, 165, 838)),
-        (10, (35, 197, 398, 2010)),
-    ],
-)
-def test_required_samples_are_mlperfs_table(late, row):
-    assert tuple(required_samples(p, late) for p in (0.5, 0.9, 0.95, 0.99)) == row
-
-
-@settings(deadline=None, max_examples=25)
-@given(percentile=st.floats(0.3, 0.99), late=st.integers(0, 20))
-def test_required_samples_against_scipy(percentile, late):
-    counts = np.arange(late + 1, 4000 + 200 * late)
-    enough = stats.binom.cdf(late, counts, 1 - percentile) <= 0.01
-    assert required_samples(percentile, late) == counts[enough.argmax()]
-
-
-@settings(deadline=None, max_examples=40)
-@given(count=st.integers(2, 3000), percentile=st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_certified_percentile_against_brute_force(count, percentile):
-    samples = np.random.default_rng(count).permutation(count).astype(float)
-    late = np.arange(1, count)
-    allowed = late[stats.binom.cdf(late, count, 1 - percentile) <= 0.01]
-    expected = float(count - allowed.max()) if allowed.size else None
-    assert certified_percentile(samples, percentile) == expected
-
-
-@pytest.mark.parametrize("percentile", [0.5, 0.9, 0.95, 0.99])
-def test_one_sample_too_few_certifies_nothing(percentile):
-    needed = required_samples(percentile)
-    samples = np.arange(needed, dtype=float)
-    assert certified_percentile(samples[:-1], percentile) is None
-    # The second largest: one call may be slower than the bound.
-    assert certified_percentile(samples, percentile) == needed - 1
-
-
-def test_certified_percentile_is_an_upper_bound_99_times_in_100():
-    draws = np.random.default_rng(8).exponential(1.0, (800, 4, 50))
-    truth = -math.log(0.1)
-    held = np.mean([certified_percentile(d, 0.9) >= truth for d in draws])
-    assert held >= 0.985
 
 
 @pytest.mark.parametrize("limit", [0.012, 0.015, 0.03])

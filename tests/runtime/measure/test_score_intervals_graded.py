@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgedl.runtime.measure.statistics import (
+from edgedl.runtime.measure.score_intervals import (
     FEWEST_GRADED,
     MOST_SAMPLES,
     paired_drop,

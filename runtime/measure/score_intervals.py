@@ -1,79 +1,24 @@
-"""Intervals that are real: paired bootstrap for latency, paired proportions for accuracy."""
+"""Intervals of scores: of one network, and of what another loses on the same samples."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from edgedl.runtime.measure.estimate import (
+    CONFIDENCE,
+    Estimate,
+    Floats,
+    binomial_cdf,
+    normal_quantile,
+)
 
 RESAMPLES = 4000
-CONFIDENCE = 0.95
-# Fewer calls than this certify nothing, whatever the percentile (MLPerf's floor is one late call).
-LATE_CALLS_FLOOR = 1
+Z95 = normal_quantile(CONFIDENCE)
 # Fewer scores than this that are not 0 or 1 have no interval; ``paired_drop`` says why.
 FEWEST_GRADED = 20
 # Nobody collects more samples than this to decide a question.
 MOST_SAMPLES = 10_000_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its two-sided interval, of 95 % where nothing else is said."""
-
-    value: float
-    lo: float
-    hi: float
-
-
-def paired_ratio(baseline_ns: Floats, candidate_ns: Floats, seed: int = 0) -> Estimate:
-    """Return candidate latency over baseline latency, from interleaved blocks.
-
-    Each block pair gives one log-ratio of block medians; blocks are resampled, not calls, because
-    calls within a block share the machine's mood. On two runs of the same session this keeps a
-    false-positive rate of 5 % where tests on single calls reach 26 to 85 %.
-
-    Args:
-        baseline_ns: [blocks, calls].
-        candidate_ns: [blocks, calls of its own].
-        seed: of the resampling.
-
-    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993, chapters 13 and 14.
-
-    >>> paired_ratio(np.full((40, 5), 2.0), np.full((40, 5), 1.0)).value
-    0.5
-    """
-    logs = np.log(np.median(candidate_ns, axis=1)) - np.log(np.median(baseline_ns, axis=1))
-    lo, hi = _bootstrap_median(logs, seed)
-    return Estimate(math.exp(float(np.median(logs))), math.exp(lo), math.exp(hi))
-
-
-def block_median(latency_ns: Floats, seed: int = 0) -> Estimate:
-    """Return the median of block medians [blocks, calls] with its interval over blocks."""
-    medians = np.median(latency_ns, axis=1)
-    lo, hi = _bootstrap_median(medians, seed)
-    return Estimate(float(np.median(medians)), lo, hi)
-
-
-def _bootstrap_median(values: Floats, seed: int) -> tuple[float, float]:
-    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    lo, hi = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
-    return float(lo), float(hi)
-
-
-def quantile(confidence: float) -> float:
-    """Return how many standard deviations a two-sided interval of that confidence reaches.
-
-    >>> round(quantile(0.95), 3)
-    1.96
-    """
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-Z95 = quantile(CONFIDENCE)
 
 
 def paired_drop(
@@ -103,7 +48,7 @@ def paired_drop(
     value = float(difference.mean())
     if _is_binary(baseline, candidate):
         lost, won = int((difference > 0).sum()), int((difference < 0).sum())
-        return _matched_proportions(lost, won, len(difference), quantile(confidence))
+        return _matched_proportions(lost, won, len(difference), normal_quantile(confidence))
     if len(difference) < FEWEST_GRADED:
         return Estimate(value, -math.inf, math.inf)
     values, counts = np.unique(difference, return_counts=True)
@@ -138,7 +83,7 @@ def samples_to_decide(
     653
     """
     difference = baseline - candidate
-    count, mean, z = len(difference), float(difference.mean()), quantile(confidence)
+    count, mean, z = len(difference), float(difference.mean()), normal_quantile(confidence)
     distance = abs(limit - mean)
     binary = _is_binary(baseline, candidate)
     missing = 0 if binary else max(0, FEWEST_GRADED - count)
@@ -235,45 +180,4 @@ def mcnemar_p(lost: int, won: int) -> float:
     >>> mcnemar_p(0, 0), round(mcnemar_p(1, 9), 4)
     (1.0, 0.0215)
     """
-    return min(1.0, 2 * _late_probability(0.5, lost + won, min(lost, won)))
-
-
-def required_samples(percentile: float, late: int = LATE_CALLS_FLOOR) -> int:
-    """Return how many calls certify a percentile at 99 % confidence with ``late`` slower ones.
-
-    Source: MLPerf Inference rules, early stopping; loadgen/early_stopping.cc.
-
-    >>> required_samples(0.90), required_samples(0.99)
-    (64, 662)
-    """
-    count = late + 1
-    while _late_probability(percentile, count, late) > 0.01:
-        count += 1
-    return count
-
-
-def certified_percentile(samples: Floats, percentile: float) -> float | None:
-    """Return an upper 99 % confidence bound of a percentile, or None with too few samples."""
-    count = samples.size
-    if count < required_samples(percentile):
-        return None
-    late = LATE_CALLS_FLOOR
-    step = 1 << 16
-    while step:
-        if late + step < count and _late_probability(percentile, count, late + step) <= 0.01:
-            late += step
-        else:
-            step >>= 1
-    return float(np.sort(samples, axis=None)[count - late])
-
-
-def _late_probability(percentile: float, count: int, late: int) -> float:
-    """Return P(Binomial(count, 1 - percentile) <= late), summed in logs."""
-    p = 1 - percentile
-    logs = [
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
-        + k * math.log(p) + (count - k) * math.log1p(-p)
-        for k in range(late + 1)
-    ]  # fmt: skip
-    top = max(logs)
-    return math.exp(top) * math.fsum(math.exp(value - top) for value in logs)
+    return min(1.0, 2 * binomial_cdf(min(lost, won), lost + won, 0.5))
