@@ -3,6 +3,8 @@
 It holds for every precision and runtime. docs/acceptance.md says it in words.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -25,6 +27,10 @@ BEHIND_DB = 10.0
 MOST_CONSTANT = 0.5
 # The same of values that are clipped.
 MOST_SATURATED = 0.25
+# What is nearer to a limit than this after few samples, in dB or as a share of values, may be
+# beyond it after more.
+NEAR_DB = 5.0
+NEAR_SHARE = 0.15
 # Tolerances of files that pass by their dB: what was measured, and half as much.
 MARGIN = 1.5
 
@@ -99,6 +105,35 @@ def needed_db(output: OutputParity, precision: Precision) -> float:
     if precision.source == "running":
         return DESTROYED_DB
     return SAME_DB if output.graph_sqnr_db is None else min(SAME_DB, output.graph_sqnr_db)
+
+
+def is_decided(outputs: Sequence[OutputParity], precision: Precision) -> bool:
+    """Say whether few samples show that a file ships, without a finding.
+
+    Where a limit is missed, or nearly, they do not.
+    """
+    return all(_is_far(output, precision) for output in outputs)
+
+
+def _is_far(output: OutputParity, precision: Precision) -> bool:
+    """Say whether an output is far from every limit."""
+    own, whole = output.sqnr_db, output.float32_sqnr_db
+    needed = needed_db(output, precision) if precision.computes_in_integers else 0.0
+    if own is not None and own < needed + NEAR_DB:
+        return False
+    if whole is not None and whole < DESTROYED_DB + NEAR_DB:
+        return False
+    return not any(_is_near(part, whole) for part in output.parts)
+
+
+def _is_near(part: PartParity, whole: float | None) -> bool:
+    if part.constant > MOST_CONSTANT - NEAR_SHARE or part.saturated > MOST_SATURATED - NEAR_SHARE:
+        return True
+    db = part.sqnr_db
+    if db is None:
+        return False
+    behind = whole is None or whole - db >= BEHIND_DB - NEAR_DB
+    return db < DESTROYED_DB + NEAR_DB or (db < WEAK_DB + NEAR_DB and behind)
 
 
 def destroyed(output: OutputParity) -> list[tuple[PartParity | None, str]]:

@@ -5,10 +5,16 @@ from typing import Any
 import pytest
 
 from edgedl.compress.errors import ExportError
-from edgedl.compress.parity.acceptance import accept, destroyed, needed_db
+from edgedl.compress.parity.acceptance import (
+    accept,
+    computes_its_graph,
+    destroyed,
+    is_decided,
+    needed_db,
+)
 from edgedl.runtime.bundle.certificates import OutputParity, Parity, PartParity
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.precision import DYNAMIC_INT8, INT8
+from edgedl.runtime.precision import DYNAMIC_INT8, FLOAT32, INT8, Precision
 from edgedl.runtime.selfcheck.golden import GoldenCheck
 
 
@@ -52,6 +58,41 @@ def test_integers_that_differ_in_single_values_get_the_tolerance_they_need() -> 
 def test_what_does_not_compute_its_graph_is_refused(precision: str, one: OutputParity) -> None:
     with pytest.raises(ExportError, match=r"differs from the torch graph by 0\.4"):
         accepted(precision, 0.4, one)
+
+
+@pytest.mark.parametrize(
+    ("precision", "one", "decided"),
+    [
+        (INT8, output(sqnr_db=36.0), True),
+        (INT8, output(sqnr_db=None), True),
+        # Needed are the 29 dB of its graph.
+        (INT8, output(sqnr_db=33.0), False),
+        (DYNAMIC_INT8, output(sqnr_db=16.0), True),
+        (DYNAMIC_INT8, output(sqnr_db=14.0), False),
+        (FLOAT32, output(sqnr_db=20.0), True),
+        (INT8, output(float32_sqnr_db=14.0), False),
+        (INT8, output(parts=(part(26.0), part(None))), True),
+        (INT8, output(parts=(part(26.0), part(14.0))), False),
+        # Weak, and about to be 10 dB behind the whole.
+        (INT8, output(float32_sqnr_db=30.0, parts=(part(24.0),)), False),
+        (INT8, output(float32_sqnr_db=28.0, parts=(part(24.0),)), True),
+        (INT8, output(parts=(part(26.0, constant=0.34),)), True),
+        (INT8, output(parts=(part(26.0, constant=0.36),)), False),
+        (INT8, output(parts=(part(26.0, saturated=0.12),)), False),
+    ],
+)
+def test_more_samples_are_asked_near_a_limit(
+    precision: Precision, one: OutputParity, decided: bool
+) -> None:
+    assert is_decided([output(sqnr_db=None), one], precision) is decided
+
+
+def test_what_is_refused_or_found_is_never_decided_early() -> None:
+    for db in range(40):
+        one = output(sqnr_db=float(db), float32_sqnr_db=None, graph_sqnr_db=None)
+        two = output(float32_sqnr_db=28.0, parts=(part(float(db)),))
+        assert computes_its_graph(one, INT8) or not is_decided([one], INT8)
+        assert not destroyed(two) or not is_decided([two], INT8)
 
 
 def test_values_that_are_not_finite_are_refused() -> None:

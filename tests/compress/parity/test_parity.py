@@ -13,7 +13,13 @@ from tiny import make_net, make_task
 from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.artifacts.tolerance import output_steps
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.parity.outputs import PARITY_SAMPLES, GraphOutputs, measure_parity
+from edgedl.compress.parity.outputs import (
+    BATCH,
+    FIRST_BATCHES,
+    PARITY_SAMPLES,
+    GraphOutputs,
+    measure_parity,
+)
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.certificates import Parity
@@ -72,7 +78,7 @@ def test_every_artifact_of_the_bundle_agrees_with_its_graph(compressed: Compress
             assert "not run: " in artifact.check
             continue
         assert isinstance(parity, Parity)
-        assert parity.samples == PARITY_SAMPLES
+        assert parity.samples in (FIRST_BATCHES * BATCH, PARITY_SAMPLES)
         assert parity.max_abs_error <= artifact.golden_tolerances[0]
         if artifact.precision == "int8":
             # Integer average pools round where the reference does not: up to half a step.
@@ -96,14 +102,17 @@ def test_a_file_that_computes_something_else_is_found(
     compressed: CompressedModel, int8_state: ModelState, name: str
 ) -> None:
     item = built(compressed, int8_state, name)
-    honest = measure_parity(int8_state, item, outputs(int8_state, 50))
+    honest = measure_parity(int8_state, item, outputs(int8_state, 120))
     negated = replace(item, graph=_negated(item))
-    parity = measure_parity(int8_state, negated, outputs(int8_state, 50))
+    parity = measure_parity(int8_state, negated, outputs(int8_state, 120))
+    # The first two batches decide, or else all samples.
+    assert honest.samples in (100, 150)
+    assert parity.samples == 150
     assert parity.max_abs_error > 20 * max(
         honest.max_abs_error, item.artifact.golden_tolerances[0] / 3
     )
     assert parity.prediction_agreement < 0.9
-    assert parity.float32_agreement == honest.float32_agreement
+    assert parity.float32_agreement == pytest.approx(honest.float32_agreement, abs=0.1)
 
 
 def _negated(item: BuiltArtifact) -> torch.fx.GraphModule:
