@@ -27,7 +27,13 @@ class Timed(Interface):
 
 
 class Reloadable(Timed, Interface):
-    """Something that is timed after several loads."""
+    """Something that is timed after several loads.
+
+    Attributes:
+        load_ms: what the last load took.
+    """
+
+    load_ms: float
 
     def reload(self) -> None:
         """Load it anew; the calls that follow are of the new load."""
@@ -58,6 +64,7 @@ class Call:
 MOST_BLOCKS = 160
 LEAST_BLOCKS = 40
 LOADS = 10
+LEAST_LOADS = 4
 # Calls whose median the warm-up looks at.
 WINDOW = 10
 
@@ -71,8 +78,10 @@ class Protocol:
             blocks are better than a few long ones: what slows the machine down for some
             milliseconds slows all arms down.
         arm_ms: time that an arm should take in all; it sets the rounds, ``LEAST_BLOCKS`` at least.
-        loads: how often every file is loaded, if it can be loaded anew; rounds are divided among
-            them.
+        loads: how often every file is loaded at most, if it can be loaded anew; rounds are divided
+            among them.
+        load_ms: time that an arm's loads should take in all; where it is less than they take, there
+            are fewer, ``LEAST_LOADS`` at least.
         block_ms: time an arm's block should take; it sets the calls per block.
         min_calls, max_calls: bounds on the calls per block.
         settle_calls: calls at the start of a block that are not recorded: the caches and the
@@ -86,13 +95,14 @@ class Protocol:
     blocks: int = MOST_BLOCKS
     arm_ms: float = 700.0
     loads: int = LOADS
+    load_ms: float = 3000.0
     block_ms: float = 3.0
     min_calls: int = 2
     max_calls: int = 50
     settle_calls: int = 2
     pause_ms: float = 0.0
-    warmup_ms: float = 1000.0
-    warmup_agreement: float = 0.01
+    warmup_ms: float = 500.0
+    warmup_agreement: float = 0.02
     seed: int = 0
 
 
@@ -138,7 +148,8 @@ def measure_loads(arms: Mapping[str, Reloadable], protocol: Protocol) -> dict[st
     """
     rounds = _Rounds(arms, protocol)
     found = []
-    loads = min(protocol.loads, rounds.count)
+    fitting = protocol.load_ms * len(arms) / max(1e-6, sum(a.load_ms for a in arms.values()))
+    loads = min(protocol.loads, rounds.count, max(LEAST_LOADS, int(fitting)))
     for load in range(loads):
         if load:
             for name, arm in arms.items():

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -99,12 +100,17 @@ class Worker:
 
 
 class WorkerArm:
-    """One artifact in a worker."""
+    """One artifact in a worker.
+
+    Attributes:
+        load_ms: what the last load took.
+    """
 
     def __init__(self, worker: Worker, name: str, folder: str, artifact: str, threads: int) -> None:
         """Take what the worker loads, and the name it has there."""
         self._worker, self._name = worker, name
         self._load: list[str | int] = ["load", name, folder, artifact, threads]
+        self.load_ms = 0.0
 
     def reload(self) -> None:
         """Load the artifact anew; the load before goes once the new one is there.
@@ -112,7 +118,9 @@ class WorkerArm:
         Raises:
             FileFailedError: the runtime refuses it, or is not here, or the process ended.
         """
+        start = time.perf_counter()
         self._worker.ask(self._load)
+        self.load_ms = 1e3 * (time.perf_counter() - start)
 
     def block(self, settle_calls: int, calls: int) -> npt.NDArray[np.int64]:
         """Return the wall time of each recorded call, in nanoseconds.

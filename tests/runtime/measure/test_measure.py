@@ -129,8 +129,8 @@ def test_slow_arms_take_fewer_rounds_of_few_calls(toy_time, call_us, rounds):
 class Loads:
     """An arm whose every load is slower than the one before."""
 
-    def __init__(self):
-        self.loads, self.asked = 0, []
+    def __init__(self, load_ms=1.0):
+        self.loads, self.asked, self.load_ms = 0, [], load_ms
 
     def reload(self):
         self.loads += 1
@@ -151,6 +151,13 @@ def test_every_load_has_its_share_of_the_rounds():
     # A new load is warm before its first round.
     first = [next(asked for asked in arm.asked if asked[0] == load) for load in (1, 2, 3)]
     assert first == [(1, 3, 1), (2, 3, 1), (3, 3, 1)]
+
+
+@pytest.mark.parametrize(("load_ms", "loads"), [(100, 10), (900, 6), (60_000, 4)])
+def test_files_that_take_long_to_load_are_loaded_less_often(load_ms, loads):
+    arms = {"a": Loads(load_ms), "b": Loads(0.1 * load_ms)}
+    measured = measure_loads(arms, Protocol(blocks=40, min_calls=3, max_calls=3))
+    assert measured["a"].latency_ns.shape == (loads, -(-40 // loads), 3)
 
 
 def test_first_calls_of_a_block_are_not_recorded(toy_time):
