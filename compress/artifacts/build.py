@@ -125,7 +125,7 @@ class ArtifactBuilder:
             path,
             inputs,
             outputs,
-            allowed_differences(self._source.state, graph, target, precision),
+            allowed_differences(self._source, graph, target, precision),
             check=None if verdict is None else verdict.describe(),
         )
         return BuiltArtifact(artifact, content, graph, target)

@@ -6,6 +6,7 @@ from torch import fx
 from edgedl.compress.encodings.affine import grid_of
 from edgedl.compress.encodings.placement import gives_floats, quantized_nodes
 from edgedl.compress.errors import ExportError, first_line
+from edgedl.compress.export.exporter import FileSource
 from edgedl.compress.graph.edit import output_nodes
 from edgedl.compress.graph.run import run_graph, without_onednn
 from edgedl.compress.state import ModelState
@@ -29,7 +30,7 @@ LEAST_DYNAMIC = 1.0
 
 
 def allowed_differences(
-    state: ModelState, graph: fx.GraphModule, target: Target, precision: Precision
+    source: FileSource, graph: fx.GraphModule, target: Target, precision: Precision
 ) -> tuple[float, ...]:
     """Return how far each of a runtime's outputs may be from the torch graph's.
 
@@ -37,8 +38,9 @@ def allowed_differences(
         ExportError: the graph's outputs are not finite on the example inputs, or torch cannot
             compute them, so that there is nothing to compare with.
     """
+    state = source.state
     try:
-        expected = run_graph(graph, tuple(x.numpy() for x in state.subject.example_inputs()))
+        expected = run_graph(graph, tuple(x.numpy() for x in source.inputs))
     except NotImplementedError as error:
         raise ExportError(
             f"torch cannot compute the {precision} network here: {first_line(error)}"
@@ -46,8 +48,7 @@ def allowed_differences(
     if not all(np.isfinite(y).all() for y in expected):
         name = target.artifact_name(precision)
         raise ExportError(f"{name} computes values that are not finite")
-    inputs = next(iter(state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES))).inputs
-    noise = rounding_noise(graph if precision.has_steps else state.graph, inputs)
+    noise = _noise_of(source, graph if precision.has_steps else state.graph)
     of_floats = _of_floats(expected, noise, precision)
     if not precision.has_steps:
         return of_floats
@@ -89,6 +90,17 @@ def steps_by_output(state: ModelState, target: Target) -> list[float | None]:
         else None
         for node in output_nodes(graph)
     ]
+
+
+def _noise_of(source: FileSource, graph: fx.GraphModule) -> tuple[float, ...]:
+    """Return the rounding noise of a graph on calibration samples, measured once."""
+
+    def measure() -> tuple[fx.GraphModule, tuple[float, ...]]:
+        batches = source.state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES)
+        # The graph is kept, so that no other one gets its identity.
+        return graph, rounding_noise(graph, next(iter(batches)).inputs)
+
+    return source.once(f"rounding noise of {id(graph)}", measure)[1]
 
 
 def rounding_noise(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[float, ...]:

@@ -25,8 +25,10 @@ from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
 BATCH = 50
-# Batches after which a file that is far from every limit has been seen enough.
+# Batches after which a file that is far from every limit has been seen enough; floats differ alike
+# on all samples, and torch computes half precision slowly.
 FIRST_BATCHES = 2
+FIRST_BATCHES_OF_FLOATS = 1
 FEW = 16
 # Outputs are kept while a file is held against them: at most 200 MB, of so many samples at least.
 MOST_VALUES = 50_000_000
@@ -80,8 +82,9 @@ def measure_parity(state: ModelState, built: BuiltArtifact, outputs: GraphOutput
         ExportError: the file gives other shapes than the network, or another number of outputs.
     """
     computed, kind = compute(built), built.artifact.kind
-    parity = _measure(state, built, computed, outputs, FIRST_BATCHES)
-    if len(outputs.inputs) > FIRST_BATCHES and not is_decided(parity.outputs, kind):
+    first = FIRST_BATCHES_OF_FLOATS if kind.is_float else FIRST_BATCHES
+    parity = _measure(state, built, computed, outputs, first)
+    if len(outputs.inputs) > first and not is_decided(parity.outputs, kind):
         parity = _measure(state, built, computed, outputs, None)
     layers = _certify(built, outputs) if kind is INT8 else None
     return msgspec.structs.replace(parity, layers=layers)

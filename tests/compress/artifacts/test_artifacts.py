@@ -18,7 +18,7 @@ from edgedl.compress.artifacts.tolerance import (
 from edgedl.compress.encodings.affine import affine_for
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.errors import ExportError
-from edgedl.compress.export.exporter import Verdict
+from edgedl.compress.export.exporter import FileSource, Verdict
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.static import QuantizeStatic
@@ -261,10 +261,10 @@ def test_every_output_has_a_tolerance_of_its_own() -> None:
     for target in (ORT, TFLITE):
         emitted = emit(state.quantized.graph, state.quantized.encodings, target)
         steps = output_steps(state, target)
-        found = allowed_differences(state, emitted, target, INT8)
+        found = allowed_differences(FileSource(state), emitted, target, INT8)
         assert found == pytest.approx([3.0 * step for step in steps], rel=1e-2)
     for precision, share in ((FLOAT32, 1e-3), (FLOAT16, 2e-2)):
-        allowed = allowed_differences(state, state.graph, ORT, precision)
+        allowed = allowed_differences(FileSource(state), state.graph, ORT, precision)
         assert allowed == pytest.approx([share * size for size in largest], rel=0.2)
 
 
@@ -275,11 +275,11 @@ def test_a_small_difference_of_large_values_may_err_as_they_do() -> None:
         net.b.weight.copy_(net.a.weight)
     state = begin(Subject("cancels", net, noise_task((64,))))
     (x,) = state.subject.example_inputs()
-    (allowed,) = allowed_differences(state, state.graph, ORT, FLOAT32)
+    (allowed,) = allowed_differences(FileSource(state), state.graph, ORT, FLOAT32)
     (noise,) = rounding_noise(state.graph, (x.numpy(),))
     # What is left is the biases' difference; its last digits are those of the large values.
     assert allowed >= 1e-3 * float(net(x).abs().max())
-    (half,) = allowed_differences(state, state.graph, ORT, FLOAT16)
+    (half,) = allowed_differences(FileSource(state), state.graph, ORT, FLOAT16)
     assert half >= 2**13 * noise
 
 
