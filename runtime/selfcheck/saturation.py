@@ -6,14 +6,22 @@ from edgedl.runtime.measure.device import run_context, saturates
 
 # Of int8 weights for which two products can be too large.
 WEIGHT_BITS = 8
+# Two products of 255 and this fit into 16 bits.
+LARGEST_SAFE_WEIGHT = 64
 
 
 def saturation(manifest: Manifest, artifact: Artifact) -> str:
     """Return why this processor may compute an artifact wrongly, and what to do; empty if not."""
-    backend = open_backend(artifact.backend)
     bits = [entry.settings.get("weight_bits", WEIGHT_BITS) for entry in manifest.history]
-    exposed = backend.without_vnni is not None and artifact.kind.activations == "int8"
-    if not exposed or any(b != WEIGHT_BITS for b in bits) or not saturates(run_context().isa):
+    if artifact.kind.activations != "int8" or any(b != WEIGHT_BITS for b in bits):
+        return ""
+    return saturates_here(artifact.backend)
+
+
+def saturates_here(runtime: str) -> str:
+    """Return why this processor may compute 8-bit weights wrongly, and what to do; empty if not."""
+    backend = open_backend(runtime)
+    if backend.without_vnni is None or not saturates(run_context().isa):
         return ""
     return (
         f"this processor has no VNNI, so {backend.label} adds products in 16 bits, which saturate: "

@@ -2,14 +2,18 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from command import Run
 from onnx import TensorProto, helper, numpy_helper
 
 from edgedl.compress.export.tensorrt.check import lint
 from edgedl.compress.pipeline import CompressedModel
+from edgedl.runtime.measure.device import run_context
+from edgedl.tools.commands.convert import command
 
 
 def test_a_file_is_written_for_every_runtime_that_reads_onnx(
@@ -95,6 +99,48 @@ def test_a_result_far_from_the_file_is_warned_of(edgedl: Run, tmp_path: Path, gi
     (warning,) = [x for x in done.stderr.splitlines() if x.startswith("warning:")]
     assert "sum.tensorrt.onnx is far from" in warning
     assert ("'edgedl compress'" if given else "--input") in warning
+
+
+@pytest.mark.parametrize(
+    ("isa", "largest", "warned"),
+    [(("avx2",), 127, True), (("avx2",), 64, False), (("avx2", "avx_vnni"), 127, False)],
+)
+def test_weights_that_saturate_here_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: tuple, largest: int, warned: bool
+) -> None:
+    here = msgspec.structs.replace(run_context(), isa=isa)
+    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
+    file = write_layer(tmp_path / "layer.onnx", largest)
+    options = ["--target", "ort,tensorrt", "--out", str(tmp_path / "made")]
+    done = CliRunner().invoke(command, [str(file), *options])
+    assert done.exit_code == 0, done.stderr
+    found = [x for x in done.stderr.splitlines() if x.startswith("warning: this processor has no")]
+    assert len(found) == warned
+
+
+def write_layer(path: Path, largest: int) -> Path:
+    """Write a linear layer of four inputs whose largest stored weight is given."""
+    weight = np.full((4, 2), largest, np.int8)
+    weight[0] = -1
+    stored = {"s": np.float32(0.1), "z": np.int8(0), "w": weight}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["m"]),
+        helper.make_node("QuantizeLinear", ["m", "s", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(x), name) for name, x in stored.items()],
+    )
+    opsets = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), str(path))
+    return path
 
 
 def write_file(path: Path, zero_point: int) -> Path:
