@@ -153,6 +153,18 @@ def test_every_load_has_its_share_of_the_rounds():
     assert first == [(1, 3, 1), (2, 3, 1), (3, 3, 1)]
 
 
+def test_the_first_load_of_a_process_does_not_count():
+    class Imports(Loads):
+        def reload(self):
+            super().reload()
+            self.load_ms = 10.0
+
+    arm = Imports(5000.0)
+    measured = measure_loads({"a": arm}, Protocol(blocks=40, min_calls=3, max_calls=3))
+    assert measured["a"].latency_ns.shape == (10, 4, 3)
+    assert arm.loads == 10
+
+
 @pytest.mark.parametrize(("load_ms", "loads"), [(100, 10), (900, 6), (60_000, 4)])
 def test_files_that_take_long_to_load_are_loaded_less_often(load_ms, loads):
     arms = {"a": Loads(load_ms), "b": Loads(0.1 * load_ms)}

@@ -56,7 +56,7 @@ def check_derived_numbers(out: Path) -> None:
             for latency, speedup in zip(candidate.latency, candidate.speedup, strict=True):
                 calls = samples[f"{latency.threads}/{candidate.name}"]
                 loads, blocks, _ = calls.shape
-                assert loads == 10
+                assert 4 <= loads <= 10
                 assert loads * blocks >= 40
                 assert latency.n == calls.size
                 base = samples[f"{latency.threads}/{result.baseline}"]

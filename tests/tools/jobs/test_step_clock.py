@@ -37,8 +37,8 @@ def test_a_step_that_fails_is_timed_and_time_between_works_is_not() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         fail()
-    time.sleep(0.3)
+    time.sleep(0.8)
     with clock.steps("second", 1) as progress:
         progress.step("go on")
     assert [step.kind for step in clock.taken] == ["break", "go on"]
-    assert sum(step.seconds for step in clock.taken) < 0.3
+    assert sum(step.seconds for step in clock.taken) < 0.8
