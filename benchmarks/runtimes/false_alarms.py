@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -23,6 +23,7 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.targets.named import ORT, TFLITE
 from edgedl.compress.targets.target import load_target
+from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.precision import INT8
@@ -44,15 +45,6 @@ HEADER = (
     "median half width, %",
     "seconds a file",
 )
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One comparison of a file with its copy: logs of the ratio and of its interval's ends."""
-
-    value: float
-    lo: float
-    hi: float
 
 
 @click.command()
@@ -77,27 +69,22 @@ def main(subject: str, trials: int, threads: int, busy: int) -> None:
     print(to_markdown(HEADER, rows))
 
 
-def _trial(entries: Sequence[Entry], threads: int) -> dict[str, Trial]:
-    """Return how each file compares with its copy."""
+def _trial(entries: Sequence[Entry], threads: int) -> dict[str, Estimate]:
+    """Return the latency of each file's copy over its own."""
     both = [*entries, *(replace(e, name=e.name + COPY) for e in entries)]
     times = {
         name: m.latency_ns.astype(np.float64)
         for name, m in time_entries(both, threads, Protocol()).items()
     }
-    found = {}
-    for entry in entries:
-        ratio = paired_ratio(times[entry.name], times[entry.name + COPY])
-        found[entry.name] = Trial(*np.log([ratio.value, ratio.lo, ratio.hi]))
-    return found
+    return {e.name: paired_ratio(times[e.name], times[e.name + COPY]) for e in entries}
 
 
-def _row(name: str, trials: Sequence[Trial], seconds: float) -> list[str]:
+def _row(name: str, trials: Sequence[Estimate], seconds: float) -> list[str]:
     count = len(trials)
-    verdicts = [speed_verdict(np.exp(t.lo), np.exp(t.hi)) for t in trials]
-    different = sum(verdict != "no difference shown" for verdict in verdicts)
-    outside = sum(not t.lo <= 0 <= t.hi for t in trials)
-    seen = sum(t.lo + np.log(SLOWDOWN) > 0 for t in trials)
-    half = float(np.median([(t.hi - t.lo) / 2 for t in trials]))
+    different = sum(speed_verdict(t.lo, t.hi) != "no difference shown" for t in trials)
+    outside = sum(not t.lo <= 1 <= t.hi for t in trials)
+    seen = sum(SLOWDOWN * t.lo > 1 for t in trials)
+    half = float(np.median([np.log(t.hi / t.lo) / 2 for t in trials]))
     return [
         name,
         str(count),

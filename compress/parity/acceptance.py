@@ -118,8 +118,8 @@ def is_decided(outputs: Sequence[OutputParity], precision: Precision) -> bool:
 def _is_far(output: OutputParity, precision: Precision) -> bool:
     """Say whether an output is far from every limit."""
     own, whole = output.sqnr_db, output.float32_sqnr_db
-    needed = needed_db(output, precision) if precision.computes_in_integers else 0.0
-    if own is not None and own < needed + NEAR_DB:
+    integers = precision.computes_in_integers
+    if integers and own is not None and own < needed_db(output, precision) + NEAR_DB:
         return False
     if whole is not None and whole < DESTROYED_DB + NEAR_DB:
         return False

@@ -136,8 +136,8 @@ def measure(arms: Mapping[str, Arm], protocol: Protocol) -> dict[str, Measuremen
 def measure_loads(arms: Mapping[str, Reloadable], protocol: Protocol) -> dict[str, Measurement]:
     """Measure every arm, wherever it runs, interleaved, after several loads of all of them.
 
-    The first load is that of the arms as given. After each of the others, calls of as long as a
-    block takes are not recorded.
+    After each load but the first, which is warmed up, as many calls as a block has are not
+    recorded.
 
     Args:
         arms: name -> what times its own calls, and can load its file anew.

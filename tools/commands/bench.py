@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from edgedl.runtime.errors import BudgetMissedError
-from edgedl.runtime.measure.measure import LEAST_BLOCKS, Protocol
+from edgedl.runtime.measure.measure import LEAST_BLOCKS, MOST_BLOCKS, Protocol
 from edgedl.tools.bench.budget import Limit, missed, parse_budget
 from edgedl.tools.bench.entries import BASELINES
 from edgedl.tools.bench.result import write_result
@@ -41,7 +41,7 @@ from edgedl.tools.terminal.workspace import new_folder
     "--blocks",
     type=click.IntRange(LEAST_BLOCKS),
     help="rounds of the measurement; more make intervals narrower (default: as many as fit into "
-    "0.7 s for each file, 40 to 160).",
+    f"{Protocol.arm_ms / 1000:g} s for each file, {LEAST_BLOCKS} to {MOST_BLOCKS}).",
 )
 @click.option(
     "--budget",

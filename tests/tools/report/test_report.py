@@ -186,7 +186,7 @@ def test_result_survives_the_disk(tmp_path: Path) -> None:
         np.testing.assert_array_equal(samples["1/ort-int8"], calls["1/ort-int8"])
 
 
-def test_a_drop_that_is_shown_is_not_printed_as_nothing() -> None:
+def test_a_drop_without_meaning_is_printed_with_its_digits() -> None:
     baseline = np.full(200, 0.9)
     drop = drop_record(baseline, baseline - np.random.default_rng(0).uniform(1e-6, 3e-6, 200), None)
     assert drop.verdict == "no drop shown"
