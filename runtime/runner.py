@@ -133,8 +133,7 @@ def encode(x: Array, spec: TensorSpec) -> Array:
     dtype = np.dtype(spec.dtype)
     limits = np.iinfo(dtype)
     steps = np.rint(np.asarray(x, np.float32) / np.float32(spec.scale)) + spec.zero_point
-    integers: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
-    return integers
+    return np.ascontiguousarray(np.clip(steps, limits.min, limits.max), dtype)
 
 
 def decode(y: Array, spec: TensorSpec) -> Floats:

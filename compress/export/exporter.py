@@ -14,6 +14,7 @@ from edgedl.compress.encodings.emit import emit
 from edgedl.compress.encodings.grouped import WeightOnlyNetwork
 from edgedl.compress.encodings.placement import float_islands
 from edgedl.compress.errors import ExportError
+from edgedl.compress.graph.pictures import NO_PICTURES, Pictures
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array, Session
@@ -80,6 +81,12 @@ class FileSource:
         if network is None:
             return False
         return bool(float_islands(network.graph.graph, network.encodings, target))
+
+    def pictures(self, target: Target) -> Pictures:
+        """Return the inputs and outputs whose channels a target's files have at the end."""
+        if target.pictures == "nchw":
+            return NO_PICTURES
+        return self.once("pictures", lambda: Pictures.of(self.state.graph))
 
     @property
     def weights(self) -> WeightOnlyNetwork:

@@ -8,11 +8,11 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Batch, Task, WrappedTask, with_splits
 
 # One test sample in this many chooses, where a task has no split "selection" of its own.
-SHARE = 4
+SHARE = 2
 
 
 class SplitPart(WrappedTask):
-    """A task whose test split is a part of another's: every fourth sample, or all the others."""
+    """A task whose test split is a part of another's: every second sample, or the others."""
 
     def __init__(self, task: Task, chooses: bool) -> None:
         """Take the samples that choose, or those that are left for the final score."""

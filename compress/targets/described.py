@@ -33,6 +33,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         runtime: that loads the files.
         activations: type of quantized activations.
         symmetric: whether their zero points must be 0.
+        pictures: where pictures and maps have their channels in files' inputs and outputs.
         pairs: where quantize/dequantize pairs stand: at "every_tensor" that integer operators
             read or write, or at "layer_inputs", those of convolutions, linear layers and one
             operand of a residual add.
@@ -69,6 +70,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runtime: str
     activations: Literal["uint8", "int8"]
     symmetric: bool
+    pictures: Literal["nchw", "nhwc"]
     pairs: Literal["every_tensor", "layer_inputs"]
     constants: Literal["integers", "floats"]
     folds_activations: Literal["always", "within_bounds"]

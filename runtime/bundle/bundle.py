@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from edgedl.runtime.bundle.files import atomic_write
-from edgedl.runtime.bundle.manifest import SCHEMA_VERSION, Artifact, FileRecord, Manifest
+from edgedl.runtime.bundle.manifest import READABLE_VERSIONS, Artifact, FileRecord, Manifest
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.wording import meant, nearest
 
@@ -46,10 +46,11 @@ class Bundle:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             version = _version_of(raw)
-            if version not in (None, SCHEMA_VERSION):
+            if version not in (None, *READABLE_VERSIONS):
+                known = " and ".join(str(v) for v in READABLE_VERSIONS)
                 raise BadInputError(
-                    f"{folder} has a manifest of version {version}, this edgedl reads "
-                    f"{SCHEMA_VERSION}: compress again, or take the edgedl that made it"
+                    f"{folder} has a manifest of version {version}, this edgedl reads {known}: "
+                    "compress again, or take the edgedl that made it"
                 ) from error
             raise IntegrityError(f"{folder / MANIFEST} is not a valid manifest: {error}") from error
         bundle = cls(folder, manifest)

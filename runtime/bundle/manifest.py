@@ -26,7 +26,8 @@ class TensorSpec(_Record, frozen=True):
         dtype: numpy name of the element type.
         scale: quantization step of an integer tensor, else None.
         zero_point: integer that stands for 0.0, else None.
-        layout: of a file's tensor whose channels stand elsewhere than the network's, else None.
+        layout: of a file's tensor whose channels stand elsewhere than the network's, else None:
+            pictures [N, C, H, W] of the network are [N, H, W, C] in a TFLite file.
     """
 
     name: str
@@ -131,8 +132,9 @@ class HostMetric(_Record, frozen=True):
     ci95: tuple[float, float] | None
 
 
-# Of manifests; another one is not read.
-SCHEMA_VERSION: Final = 2
+# Of manifests. In those of version 2 no file has a layout of its own.
+SCHEMA_VERSION: Final = 3
+READABLE_VERSIONS: Final = (2, SCHEMA_VERSION)
 
 
 class Manifest(_Record, frozen=True):
@@ -169,4 +171,4 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[2, 3] = SCHEMA_VERSION

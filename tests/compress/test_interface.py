@@ -22,7 +22,7 @@ from edgedl.compress.state import ModelState, StageUndoneError, begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.progress import SILENT
-from edgedl.tools.jobs.main_job import Job
+from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.plan import plan
 
 X = noise(2, 3, 12, 12)

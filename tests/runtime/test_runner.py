@@ -57,7 +57,8 @@ def test_int8_tflite_against_the_bare_interpreter(compressed, runners, images):
     expected = []
     for image in images:
         scale, zero_point = source["quantization"]
-        steps = np.clip(np.round(image[None] / scale) + zero_point, -128, 127)
+        pixels = image.transpose(1, 2, 0)[None]
+        steps = np.clip(np.round(pixels / scale) + zero_point, -128, 127)
         interpreter.set_tensor(source["index"], steps.astype(np.int8))
         interpreter.invoke()
         scale, zero_point = sink["quantization"]

@@ -167,15 +167,17 @@ class Recommendation(_Record, frozen=True):
     budget_met: bool | None
 
 
-class Rung(_Record, frozen=True):
+class Attempt(_Record, frozen=True):
     """One recipe that was tried for a budget, on samples that the final score does not use.
 
     Attributes:
         recipe: its name.
-        artifact: the file of it that came closest; None where none could be made.
+        artifact: the file of it that came closest; None where none was made.
         drop: of that file. ratio: its latency over its own runtime's float32.
         ratio_ci95: the ratio's interval.
-        outcome: what it was worth, in a few words; "fits" for each that could be chosen.
+        outcome: what it was worth, in a few words, "fits" for each that could be chosen; or why it
+            was not tried.
+        seconds: that making and measuring its files took.
     """
 
     recipe: str
@@ -184,18 +186,19 @@ class Rung(_Record, frozen=True):
     ratio: float | None
     ratio_ci95: Interval | None
     outcome: str
+    seconds: float = 0.0
 
 
-class Ladder(_Record, frozen=True):
+class Search(_Record, frozen=True):
     """How a recipe was chosen for a budget.
 
     Attributes:
-        rungs: in the order they were tried.
+        attempts: in the order they were tried.
         chosen: recipe of the bundle. met: whether it fits the budget on the samples below.
         samples: that chose it; the final score is of others.
     """
 
-    rungs: tuple[Rung, ...]
+    attempts: tuple[Attempt, ...]
     chosen: str
     met: bool
     samples: int
@@ -235,7 +238,7 @@ class Result(_Record, frozen=True):
     max_drop_pp: float | None
     history: tuple[str, ...] = ()
     confidence: float = CONFIDENCE
-    ladder: Ladder | None = None
+    search: Search | None = None
     network: Score | None = None
     next_steps: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """``edgedl compress``: the main job."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,10 @@ from edgedl.tools.terminal.options import (
 )
 from edgedl.tools.terminal.parameter_types import (
     CONFIDENCE,
+    MINUTES,
     NEW_FOLDER,
     POINTS,
+    SEARCH_MINUTES,
     SUBJECT,
     TARGETS,
     TEACHER,
@@ -46,6 +49,13 @@ if TYPE_CHECKING:
     help="Names or YAML files; 'edgedl targets' lists them.",
 )
 @click.option(
+    "--layout",
+    type=click.Choice(["native", "nchw"]),
+    default="native",
+    show_default=True,
+    help="Layout of pictures in the files: that of the runtime (NHWC for TFLite), or NCHW.",
+)
+@click.option(
     "--keep-float",
     multiple=True,
     metavar="LAYER",
@@ -64,7 +74,15 @@ if TYPE_CHECKING:
     "--max-drop",
     type=POINTS,
     metavar="PP",
-    help="Largest allowed drop, in points. Without --recipe, finds the cheapest recipe within it.",
+    help="Largest allowed drop, in points. Without --recipe, finds the recipe with the fastest "
+    "file within it.",
+)
+@click.option(
+    "--search-minutes",
+    type=MINUTES,
+    default=SEARCH_MINUTES,
+    show_default=True,
+    help="How long recipes are tried for --max-drop; the default recipe always is.",
 )
 @click.option(
     "--confidence",
@@ -87,9 +105,11 @@ def command(
     recipe: str,
     weights: Path | None,
     targets: "tuple[Target, ...]",
+    layout: str,
     keep_float: tuple[str, ...],
     teachers: tuple[str, ...],
     max_drop: float | None,
+    search_minutes: float,
     confidence: float,
     out: Path | None,
     threads: tuple[int, ...],
@@ -116,6 +136,8 @@ def command(
     from edgedl.tools.jobs.whole_job import do_job
     from edgedl.tools.jobs.wish import Wish
 
+    if layout == "nchw":
+        targets = tuple(msgspec.structs.replace(target, pictures="nchw") for target in targets)
     chosen = None if device is None else find_device(device)
     wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen)
     store = None if fresh else user_store()
@@ -123,7 +145,8 @@ def command(
         _show_plan(wish, store, max_drop, as_json)
         return
     settings = BenchSettings(threads, Protocol(seed=seed), max_drop, confidence)
-    finished = do_job(wish.job(), settings, out, store)
+    job = replace(wish.job(), search_minutes=search_minutes)
+    finished = do_job(job, settings, out, store)
     if as_json:
         click.echo(msgspec.json.encode(finished.result))
     else:

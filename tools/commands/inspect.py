@@ -90,7 +90,8 @@ def _layer_line(layer: FileLayer) -> list[str]:
 
 def _describe(spec: TensorSpec) -> str:
     step = f" (scale {spec.scale:.6g}, zero point {spec.zero_point})" if spec.scale else ""
-    return f"{spec.name} {spec.dtype} [{_shape(spec.shape)}]{step}"
+    layout = f" {spec.layout}" if spec.layout else ""
+    return f"{spec.name} {spec.dtype} [{_shape(spec.shape)}]{layout}{step}"
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

@@ -23,9 +23,10 @@ from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.task.task import TRAIN, ArrayTask, Samples
 from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.compressed import Compressed
-from edgedl.tools.jobs.main_job import Job
+from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.whole_job import do_job
+from edgedl.tools.terminal.parameter_types import SEARCH_MINUTES
 
 
 def compress_model(
@@ -48,6 +49,7 @@ def compress_model(
     threads: int | Sequence[int] = (1,),
     seed: int = 0,
     fresh: bool = False,
+    search_minutes: float = SEARCH_MINUTES,
 ) -> Compressed:
     """Compress a network, measure every file on its runtime, and return what was made.
 
@@ -68,8 +70,8 @@ def compress_model(
         loss: what training makes small: maps outputs and labels to one number.
         targets: runtimes, or targets of one's own.
         recipe: name, file, or ``Recipe``; "default" takes what suits the network.
-        max_drop: largest drop of the score in points; with the default recipe the cheapest recipe
-            that fits is looked for.
+        max_drop: largest drop of the score in points; with the default recipe the recipe with the
+            fastest file that fits is looked for.
         out: new folder for the files; None makes one among the system's temporary files.
         name: of the network in bundle and report; the module's class if nothing is said.
         classes: their names, if labels are classes.
@@ -79,6 +81,7 @@ def compress_model(
         threads: to measure with; the first decides.
         seed: of all that is random.
         fresh: whether earlier results of stages are not reused.
+        search_minutes: that recipes are tried for ``max_drop``; the default recipe always is.
 
     Raises:
         BadInputError: model, data and settings do not fit together; said before any work.
@@ -104,6 +107,7 @@ def compress_model(
         chosen,
         tuple(keep_float),
         model if isinstance(model, str) else "",
+        search_minutes,
     )
     store = None if fresh else user_store()
     with torch.random.fork_rng(devices=[]), _folder(out) as folder:

@@ -6,13 +6,11 @@ from pathlib import Path
 import msgspec
 
 from edgedl.compress.pipeline import CompressedModel, compress
-from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.selection import divide
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.manifest import HostMetric, Manifest
 from edgedl.runtime.precision import FLOAT32
@@ -20,30 +18,13 @@ from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.alerts import chance_alerts, quantized_alerts
 from edgedl.tools.bench.bench import bench
 from edgedl.tools.bench.entries import PARENT, find_entries, put_baseline_first
-from edgedl.tools.bench.result import Ladder, NotMeasured, Result, with_notes_first, write_result
+from edgedl.tools.bench.result import NotMeasured, Result, Search, with_notes_first, write_result
 from edgedl.tools.bench.settings import BenchSettings
-from edgedl.tools.jobs.ladder import RUNGS, climb
+from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.next_steps import next_steps
+from edgedl.tools.jobs.search import RecipeSearch
+from edgedl.tools.jobs.search_options import MOST_OPTIONS
 from edgedl.tools.jobs.step_clock import StepClock
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is compressed, and how.
-
-    Attributes:
-        subject: network, data and score, with its teachers and its device.
-        targets: runtimes.
-        recipe: None is the one that suits the network.
-        keep_float: layers that stay float32.
-        named: what commands call the subject; "" where it has no name there.
-    """
-
-    subject: Subject
-    targets: tuple[Target, ...]
-    recipe: Recipe | None = None
-    keep_float: tuple[str, ...] = ()
-    named: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +35,7 @@ class Made:
         subject: what it was made of.
         task: whose test split the final score is of.
         compressed: the files, what was refused, and reasons to doubt.
-        ladder: how its recipe was chosen, if it was.
+        search: how its recipe was chosen, if it was.
         parent: float32 files of the network before stages cut or trained it, if they did.
         named: what the command line calls the subject; "" where it has no name there.
     """
@@ -62,7 +43,7 @@ class Made:
     subject: Subject
     task: Task
     compressed: CompressedModel
-    ladder: Ladder | None = None
+    search: Search | None = None
     parent: Bundle | None = None
     named: str = ""
 
@@ -94,29 +75,36 @@ def make_bundle(job: Job, folder: Path, store: StageStore | None, clock: StepClo
             selection,
             progress=progress,
         )
-        parent = None
         if made.parent is not None:
             progress.step("export", "the network as it was")
-            before = folder.parent / "parent"
-            before.mkdir()
-            floats = load_recipe("float")
-            parent = compress(subject, floats, job.targets, before, only=(FLOAT32,)).bundle
+        parent = _make_parent(job, made, folder)
     return Made(subject, final, made, parent=parent, named=job.named)
 
 
-def climb_ladder(
+def search_recipe(
     job: Job, settings: BenchSettings, folder: Path, store: StageStore | None, clock: StepClock
 ) -> Made:
-    """Find the cheapest recipe within the accuracy budget, and keep its bundle.
+    """Find the recipe with the fastest file within the accuracy budget, and keep its bundle.
 
     Raises:
         EdgedlError: the network cannot be compressed at all.
     """
     subject = job.subject
     selection, final = divide(subject.task)
-    with clock.steps("compress", len(RUNGS)) as progress:
-        found = climb(subject, selection, job.targets, settings, folder, progress, store)
-    return Made(subject, final, found.made, found.ladder, named=job.named)
+    with clock.steps("compress", MOST_OPTIONS) as progress:
+        found = RecipeSearch(job, selection, settings, folder, progress, store).run()
+        parent = _make_parent(job, found.made, folder)
+    return Made(subject, final, found.made, found.search, parent, job.named)
+
+
+def _make_parent(job: Job, made: CompressedModel, folder: Path) -> Bundle | None:
+    """Make float32 files of the network as it was, where stages have cut or trained it."""
+    if made.parent is None:
+        return None
+    before = folder.parent / "parent"
+    before.mkdir()
+    floats = load_recipe("float")
+    return compress(job.subject, floats, job.targets, before, only=(FLOAT32,)).bundle
 
 
 def measure_made(made: Made, settings: BenchSettings, folder: Path, clock: StepClock) -> Result:
@@ -152,7 +140,7 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path, clock: StepC
         *quantized_alerts(bundle.manifest.artifacts, refused),
     )
     result = msgspec.structs.replace(
-        result, ladder=made.ladder, alerts=alerts, steps=tuple(clock.taken)
+        result, search=made.search, alerts=alerts, steps=tuple(clock.taken)
     )
     steps_to_take = next_steps(result, made.named, made.compressed.noisiest)
     result = msgspec.structs.replace(result, next_steps=steps_to_take)

@@ -16,7 +16,7 @@ from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
-from edgedl.tools.jobs.main_job import Job
+from edgedl.tools.jobs.job import Job
 
 
 @dataclass(frozen=True)

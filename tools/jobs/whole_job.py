@@ -9,7 +9,8 @@ from edgedl.compress.errors import first_line
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.tools.bench.result import Result
 from edgedl.tools.bench.settings import BenchSettings
-from edgedl.tools.jobs.main_job import Job, Made, climb_ladder, make_bundle, measure_made
+from edgedl.tools.jobs.job import Job
+from edgedl.tools.jobs.main_job import Made, make_bundle, measure_made, search_recipe
 from edgedl.tools.jobs.step_clock import StepClock
 from edgedl.tools.report.page import render
 from edgedl.tools.terminal.workspace import new_folder, only_run
@@ -48,8 +49,8 @@ class FinishedJob:
 def do_job(job: Job, settings: BenchSettings, out: Path, store: StageStore | None) -> FinishedJob:
     """Compress, measure and draw the report.
 
-    With a budget and neither a recipe nor layers that stay float, the cheapest recipe that fits is
-    looked for.
+    With a budget and neither a recipe nor layers that stay float, the recipe with the fastest file
+    that fits is looked for.
 
     Args:
         job: what is compressed, and how.
@@ -64,7 +65,7 @@ def do_job(job: Job, settings: BenchSettings, out: Path, store: StageStore | Non
     clock = StepClock()
     with only_run(out), new_folder(out) as folder:
         if settings.max_drop_pp is not None and job.recipe is None and not job.keep_float:
-            made = climb_ladder(job, settings, folder / BUNDLE, store, clock)
+            made = search_recipe(job, settings, folder / BUNDLE, store, clock)
         else:
             made = make_bundle(job, folder / BUNDLE, store, clock)
         try:

@@ -11,7 +11,7 @@ from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.errors import BadInputError
-from edgedl.tools.jobs.main_job import Job
+from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.teachers import find_teacher
 

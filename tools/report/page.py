@@ -11,11 +11,11 @@ from edgedl.tools.bench.result import NoiseFloor, Result
 from edgedl.tools.report.parity import LAYER_HEADERS, describe_layers, layer_rows
 from edgedl.tools.report.table import (
     HEADERS,
-    LADDER_HEADERS,
-    describe_ladder,
+    SEARCH_HEADERS,
+    describe_search,
     finding_lines,
-    ladder_rows,
     rows,
+    search_rows,
     thread_counts,
 )
 
@@ -54,9 +54,9 @@ def render(title: str, results: Sequence[Result]) -> str:
             for result in results
         ],
         headers=HEADERS,
-        ladder_headers=LADDER_HEADERS,
-        ladder_rows=ladder_rows,
-        describe_ladder=describe_ladder,
+        search_headers=SEARCH_HEADERS,
+        search_rows=search_rows,
+        describe_search=describe_search,
         finding_lines=finding_lines,
         layer_headers=LAYER_HEADERS,
         layer_rows=layer_rows,

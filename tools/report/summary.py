@@ -13,9 +13,9 @@ from edgedl.tools.bench.recommend import (
     describe_speed,
     fastest_undecided,
 )
-from edgedl.tools.bench.result import Candidate, NotMeasured, Result, Rung, StepTime
+from edgedl.tools.bench.result import Attempt, Candidate, NotMeasured, Result, StepTime
 from edgedl.tools.report.table import (
-    describe_ladder,
+    describe_search,
     drop_in_points,
     finding_lines,
     thread_counts,
@@ -44,9 +44,9 @@ def result_text(result: Result, width: int | None = WIDTH) -> str:
     parts = [_wrapped(f"warning: {alert}\n", width) for alert in result.alerts]
     parts.append(_heading(result, width))
     parts.append(to_columns(HEADERS, compact_rows(result)) + "\n")
-    if result.ladder is not None:
-        parts.append(_wrapped(f"{describe_ladder(result.ladder)}:\n", width))
-        parts += [*(_wrapped(_rung(rung), width) for rung in result.ladder.rungs), ""]
+    if result.search is not None:
+        parts.append(_wrapped(f"{describe_search(result.search)}:\n", width))
+        parts += [*(_wrapped(_attempt(attempt), width) for attempt in result.search.attempts), ""]
     parts += [_wrapped(f"finding: {line}", width) for line in finding_lines(result)]
     parts += [_wrapped(f"note: {note}", width) for note in result.recommendation.notes]
     parts += [_wrapped(line, width) for line in not_measured_lines(result.not_measured)]
@@ -80,13 +80,13 @@ def compact_rows(result: Result) -> list[tuple[str, ...]]:
     return [_row(c, c.name == result.baseline) for c in result.candidates]
 
 
-def _rung(rung: Rung) -> str:
+def _attempt(attempt: Attempt) -> str:
     """Return one line on a recipe that was tried."""
-    if rung.artifact is None or rung.drop is None or rung.ratio is None:
-        return f"- {rung.recipe}: {rung.outcome}"
+    if attempt.artifact is None or attempt.drop is None or attempt.ratio is None:
+        return f"- {attempt.recipe}: {attempt.outcome}"
     return (
-        f"- {rung.recipe}: {rung.artifact} takes {rung.ratio:.2f} of the time of float32, drop "
-        f"{drop_in_points(rung.drop)}: {rung.outcome}"
+        f"- {attempt.recipe}: {attempt.artifact} takes {attempt.ratio:.2f} of the time of float32, "
+        f"drop {drop_in_points(attempt.drop)}: {attempt.outcome} ({attempt.seconds:.0f} s)"
     )
 
 

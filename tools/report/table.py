@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 
 from edgedl.runtime.wording import counted, points
-from edgedl.tools.bench.recommend import decided_by
-from edgedl.tools.bench.result import Candidate, Drop, Ladder, Result
+from edgedl.tools.bench.recommend import decided_by, speed_verdict
+from edgedl.tools.bench.result import Attempt, Candidate, Drop, Result, Search
 
 HEADERS = (
     "artifact",
@@ -20,7 +20,7 @@ HEADERS = (
     "speed verdict",
 )
 
-LADDER_HEADERS = ("recipe", "best file", "drop, points", "latency / float32", "outcome")
+SEARCH_HEADERS = ("recipe", "best file", "drop, points", "latency / float32", "outcome", "took")
 
 
 def rows(result: Result, threads: int) -> list[tuple[str, ...]]:
@@ -53,34 +53,39 @@ def to_markdown(headers: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(headers), ruler, *(line(cells) for cells in lines)])
 
 
-def ladder_rows(ladder: Ladder) -> list[tuple[str, ...]]:
-    """Return one row of text per recipe that was tried, in the order of LADDER_HEADERS."""
+def search_rows(search: Search) -> list[tuple[str, ...]]:
+    """Return one row of text per recipe that was tried, in the order of SEARCH_HEADERS."""
     return [
         (
-            rung.recipe,
-            rung.artifact or "",
-            drop_in_points(rung.drop) if rung.drop else "",
-            with_interval(rung.ratio, rung.ratio_ci95, ".3f")
-            if rung.ratio is not None and rung.ratio_ci95 is not None
+            attempt.recipe,
+            attempt.artifact or "",
+            drop_in_points(attempt.drop) if attempt.drop else "",
+            with_interval(attempt.ratio, attempt.ratio_ci95, ".3f")
+            if attempt.ratio is not None and attempt.ratio_ci95 is not None
             else "",
-            rung.outcome,
+            attempt.outcome,
+            f"{attempt.seconds:.0f} s" if attempt.seconds else "",
         )
-        for rung in ladder.rungs
+        for attempt in search.attempts
     ]
 
 
-def describe_ladder(ladder: Ladder) -> str:
-    """Return what the ladder's table is of, in one sentence."""
-    if ladder.met:
-        end = f"{ladder.chosen} has the fastest file within the budget"
-    elif ladder.chosen == ladder.rungs[0].recipe:
+def describe_search(search: Search) -> str:
+    """Return what the search's table is of, in one sentence."""
+    if search.met:
+        end = f"{search.chosen} has the fastest file within the budget"
+    elif not any(_is_faster(attempt) for attempt in search.attempts):
         end = "none is faster than float32"
     else:
-        end = f"none is within the budget and faster; {ladder.chosen} is the closest"
+        end = f"none is within the budget and faster; {search.chosen} is the closest"
     return (
-        f"recipes tried, cheapest first, on {counted(ladder.samples, 'sample')} that are not "
+        f"recipes tried, cheapest first, on {counted(search.samples, 'sample')} that are not "
         f"used for the scores above: {end}"
     )
+
+
+def _is_faster(attempt: Attempt) -> bool:
+    return attempt.ratio_ci95 is not None and speed_verdict(*attempt.ratio_ci95) == "faster"
 
 
 def result_markdown(result: Result) -> str:
@@ -89,9 +94,9 @@ def result_markdown(result: Result) -> str:
     for threads in thread_counts(result):
         parts.append(f"{threads} thread(s), batch 1, against {result.baseline}:\n")
         parts.append(to_markdown(HEADERS, rows(result, threads)) + "\n")
-    if result.ladder is not None:
-        parts.append(f"{describe_ladder(result.ladder)}:\n")
-        parts.append(to_markdown(LADDER_HEADERS, ladder_rows(result.ladder)) + "\n")
+    if result.search is not None:
+        parts.append(f"{describe_search(result.search)}:\n")
+        parts.append(to_markdown(SEARCH_HEADERS, search_rows(result.search)) + "\n")
     parts += [f"finding: {line}" for line in finding_lines(result)]
     parts.append(f"recommended: {result.recommendation.name}: {result.recommendation.reason}")
     parts += [f"note: {note}" for note in result.recommendation.notes]

@@ -197,6 +197,9 @@ RUNTIME = Named("runtime", names.check_runtime, names.runtimes)
 THREADS = ThreadCounts()
 POINTS = NumberIn(0, 100, "--max-drop is in points, 0 to 100")
 CONFIDENCE = NumberIn(0.5, 1, "--confidence is a share, 0.5 to below 1", below=True)
+MINUTES = NumberIn(0, 1e6, "--search-minutes is a time in minutes, 0 or more")
+# How long recipes are tried for a budget where nothing is said.
+SEARCH_MINUTES = 30.0
 NEW_FOLDER = NewFolder()
 BUNDLE = BundleFolder()
 BUNDLE_OR_FILE = BundleFolder(or_file=True)

@@ -11,6 +11,7 @@ from edgedl.compress.export.tflite.interface import describe_tflite
 from edgedl.compress.export.tflite.quantizer import to_dynamic_int8, to_float16_weights
 from edgedl.compress.export.tflite.weights import weights_for_tflite
 from edgedl.compress.export.tflite.write import to_tflite
+from edgedl.compress.graph.pictures import Pictures
 from edgedl.compress.modelfile.tflite_layers import read_tflite_layers
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backends.quiet import quiet
@@ -37,24 +38,29 @@ class TFLiteExporter(Exporter):
         self, source: FileSource, graph: fx.GraphModule, target: Target, precision: Precision
     ) -> bytes:
         """Write the file that the source of the precision's scales asks for."""
+        pictures = source.pictures(target)
+        inputs = source.inputs
         if precision.source == "encodings":
             islands = source.has_float_islands(target)
             if precision.activations == "int16":
-                return to_tflite_int16(graph, source.inputs, target, islands)
-            return to_tflite(graph, source.inputs, True, islands)
+                return to_tflite_int16(graph, inputs, target, islands, pictures)
+            return to_tflite(graph, inputs, True, islands, pictures=pictures)
         if precision.source == "weights":
-            model = to_tflite(graph, source.inputs, quantized=False, weights_as_they_are=True)
+            model = to_tflite(graph, inputs, False, weights_as_they_are=True, pictures=pictures)
             return weights_for_tflite(model, source.weights.weights)
         if precision.source == "running":
-            return to_dynamic_int8(self._float32(source))
+            return to_dynamic_int8(self._float32(source, pictures))
         if precision is FLOAT16:
-            return source.once("float16.tflite", lambda: to_float16_weights(self._float32(source)))
-        return self._float32(source)
+            return source.once(
+                f"float16.tflite {pictures}",
+                lambda: to_float16_weights(self._float32(source, pictures)),
+            )
+        return self._float32(source, pictures)
 
-    def _float32(self, source: FileSource) -> bytes:
+    def _float32(self, source: FileSource, pictures: Pictures) -> bytes:
         return source.once(
-            "float32.tflite",
-            lambda: to_tflite(source.state.graph, source.inputs, quantized=False),
+            f"float32.tflite {pictures}",
+            lambda: to_tflite(source.state.graph, source.inputs, False, pictures=pictures),
         )
 
     def made_from(self, precision: Precision) -> Precision | None:

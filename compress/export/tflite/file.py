@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from edgedl.compress.export.tflite.pack import pack_tflite
 
-TO_CHANNELS_FIRST = [0, 3, 1, 2]
-TO_CHANNELS_LAST = [0, 2, 3, 1]
 Integers = npt.NDArray[np.int32]
 
 
@@ -119,6 +117,14 @@ class TfliteFile:
         tensor.buffer = buffer
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
+
+    def add_metadata(self, name: str, content: bytes) -> None:
+        """Add a named piece of data that no runtime reads."""
+        buffer, entry = self.schema.BufferT(), self.schema.MetadataT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        entry.name, entry.buffer = name, len(self.model.buffers)
+        self.model.buffers.append(buffer)
+        self.model.metadata = [*(self.model.metadata or []), entry]
 
     def remove(self, gone: list[Any]) -> None:
         """Take operators out of the graph."""

@@ -6,6 +6,7 @@ from torch import Tensor, fx
 from edgedl.compress.export.tflite.pack import pack_tflite
 from edgedl.compress.export.tflite.set_apart import set_apart_int16
 from edgedl.compress.export.tflite.write import to_tflite
+from edgedl.compress.graph.pictures import NO_PICTURES, Pictures
 from edgedl.compress.targets.target import Target
 
 # Layers whose third input is a bias.
@@ -13,7 +14,11 @@ _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def to_tflite_int16(
-    graph: fx.GraphModule, example_inputs: tuple[Tensor, ...], target: Target, float_islands: bool
+    graph: fx.GraphModule,
+    example_inputs: tuple[Tensor, ...],
+    target: Target,
+    float_islands: bool,
+    pictures: Pictures = NO_PICTURES,
 ) -> bytes:
     """Return a graph emitted with int16 activations as a TFLite model for a batch of one.
 
@@ -22,13 +27,15 @@ def to_tflite_int16(
         example_inputs: one tensor [B >= 1, ...] per input.
         target: whose kernels compute it.
         float_islands: whether some of its operators compute in float; see ``to_tflite``.
+        pictures: what the file has with channels last; see ``to_tflite``.
 
     Raises:
         BackendUnavailableError: litert-torch is not installed.
         ExportError: an operator has no TFLite form.
     """
     apart = set_apart_int16(graph, target)
-    return widen_biases(to_tflite(apart, example_inputs, True, float_islands))
+    model = to_tflite(apart, example_inputs, True, float_islands, pictures=pictures)
+    return widen_biases(model)
 
 
 def widen_biases(model: bytes) -> bytes:

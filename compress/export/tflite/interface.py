@@ -1,9 +1,18 @@
 """Inputs and outputs of a TFLite file, read without its runtime, which may refuse the file."""
 
+import json
 import re
 from typing import Any
 
+import msgspec
+
+from edgedl.compress.export.tflite.file import TfliteFile
+from edgedl.compress.graph.pictures import Pictures
 from edgedl.runtime.bundle.manifest import TensorSpec
+
+# Of the metadata in which edgedl's files say which inputs and outputs have another layout than the
+# network's: their names and layouts, as JSON.
+LAYOUTS = "edgedl.layouts"
 
 
 def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -16,14 +25,36 @@ def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    graph = schema.ModelT.InitFromPackedBuf(model, 0).subgraphs[0]
+    loaded = schema.ModelT.InitFromPackedBuf(model, 0)
+    graph, layouts = loaded.subgraphs[0], _layouts(loaded)
     types = {number: name.lower() for name, number in vars(schema.TensorType).items()}
 
     def specs(indices: list[int]) -> tuple[TensorSpec, ...]:
         found = [_spec(graph.tensors[i], types) for i in indices]
-        return tuple(sorted(found, key=lambda spec: _position(spec.name)))
+        ordered = sorted(found, key=lambda spec: _position(spec.name))
+        return tuple(msgspec.structs.replace(s, layout=layouts.get(s.name)) for s in ordered)
 
     return specs(graph.inputs), specs(graph.outputs)
+
+
+def write_layouts(model: bytes, pictures: Pictures) -> bytes:
+    """Return a file that says which of its inputs and outputs have their channels last."""
+    if not (pictures.inputs or pictures.outputs):
+        return model
+    inputs, outputs = describe_tflite(model)
+    names = [inputs[i].name for i in sorted(pictures.inputs)]
+    names += [outputs[i].name for i in sorted(pictures.outputs)]
+    file = TfliteFile(model)
+    file.add_metadata(LAYOUTS, json.dumps(dict.fromkeys(names, "NHWC")).encode())
+    return file.pack()
+
+
+def _layouts(loaded: Any) -> dict[str, Any]:
+    for entry in loaded.metadata or []:
+        if entry.name == LAYOUTS.encode():
+            found: dict[str, Any] = json.loads(bytes(loaded.buffers[entry.buffer].data))
+            return found
+    return {}
 
 
 def _spec(tensor: Any, types: dict[int, str]) -> TensorSpec:

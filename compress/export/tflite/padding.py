@@ -6,12 +6,8 @@ came from torch, channels first, with a transposition before and after it.
 
 from typing import Any
 
-from edgedl.compress.export.tflite.file import (
-    TO_CHANNELS_FIRST,
-    TO_CHANNELS_LAST,
-    Integers,
-    TfliteFile,
-)
+from edgedl.compress.export.tflite.file import Integers, TfliteFile
+from edgedl.compress.graph.pictures import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 
 def absorb_padding(model: bytes) -> bytes:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgedl.compress.export.tflite.file import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, TfliteFile
+from edgedl.compress.export.tflite.file import TfliteFile
+from edgedl.compress.graph.pictures import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 # Version of the operator that takes int8, and what it takes.
 VERSION = 2

@@ -12,10 +12,13 @@ from torch import Tensor, fx
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.culprit import explain_failure
 from edgedl.compress.export.isolated import isolated
+from edgedl.compress.export.tflite.channels_last import channels_last, inputs_of_file
 from edgedl.compress.export.tflite.faster_torch import convert_faster
 from edgedl.compress.export.tflite.file_passes import rewrite_file
 from edgedl.compress.export.tflite.forms import for_litert
+from edgedl.compress.export.tflite.interface import write_layouts
 from edgedl.compress.export.tflite.set_apart import set_apart
+from edgedl.compress.graph.pictures import NO_PICTURES, Pictures
 from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.install import install_line
@@ -27,6 +30,7 @@ def to_tflite(
     quantized: bool,
     float_islands: bool = False,
     weights_as_they_are: bool = False,
+    pictures: Pictures = NO_PICTURES,
 ) -> bytes:
     """Return the graph as a TFLite model for a batch of one.
 
@@ -37,6 +41,7 @@ def to_tflite(
         float_islands: whether some of its operators compute in float all the same. Then inputs
             and outputs are float32, too; otherwise they are int8.
         weights_as_they_are: whether every weight keeps the order of its channels.
+        pictures: the inputs and outputs [N, C, H, W] that the file takes and gives as [N, H, W, C].
 
     Raises:
         BackendUnavailableError: litert-torch is not installed.
@@ -53,16 +58,17 @@ def to_tflite(
     except ImportError as error:
         raise BackendUnavailableError.of(error, missing()) from error
     convert_faster()
-    single = tuple(x[:1] for x in example_inputs)
+    single = inputs_of_file(tuple(x[:1] for x in example_inputs), pictures)
     written = for_litert(set_apart(graph) if quantized else graph)
+    written = channels_last(written, pictures)
     strict = quantized and float_islands
     try:
         model = isolated(lambda: _convert(written, single, quantized, strict))
     except Exception as error:
         # The converter raises MLIR, torch and Python errors alike; the cause is in the message.
-        why = explain_failure(graph, single, _try_to_convert, error)
+        why = explain_failure(written, single, _try_to_convert, error)
         raise ExportError(f"litert-torch cannot convert {why}") from error
-    return rewrite_file(model, weights_as_they_are)
+    return write_layouts(rewrite_file(model, weights_as_they_are), pictures)
 
 
 def _convert(

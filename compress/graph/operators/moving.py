@@ -197,6 +197,13 @@ RESHAPES = (
 )
 TRANSPOSE = _row(aten.transpose.int, join_axes=_permute)
 PERMUTE = _row(aten.permute.default, join_axes=_permute)
+PIXEL_SHUFFLES = tuple(
+    _row(overload, join_axes=partial(_shuffle_pixels, name=name))
+    for overload, name in (
+        (aten.pixel_shuffle.default, "upscale_factor"),
+        (aten.pixel_unshuffle.default, "downscale_factor"),
+    )
+)
 ROWS = (
     *RESHAPES,
     _row(aten.unflatten.int, join_axes=_reshape, resize=_resize_unflattened),
@@ -210,8 +217,7 @@ ROWS = (
     _row(aten.repeat_interleave.self_int),
     _row(aten.flip.default, join_axes=partial(_along, name="dims")),
     _row(aten.channel_shuffle.default, join_axes=_shuffle_channels),
-    _row(aten.pixel_shuffle.default, join_axes=partial(_shuffle_pixels, name="upscale_factor")),
-    _row(aten.pixel_unshuffle.default, join_axes=partial(_shuffle_pixels, name="downscale_factor")),
+    *PIXEL_SHUFFLES,
     # The same value everywhere, as the first states of recurrent layers.
     Operator(_FILLED, join_axes=_everywhere, resize=_resize_size),
     Operator(_FILLED_LIKE, join_axes=_expand),

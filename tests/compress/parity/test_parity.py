@@ -31,7 +31,7 @@ def outputs(state: ModelState, samples: int) -> GraphOutputs:
 
 def run_file(item: BuiltArtifact, x: np.ndarray) -> np.ndarray:
     if item.artifact.backend == "tflite":
-        return TFLiteFile(item.content).run((x,))[0]
+        return TFLiteFile(item.content).run((np.ascontiguousarray(x.transpose(0, 2, 3, 1)),))[0]
     return run_onnx(item.content, (x,), item.artifact.backend == "ort")[0]
 
 

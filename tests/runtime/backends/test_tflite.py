@@ -58,7 +58,7 @@ def test_threads_do_not_change_the_answer(compressed, images, name):
 
 def test_specification_is_the_files_own(compressed):
     session, artifact = load(compressed, "tflite-int8")
-    (output,) = session.run([np.zeros((1, 3, 12, 12), np.int8)])
+    (output,) = session.run([np.zeros((1, 12, 12, 3), np.int8)])
     assert output.dtype == artifact.outputs[0].dtype == "int8"
     assert output.shape == artifact.outputs[0].shape == (1, 4)
 

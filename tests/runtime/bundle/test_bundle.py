@@ -237,8 +237,13 @@ def test_manifest_with_wrong_keys(refused, bundle_copy, edit_manifest, change, w
 
 def test_manifest_of_another_version_is_not_called_damaged(refused, bundle_copy, edit_manifest):
     edit_manifest(lambda m: m.update(schema_version=1))
-    with refused(BadInputError, "a manifest of version 1, this edgedl reads 2", "compress again"):
+    with refused(BadInputError, "a manifest of version 1, this edgedl reads 2 and 3", "compress"):
         Bundle.open(bundle_copy)
+
+
+def test_manifest_of_the_version_before_is_read(bundle_copy, edit_manifest):
+    edit_manifest(lambda m: m.update(schema_version=2))
+    assert Bundle.open(bundle_copy).manifest.schema_version == 2
 
 
 def test_manifest_behind_a_link(refused, bundle_copy):

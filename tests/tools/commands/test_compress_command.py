@@ -130,26 +130,24 @@ def test_json_on_stdout_and_nothing_else(edgedl: Run, subject_file: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_budget_without_a_recipe_walks_the_ladder(
+def test_a_budget_without_a_recipe_searches_one(
     edgedl: Run, subject_file: Path, tmp_path: Path
 ) -> None:
-    """A budget that everything meets ends behind static int8, or at float."""
     out = tmp_path / "out"
     arguments = ("--max-drop", 100, "--confidence", 0.9, "--target", "ort", "--threads", 1)
-    done = edgedl("compress", f"{subject_file}:subject", *arguments, "--out", out)
+    limit = ("--search-minutes", 0)
+    done = edgedl("compress", f"{subject_file}:subject", *arguments, *limit, "--out", out)
     assert done.returncode == 0, done.stderr
     result = load_result(out)
-    ladder = result.ladder
-    assert ladder is not None
+    search = result.search
+    assert search is not None
     assert "recipes tried, cheapest first" in done.stdout
     assert "How the recipe was chosen" in (out / "report.html").read_text()
-    fits = [r.recipe for r in ladder.rungs if r.outcome == "fits"]
-    assert ladder.met == (ladder.chosen in fits)
-    if "static_w8c_a8" in fits:
-        behind = [r.outcome for r in ladder.rungs[3:]]
-        assert behind == ["not tried: no faster than static_w8c_a8, which fits"] * 3
+    assert search.attempts[0].recipe == search.chosen == "default (static_w8c_a8_rounded)"
+    assert search.met == (search.attempts[0].outcome == "fits")
+    assert "(--search-minutes)" in done.stdout
     # The samples that chose and those of the final score are all of the test split, none twice.
-    assert ladder.samples + result.candidates[0].score.n == 600
+    assert search.samples + result.candidates[0].score.n == 600
     assert sorted(p.name for p in out.iterdir()) == [
         "bundle",
         "report.html",

@@ -18,10 +18,10 @@ from PIL import Image
 from edgedl.runtime.bundle.certificates import Finding, LayerCertificate, LayerParity, Parity
 from edgedl.tools.bench.budget import missed, parse_budget
 from edgedl.tools.bench.drop import drop_record
-from edgedl.tools.bench.result import Ladder, Rung, load_result, write_result
+from edgedl.tools.bench.result import Attempt, Search, load_result, write_result
 from edgedl.tools.report.page import render
 from edgedl.tools.report.table import (
-    describe_ladder,
+    describe_search,
     describe_verdict,
     drop_in_points,
     result_markdown,
@@ -224,6 +224,6 @@ def test_numbers_of_samples_in_words() -> None:
         assert describe_verdict(open_) == words
     # Of a drop without a budget it is known for the recommendation alone.
     assert describe_verdict(msgspec.structs.replace(drop, more_samples=7)) == drop.verdict
-    rung = Rung("float", None, None, None, None, "")
+    attempt = Attempt("float", None, None, None, None, "")
     for count, words in ((1, "on 1 sample that"), (2, "on 2 samples that")):
-        assert words in describe_ladder(Ladder((rung,), "float", met=False, samples=count))
+        assert words in describe_search(Search((attempt,), "float", met=False, samples=count))

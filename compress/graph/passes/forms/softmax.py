@@ -12,21 +12,28 @@ from edgedl.compress.graph.values import shape_of
 
 
 def _softmax_of_last(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
-    """Turn the axis of a softmax to the end, where every runtime has an integer kernel for it."""
-    last = len(shape_of(node)) - 1
-    axis = given["dim"] % (last + 1)
+    """Turn the axis of a softmax to the end, where every runtime has an integer kernel for it.
+
+    The others keep their order: of a map [N, C, H, W] that is the layout of TFLite's convolutions.
+    """
+    rank = len(shape_of(node))
+    last = rank - 1
+    axis = given["dim"] % rank
     if axis == last or given["dtype"] is not None:
         return None
+    others = [place for place in range(rank) if place != axis]
+    back = [*range(axis), last, *range(axis, last)]
     insert = inserter(module, node)
-    turned = insert(aten.transpose.int, given["self"], axis, last)
+    turned = insert(aten.permute.default, given["self"], [*others, axis])
     result = insert(aten.softmax.int, turned, last)
-    return insert(aten.transpose.int, result, axis, last)
+    return insert(aten.permute.default, result, back)
 
 
 class SoftmaxForms(FormPass):
     """Write a softmax over any axis as one over the last.
 
-    Before: ``softmax(x, 1)``. After: ``transpose(softmax(transpose(x, 1, 3), 3), 1, 3)``.
+    Before: ``softmax(x, 1)``.
+    After: ``permute(softmax(permute(x, [0, 2, 3, 1]), 3), [0, 3, 1, 2])``.
     """
 
     operators: ClassVar[Mapping[Any, Form]] = {aten.softmax.int: _softmax_of_last}

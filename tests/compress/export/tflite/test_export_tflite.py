@@ -174,7 +174,7 @@ def test_float16_stores_half_the_bytes_of_the_weights(compressed: CompressedMode
         for t in tensors
         if t["dtype"] is np.float16 and t["name"] in stored
     )
-    x = noise(4, 3, 12, 12).numpy()
+    x = noise(4, 12, 12, 3).numpy()
     expected = TFLiteFile(full).run((x,))[0]
     np.testing.assert_allclose(TFLiteFile(half).run((x,))[0], expected, rtol=0.01, atol=0.01)
 

@@ -107,6 +107,8 @@ def test_every_kernel_computes_what_the_dequantized_graph_computes(
     net = weights(name)
     file = TFLiteFile(net.file(TFLITE), xnnpack)
     x = net.x.astype(file.inputs[0]["dtype"])
+    if x.ndim == 4:
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     for a, b in zip(file.run((x,)), net.expected(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 

@@ -24,7 +24,7 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     "ArithmeticForms": (lambda n, x: x.square(), "square", "mul"),
     "DropNeutral": (lambda n, x: x.sigmoid() * 1.0 + 0, "sigmoid mul add", "sigmoid"),
     "ActivationForms": (lambda n, x: F.threshold(x, 0, 0), "threshold", "relu"),
-    "SoftmaxForms": (lambda n, x: x.softmax(1), "softmax", "transpose softmax transpose"),
+    "SoftmaxForms": (lambda n, x: x.softmax(1), "softmax", "permute softmax permute"),
     "PaddedMaximum": (
         lambda n, x: F.max_pool2d(F.pad(x, (0, 1, 1, 1), value=-torch.inf), 3),
         "pad max_pool2d",
