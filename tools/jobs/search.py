@@ -24,7 +24,7 @@ from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Scores, Task
-from edgedl.runtime.wording import about
+from edgedl.runtime.wording import about, counted
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import PARENT, Entry, find_entries
 from edgedl.tools.bench.result import Attempt, Search, interval
@@ -120,7 +120,14 @@ class RecipeSearch:
         place = self._folder.with_name(f"{self._folder.name}-{len(self._made)}")
         place.mkdir()
         try:
-            made = compress(self._subject, option.recipe, self._targets, place, store=self._store)
+            made = compress(
+                self._subject,
+                option.recipe,
+                self._targets,
+                place,
+                store=self._store,
+                progress=self._progress.of(option.name),
+            )
             if must_work:
                 self._baselines = self._find_baselines(made.bundle)
                 self._reference = score_module(self._subject.module, self._task)
@@ -215,6 +222,7 @@ class RecipeSearch:
         """
         left = {entry.name: entry for entry in entries}
         scores: dict[str, Scores] = {}
+        self._progress.note(f"score and time {counted(len(entries), 'file')}")
         while True:
             baselines = {b.name: b for b in (first, *(own[name] for name in left))}
             try:
