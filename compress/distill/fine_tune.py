@@ -21,11 +21,12 @@ from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training import TrainingSettings
 from edgedl.compress.training.check_training import check_training
 from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
+from edgedl.compress.training.set_aside import train_and_compare
 from edgedl.compress.training.subject_loss import SubjectLoss
 from edgedl.compress.training.task_batches import TaskBatches, Teacher, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
@@ -39,7 +40,8 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
 
     On the split "train" of the task, or on "calibration" where the task has no other, which it
     says; changed at random as the subject's ``augment`` does. The test split is
-    never read. Weights that a stage has set to zero stay zero.
+    never read. Weights that a stage has set to zero stay zero. The network that the stage ends with
+    is the best of all epochs and of the start, by the loss on samples that are set aside.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network", 2015; the features'
     losses in ``compress/training/distances.py``.
@@ -72,8 +74,8 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
         accumulate: batches per step of the optimizer, for batches larger than memory allows.
         ema_decay: end with averaged weights, reaching back 1 / (1 - ema_decay) steps; 0.99 is a
             beginning for short runs. null keeps the last weights.
-        patience: stop after so many epochs without a smaller mean training loss, and end with
-            the best epoch's weights. null trains all epochs and ends with the last one's.
+        patience: stop after so many epochs without a smaller loss on the samples that are set
+            aside (on all others where the split is too small for that). null trains all epochs.
     """
 
     works_on: ClassVar[Phase] = Phase.TRAINED
@@ -175,7 +177,7 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
                 with_labels=aim.reads_labels,
             )
             paths = sparse_paths(state.history)
-            records = train(
+            records, gain = train_and_compare(
                 student,
                 batches,
                 lambda y, t: distance(as_tuple(y), t),
@@ -184,11 +186,12 @@ class FineTune(Stage, frozen=True, tag="fine_tune"):
                 on_step=hold_zeros(operator.attrgetter(path)(network.graph) for path in paths),
                 progress=state.progress.of(self.name),
             )
-        return state.with_network(network), {
+        return state if gain.is_none else state.with_network(network), {
             "split": split,
             "teachers": len(subject.teachers),
             "last_loss": records[-1].mean_loss,
             "trained_epochs": len(records),
+            **gain.recorded,
             **aim.recorded(self.distil),
             **trained_on(subject.device),
         }

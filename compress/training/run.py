@@ -45,7 +45,7 @@ class Run:
         settings: as given.
         average: of the weights, if one is kept.
         records: of the epochs that are done.
-        best: the state of the best epoch, if the run may stop early.
+        best: the state of the best epoch, if the run may end with another than the last.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class Run:
                         "lower the learning rate, or look at what scores"
                     )
             self.records.append(record)
-            if self.settings.patience is not None and self._best_epoch() == len(self.records):
+            keeps = self.settings.keep_best or self.settings.patience is not None
+            if keeps and self._best_epoch() == len(self.records):
                 self.best = copy.deepcopy(self.module.state_dict())
 
     def end(self) -> None:

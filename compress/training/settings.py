@@ -75,6 +75,7 @@ class TrainingSettings:
         patience: stop after so many epochs in a row without a better score (or, where nothing
             scores, a smaller mean training loss), and end with the best epoch's weights. None
             never stops early and ends with the last weights.
+        keep_best: end with the weights of the epoch that scored best, whenever that was.
     """
 
     epochs: int
@@ -92,6 +93,7 @@ class TrainingSettings:
     accumulate: int = 1
     ema_decay: float | None = None
     patience: int | None = None
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         """Reject settings that cannot train."""

@@ -14,6 +14,11 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import Task, training_split
 
 READ_BATCH = 250
+# Samples that no epoch draws, at most, and the share of a split that they may be. They tell which
+# state of a network is the best; a few dozen more would not.
+SET_ASIDE, SET_ASIDE_SHARE = 1000, 0.1
+# Fewer tell nothing.
+LEAST_SET_ASIDE = 16
 
 Teacher = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -29,6 +34,7 @@ class TaskBatches:
     """Shuffled batches of a task's split; every epoch draws its samples anew.
 
     The split is read in order, as tasks offer it; only the samples of one epoch are in memory.
+    Some samples, evenly spread over the split, are set aside: no epoch draws them.
     """
 
     def __init__(
@@ -65,7 +71,9 @@ class TaskBatches:
         self._count = sum(len(b.labels) for b in task.batches(split, READ_BATCH))
         if self._count == 0:
             raise BadInputError(f"the split '{split}' of task '{task.name}' has no samples")
-        self._samples = min(samples, self._count)
+        self._set_aside = samples_set_aside(self._count)
+        self._drawn_from = np.setdiff1d(np.arange(self._count), self._set_aside)
+        self._samples = min(samples, len(self._drawn_from))
         self._batch_size = min(batch_size, self._samples)
 
     def __len__(self) -> int:
@@ -74,25 +82,38 @@ class TaskBatches:
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[tuple[Tensor, ...], Targets]]:
         """Yield one epoch of (inputs, targets) drawn by ``generator``."""
-        drawn = torch.randperm(self._count, generator=generator)[: self._samples]
+        drawn = torch.randperm(len(self._drawn_from), generator=generator)[: self._samples]
         view = None
         if self._augment is not None and self._views is not None:
             view = int(torch.randint(self._views, (), generator=generator))
-        inputs, labels = self._read(np.sort(drawn.numpy()), view)
+        inputs, labels = self._read(np.sort(self._drawn_from[drawn.numpy()]), view)
         order = torch.randperm(self._samples, generator=generator)
         for step in range(len(self)):
             part = order[step * self._batch_size : (step + 1) * self._batch_size]
             batch = tuple(x[part] for x in inputs)
             if self._augment is not None and view is None:
                 batch = (_augmented(self._augment, batch[0], generator), *batch[1:])
-            with torch.no_grad():
-                answers = () if self._teacher is None else as_tuple(self._teacher(*batch))
-            yield batch, Targets(labels[part], answers)
+            yield batch, self._targets(batch, labels[part])
+
+    @property
+    def set_aside(self) -> int:
+        """Number of samples that no epoch draws."""
+        return len(self._set_aside)
+
+    def those_set_aside(self) -> Iterator[tuple[tuple[Tensor, ...], Targets]]:
+        """Yield the samples that are set aside, as they are, in batches."""
+        for start in range(0, len(self._set_aside), self._batch_size):
+            inputs, labels = self._read(self._set_aside[start : start + self._batch_size], None)
+            yield inputs, self._targets(inputs, labels)
 
     def first(self) -> tuple[tuple[Tensor, ...], Targets]:
         """Return the first samples of the split, as they are, without a teacher's answers."""
         inputs, labels = self._read(np.arange(self._batch_size), None)
         return inputs, Targets(labels, ())
+
+    def _targets(self, batch: tuple[Tensor, ...], labels: Tensor) -> Targets:
+        with torch.no_grad():
+            return Targets(labels, () if self._teacher is None else as_tuple(self._teacher(*batch)))
 
     def _read(
         self, wanted: "np.typing.NDArray[np.intp]", view: int | None
@@ -143,7 +164,21 @@ def _augmented(augment: Augment, x: Tensor, generator: torch.Generator) -> Tenso
     )
 
 
+def samples_set_aside(count: int) -> "np.typing.NDArray[np.intp]":
+    """Return the places of the samples of a split that are not trained on, ascending.
+
+    >>> samples_set_aside(1000)[:3].tolist(), len(samples_set_aside(50_000))
+    ([0, 10, 20], 1000)
+    >>> len(samples_set_aside(100))
+    0
+    """
+    aside = min(SET_ASIDE, int(count * SET_ASIDE_SHARE))
+    if aside < LEAST_SET_ASIDE:
+        return np.arange(0)
+    return np.arange(aside) * count // aside
+
+
 def batches_of_a_round(task: Task, samples: int, batch_size: int) -> int:
     """Return how many batches a round of training has; counts the samples that there are."""
     count = sum(len(b.labels) for b in task.batches(training_split(task), READ_BATCH))
-    return max(1, min(samples, count) // batch_size)
+    return max(1, min(samples, count - len(samples_set_aside(count))) // batch_size)

@@ -21,7 +21,7 @@ from edgedl.compress.targets.target import REFERENCE, load_target
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import EdgedlError, FileFailedError
 from edgedl.runtime.measure.latency_intervals import paired_ratio
-from edgedl.runtime.precision import FLOAT32
+from edgedl.runtime.precision import BFLOAT16, FLOAT16, FLOAT32
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.runtime.wording import about, counted
@@ -36,6 +36,7 @@ from edgedl.tools.jobs.search_options import Option, next_pruned, options, timed
 from edgedl.tools.jobs.tried_file import TriedFile
 
 COUNTING_BATCH = 500
+FLOATS = (FLOAT32, FLOAT16, BFLOAT16)
 Floats = npt.NDArray[np.float64]
 
 
@@ -138,7 +139,7 @@ class RecipeSearch:
             self._attempts.append(_without_file(option.name, str(error)))
             return
         self._made[option] = made
-        self._found[option] = self._measured(made)
+        self._found[option] = self._measured(made, all_floats=must_work)
         attempt = _record(option.name, made, self._found[option])
         taken = round(time.monotonic() - start, 1)
         self._attempts.append(msgspec.structs.replace(attempt, seconds=taken))
@@ -179,15 +180,19 @@ class RecipeSearch:
             for runtime, entry in find_baselines(entries).items()
         }
 
-    def _measured(self, made: CompressedModel) -> list[TriedFile]:
+    def _measured(self, made: CompressedModel, all_floats: bool) -> list[TriedFile]:
         """Score and time the files of a recipe and return them, the best first.
 
-        The float32 files are among them where the network was cut or trained.
+        Float files are those of every other recipe, unless the network was cut or trained: only
+        the first recipe's count, but its float32 files, which the others are timed against.
         """
+        changed = made.parent is not None
         entries = [
             entry
             for entry in find_entries([made.bundle])[0]
-            if made.parent is not None or entry.artifact.kind is not FLOAT32
+            if changed
+            or entry.artifact.kind not in FLOATS
+            or (all_floats and entry.artifact.kind is not FLOAT32)
         ]
         if not entries or self._reference is None:
             return []

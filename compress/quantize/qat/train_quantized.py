@@ -20,8 +20,9 @@ from edgedl.compress.quantize.refinement import Refinement
 from edgedl.compress.stage import Found
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training import TrainingSettings
 from edgedl.compress.training.check_training import check_training
+from edgedl.compress.training.set_aside import train_and_compare
 from edgedl.compress.training.subject_loss import SubjectLoss
 from edgedl.compress.training.task_batches import TaskBatches, batches_of_a_round
 from edgedl.compress.training.training_data import choose_split, trained_on, training_machine
@@ -33,7 +34,9 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
     """Quantization-aware training, straight through the rounding, with learned step sizes.
 
     Adam with a cosine schedule to zero, on the split "train" of the task, or on "calibration"
-    where the task has no other; the history says which. The test split is never read.
+    where the task has no other; the history says which. The test split is never read. The network
+    that the stage ends with is the best of all epochs and of the start, by the loss on samples
+    that are set aside.
 
     Source: Esser et al., "Learned step size quantization", 2020; Bhalgat et al., "LSQ+", 2020
     (offsets); Hinton et al., "Distilling the knowledge in a neural network", 2015.
@@ -52,8 +55,8 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         accumulate: batches per step of the optimizer, for batches larger than memory allows.
         ema_decay: end with weights and steps averaged over the last 1 / (1 - ema_decay) steps of
             the optimizer; null keeps the last ones.
-        patience: stop after so many epochs without a smaller mean training loss, and end with
-            the best epoch's weights. null trains all epochs and ends with the last one's.
+        patience: stop after so many epochs without a smaller loss on the samples that are set
+            aside (on all others where the split is too small for that). null trains all epochs.
     """
 
     refines: ClassVar[tuple[QuantizedPrecision, ...]] = ("int8",)
@@ -127,7 +130,7 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         with on_device(device, network, start.graph, state.graph):
             # Only weights: a bias that happens to be zero may move.
             kept = bool(sparse_paths(state.history))
-            records = train(
+            records, gain = train_and_compare(
                 network,
                 batches,
                 loss,
@@ -139,9 +142,12 @@ class TrainQuantized(Refinement, frozen=True, tag="train_quantized"):
         found: Found = {
             "split": split,
             "trained_epochs": len(records),
+            **gain.recorded,
             **aim.recorded(self.distil),
             **trained_on(device),
         }
+        if gain.is_none:
+            return state, found
         return replace(state, quantized=network.quantized()), found
 
     def _training(self) -> TrainingSettings:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedl.compress.training.task_batches import READ_BATCH, TaskBatches
+from edgedl.compress.training.task_batches import READ_BATCH, TaskBatches, samples_set_aside
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.task import ArrayTask, Samples
 
@@ -27,10 +27,12 @@ def epoch(batches: TaskBatches, seed: int = 0) -> list:
 def test_samples_are_distinct_and_have_their_labels(count: int, samples: int, size: int) -> None:
     batches = TaskBatches(rows_task(count), "train", samples, size)
     found = epoch(batches)
-    taken = min(samples, count)
+    aside = samples_set_aside(count)
+    taken = min(samples, count - len(aside))
     size = min(size, taken)
     assert len(found) == len(batches) == taken // size
     labels = torch.cat([targets.labels for _, targets in found])
+    assert not set(labels.tolist()) & set(aside.tolist())
     assert len(labels.unique()) == len(labels) == size * (taken // size)
     for (first, second), targets in found:
         assert torch.equal(first, torch.stack([targets.labels.float()] * 2, 1))
@@ -42,10 +44,21 @@ def test_the_whole_split_is_drawn_from_and_the_order_is_the_generators() -> None
     batches = TaskBatches(rows_task(600), "train", 60, 20)
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.cat([t.labels for _, t in batches.epoch(generator)]) for _ in range(40)]
-    assert len(torch.cat(drawn).unique()) > 560
+    assert len(torch.cat(drawn).unique()) > 0.93 * (600 - batches.set_aside)
     again = torch.cat([t.labels for _, t in epoch(batches)])
     assert torch.equal(again, drawn[0])
     assert not torch.equal(again, again.sort().values)
+
+
+def test_samples_that_are_set_aside_are_spread_and_come_as_they_are() -> None:
+    batches = TaskBatches(rows_task(600), "train", 60, 20, lambda x, y: 2 * x)
+    found = list(batches.those_set_aside())
+    labels = torch.cat([targets.labels for _, targets in found])
+    assert labels.tolist() == list(range(0, 600, 10))
+    assert batches.set_aside == 60
+    for (x, _), targets in found:
+        assert torch.equal(targets.teacher[0], 2 * x)
+    assert TaskBatches(rows_task(159), "train", 60, 20).set_aside == 0
 
 
 def test_the_teacher_answers_for_the_batch_it_stands_beside() -> None:

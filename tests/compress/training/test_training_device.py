@@ -29,7 +29,7 @@ from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.training import TrainingSettings, train
+from edgedl.compress.training import TrainingSettings, set_aside, train
 from edgedl.compress.training.losses import fine_tuning_loss
 from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
 from edgedl.compress.training.processes import OneProcess
@@ -115,17 +115,17 @@ class DeviceNamed(TorchFunctionMode):
         return func(*args, **given)
 
 
-def with_training(module: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Watch the training loop of a stage's module; return what counts its runs."""
+def with_training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Watch the training loop of stages; return what counts its runs."""
     runs: list[int] = []
-    real = module.train
+    real = set_aside.train
 
     def watched(*args: Any, **more: Any) -> Any:
         runs.append(1)
         with DeviceNamed():
             return real(*args, **more)
 
-    monkeypatch.setattr(module, "train", watched)
+    monkeypatch.setattr(set_aside, "train", watched)
     return runs
 
 
@@ -146,7 +146,7 @@ def test_fine_tuning_names_the_device_of_every_tensor_it_makes(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    runs = with_training(sys.modules[FineTune.__module__], monkeypatch)
+    runs = with_training(monkeypatch)
     teachers = () if "features" in change else (make_net(), make_net())
     subject = replace(float_state.subject, teachers=teachers)
     state = replace(float_state, subject=subject, workspace=tmp_path)
@@ -167,7 +167,7 @@ def watched_backward(real: Callable[..., Any]) -> Any:
 def test_quantization_aware_training_names_the_device_of_every_tensor_it_makes(
     int8_state: ModelState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = with_training(sys.modules[TrainQuantized.__module__], monkeypatch)
+    runs = with_training(monkeypatch)
     for function in (learned_step._LearnedActivation, learned_step._LearnedWeight):
         monkeypatch.setattr(function, "backward", watched_backward(function.backward))
     QAT.apply(int8_state)
