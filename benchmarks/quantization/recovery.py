@@ -1,18 +1,21 @@
 """What training and corrections win back, on a network as it is and on a hostile copy of it.
 
-Run as ``python -m benchmarks.quantization.recovery SUBJECT [--uneven] [VARIANT...]``;
-variants are ptq, rounded, learned_rounding and equalized (corrections without training), labels,
-distilled, offsets (distilled, zero points learned too) and fixed (distilled, ranges as calibrated),
-all unless some are named. Scored in torch on the whole test split, on the graph that the ONNX
-Runtime file is made of. ``--uneven`` first makes the network hard to quantize without changing what
-it computes: the channels between two layers are scaled by 2^-4 to 2^4 and back, so that one step
-per tensor fits few of them.
+Run as ``python -m benchmarks.quantization.recovery SUBJECT [VARIANT...] [--uneven]
+[--weight-bits B] [--seeds N]``; variants are ptq, rounded, learned_rounding and equalized
+(corrections without training), labels, distilled, offsets (distilled, zero points learned too) and
+fixed (distilled, ranges as calibrated), all unless some are named. Those that train are repeated
+with every seed. Scored in torch on the whole test split, on the graph that the ONNX Runtime file is
+made of. ``--uneven`` first makes the network hard to quantize without changing what it computes:
+the channels between two layers are scaled by 2^-4 to 2^4 and back, so that one step per tensor fits
+few of them.
 """
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
 
+import msgspec
 import torch
 from torch import fx
 
@@ -39,27 +42,37 @@ from edgedl.tools.report.table import to_markdown
 
 LARGEST_EXPONENT = 4
 RELUS = (aten.relu.default, aten.relu_.default)
-PTQ = QuantizeStatic()
 VARIANTS: dict[str, Sequence[Stage]] = {
-    "ptq": (PTQ,),
-    "rounded": (PTQ, RoundWeights()),
-    "learned_rounding": (PTQ, LearnRounding()),
-    "equalized": (Equalize(), PTQ),
-    "labels": (PTQ, TrainQuantized()),
-    "distilled": (PTQ, TrainQuantized(distil=1.0)),
-    "offsets": (PTQ, TrainQuantized(distil=1.0, learn="scales_and_offsets")),
-    "fixed": (PTQ, TrainQuantized(distil=1.0, learn="nothing")),
+    "ptq": (),
+    "rounded": (RoundWeights(),),
+    "learned_rounding": (LearnRounding(),),
+    "equalized": (),
+    "labels": (TrainQuantized(),),
+    "distilled": (TrainQuantized(distil=1.0),),
+    "offsets": (TrainQuantized(distil=1.0, learn="scales_and_offsets"),),
+    "fixed": (TrainQuantized(distil=1.0, learn="nothing"),),
 }
 
 
-def main(reference: str, uneven: bool, variants: list[str]) -> None:
+def main() -> None:
     """Print a line for every variant: its score, and the drop from the float network's."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("subject")
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
+    parser.add_argument("--uneven", action="store_true")
+    parser.add_argument("--weight-bits", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args()
+    unknown = [name for name in options.variants if name not in VARIANTS]
+    if unknown:
+        parser.error(f"there is no variant {unknown[0]}: {', '.join(VARIANTS)}")
     torch.set_num_threads(1)
-    subject = find_subject(reference)
+    subject = find_subject(options.subject)
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
     exact = score_module(graph, subject.task)
-    state = ModelState(subject, with_uneven_channels(graph) if uneven else graph)
-    print(f"{reference}{', uneven channels' if uneven else ''}: {len(exact)} test samples")
+    state = ModelState(subject, with_uneven_channels(graph) if options.uneven else graph)
+    said = f"{', uneven channels' if options.uneven else ''}, weights of {options.weight_bits} bits"
+    print(f"{options.subject}{said}: {len(exact)} test samples")
     lines: list[list[str]] = []
 
     def add(name: str, found: Scores, seconds: float = 0.0) -> None:
@@ -67,14 +80,38 @@ def main(reference: str, uneven: bool, variants: list[str]) -> None:
         print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
 
     add("float32", score_module(state.graph, subject.task))
-    for name in variants or VARIANTS:
-        began = time.process_time()
-        quantized = state
-        for stage in VARIANTS[name]:
-            quantized = stage.apply(quantized)
-        seconds = time.process_time() - began
-        add(name, _score(quantized), seconds)
+    for name in options.variants or VARIANTS:
+        for seed in range(options.seeds):
+            stages = _stages(name, options.weight_bits, seed)
+            if stages is None:
+                continue
+            began = time.process_time()
+            quantized = state
+            for stage in stages:
+                quantized = stage.apply(quantized)
+            taken = time.process_time() - began
+            add(_label(name, seed, options.seeds, quantized), _score(quantized), taken)
     print(to_markdown(["variant", "score, %", "drop, points [95 %]", "CPU s"], lines))
+
+
+def _stages(name: str, bits: int, seed: int) -> list[Stage] | None:
+    """Return the stages of a variant; None where nothing is drawn and it was measured before."""
+    drawn = [isinstance(stage, TrainQuantized) for stage in VARIANTS[name]]
+    if seed and not any(drawn):
+        return None
+    stages = [
+        msgspec.structs.replace(stage, seed=seed) if isinstance(stage, TrainQuantized) else stage
+        for stage in VARIANTS[name]
+    ]
+    before = [Equalize()] if name == "equalized" else []
+    return [*before, QuantizeStatic(weight_bits=bits), *stages]
+
+
+def _label(name: str, seed: int, seeds: int, state: ModelState) -> str:
+    """Return the variant, its seed if there are several, and which epoch was kept."""
+    kept = state.history[-1].settings.get("kept_epoch")
+    words = [name, *([f"seed {seed}"] if seeds > 1 and kept is not None else [])]
+    return ", ".join([*words, *([] if kept is None else [f"epoch {kept}"])])
 
 
 def _score(state: ModelState) -> Scores:
@@ -134,4 +171,4 @@ def _scale_channels(graph: fx.GraphModule, first: fx.Node, second: fx.Node) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], "--uneven" in sys.argv[2:], [a for a in sys.argv[2:] if a in VARIANTS])
+    main()

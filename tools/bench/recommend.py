@@ -97,7 +97,7 @@ def _within(drop: Drop, max_drop_pp: float | None) -> bool:
     """Say whether a drop is certainly within the budget; its verdict knows the confidence."""
     if max_drop_pp is None:
         return drop.ci95 is not None and drop.ci95[1] <= DEFAULT_MAX_DROP_PP
-    return drop.verdict == "within budget"
+    return drop.within_budget
 
 
 def _undecided(drop: Drop, max_drop_pp: float | None) -> bool:
@@ -112,10 +112,7 @@ def _budget_met(candidates: Sequence[Candidate], made: Collection[str]) -> bool:
     own = [c for c in candidates if not c.name.startswith(PARENT)]
     every = {c.precision for c in own}.union(made)
     strongest = next(name for name in PRECISIONS if name in every)
-    return any(
-        c.precision == strongest and c.drop.verdict == "within budget" and not c.findings
-        for c in own
-    )
+    return any(c.precision == strongest and c.drop.within_budget and not c.findings for c in own)
 
 
 def _reason(chosen: Candidate, candidates: Sequence[Candidate], max_drop_pp: float | None) -> str:

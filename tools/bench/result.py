@@ -60,6 +60,11 @@ class Drop(_Record, frozen=True):
     verdict: DropVerdict
     more_samples: int | None = None
 
+    @property
+    def within_budget(self) -> bool:
+        """Whether it certainly is, of a budget that was given."""
+        return self.verdict == "within budget"
+
 
 class Latency(_Record, frozen=True):
     """Latency of one call, batch 1.

@@ -3,41 +3,30 @@
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.recipe.default_recipe import default_recipe
-from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import StageStore
-from edgedl.compress.subject.score import score_module
-from edgedl.compress.targets.target import REFERENCE, load_target
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.errors import EdgedlError, FileFailedError
-from edgedl.runtime.measure.latency_intervals import paired_ratio
-from edgedl.runtime.precision import BFLOAT16, FLOAT16, FLOAT32
+from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.progress import SILENT, Progress
-from edgedl.runtime.task.task import Scores, Task
-from edgedl.runtime.wording import about, counted
-from edgedl.tools.bench.drop import drop_record
-from edgedl.tools.bench.entries import PARENT, Entry, find_entries
+from edgedl.runtime.task.task import Task
+from edgedl.runtime.wording import about
 from edgedl.tools.bench.result import Attempt, Search, interval
-from edgedl.tools.bench.run_files import score_entry, time_entries
 from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.jobs.file_meter import FLOAT_NAMES, FileMeter
 from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.plan import plan
 from edgedl.tools.jobs.search_options import Option, next_pruned, options, timed_on, why_not
 from edgedl.tools.jobs.tried_file import TriedFile
 
 COUNTING_BATCH = 500
-FLOATS = (FLOAT32, FLOAT16, BFLOAT16)
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,7 @@ class RecipeSearch:
     A recipe fits when a file of it is certainly faster than its runtime's float32 file and its
     drop is certainly within the budget. The first one is the default recipe, so that the search
     ends with no slower file than a job without a budget. A recipe that trains is priced before it
-    begins. A runtime whose targets have no float32 file gets one to be timed against, which is not
-    kept; one that takes none is held against ONNX Runtime's.
+    begins.
     """
 
     def __init__(
@@ -84,8 +72,7 @@ class RecipeSearch:
         self._attempts: list[Attempt] = []
         self._made: dict[Option, CompressedModel] = {}
         self._found: dict[Option, list[TriedFile]] = {}
-        self._reference: Scores | None = None
-        self._baselines: dict[str, Entry] = {}
+        self._meter: FileMeter | None = None
 
     def run(self) -> Found:
         """Search, and leave the chosen bundle in the folder.
@@ -107,12 +94,35 @@ class RecipeSearch:
             following = next_pruned(option, self._found.get(option, []))
             if following is not None:
                 waiting.append(following)
-        ranked = [(f.rank, o) for o, files in self._found.items() for f in files if f.faster]
-        chosen = min(ranked, key=lambda pair: pair[0])[1] if ranked else first
+        chosen = self._best(first)
         met = any(file.fits for file in self._found[chosen])
         samples = sum(len(b.labels) for b in self._task.batches("test", COUNTING_BATCH))
         found = Search(tuple(self._attempts), chosen.name, met, samples)
         return Found(self._keep(chosen), found)
+
+    def _best(self, first: Option) -> Option:
+        """Return the option whose bundle has the fastest file within the budget.
+
+        The float files of a network that was not cut are in every bundle: a smaller one is no gain
+        where its files are not faster than those. Where nothing fits it is the option with the
+        faster file that is nearest to the budget, else the first one.
+        """
+        fits = {
+            option: min(file.time for file in files if file.fits)
+            for option, files in self._found.items()
+            if any(file.fits for file in files)
+        }
+        floats = [f for f in self._found[first] if f.precision in FLOAT_NAMES]
+        least = min((f.time for f in floats if f.drop.within_budget), default=float("inf"))
+        if fits:
+            whole = {o: time if self._changed(o) else min(time, least) for o, time in fits.items()}
+            return min(fits, key=lambda option: (whole[option], fits[option]))
+        faster = [(f.rank, o) for o, files in self._found.items() for f in files if f.faster]
+        return min(faster, key=lambda pair: pair[0])[1] if faster else first
+
+    def _changed(self, option: Option) -> bool:
+        """Say whether the network of an option was cut or trained."""
+        return self._made[option].parent is not None
 
     def _try(self, option: Option, must_work: bool) -> None:
         """Make the files of a recipe and measure them."""
@@ -129,9 +139,9 @@ class RecipeSearch:
                 store=self._store,
                 progress=self._progress.of(option.name),
             )
-            if must_work:
-                self._baselines = self._find_baselines(made.bundle)
-                self._reference = score_module(self._subject.module, self._task)
+            if self._meter is None:
+                floats = self._folder.with_name(f"{self._folder.name}-float32")
+                self._meter = FileMeter(self._job, self._task, self._settings, made.bundle, floats)
         except BaseException as error:
             shutil.rmtree(place)
             if must_work or not isinstance(error, EdgedlError):
@@ -139,7 +149,7 @@ class RecipeSearch:
             self._attempts.append(_without_file(option.name, str(error)))
             return
         self._made[option] = made
-        self._found[option] = self._measured(made, all_floats=must_work)
+        self._found[option] = self._meter.measure(made, must_work, self._progress.of(option.name))
         attempt = _record(option.name, made, self._found[option])
         taken = round(time.monotonic() - start, 1)
         self._attempts.append(msgspec.structs.replace(attempt, seconds=taken))
@@ -163,93 +173,6 @@ class RecipeSearch:
         takes = f"it takes {about(seconds)}" if seconds else "there is no time left"
         return f"{takes}, {about(max(0.0, left))} of {minutes:g} min are left (--search-minutes)"
 
-    def _find_baselines(self, bundle: Bundle) -> dict[str, Entry]:
-        """Return the float32 file that the files of each runtime are timed against."""
-        have = {REFERENCE.runtime, *(t.runtime for t in self._targets if t.has(FLOAT32))}
-        lacking = sorted({target.runtime for target in self._targets} - have)
-        entries = find_entries([bundle])[0]
-        if lacking:
-            place = self._folder.with_name(f"{self._folder.name}-float32")
-            place.mkdir()
-            floats = load_recipe("float")
-            missing = tuple(load_target(name) for name in lacking)
-            made = compress(self._subject, floats, missing, place, only=(FLOAT32,))
-            entries = [*find_entries([made.bundle])[0], *entries]
-        return {
-            runtime: replace(entry, name=f"{PARENT}{entry.name}")
-            for runtime, entry in find_baselines(entries).items()
-        }
-
-    def _measured(self, made: CompressedModel, all_floats: bool) -> list[TriedFile]:
-        """Score and time the files of a recipe and return them, the best first.
-
-        Float files are those of every other recipe, unless the network was cut or trained: only
-        the first recipe's count, but its float32 files, which the others are timed against.
-        """
-        changed = made.parent is not None
-        entries = [
-            entry
-            for entry in find_entries([made.bundle])[0]
-            if changed
-            or entry.artifact.kind not in FLOATS
-            or (all_floats and entry.artifact.kind is not FLOAT32)
-        ]
-        if not entries or self._reference is None:
-            return []
-        settings, first = self._settings, self._baseline(REFERENCE.runtime)
-        own = {e.name: self._baseline(e.artifact.backend) for e in entries}
-        scores, times = self._scores_and_times(first, own, entries)
-        tried = []
-        for entry in (e for e in entries if e.name in times):
-            drop = drop_record(
-                self._reference, scores[entry.name], settings.max_drop_pp, settings.confidence
-            )
-            after, artifact = times[entry.name], entry.artifact
-            tried.append(
-                TriedFile(
-                    entry.name,
-                    artifact.backend,
-                    artifact.precision,
-                    drop,
-                    paired_ratio(times[own[entry.name].name], after),
-                    paired_ratio(times[first.name], after).value,
-                    artifact.findings,
-                )
-            )
-        return sorted(tried, key=lambda file: file.rank)
-
-    def _scores_and_times(
-        self, first: Entry, own: Mapping[str, Entry], entries: Sequence[Entry]
-    ) -> tuple[dict[str, Scores], dict[str, Floats]]:
-        """Return what every file scores, and its latencies beside its baselines' in one run.
-
-        A file that fails on its runtime is left out, with a note.
-        """
-        left = {entry.name: entry for entry in entries}
-        scores: dict[str, Scores] = {}
-        self._progress.note(f"score and time {counted(len(entries), 'file')}")
-        while True:
-            baselines = {b.name: b for b in (first, *(own[name] for name in left))}
-            try:
-                for entry in left.values():
-                    if entry.name not in scores:
-                        scores[entry.name] = score_entry(entry, self._task)
-                timed = time_entries(
-                    [*baselines.values(), *left.values()],
-                    self._settings.threads[0],
-                    self._settings.protocol,
-                )
-            except FileFailedError as error:
-                if error.name not in left:
-                    raise
-                del left[error.name]
-                self._progress.note(f"{error.name} is left out: {error.reason}")
-                continue
-            return scores, {n: m.latency_ns.astype(np.float64) for n, m in timed.items()}
-
-    def _baseline(self, runtime: str) -> Entry:
-        return self._baselines.get(runtime) or next(iter(self._baselines.values()))
-
     def _keep(self, chosen: Option) -> CompressedModel:
         """Move the chosen bundle to its place and remove the others."""
         for option, made in self._made.items():
@@ -261,19 +184,6 @@ class RecipeSearch:
         made = self._made[chosen]
         made.bundle.folder.rename(self._folder)
         return replace(made, bundle=Bundle.open(self._folder))
-
-
-def find_baselines(entries: Sequence[Entry]) -> Mapping[str, Entry]:
-    """Return what files of each runtime are timed against: a float32 file, its own or the first.
-
-    Raises:
-        EdgedlError: there is no float32 file at all.
-    """
-    floats = {e.artifact.backend: e for e in entries if e.artifact.kind is FLOAT32}
-    if not floats:
-        raise EdgedlError("no float32 file runs on this machine, so there is no baseline for times")
-    first = floats.get(REFERENCE.runtime) or next(iter(floats.values()))
-    return {e.artifact.backend: floats.get(e.artifact.backend, first) for e in entries}
 
 
 def _record(name: str, made: CompressedModel, tried: Sequence[TriedFile]) -> Attempt:

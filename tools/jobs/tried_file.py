@@ -37,7 +37,7 @@ class TriedFile:
     @property
     def fits(self) -> bool:
         """Whether it can be chosen: certainly faster, certainly within the budget, nothing lost."""
-        return self.faster and self.drop.verdict == "within budget" and not self.findings
+        return self.faster and self.drop.within_budget and not self.findings
 
     @property
     def rank(self) -> tuple[bool, bool, float]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.tools.bench.drop import drop_record
 from edgedl.tools.bench.entries import find_entries
 from edgedl.tools.bench.settings import BenchSettings
+from edgedl.tools.jobs.file_meter import find_baselines
 from edgedl.tools.jobs.job import Job
-from edgedl.tools.jobs.search import Found, RecipeSearch, find_baselines
+from edgedl.tools.jobs.search import Found, RecipeSearch
 from edgedl.tools.jobs.search_options import (
     MOST_OPTIONS,
     SPEEDUP,
@@ -138,6 +140,28 @@ def test_more_is_pruned_after_a_file_that_fits_and_less_after_one_that_does_not(
     assert following(100) == "pruned_w8c_a8 (1.25 times)"
     assert next_pruned(pruned(2.0), [tried(0, FASTER)]) is None
     assert next_pruned(named("dynamic_w8_afp32"), [tried(0, FASTER)]) is None
+
+
+def test_a_slower_compressed_file_is_no_gain_over_the_float_files_of_a_whole_network(
+    tmp_path: Path,
+) -> None:
+    """Float files of a network that was not cut are in every bundle, those of a cut one are not."""
+    search = RecipeSearch(
+        Job(make_subject(), (ORT,)), make_task(), BenchSettings((1,)), tmp_path / "x", SILENT
+    )
+    first, cut = options(STATIC)[0], pruned(SPEEDUP)
+    made = SimpleNamespace(parent=None)
+    search._made = {first: made, cut: SimpleNamespace(parent=object())}
+    quick = tried(0, Estimate(1.0, 0.98, 1.02), "float32", "tflite", time=0.7)
+    search._found = {first: [quick, tried(0, FASTER, time=0.9)], cut: [tried(0, FASTER, time=0.8)]}
+    assert search._best(first) is first
+    search._found[cut] = [tried(0, FASTER, time=0.6)]
+    assert search._best(first) is cut
+    # Nothing fits: what is faster and nearest to the budget.
+    search._found = {first: [quick, tried(100, FASTER)], cut: [tried(30, FASTER)]}
+    assert search._best(first) is cut
+    search._found = {first: [quick], cut: [tried(0, SLOWER)]}
+    assert search._best(first) is first
 
 
 @pytest.fixture
