@@ -8,6 +8,7 @@ from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
+from edgedl.runtime.precision import INT8_WEIGHTS
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -85,6 +86,10 @@ def _session(model: bytes, artifact: Artifact, threads: int) -> "onnxruntime.Inf
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
+    if artifact.kind is INT8_WEIGHTS:
+        # Such a file computes in float. By default its weights are converted again in every run,
+        # which takes longer than the layers themselves; now they are once, when it is loaded.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         session = onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], enable_fallback=False

@@ -1,14 +1,20 @@
 """ONNX Runtime against ONNX's own reference evaluator, and files it must refuse."""
 
+import json
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
+from tiny import make_subject
 
+from edgedl.compress.pipeline import compress
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 
@@ -48,6 +54,40 @@ def test_threads_do_not_change_the_answer(compressed, images, name):
     (one,) = load(compressed, name, threads=1).run([images])
     (two,) = load(compressed, name, threads=2).run([images])
     np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.fixture(scope="session")
+def integer_weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    return compress(make_subject(), load_recipe("weight_only_w8c"), (ORT,), folder)
+
+
+def operators_that_ran(model: bytes, artifact, images, folder: Path, monkeypatch) -> set[str]:
+    """Return the kinds of operators that a profile of the backend's own session names."""
+    made, sessions = onnxruntime.InferenceSession, []
+
+    def profiled(content, options, **more):
+        options.enable_profiling = True
+        options.profile_file_prefix = str(folder / "profile")
+        sessions.append(made(content, options, **more))
+        return sessions[-1]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", profiled)
+    OnnxRuntimeBackend().load(model, artifact, 1).run([images[:1]])
+    (session,) = sessions
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return {event["args"]["op_name"] for event in events if "op_name" in event.get("args", {})}
+
+
+def test_integer_weights_are_converted_when_the_file_is_loaded(
+    integer_weights, images, tmp_path, monkeypatch
+):
+    artifact = integer_weights.bundle.artifact("ort-int8_weights")
+    model = integer_weights.bundle.read(artifact.path)
+    assert "DequantizeLinear" in {node.op_type for node in onnx.load_from_string(model).graph.node}
+    ran = operators_that_ran(model, artifact, images, tmp_path, monkeypatch)
+    assert "Conv" in ran
+    assert "DequantizeLinear" not in ran
 
 
 @pytest.mark.parametrize(
