@@ -34,7 +34,12 @@ from edgedl.tools.terminal.workspace import new_folder
     "--baseline-artifact",
     help=f"Such as tflite-float32 [{BASELINES[0]}, or another float32 file that runs].",
 )
-@click.option("--task", type=TASK, help="file.py:function that returns your Task or Subject.")
+@click.option(
+    "--task",
+    type=TASK,
+    help="file.py:function that returns your Task or Subject; or a data set's or reference model's "
+    "name.",
+)
 @click.option("--scenario", default="single_stream", type=click.Choice(["single_stream"]))
 @click.option("--threads", type=THREADS, default="1,2", show_default=True)
 @click.option(

@@ -70,13 +70,19 @@ def free_axes(model: ReferenceModel) -> tuple[int, ...]:
 
 
 def find_task(bundle_task: str, reference: str | None) -> Task:
-    """Return the task to score a bundle with: a known data set, or the user's ``file.py:function``.
+    """Return the task to score a bundle or a file with.
 
-    The function may return a Task or a Subject; a file alone stands for its ``task``.
+    Args:
+        bundle_task: name of the bundle's task, which may be a data set of edgedl's.
+        reference: the user's ``file.py:function``, which may return a Task or a Subject; a file
+            alone stands for its ``task``. Or the name of a data set, or of a reference model.
+            None takes the bundle's.
 
     Raises:
         BadInputError: the bundle's task is not a known one and no function is given.
     """
+    if reference is not None and not names_user_code(reference):
+        return make_task(reference if reference in DATASETS else find_model(reference).dataset)
     if reference is not None:
         made = call_user_function(reference, ("task", "subject"))
         carried = getattr(made, "task", made)  # a Subject carries its task

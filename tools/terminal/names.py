@@ -68,14 +68,20 @@ def check_runtime(name: str) -> None:
 
 
 def check_task(reference: str) -> None:
-    """Refuse a file that there is not; no code is run.
+    """Refuse what is no file's function and no data set's or reference model's name.
+
+    No code is run.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: there is no such file or name.
     """
-    from edgedl.compress.user_code import user_file
+    from edgedl.compress.user_code import names_user_code, user_file
+    from edgedl.models.data.datasets import DATASETS
 
-    user_file(reference)
+    if names_user_code(reference):
+        user_file(reference)
+    elif reference not in DATASETS:
+        check_model(reference)
 
 
 def check_model(name: str) -> None:

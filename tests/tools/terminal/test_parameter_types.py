@@ -49,6 +49,10 @@ MODEL = "lenet5-fashion_mnist"
         (["bench", "demo", "--out", "x", "--budget", "speed<2"], "no quantity 'speed'"),
         (["bench", "demo", "--out", "x", "--blocks", "3"], "--blocks"),
         (["bench", "demo", "--out", "x", "--task", "nowhere.py"], "no file 'nowhere.py'"),
+        (
+            ["bench", "demo", "--out", "x", "--task", "fashion_mnits"],
+            "unknown model 'fashion_mnits'",
+        ),
     ],
 )
 def test_refused_without_torch(tmp_path: Path, arguments: list[str], words: str) -> None:
