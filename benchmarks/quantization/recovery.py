@@ -3,12 +3,11 @@
 Run as ``python -m benchmarks.quantization.recovery SUBJECT [VARIANT...] [--uneven]
 [--weight-bits B] [--seeds N]``; variants are ptq, rounded, learned_rounding and equalized
 (corrections without training), labels, distilled, offsets (distilled, zero points learned too),
-fixed (distilled, ranges as calibrated), rounded_labels and rounded_distilled (trained behind
-rounding), all unless some are named. Those that train are repeated
-with every seed. Scored in torch on the whole test split, on the graph that the ONNX Runtime file is
-made of. ``--uneven`` first makes the network hard to quantize without changing what it computes:
-the channels between two layers are scaled by 2^-4 to 2^4 and back, so that one step per tensor fits
-few of them.
+fixed (distilled, ranges as calibrated), rounded_labels, rounded_distilled and rounded_both (trained
+behind rounding), all unless some are named. Those that train are repeated with every seed. Scored
+in torch on the whole test split, on the graph that the ONNX Runtime file is made of. ``--uneven``
+first makes the network hard to quantize without changing what it computes: the channels between two
+layers are scaled by 2^-4 to 2^4 and back, so that one step per tensor fits few of them.
 """
 
 import argparse
@@ -54,6 +53,7 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "fixed": (TrainQuantized(distil=1.0, learn="nothing"),),
     "rounded_labels": (RoundWeights(), TrainQuantized()),
     "rounded_distilled": (RoundWeights(), TrainQuantized(distil=1.0)),
+    "rounded_both": (RoundWeights(), TrainQuantized(distil=0.9)),
 }
 
 
