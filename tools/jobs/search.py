@@ -15,6 +15,7 @@ from edgedl.compress.recipe.default_recipe import default_recipe
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Task
 from edgedl.runtime.wording import about
@@ -190,7 +191,9 @@ def _record(name: str, made: CompressedModel, tried: Sequence[TriedFile]) -> Att
     if not tried:
         reasons = [refusal.reason for refusal in made.refusals]
         return _without_file(name, reasons[0] if reasons else "no file runs on this machine")
-    file = tried[0]
+    # A float32 file is named only where it is what fits: that of a network that was cut.
+    others = [f for f in tried if f.precision != FLOAT32.name or f.fits]
+    file = (others or tried)[0]
     return Attempt(name, file.name, file.drop, file.ratio.value, interval(file.ratio), file.outcome)
 
 
