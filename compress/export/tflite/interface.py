@@ -1,6 +1,5 @@
 """Inputs and outputs of a TFLite file, read without its runtime, which may refuse the file."""
 
-import json
 import re
 from typing import Any
 
@@ -8,7 +7,9 @@ import msgspec
 
 from edgedl.compress.export.tflite.file import TfliteFile
 from edgedl.compress.graph.pictures import Pictures
+from edgedl.runtime.bundle.layout import Layout
 from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.errors import BadInputError
 
 # Of the metadata in which edgedl's files say which inputs and outputs have another layout than the
 # network's: their names and layouts, as JSON.
@@ -21,7 +22,8 @@ def describe_tflite(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorS
     Sizes that the file leaves free are None, but for the batch: it is that of the file's example.
 
     Raises:
-        BadInputError: one is of a type that edgedl cannot feed or read.
+        BadInputError: one is of a type that edgedl cannot feed or read, or the metadata that say
+            their layouts are damaged.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -45,15 +47,20 @@ def write_layouts(model: bytes, pictures: Pictures) -> bytes:
     names = [inputs[i].name for i in sorted(pictures.inputs)]
     names += [outputs[i].name for i in sorted(pictures.outputs)]
     file = TfliteFile(model)
-    file.add_metadata(LAYOUTS, json.dumps(dict.fromkeys(names, "NHWC")).encode())
+    file.add_metadata(LAYOUTS, msgspec.json.encode(dict.fromkeys(names, "NHWC")))
     return file.pack()
 
 
-def _layouts(loaded: Any) -> dict[str, Any]:
+def _layouts(loaded: Any) -> dict[str, Layout]:
     for entry in loaded.metadata or []:
         if entry.name == LAYOUTS.encode():
-            found: dict[str, Any] = json.loads(bytes(loaded.buffers[entry.buffer].data))
-            return found
+            content = bytes(loaded.buffers[entry.buffer].data)
+            try:
+                return msgspec.json.decode(content, type=dict[str, Layout])
+            except msgspec.DecodeError as error:
+                raise BadInputError(
+                    f"the file's metadata {LAYOUTS} are damaged: {error}"
+                ) from error
     return {}
 
 

@@ -9,12 +9,14 @@ from small_networks import Net, Quantized, network, noise
 from torch import nn
 
 from edgedl.compress.encodings.placement import float_islands
-from edgedl.compress.export.tflite.interface import describe_tflite
+from edgedl.compress.export.tflite.file import TfliteFile
+from edgedl.compress.export.tflite.interface import LAYOUTS, describe_tflite
 from edgedl.compress.export.tflite.quantizer import to_dynamic_int8, to_float16_weights
 from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.pictures import NO_PICTURES, Pictures
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import TFLITE
+from edgedl.runtime.errors import BadInputError
 
 
 def last(x: np.ndarray) -> np.ndarray:
@@ -74,6 +76,15 @@ def test_the_file_says_its_layout_and_the_quantizer_keeps_it() -> None:
         assert (scores.layout, maps.layout) == (None, "NHWC")
         assert picture.shape == (1, 6, 6, 3)
         assert picture.network_shape == (1, 3, 6, 6)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"x": "HWC"}'])
+def test_damaged_layouts_are_refused(compressed: CompressedModel, content: bytes) -> None:
+    file = TfliteFile(compressed.bundle.read(compressed.bundle.artifact("tflite-float32").path))
+    file.model.metadata = []
+    file.add_metadata(LAYOUTS, content)
+    with pytest.raises(BadInputError, match="metadata edgedl.layouts are damaged"):
+        describe_tflite(file.pack())
 
 
 def test_bundles_say_it_and_the_runner_hides_it(compressed: CompressedModel) -> None:
