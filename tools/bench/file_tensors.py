@@ -48,7 +48,8 @@ def fit_tensors(
 
     An input may have its channels last where the task has them first, or the other way round, and
     the file may have its inputs in another order, if that is the only one whose shapes fit. Where
-    the channels of an input are moved, so are those of outputs with as many axes.
+    the channels of an input are moved, so are those of outputs with as many axes. A file that says
+    its layouts is taken at its word.
 
     Args:
         path: of the file, for messages.
@@ -76,8 +77,7 @@ def fit_tensors(
             f"{path} takes {_list(s.shape for s in inputs)}, the task gives "
             f"{_list(x.shape for x in given)}"
         )
-    moved = {len(spec.shape): spec.layout for spec in fitted if spec.layout is not None}
-    returned = [msgspec.structs.replace(s, layout=moved.get(len(s.shape))) for s in outputs]
+    returned = _outputs_in_layout(outputs, inputs, fitted)
     return FileTensors(
         tuple(fitted),
         tuple(returned),
@@ -85,6 +85,16 @@ def fit_tensors(
         tuple(_logical(s, _float_for_small(s)) for s in returned),
         (*_notes(path, inputs, fitted, returned), *_doubts(path, fitted, given)),
     )
+
+
+def _outputs_in_layout(
+    outputs: Sequence[TensorSpec], inputs: Sequence[TensorSpec], fitted: Sequence[TensorSpec]
+) -> list[TensorSpec]:
+    """Return the outputs as the file says they are, else in the layout of inputs of that rank."""
+    if any(spec.layout is not None for spec in (*inputs, *outputs)):
+        return list(outputs)
+    moved = {len(spec.shape): spec.layout for spec in fitted if spec.layout is not None}
+    return [msgspec.structs.replace(s, layout=moved.get(len(s.shape))) for s in outputs]
 
 
 def _fit_all(inputs: Sequence[TensorSpec], given: Sequence[Array]) -> list[TensorSpec] | None:
@@ -109,7 +119,12 @@ def _fit(spec: TensorSpec, x: Array) -> TensorSpec | None:
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> list[TensorSpec]:
-    """Return an input with every layout in which it takes a shape, first as it is."""
+    """Return an input with every layout in which it takes a shape, first as it is.
+
+    A file that says the layout has no other.
+    """
+    if spec.layout is not None:
+        return [spec] if _takes(spec.network_shape, shape) else []
     axes = len(spec.shape)
     layouts: list[Layout] = [d[axes] for d in (CHANNELS_LAST, CHANNELS_FIRST) if axes in d]
     moved = [msgspec.structs.replace(spec, layout=layout) for layout in (None, *layouts)]

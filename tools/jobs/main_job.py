@@ -23,7 +23,7 @@ from edgedl.tools.bench.settings import BenchSettings
 from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.next_steps import next_steps
 from edgedl.tools.jobs.search import RecipeSearch
-from edgedl.tools.jobs.search_options import MOST_OPTIONS
+from edgedl.tools.jobs.search_options import MOST_STEPS
 from edgedl.tools.jobs.step_clock import StepClock
 
 
@@ -91,7 +91,7 @@ def search_recipe(
     """
     subject = job.subject
     selection, final = divide(subject.task)
-    with clock.steps("compress", MOST_OPTIONS) as progress:
+    with clock.steps("compress", MOST_STEPS) as progress:
         found = RecipeSearch(job, selection, settings, folder, progress, store).run()
         parent = _make_parent(job, found.made, folder)
     return Made(subject, final, found.made, found.search, parent, job.named)

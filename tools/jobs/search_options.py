@@ -1,17 +1,16 @@
 """Which recipes a budget is looked for with, and why some of them need not be tried."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
-from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.recipe.recipe import DEFAULT, Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
-from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.precision import INT8
+from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.runtime.task.task import TRAIN, with_splits
 from edgedl.tools.jobs.tried_file import TriedFile
 
@@ -21,8 +20,9 @@ CACHED_BYTES = 32e6
 PRUNED = "pruned_w8c_a8"
 # Latency now over latency afterwards: the first one asked for, then more or less of it.
 SPEEDUP, MORE_SPEEDUP, LESS_SPEEDUP = 1.5, 2.0, 1.25
-# The default recipe, five others, and two networks that are pruned.
-MOST_OPTIONS = 8
+# Of progress: the default recipe, five others and two pruned networks are tried, and three of
+# those, which train, are estimated first.
+MOST_STEPS = 11
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +35,17 @@ class Option:
         integers: of one that quantizes as static int8 does: "all" layers that have kernels compute
             in integers, so that its files are as fast as those; or "some", so that they are not
             faster. "" for others.
+        weights_only: whether its files compute in float.
         trains: whether it takes the time of a training.
-        needs_train: whether it has to have a split "train".
+        speedup: of one that prunes: latency now over latency afterwards. None for others.
     """
 
     name: str
     recipe: Recipe | None = None
     integers: str = ""
+    weights_only: bool = False
     trains: bool = False
-    needs_train: bool = False
+    speedup: float | None = None
 
 
 def options(default: str) -> list[Option]:
@@ -56,10 +58,10 @@ def options(default: str) -> list[Option]:
         option.name: option
         for option in (
             _shipped("dynamic_w8_afp32"),
-            _shipped("weight_only_w8c"),
-            _shipped("static_w8c_a8_rounded", "all"),
-            _shipped("mixed_w8c_a8", "some"),
-            _shipped("qat_w8c_a8_distilled", "all", trains=True),
+            _shipped("weight_only_w8c", weights_only=True),
+            _shipped("static_w8c_a8_rounded", integers="all"),
+            _shipped("mixed_w8c_a8", integers="some"),
+            _shipped("qat_w8c_a8_distilled", integers="all", trains=True),
         )
     }
     same = listed.pop(default, None)
@@ -67,20 +69,25 @@ def options(default: str) -> list[Option]:
     return [first, *listed.values(), pruned(SPEEDUP)]
 
 
-def _shipped(name: str, integers: str = "", trains: bool = False) -> Option:
-    return Option(name, load_recipe(name), integers, trains)
+def _shipped(name: str, **said: Any) -> Option:
+    return Option(name, load_recipe(name), **said)
 
 
-def pruned(speedup: float) -> Option:
-    """Return the recipe that prunes for a measured speed-up."""
+def pruned(speedup: float, **timed: str) -> Option:
+    """Return the recipe that prunes for a measured speed-up.
+
+    Args:
+        speedup: latency now over latency afterwards.
+        timed: settings of ``prune_channels``: runtime and precision of the file that is timed.
+    """
     recipe = load_recipe(PRUNED)
-    first, *rest = recipe.stages
-    asked = msgspec.structs.replace(first, speedup=speedup)
+    prune, *behind = recipe.stages
+    stages = (msgspec.structs.replace(prune, speedup=speedup, **timed), *behind)
     return Option(
         f"{PRUNED} ({speedup:g} times)",
-        msgspec.structs.replace(recipe, stages=(asked, *rest)),
+        msgspec.structs.replace(recipe, stages=stages),
         trains=True,
-        needs_train=True,
+        speedup=speedup,
     )
 
 
@@ -89,24 +96,19 @@ def timed_on(option: Option, found: Mapping[Option, Sequence[TriedFile]]) -> Opt
 
     Where int8 is not faster than float32 on any, the latency of float32 counts.
     """
-    if option.recipe is None:
+    if option.speedup is None:
         return option
-    files = [f for tried in found.values() for f in tried if f.runtime in RUNTIMES]
+    files = [f for tried in found.values() for f in tried]
     files = [f for f in files if f.precision == INT8.name and f.faster]
     fastest = min(files, key=lambda f: f.time, default=None)
-    measured = {"precision": "float32"}
-    if fastest is not None:
-        measured = {"precision": INT8.name, "runtime": fastest.runtime}
-    stages = tuple(
-        msgspec.structs.replace(stage, **measured) if isinstance(stage, PruneChannels) else stage
-        for stage in option.recipe.stages
-    )
-    return replace(option, recipe=msgspec.structs.replace(option.recipe, stages=stages))
+    if fastest is None:
+        return pruned(option.speedup, precision=FLOAT32.name)
+    return pruned(option.speedup, precision=INT8.name, runtime=fastest.runtime)
 
 
 def next_pruned(option: Option, tried: Sequence[TriedFile]) -> Option | None:
     """Return what to try after the first network that was pruned; None if nothing."""
-    if option.name != pruned(SPEEDUP).name:
+    if option.speedup != SPEEDUP:
         return None
     return pruned(MORE_SPEEDUP if any(file.fits for file in tried) else LESS_SPEEDUP)
 
@@ -139,7 +141,7 @@ def _nothing_to_gain(option: Option, found: Mapping[Option, Sequence[TriedFile]]
 
 
 def _weights_are_cached(option: Option, subject: Subject) -> str:
-    if not option.name.startswith("weight_only"):
+    if not option.weights_only:
         return ""
     size = sum(p.numel() * p.element_size() for p in subject.module.parameters())
     if size > CACHED_BYTES:
@@ -153,7 +155,7 @@ def _weights_are_cached(option: Option, subject: Subject) -> str:
 def _cannot_train(option: Option, subject: Subject) -> str:
     if not option.trains or option.recipe is None:
         return ""
-    if option.needs_train and TRAIN not in with_splits(subject.task).splits:
+    if option.speedup is not None and TRAIN not in with_splits(subject.task).splits:
         return f"it trains, and the data have no split '{TRAIN}'"
     try:
         for stage in option.recipe.stages:

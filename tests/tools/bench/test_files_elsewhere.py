@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -201,3 +202,18 @@ def test_an_output_without_a_shape_is_inferred(tmp_path: Path) -> None:
     with wrap(tmp_path, "a.onnx", made.SerializeToString(), first_task()) as runner:
         assert runner.bundle.manifest.outputs[0].shape == (None, 4, SIDE, SIDE)
         np.testing.assert_allclose(runner(PICTURES)[0], MAPS, atol=1e-4)
+
+
+def test_a_file_that_says_its_layouts_is_taken_at_its_word() -> None:
+    """Shapes alone could not tell: all sizes are 8, and the other output keeps its axes."""
+    last = msgspec.structs.replace(spec("x", 1, 8, 8, 8), layout="NHWC")
+    outputs = [
+        spec("heads", 1, 8, 8, 8),
+        msgspec.structs.replace(spec("map", 1, 8, 8, 2), layout="NHWC"),
+    ]
+    given = [np.zeros((4, 8, 8, 8), np.float32)]
+    found = fit_tensors(Path("f"), [last], outputs, given)
+    assert [s.layout for s in found.inputs] == ["NHWC"]
+    assert [s.layout for s in found.outputs] == [None, "NHWC"]
+    with pytest.raises(BadInputError, match="the task gives"):
+        fit_tensors(Path("f"), [last], outputs, [np.zeros((4, 8, 8, 3), np.float32)])

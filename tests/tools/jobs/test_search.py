@@ -25,7 +25,6 @@ from edgedl.tools.jobs.file_meter import find_baselines
 from edgedl.tools.jobs.job import Job
 from edgedl.tools.jobs.search import Found, RecipeSearch
 from edgedl.tools.jobs.search_options import (
-    MOST_OPTIONS,
     SPEEDUP,
     Option,
     next_pruned,
@@ -84,7 +83,7 @@ def test_the_default_recipe_comes_first_and_no_recipe_twice(default: str) -> Non
     names = [option.name for option in options(default)]
     assert names[0] == f"default ({default})"
     assert default not in names[1:]
-    assert len(set(names)) == len(names) < MOST_OPTIONS + 1
+    assert len(set(names)) == len(names)
     assert names[-1] == "pruned_w8c_a8 (1.5 times)"
 
 
