@@ -1,6 +1,7 @@
 """Files of the same networks made by two versions of edgedl: their times and their fidelity.
 
-Run as ``python -m benchmarks.runtimes.before_after BEFORE AFTER [--threads N] [--out FILE]``.
+Run as ``python -m benchmarks.runtimes.before_after BEFORE AFTER [--files NAME...] [--threads N]
+[--out FILE]``; ``--files`` are names of artifacts, such as ort-int8.
 BEFORE and AFTER are folders with bundles in the same places, such as those of
 ``python -m benchmarks.operators.run --bundles DIR``, made by each version. Files with the same
 bytes are left out. The others are timed in pairs, in one interleaved run; what is slower is timed
@@ -10,7 +11,7 @@ Exit code 1 if a file is slower in both runs and has not gained 3 dB.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,14 +63,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
+    parser.add_argument("--files", nargs="+", default=[], metavar="NAME", help="all by default")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file for all rows")
     options = parser.parse_args()
     found: list[Pair] = []
     same = 0
-    for place, before, after in bundles(options.before, options.after):
+    both = list(bundles(options.before, options.after))
+    if not both:
+        parser.error(f"{options.before} and {options.after} have no bundle in the same place")
+    for place, before, after in both:
         print(place, file=sys.stderr, flush=True)
-        pairs, unchanged = compare(place, before, after, options.threads)
+        pairs, unchanged = compare(place, before, after, options.threads, options.files)
         same += unchanged
         found += pairs
         if options.out is not None:
@@ -93,10 +98,15 @@ def bundles(before: Path, after: Path) -> Iterator[tuple[str, Bundle, Bundle]]:
             yield str(place), Bundle.open(manifest.parent), Bundle.open(after / place)
 
 
-def compare(place: str, before: Bundle, after: Bundle, threads: int) -> tuple[list[Pair], int]:
-    """Return the files that differ, and how many do not."""
+def compare(
+    place: str, before: Bundle, after: Bundle, threads: int, files: Sequence[str] = ()
+) -> tuple[list[Pair], int]:
+    """Return the files that differ, and how many do not; ``files`` are the names of those to take.
+
+    Without names all are.
+    """
     old, new = (_runnable(bundle) for bundle in (before, after))
-    shared = [name for name in old if name in new]
+    shared = [name for name in old if name in new and (not files or name in files)]
     changed = [n for n in shared if _content(old[n]) != _content(new[n])]
     pairs = []
     for name in changed:

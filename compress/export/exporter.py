@@ -163,9 +163,13 @@ class Exporter(ABC):
         """Return the precision of the file that a file is made from; None if from the graph."""
         return FLOAT32 if precision.source == "running" else None
 
-    def float_operators(self, content: bytes) -> list[str]:
-        """Return the kinds of operators that an integer file computes in float, sorted."""
-        return []
+    def float_operators(self, content: bytes) -> list[str] | None:
+        """Return the kinds of operators that the runtime computes in float of an integer file.
+
+        Returns:
+            Their names, sorted; None where the runtime cannot be asked.
+        """
+        return None
 
     def check(self, content: bytes) -> Verdict | None:
         """Return what a checker says of a file; None where the runtime itself will tell."""

@@ -10,7 +10,7 @@ from torch import fx
 from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.artifacts.tolerance import steps_by_output
 from edgedl.compress.errors import ExportError, first_line
-from edgedl.compress.export.exporter import StandIn
+from edgedl.compress.export.exporter import StandIn, exporter_of
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.acceptance import is_decided
 from edgedl.compress.parity.computed import compute
@@ -86,8 +86,14 @@ def measure_parity(state: ModelState, built: BuiltArtifact, outputs: GraphOutput
     parity = _measure(state, built, computed, outputs, first)
     if len(outputs.inputs) > first and not is_decided(parity.outputs, kind):
         parity = _measure(state, built, computed, outputs, None)
-    layers = _certify(built, outputs) if kind is INT8 else None
-    return msgspec.structs.replace(parity, layers=layers)
+    if kind is not INT8:
+        return parity
+    floats = exporter_of(built.target).float_operators(built.content)
+    return msgspec.structs.replace(
+        parity,
+        layers=_certify(built, outputs),
+        float_operators=None if floats is None else tuple(floats),
+    )
 
 
 def _measure(

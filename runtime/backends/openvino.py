@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.metadata import version
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -146,20 +146,48 @@ def _core(artifact: Artifact) -> "openvino.Core":
     return core
 
 
-def executed_operators(model: bytes) -> list[tuple[str, str]]:
-    """Return kind and precision of every operator that OpenVINO runs of a model of float inputs.
+class ExecutedOperator(NamedTuple):
+    """An operator that OpenVINO runs: its kind, its precision, the nodes of the file that it is."""
+
+    kind: str
+    precision: str
+    nodes: tuple[str, ...]
+
+
+def executed_operators(model: bytes) -> list[ExecutedOperator]:
+    """Return every operator that OpenVINO runs of a model, for one sample, in float32.
 
     Raises:
         BackendUnavailableError: openvino is not installed.
+        BadInputError: it refuses the model.
     """
     try:
         import openvino
     except ImportError as error:
         raise BackendUnavailableError.of(error, _missing()) from error
     core = openvino.Core()
-    compiled = _compiled(core, core.read_model(model), _settings("f32", 1))
+    try:
+        read = core.read_model(model)
+        read.reshape({port: _of_one_sample(port.get_partial_shape()) for port in read.inputs})
+        compiled = _compiled(core, read, _settings("f32", 1))
+    except RuntimeError as error:
+        raise BadInputError(f"OpenVINO refuses the file: {_cause(error)}") from error
     infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
-    return [(str(i["layerType"].value), str(i["runtimePrecision"].value)) for i in infos]
+    return [
+        ExecutedOperator(
+            str(info["layerType"].value),
+            str(info["runtimePrecision"].value),
+            tuple(str(info["originalLayersNames"].value).split(",")),
+        )
+        for info in infos
+    ]
+
+
+def _of_one_sample(shape: "openvino.PartialShape") -> "openvino.PartialShape":
+    """Return an input's shape with a batch of 1 where the batch is free."""
+    if len(shape) and shape[0].is_dynamic:
+        shape[0] = 1
+    return shape
 
 
 def _settings(precision: str, threads: int) -> dict[str, str | int]:

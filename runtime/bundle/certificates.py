@@ -156,6 +156,9 @@ class Parity(_Record, frozen=True):
         runtime: what ran the file, for example "onnxruntime 1.31.1".
         layers: the same for every quantized tensor; None for files that have none.
         outputs: the same for every output.
+        float_operators: kinds of operators that the runtime computes in float of an int8 file, read
+            from the runtime or, for TFLite, from the file; None for other files, and where the
+            runtime cannot be asked.
     """
 
     samples: int
@@ -167,3 +170,4 @@ class Parity(_Record, frozen=True):
     runtime: str
     layers: LayerCertificate | None = None
     outputs: tuple[OutputParity, ...] = ()
+    float_operators: tuple[str, ...] | None = None

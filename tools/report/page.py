@@ -8,7 +8,7 @@ import edgedl
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.install import install_line
 from edgedl.tools.bench.result import NoiseFloor, Result
-from edgedl.tools.report.parity import LAYER_HEADERS, describe_layers, layer_rows
+from edgedl.tools.report.parity import LAYER_HEADERS, describe_integers, layer_rows
 from edgedl.tools.report.table import (
     HEADERS,
     SEARCH_HEADERS,
@@ -60,7 +60,7 @@ def render(title: str, results: Sequence[Result]) -> str:
         finding_lines=finding_lines,
         layer_headers=LAYER_HEADERS,
         layer_rows=layer_rows,
-        describe_layers=describe_layers,
+        describe_integers=describe_integers,
         css=(folder / "report.css").read_text(),
         version=edgedl.__version__,
     )

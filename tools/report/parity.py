@@ -41,8 +41,18 @@ def layer_rows(layers: Sequence[LayerParity]) -> list[tuple[str, ...]]:
     ]
 
 
-def describe_layers(certificate: LayerCertificate) -> str:
-    """Return what a certificate says, in one sentence."""
+def describe_integers(parity: Parity) -> str:
+    """Return how the integers of a file compare and what it computes in float, in one sentence.
+
+    Empty for a file that was not compared layer by layer.
+    """
+    said = [] if parity.layers is None else [_describe_layers(parity.layers)]
+    if parity.float_operators is not None:
+        said.append(f"computed in float: {', '.join(parity.float_operators) or 'nothing'}")
+    return "; ".join(said)
+
+
+def _describe_layers(certificate: LayerCertificate) -> str:
     if certificate.not_read is not None:
         return f"not compared: {certificate.not_read}"
     said = f"{_worst(certificate.layers)}; {counted(certificate.samples, 'sample')}"
@@ -71,7 +81,7 @@ def parity_markdown(manifest: Manifest) -> str:
         parity = artifact.parity
         if parity is None or parity.layers is None:
             continue
-        parts.append(f"{artifact.name} ({parity.runtime}): {describe_layers(parity.layers)}")
+        parts.append(f"{artifact.name} ({parity.runtime}): {describe_integers(parity)}")
         if parity.layers.layers:
             parts.append(to_markdown(LAYER_HEADERS, layer_rows(parity.layers.layers)))
         if parity.layers.not_compared:

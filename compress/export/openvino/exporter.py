@@ -1,16 +1,18 @@
 """Files for OpenVINO: ONNX, with the pairs that ONNX Runtime fuses."""
 
+import onnx
 from torch import fx
 
 from edgedl.compress.export.exporter import FileSource
 from edgedl.compress.export.onnx.exporter import OnnxExporter
+from edgedl.compress.export.onnx.moving import MOVING_NODES
 from edgedl.compress.export.onnx.weights import write_weights
 from edgedl.compress.export.onnx.write import BLOCK_OPSET
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backends.openvino import executed_operators
 from edgedl.runtime.precision import BFLOAT16, FLOAT32, Precision
 
-# Operators that change no value, or turn floats into integers and back.
+# Kinds of the runtime's operators that change no value, or turn floats into integers and back.
 MOVING = {
     "Broadcast",
     "Concatenation",
@@ -27,6 +29,8 @@ MOVING = {
     "StridedSlice",
     "Transpose",
 }
+# What it makes of several nodes of a file, or of a pair alone.
+JOINED = {"Eltwise", "Subgraph"}
 
 
 class OpenVINOExporter(OnnxExporter):
@@ -46,9 +50,15 @@ class OpenVINOExporter(OnnxExporter):
         return write_weights(model, source.weights.weights, kernels=False)
 
     def float_operators(self, content: bytes) -> list[str]:
-        """Return what the compiled model computes in float."""
-        found = executed_operators(content)
-        return sorted({kind for kind, precision in found if precision == "f32"} - MOVING)
+        """Return what the compiled model computes in float, by the names that ONNX has for it."""
+        nodes = onnx.load_from_string(content).graph.node
+        kinds = {name: node.op_type for node in nodes for name in (node.name, *node.output)}
+        found: set[str] = set()
+        for operator in executed_operators(content):
+            if operator.precision == "f32" and operator.kind not in MOVING:
+                known = {kinds[name] for name in operator.nodes if name in kinds}
+                found |= known or {operator.kind} - JOINED
+        return sorted(found - MOVING_NODES)
 
 
 EXPORTER = OpenVINOExporter()

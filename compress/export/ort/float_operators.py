@@ -6,27 +6,10 @@ from pathlib import Path
 import onnx
 import onnxruntime
 
+from edgedl.compress.export.onnx.moving import MOVING_NODES
+
 # ONNX Runtime's integer operators, by how their names begin.
 _INTEGER = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
-# Operators that change no value, or turn floats into integers and back.
-_MOVING = {
-    "Cast",
-    "Concat",
-    "DepthToSpace",
-    "DequantizeLinear",
-    "Expand",
-    "Gather",
-    "MaxPool",
-    "NhwcMaxPool",
-    "QuantizeLinear",
-    "Reshape",
-    "Shape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-}
 
 
 def float_operators(model: bytes) -> list[str]:
@@ -55,4 +38,4 @@ def float_operators(model: bytes) -> list[str]:
             integers.update(node.output)
         else:
             found.add(node.op_type)
-    return sorted(found - _MOVING)
+    return sorted(found - MOVING_NODES)

@@ -84,7 +84,7 @@ def test_int8_file_against_onnx_runtime_layer_by_layer(compressed, images):
         assert a.dtype == np.uint8
         assert np.abs(a.astype(int) - b).max() <= 2
     integers = ("u8", "i8")
-    kinds = {kind for kind, precision in executed_operators(content) if precision in integers}
+    kinds = {one.kind for one in executed_operators(content) if one.precision in integers}
     assert "Convolution" in kinds
 
 

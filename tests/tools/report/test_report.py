@@ -96,7 +96,9 @@ def test_layers_are_folded_away_and_the_worst_is_said() -> None:
         LayerParity("relu", "stem", "q_1", 1, 0.25, 0.25, 40.5),
         LayerParity("linear", "fc", "q_2", 2, 0.125, 0.1, 38.0),
     )
-    parity = Parity(500, 0.1, 0.01, 0.02, 1.0, 1.0, "test", LayerCertificate(32, 0.0, layers))
+    certificate = LayerCertificate(32, 0.0, layers)
+    floats = ("Softmax", "TopK")
+    parity = Parity(500, 0.1, 0.01, 0.02, 1.0, 1.0, "test", certificate, float_operators=floats)
     result = make_result()
     first, *others = result.candidates
     certified = msgspec.structs.replace(first, parity=parity)
@@ -104,6 +106,7 @@ def test_layers_are_folded_away_and_the_worst_is_said() -> None:
     (summary,) = re.findall(r"<summary>(.*?)</summary>", text)
     assert "1 of 3 quantized tensors are the same" in summary
     assert "&#39;relu&#39; differs most (mean 0.2500, max 1 steps)" in summary
+    assert "computed in float: Softmax, TopK" in summary
     cells = parse(text).cells
     assert {"stem", "q_1", "0.2500", "25.000 %", "40.5"} <= set(cells)
 

@@ -4,15 +4,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import Net, noise_task
 from tiny import make_subject
 from torch import nn
 
 from edgedl.compress.pipeline import CompressedModel, compress
+from edgedl.compress.quantize.static import QuantizeStatic
 from edgedl.compress.quantize.weight_only import QuantizeWeights
 from edgedl.compress.recipe.recipe import Recipe, keep_float
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
-from edgedl.compress.targets.named import ORT
+from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import ArrayTask, Samples
@@ -46,6 +50,27 @@ def test_the_certificate_holds_layer_by_layer(made: CompressedModel) -> None:
     (between,) = made.bundle.manifest.between
     assert {between.first, between.second} == {"ort-int8", "openvino-int8"}
     assert between.prediction_agreement >= 0.97
+
+
+def test_the_certificates_say_what_computes_in_float(tmp_path: Path) -> None:
+    """What turns integers into floats at a file's end is no operator of the network."""
+    torch.manual_seed(0)
+    net = Net(
+        lambda m, x: (m.second(F.silu(m.first(x))), F.relu(m.head(x))),
+        first=nn.Conv2d(3, 8, 3, padding=1),
+        second=nn.Conv2d(8, 4, 1),
+        head=nn.Conv2d(3, 4, 3),
+    ).eval()
+    recipe = Recipe("static", (QuantizeStatic(samples=8, keep_float=("head",)),))
+    targets = (ORT, OPENVINO, TFLITE, TENSORRT)
+    bundle = compress(Subject("net", net, noise_task((3, 8, 8))), recipe, targets, tmp_path).bundle
+    found = {a.name: a.parity and a.parity.float_operators for a in bundle.manifest.artifacts}
+    # The ReLU is part of the convolution's kernel.
+    assert found["openvino-int8"] == ("Conv", "Relu")
+    assert found["ort-int8"] == ("Conv",)
+    assert found["tflite-int8"] == ("CONV_2D",)
+    assert found["tensorrt-int8"] is None
+    assert found["openvino-float32"] is None
 
 
 @pytest.mark.slow
