@@ -9,7 +9,6 @@ from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.runner import check_input
-from edgedl.runtime.selfcheck.saturation import LARGEST_SAFE_WEIGHT, saturates_here
 from edgedl.runtime.task.inputs import read_arrays
 from edgedl.tools.terminal.parameter_types import TARGETS
 
@@ -73,6 +72,7 @@ def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[
     from edgedl.compress.convert.compare import agreement, noise_for
     from edgedl.compress.convert.foreign import read_foreign
     from edgedl.compress.convert.requantize import requantize
+    from edgedl.compress.convert.unsigned_weights import without_saturation
 
     network = read_foreign(content, str(file))
     arrays = _load(inputs, network) if inputs else noise_for(content, network, SAMPLES)
@@ -84,7 +84,7 @@ def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[
         )
     for item in targets:
         name, path = item.name, paths[item.name]
-        made = requantize(network, item)
+        made = without_saturation(requantize(network, item), network, item)
         for note in made.notes:
             click.echo(f"{name}: {note}", err=True)
         _check(made.content, item)
@@ -95,10 +95,6 @@ def command(file: Path, targets: "tuple[Target, ...]", out: Path, inputs: tuple[
         click.echo(f"{path}: {found.describe()}")
         if found.far:
             click.echo(f"warning: {path} is far from {file}: {_advice(bool(inputs))}", err=True)
-        saturation = saturates_here(item.runtime)
-        if saturation and _has_large_weights(network):
-            # The comparison is operator by operator, where nothing saturates.
-            click.echo(f"warning: {saturation}", err=True)
 
 
 def _read(file: Path) -> bytes:
@@ -139,11 +135,6 @@ def _check_counts(arrays: "tuple[Array, ...]", network: "ForeignNetwork") -> Non
         if len(set(lengths)) > 1:
             said = ", ".join(map(str, lengths))
             raise BadInputError(f"the arrays must have the same number of samples, not {said}")
-
-
-def _has_large_weights(network: "ForeignNetwork") -> bool:
-    stored = [w.integers for w in network.weights.values() if w.integers.size]
-    return any(max(-int(w.min()), int(w.max())) > LARGEST_SAFE_WEIGHT for w in stored)
 
 
 def _advice(measured: bool) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 from command import Run
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from edgedl.compress.export.tensorrt.check import lint
 from edgedl.compress.pipeline import CompressedModel
@@ -102,20 +104,30 @@ def test_a_result_far_from_the_file_is_warned_of(edgedl: Run, tmp_path: Path, gi
 
 
 @pytest.mark.parametrize(
-    ("isa", "largest", "warned"),
+    ("isa", "largest", "unsigned"),
     [(("avx2",), 127, True), (("avx2",), 64, False), (("avx2", "avx_vnni"), 127, False)],
 )
-def test_weights_that_saturate_here_are_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: tuple, largest: int, warned: bool
+def test_weights_that_saturate_here_are_written_as_uint8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: tuple, largest: int, unsigned: bool
 ) -> None:
     here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.measure.device.run_context", lambda: here)
     file = write_layer(tmp_path / "layer.onnx", largest)
     options = ["--target", "ort,tensorrt", "--out", str(tmp_path / "made")]
     done = CliRunner().invoke(command, [str(file), *options])
     assert done.exit_code == 0, done.stderr
-    found = [x for x in done.stderr.splitlines() if x.startswith("warning: this processor has no")]
-    assert len(found) == warned
+    notes = [x for x in done.stderr.splitlines() if "written as uint8" in x]
+    assert [note.partition(":")[0] for note in notes] == ["ort"] * unsigned
+    x = np.full((2, 4), 12.0, np.float32)
+    for name, is_unsigned in (("ort", unsigned), ("tensorrt", False)):
+        made = tmp_path / "made" / f"layer.{name}.onnx"
+        types = {t.data_type for t in onnx.load(made).graph.initializer if len(t.dims) == 2}
+        assert types == {TensorProto.UINT8 if is_unsigned else TensorProto.INT8}
+    # The largest integers of both operands: in 16 bits their products would not add up.
+    session = onnxruntime.InferenceSession(tmp_path / "made" / "layer.ort.onnx")
+    (found,) = session.run(None, {"x": x})
+    (expected,) = ReferenceEvaluator(str(file)).run(None, {"x": x})
+    assert not unsigned or np.array_equal(found, expected)
 
 
 def write_layer(path: Path, largest: int) -> Path:
