@@ -21,6 +21,7 @@ import numpy as np
 
 from edgedl.runtime.bundle.bundle import MANIFEST, Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Protocol
@@ -199,4 +200,8 @@ def _points(share: Estimate) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except EdgedlError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

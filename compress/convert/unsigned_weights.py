@@ -13,15 +13,15 @@ from edgedl.compress.targets.target import MAX_WEIGHT_BITS, Target
 from edgedl.runtime.selfcheck.saturation import LARGEST_SAFE_WEIGHT
 
 NOTE = (
-    "this processor has no VNNI, its kernels for int8 weights saturate: the weights are written as "
-    "uint8, which is right and slower"
+    "without VNNI the kernels for int8 weights saturate: the weights are written as uint8, which "
+    "is right and slower"
 )
 # What stands for 0: the integers of int8, so many higher.
 ZERO = 128
 
 
 def without_saturation(made: Requantized, network: ForeignNetwork, target: Target) -> Requantized:
-    """Return a file whose weights the target's kernels on this processor add up rightly.
+    """Return a file whose weights the target's kernels add up rightly, on this processor, too.
 
     Without VNNI the kernels of ONNX Runtime and OpenVINO for uint8 activations and int8 weights add
     two products in 16 bits, which saturate. ONNX Runtime's for two uint8 operands do not, and are
@@ -52,8 +52,8 @@ def _use_uint8(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3:
             continue
-        integers, scale, zero_point = (stored.get(name) for name in node.input)
-        if integers is None or scale is None or zero_point is None or len(integers.dims) < 2:
+        integers, zero_point = stored.get(node.input[0]), stored.get(node.input[2])
+        if integers is None or zero_point is None or len(integers.dims) < 2:
             continue
         if integers.data_type != onnx.TensorProto.INT8:
             continue

@@ -29,7 +29,7 @@ MOVING = {
     "StridedSlice",
     "Transpose",
 }
-# What it makes of several nodes of a file, or of a pair alone.
+# Kinds that stand for several nodes of a file at once: for none by name where they dequantize.
 JOINED = {"Eltwise", "Subgraph"}
 
 

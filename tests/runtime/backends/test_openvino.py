@@ -9,16 +9,25 @@ import openvino
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from small_networks import Net, noise, noise_task
 from torch import nn
 
+from edgedl.compress.artifacts.build import ArtifactBuilder
+from edgedl.compress.artifacts.tolerance import output_steps
+from edgedl.compress.encodings.emit import emit
 from edgedl.compress.export.exporter import exporter_of
 from edgedl.compress.export.onnx.write import to_onnx
+from edgedl.compress.graph.run import run_graph
 from edgedl.compress.graph.trace import trace
+from edgedl.compress.quantize.static import QuantizeStatic
+from edgedl.compress.state import begin
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import load_target
 from edgedl.runtime.backends.openvino import OpenVINOBackend, _chains_products, executed_operators
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
-from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.precision import INT8
 
 HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -86,6 +95,27 @@ def test_int8_file_against_onnx_runtime_layer_by_layer(compressed, images):
     integers = ("u8", "i8")
     kinds = {one.kind for one in executed_operators(content) if one.precision in integers}
     assert "Convolution" in kinds
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_a_mean_over_one_axis_is_right_in_large_batches(axis, keepdim):
+    """OpenVINO 2026's own kernel for integers [N, C, T] is not, and its answer is far off."""
+    torch.manual_seed(0)
+    target = load_target("openvino")
+    net = Net(lambda m, x: m.conv(x).mean(axis, keepdim), conv=nn.Conv1d(3, 16, 3, padding=1))
+    state = begin(Subject("mean", net.eval(), noise_task((3, 16))))
+    state = QuantizeStatic(samples=8, weight_bits=7).apply(state)
+    path, content = ArtifactBuilder(state).file(target, INT8)
+    x = noise(64, 3, 16).numpy()
+    (expected,) = run_graph(emit(state.graph, state.quantized.encodings, target), (x,))
+    spec = TensorSpec("x", (None, 3, 16), "float32")
+    given = TensorSpec("output_0", (None, *expected.shape[1:]), "float32")
+    artifact = Artifact("openvino-int8", "openvino", "int8", path, (spec,), (given,), (0.1,))
+    for batch in (1, 64):
+        (found,) = OpenVINOBackend().load(content, artifact, 1).run([x[:batch]])
+        (step,) = output_steps(state, target)
+        assert np.abs(found - expected[:batch]).max() <= 1.01 * step
 
 
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has no bfloat16")
