@@ -40,7 +40,7 @@ class OpenVINOSession:
         ``tensors`` are returned behind the outputs, in their order.
         """
         self._core, self._model, self._artifact = core, model, artifact
-        self._settings = _settings("bf16" if artifact.kind is BFLOAT16 else "f32", threads)
+        self._settings = latency_settings("bf16" if artifact.kind is BFLOAT16 else "f32", threads)
         self._outputs = [*(spec.name for spec in artifact.outputs), *tensors]
         self._requests: dict[Shapes, openvino.InferRequest] = {}
         self._closed = False
@@ -80,7 +80,7 @@ class OpenVINOSession:
             if shapes:
                 names = [spec.name for spec in self._artifact.inputs]
                 model.reshape(dict(zip(names, map(list, shapes), strict=True)))
-            compiled = _compiled(self._core, model, self._settings)
+            compiled = compile_model(self._core, model, self._settings)
         except RuntimeError as error:
             path, why = self._artifact.path, _cause(error)
             raise BadInputError(f"OpenVINO refuses {path}: {why}") from error
@@ -169,7 +169,7 @@ def executed_operators(model: bytes) -> list[ExecutedOperator]:
     try:
         read = core.read_model(model)
         read.reshape({port: _of_one_sample(port.get_partial_shape()) for port in read.inputs})
-        compiled = _compiled(core, read, _settings("f32", 1))
+        compiled = compile_model(core, read, latency_settings("f32", 1))
     except RuntimeError as error:
         raise BadInputError(f"OpenVINO refuses the file: {_cause(error)}") from error
     infos = [operator.get_rt_info() for operator in compiled.get_runtime_model().get_ops()]
@@ -190,8 +190,8 @@ def _of_one_sample(shape: "openvino.PartialShape") -> "openvino.PartialShape":
     return shape
 
 
-def _settings(precision: str, threads: int) -> dict[str, str | int]:
-    """Return what a call needs to be fast, and to compute what the artifact says.
+def latency_settings(precision: str, threads: int) -> dict[str, str | int]:
+    """Return the properties with which a call is fast, and computes what the artifact says.
 
     Left alone, OpenVINO computes float32 files in bfloat16 on processors that have it, and rounds
     the inputs of layers with integer weights to int8.
@@ -205,9 +205,10 @@ def _settings(precision: str, threads: int) -> dict[str, str | int]:
     }
 
 
-def _compiled(
+def compile_model(
     core: "openvino.Core", model: "openvino.Model", settings: dict[str, str | int]
 ) -> "openvino.CompiledModel":
+    """Compile a model without the forms that this version computes wrong or crashes on."""
     _average_as_pictures(model)
     if _chains_products(model):
         settings = {**settings, "SNIPPETS_MODE": "DISABLE"}
