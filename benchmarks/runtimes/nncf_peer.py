@@ -34,9 +34,10 @@ from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.measure.worker import golden_call
 from edgedl.runtime.precision import FLOAT32, INT8
 from edgedl.runtime.runner import encode
+from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.entries import Entry
-from edgedl.tools.bench.run_files import SCORE_BATCH, score_entry
+from edgedl.tools.bench.run_files import score_entry
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown, with_interval
 
@@ -167,7 +168,7 @@ def _compiled(model: "openvino.Model", shapes: Sequence[tuple[int, ...]]) -> Any
 def score(model: "openvino.Model", task: Task, inputs: Sequence[TensorSpec]) -> Scores:
     """Score a model on the whole test split: float64 [N]."""
     scores = []
-    for batch in task.batches("test", SCORE_BATCH):
+    for batch in fitting_batches(task, "test"):
         encoded = [encode(x, s) for x, s in zip(batch.inputs, inputs, strict=True)]
         outputs = _runs(model, encoded)()
         scores.append(task.score(tuple(outputs), batch.labels))  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """How far a file on its runtime may be from the torch graph it was made from."""
 
+import itertools
+
 import numpy as np
 from torch import fx
 
@@ -13,6 +15,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.precision import Precision
+from edgedl.runtime.task.batch_size import fitting_size
 
 # Steps of an integer output, by the type of activations. Those of 16 bits are 256 times finer, and
 # kernels look functions up in tables of 512 entries.
@@ -24,7 +27,8 @@ LEAST = 1e-3
 # In deep networks one flipped rounding flips others behind it. How far that carries is measured: by
 # the difference between two orders of summation in torch, times this.
 ROUNDING_NOISE_FACTOR = 2.0
-ROUNDING_NOISE_SAMPLES = 32
+ROUNDING_NOISE_BATCHES = 4
+ROUNDING_NOISE_SAMPLES = 8
 # Ranges found while a network runs err by a share of what is inside, not of what comes out.
 LEAST_DYNAMIC = 1.0
 
@@ -96,9 +100,13 @@ def _noise_of(source: FileSource, graph: fx.GraphModule) -> tuple[float, ...]:
     """Return the rounding noise of a graph on calibration samples, measured once."""
 
     def measure() -> tuple[fx.GraphModule, tuple[float, ...]]:
-        batches = source.state.subject.task.batches("calibration", ROUNDING_NOISE_SAMPLES)
+        task = source.state.subject.task
+        # Large samples, of which a batch has fewer, have as many roundings each.
+        size = min(ROUNDING_NOISE_SAMPLES, fitting_size(task, "calibration"))
+        batches = itertools.islice(task.batches("calibration", size), ROUNDING_NOISE_BATCHES)
+        found = [rounding_noise(graph, batch.inputs) for batch in batches]
         # The graph is kept, so that no other one gets its identity.
-        return graph, rounding_noise(graph, next(iter(batches)).inputs)
+        return graph, tuple(max(noise) for noise in zip(*found, strict=True))
 
     return source.once(f"rounding noise of {id(graph)}", measure)[1]
 

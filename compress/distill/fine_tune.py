@@ -19,11 +19,11 @@ from edgedl.compress.estimate import Work
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.stage import Found, Stage
 from edgedl.compress.state import ModelState, Phase
+from edgedl.compress.subject.layout import ChannelsLast
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.training import TrainingSettings
 from edgedl.compress.training.check_training import check_training
-from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.losses import is_classification
 from edgedl.compress.training.mixed_precision import InBfloat16, has_bfloat16
 from edgedl.compress.training.set_aside import train_and_compare

@@ -7,8 +7,15 @@ import numpy as np
 
 from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.artifacts.tolerance import output_steps
+from edgedl.compress.export.exporter import Centred
 from edgedl.compress.parity.computed import is_computed_here
-from edgedl.compress.parity.layers import FileIntegers, compare_layers, layers_of, single_samples
+from edgedl.compress.parity.layers import (
+    FileIntegers,
+    LayerDifferences,
+    layers_of,
+    read_enough,
+    single_samples,
+)
 from edgedl.compress.parity.outputs import has_classes
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
@@ -35,11 +42,38 @@ def measure_between(
         inputs: batches of test samples.
     """
     files = [b for b in built if is_computed_here(b) and _has_layers(b.artifact)]
-    return tuple(
-        _agreement(state, bundle, first, second, inputs)
-        for first, second in combinations(files, 2)
-        if first.artifact.backend != second.artifact.backend
-    )
+    pairs = [
+        (one, other)
+        for one, other in combinations(files, 2)
+        if one.artifact.backend != other.artifact.backend
+    ]
+    if not pairs:
+        return ()
+    found = _Found(bundle, files, inputs)
+    return tuple(_agreement(state, found, one, other) for one, other in pairs)
+
+
+class _Found:
+    """What every file computes; each runs once on each sample.
+
+    Attributes:
+        outputs: by artifact, every output of all samples.
+        layers: by artifact, samples of the integers inside.
+        tensors: by artifact, the names in the file of the graph's nodes.
+    """
+
+    def __init__(
+        self, bundle: Bundle, files: Sequence[BuiltArtifact], inputs: list[tuple[Array, ...]]
+    ) -> None:
+        samples = list(single_samples(inputs))
+        self.outputs: dict[str, list[Floats]] = {}
+        self.layers: dict[str, list[dict[str, Centred]]] = {}
+        self.tensors: dict[str, dict[str, str]] = {}
+        for file in files:
+            name, reader = file.artifact.name, FileIntegers(file, samples[0])
+            self.outputs[name] = _outputs(bundle, file.artifact, inputs)
+            self.tensors[name] = {node: m.tensor.name for node, m in reader.matches.items()}
+            self.layers[name] = read_enough(reader, samples)
 
 
 def _has_layers(artifact: Artifact) -> bool:
@@ -48,32 +82,29 @@ def _has_layers(artifact: Artifact) -> bool:
 
 
 def _agreement(
-    state: ModelState,
-    bundle: Bundle,
-    first: BuiltArtifact,
-    second: BuiltArtifact,
-    inputs: list[tuple[Array, ...]],
+    state: ModelState, found: _Found, first: BuiltArtifact, second: BuiltArtifact
 ) -> RuntimeAgreement:
-    samples = list(single_samples(inputs))
-    readers = [FileIntegers(b, samples[0]) for b in (first, second)]
-    differences = compare_layers(readers[0], readers[1], samples)
+    names = first.artifact.name, second.artifact.name
+    differences = LayerDifferences()
+    for expected, other in zip(*(found.layers[name] for name in names), strict=False):
+        differences.add(expected, other)
     paths = layers_of(first.graph)
-    one, other = (_outputs(bundle, b.artifact, inputs) for b in (first, second))
+    one, two = (found.outputs[name] for name in names)
     steps = output_steps(state, first.target)
-    error = np.concatenate([np.abs(a - b).ravel() for a, b in zip(one, other, strict=True)])
+    error = np.concatenate([np.abs(a - b).ravel() for a, b in zip(one, two, strict=True)])
     classifies = one[0].ndim == 2 and has_classes(state.subject.task)
     return RuntimeAgreement(
-        first=first.artifact.name,
-        second=second.artifact.name,
+        first=names[0],
+        second=names[1],
         samples=len(one[0]),
         mean_lsb_error=float(error.mean() / max(steps)) if steps else None,
-        prediction_agreement=float((one[0].argmax(1) == other[0].argmax(1)).mean())
+        prediction_agreement=float((one[0].argmax(1) == two[0].argmax(1)).mean())
         if classifies
         else None,
-        layer_samples=len(samples),
+        layer_samples=differences.samples,
         layers=tuple(
-            d.describe(node, paths[node], readers[0].matches[node].tensor.name)
-            for node, d in differences.items()
+            d.describe(node, paths[node], found.tensors[names[0]][node])
+            for node, d in differences.by_node.items()
         ),
     )
 

@@ -16,8 +16,8 @@ from edgedl.compress.parity.parts import Part, by_size, measure_part
 from edgedl.runtime.backend import Array
 
 SAMPLES = 16
-# Values of all tensors that are kept at a time: 400 MB of float32 for each of the two graphs.
-MOST_VALUES = 100_000_000
+# Values of all tensors that are kept at a time: 120 MB of float32 for each of the two graphs.
+MOST_VALUES = 30_000_000
 # A tensor with as much has no noise that matters: what int8 takes from a clean one is no loss.
 CLEAN_DB = 45.0
 _ops = torch.ops.quantized_decomposed

@@ -17,9 +17,11 @@ from edgedl.compress.parity.acceptance import (
     computes_its_graph,
     destroyed,
 )
+from edgedl.compress.parity.blame import SAMPLES as BLAME_SAMPLES
 from edgedl.compress.parity.blame import Blame, find_blame
 from edgedl.compress.parity.computed import compute, is_computed_here
 from edgedl.compress.parity.outputs import (
+    FIRST_SAMPLES_OF_FLOATS,
     GraphOutputs,
     compare_graphs,
     compare_output,
@@ -111,7 +113,7 @@ def _checked(
         # Nothing computes the file here: its torch graph shows what the precision costs.
         said = [artifact.check] if artifact.check else []
         check = "; ".join([*said, f"not run: {error}"])
-        compared = compare_graphs(state.graph, built.graph, outputs.inputs[0])
+        compared = compare_graphs(state.graph, built.graph, outputs.joined(FIRST_SAMPLES_OF_FLOATS))
         found = _findings(state, built, compared, outputs)
         return msgspec.structs.replace(artifact, check=check, findings=found)
     found = _findings(state, built, parity.outputs, outputs)
@@ -138,7 +140,7 @@ def _blame(state: ModelState, built: BuiltArtifact, output: int, outputs: GraphO
     """Return what is to blame for an output of a file, as far as its torch graph shows it."""
     if state.quantized is None or built.artifact.kind.source != "encodings":
         return Blame("")
-    return find_blame(state.quantized, built.graph, output, outputs.inputs[0])
+    return find_blame(state.quantized, built.graph, output, outputs.joined(BLAME_SAMPLES))
 
 
 def check_other_sizes(state: ModelState, built: BuiltArtifact) -> None:

@@ -25,6 +25,9 @@ from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity
 from edgedl.runtime.runner import encode
 
 LAYER_SAMPLES = 32
+# Values of all layers after which no more samples are read, but those: means and shares are known.
+ENOUGH_VALUES = 2_000_000
+LEAST_LAYER_SAMPLES = 4
 
 Sample = tuple[Array, ...]
 
@@ -106,27 +109,52 @@ class Difference:
         )
 
 
-def compare_layers(
-    reference: LayerReader, other: LayerReader, samples: Iterable[Sample]
-) -> dict[str, Difference]:
-    """Return the differences of every tensor that both have, in the reference's order."""
-    found: dict[str, Difference] = {}
+class LayerDifferences:
+    """What two readers found for every tensor that both have, in the first one's order.
+
+    Attributes:
+        by_node: sums by node name.
+        samples: that were compared.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.by_node: dict[str, Difference] = {}
+        self.samples = 0
+
+    def add(self, expected: dict[str, Centred], found: dict[str, Centred]) -> None:
+        """Take in one sample."""
+        self.samples += 1
+        for node, integers in expected.items():
+            if node in found:
+                self.by_node.setdefault(node, Difference()).add(integers, found[node])
+
+    @property
+    def enough(self) -> bool:
+        """Whether more samples would change little."""
+        values = sum(difference.count for difference in self.by_node.values())
+        return _are_enough(self.samples, values)
+
+
+def _are_enough(samples: int, values: int) -> bool:
+    return samples >= LEAST_LAYER_SAMPLES and values >= ENOUGH_VALUES
+
+
+def read_enough(reader: LayerReader, samples: Iterable[Sample]) -> list[dict[str, Centred]]:
+    """Return the integers of as many samples as show how a network's layers differ."""
+    found: list[dict[str, Centred]] = []
     for sample in samples:
-        _add(found, reference.read(sample), other.read(sample))
+        values = sum(x.size for integers in found for x in integers.values())
+        if _are_enough(len(found), values):
+            break
+        found.append(reader.read(sample))
     return found
-
-
-def _add(
-    found: dict[str, Difference], expected: dict[str, Centred], values: dict[str, Centred]
-) -> None:
-    """Add what two readers found for one sample."""
-    for node, integers in expected.items():
-        if node in values:
-            found.setdefault(node, Difference()).add(integers, values[node])
 
 
 def certify_layers(built: BuiltArtifact, samples: list[Sample]) -> LayerCertificate:
     """Compare the inner tensors of an int8 file with those of the graph it was made from.
+
+    Of a large network fewer samples are read.
 
     Args:
         built: the file with its graph.
@@ -139,10 +167,12 @@ def certify_layers(built: BuiltArtifact, samples: list[Sample]) -> LayerCertific
     reader, graph = FileIntegers(built, samples[0]), GraphIntegers(built.graph)
     # What stands in for a runtime computes the same, observed or not.
     shipped = compute(built).session if is_computed_here(built) else None
-    differences: dict[str, Difference] = {}
+    differences = LayerDifferences()
     differing = count = 0
     for sample in samples:
-        _add(differences, graph.read(sample), reader.read(sample))
+        if differences.enough:
+            break
+        differences.add(graph.read(sample), reader.read(sample))
         if shipped is not None:
             encoded = [encode(x, s) for x, s in zip(sample, built.artifact.inputs, strict=True)]
             for a, b in zip(shipped.run(encoded), reader.outputs, strict=True):
@@ -150,13 +180,13 @@ def certify_layers(built: BuiltArtifact, samples: list[Sample]) -> LayerCertific
                 count += a.size
     layers = layers_of(built.graph)
     return LayerCertificate(
-        samples=len(samples),
+        samples=differences.samples,
         outputs_differ=differing / max(1, count),
         layers=tuple(
             d.describe(node, layers[node], reader.matches[node].tensor.name)
-            for node, d in differences.items()
+            for node, d in differences.by_node.items()
         ),
-        not_compared=tuple(node for node in layers if node not in differences),
+        not_compared=tuple(node for node in layers if node not in differences.by_node),
     )
 
 

@@ -1,5 +1,6 @@
 """Hold a file, run by its runtime, against the torch graph it was exported from."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
@@ -21,47 +22,60 @@ from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.certificates import LayerCertificate, OutputParity, Parity, PartParity
 from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Floats, run_file
+from edgedl.runtime.task.batch_size import fitting_count, fitting_size
 from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
-BATCH = 50
-# Batches after which a file that is far from every limit has been seen enough; floats differ alike
+# Samples after which a file that is far from every limit has been seen enough; floats differ alike
 # on all samples, and torch computes half precision slowly.
-FIRST_BATCHES = 2
-FIRST_BATCHES_OF_FLOATS = 1
-FEW = 16
+FIRST_SAMPLES = 100
+FIRST_SAMPLES_OF_FLOATS = 50
 # Outputs are kept while a file is held against them: at most 200 MB, of so many samples at least.
 MOST_VALUES = 50_000_000
 LEAST_SAMPLES = 8
 
 
 class GraphOutputs:
-    """What torch graphs compute on the first test samples; each graph runs once on each."""
+    """What torch graphs compute on the first test samples; each graph runs once on each.
+
+    Attributes:
+        samples: most that are looked at.
+    """
 
     def __init__(self, task: Task, samples: int = PARITY_SAMPLES) -> None:
         """Remember the task; nothing runs yet."""
-        self._task, self._samples = task, samples
+        self._task, self.samples = task, samples
         # By identity; the graph is kept, so that no other one gets the same.
         self._found: dict[int, tuple[fx.GraphModule, list[tuple[Floats, ...]]]] = {}
 
     @cached_property
     def inputs(self) -> list[tuple[Array, ...]]:
         """Batches of inputs [B, ...]."""
-        return list(_inputs(self._task, self._samples))
+        return list(_inputs(self._task, self.samples))
 
     def limit(self, graph: fx.GraphModule) -> None:
         """Take fewer samples where the outputs of all would not fit into memory."""
         (first, *_) = self.inputs
         one = run_graph(graph, tuple(x[:1] for x in first))
         fitting = MOST_VALUES // max(1, sum(y.size for y in one))
-        if fitting < self._samples:
-            self._samples = max(LEAST_SAMPLES, fitting)
+        if fitting < self.samples:
+            self.samples = max(LEAST_SAMPLES, fitting)
             del self.inputs
 
-    def of(self, graph: fx.GraphModule, batches: int | None = None) -> list[tuple[Floats, ...]]:
-        """Return the outputs for the first so many batches of ``inputs``, or for all."""
+    def first(self, samples: int) -> list[tuple[Array, ...]]:
+        """Return the batches of the first samples, so many or a few more."""
+        before = itertools.accumulate((len(batch[0]) for batch in self.inputs), initial=0)
+        return [batch for batch, seen in zip(self.inputs, before, strict=False) if seen < samples]
+
+    def joined(self, samples: int) -> tuple[Array, ...]:
+        """Return the inputs of the first samples [N, ...], so many if there are."""
+        columns = zip(*self.first(samples), strict=True)
+        return tuple(np.concatenate(column)[:samples] for column in columns)
+
+    def of(self, graph: fx.GraphModule, samples: int) -> list[tuple[Floats, ...]]:
+        """Return a graph's outputs for the batches of ``first``."""
         _, found = self._found.setdefault(id(graph), (graph, []))
-        wanted = self.inputs[:batches]
+        wanted = self.first(samples)
         found += [run_graph(graph, inputs) for inputs in wanted[len(found) :]]
         return found[: len(wanted)]
 
@@ -82,10 +96,10 @@ def measure_parity(state: ModelState, built: BuiltArtifact, outputs: GraphOutput
         ExportError: the file gives other shapes than the network, or another number of outputs.
     """
     computed, kind = compute(built), built.artifact.kind
-    first = FIRST_BATCHES_OF_FLOATS if kind.is_float else FIRST_BATCHES
+    first = FIRST_SAMPLES_OF_FLOATS if kind.is_float else FIRST_SAMPLES
     parity = _measure(state, built, computed, outputs, first)
-    if len(outputs.inputs) > first and not is_decided(parity.outputs, kind):
-        parity = _measure(state, built, computed, outputs, None)
+    if parity.samples < outputs.samples and not is_decided(parity.outputs, kind):
+        parity = _measure(state, built, computed, outputs, outputs.samples)
     if kind is not INT8:
         return parity
     floats = exporter_of(built.target).float_operators(built.content)
@@ -101,13 +115,13 @@ def _measure(
     built: BuiltArtifact,
     computed: StandIn,
     outputs: GraphOutputs,
-    batches: int | None,
+    samples: int,
 ) -> Parity:
-    """Return the parity on the first so many batches, or on all; without that of layers."""
+    """Return the parity on the first so many samples; without that of layers."""
     artifact = built.artifact
-    expected, reference = (outputs.of(g, batches) for g in (built.graph, state.graph))
+    expected, reference = (outputs.of(g, samples) for g in (built.graph, state.graph))
     found = []
-    for inputs, wanted in zip(outputs.inputs[:batches], expected, strict=True):
+    for inputs, wanted in zip(outputs.first(samples), expected, strict=True):
         found.append(run_file(computed.session, artifact, inputs))
         shapes = [[list(y.shape) for y in one] for one in (found[-1], wanted)]
         if shapes[0] != shapes[1]:
@@ -195,9 +209,10 @@ def compare_graphs(
 
 def _run(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> list[Floats]:
     """Return the outputs of a graph, a few samples at a time."""
+    few = fitting_count(inputs)
     parts = [
-        run_graph(graph, tuple(x[i : i + FEW] for x in inputs))
-        for i in range(0, len(inputs[0]), FEW)
+        run_graph(graph, tuple(x[i : i + few] for x in inputs))
+        for i in range(0, len(inputs[0]), few)
     ]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
@@ -273,7 +288,7 @@ def has_classes(task: Task) -> bool:
 
 def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:
     seen = 0
-    for batch in task.batches("test", BATCH):
+    for batch in task.batches("test", min(FIRST_SAMPLES_OF_FLOATS, fitting_size(task, "test"))):
         if seen >= samples:
             return
         seen += len(batch.labels)

@@ -13,10 +13,9 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.score_intervals import paired_drop, samples_to_decide
 from edgedl.runtime.precision import FLOAT32, Precision
+from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.runtime.wording import counted, points
-
-SCORE_BATCH = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Judge:
 
     def _score(self, state: ModelState) -> Scores:
         file = build_and_load(state, REFERENCE, _precision(state))
-        batches = self._task.batches("test", SCORE_BATCH)
+        batches = fitting_batches(self._task, "test")
         return np.concatenate([self._task.score(file.run(b.inputs), b.labels) for b in batches])
 
 

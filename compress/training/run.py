@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgedl.compress.subject.layout import ChannelsLast
 from edgedl.compress.training.average import WeightAverage
 from edgedl.compress.training.descent import make_optimizer, make_schedule
-from edgedl.compress.training.layout import ChannelsLast
 from edgedl.compress.training.processes import Processes
 from edgedl.compress.training.settings import (
     EpochRecord,

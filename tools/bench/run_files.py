@@ -13,6 +13,7 @@ from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker
 from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Batch, Scores, Task
 from edgedl.tools.bench.entries import Entry
 from edgedl.tools.bench.result import (
@@ -20,7 +21,6 @@ from edgedl.tools.bench.result import (
 )
 from edgedl.tools.bench.settings import BenchSettings
 
-SCORE_BATCH = 100
 # Workers of a thread pool spin for a while after a call; let them fall asleep between arms.
 POOL_PAUSE_MS = 3.0
 AGAIN = "baseline again"
@@ -47,7 +47,7 @@ def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]
         # Runtimes raise anything.
         raise FileFailedError(entry.name, str(error)) from error
     with runner:
-        for batch in task.batches("test", SCORE_BATCH):
+        for batch in fitting_batches(task, "test"):
             try:
                 outputs = runner(*batch.inputs)
             except BadInputError:

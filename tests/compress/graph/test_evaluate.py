@@ -8,9 +8,9 @@ from tiny import make_net, make_task
 from torch import nn
 
 from edgedl.compress.graph.run import count_macs, count_parameters
-from edgedl.compress.subject import score
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.score import score_module
+from edgedl.runtime.task import batch_size
 
 
 def test_every_test_sample_is_scored_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ def test_every_test_sample_is_scored_once_and_in_order(monkeypatch: pytest.Monke
     assert scores.dtype == np.float64
     assert np.array_equal(scores, logits.argmax(1) == batch.labels)
     assert 0 < scores.mean() < 1
-    monkeypatch.setattr(score, "EVALUATION_BATCH", 70)
+    monkeypatch.setattr(batch_size, "SIZES", (7,))
     assert np.array_equal(score_module(net, task), scores)
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedl.compress.subject.layout import ChannelsLast
 from edgedl.compress.training import TrainingSettings, train
-from edgedl.compress.training.layout import ChannelsLast
 
 
 class Pictures:

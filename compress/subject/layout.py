@@ -1,4 +1,4 @@
-"""The layout of pictures while a network is trained: channels last, where it takes them so."""
+"""The layout in memory of the pictures that a network gets: channels last, where it takes them."""
 
 from collections.abc import Sequence
 
