@@ -13,6 +13,7 @@ from edgedl.compress.encodings.encodings import (
     round_bias,
     weight_scales,
 )
+from edgedl.compress.encodings.faster_pairs import compute_pairs_faster
 from edgedl.compress.encodings.float8 import emit_float8
 from edgedl.compress.encodings.integer_forms import compute_on_integers, open_for_integers
 from edgedl.compress.encodings.pair import Pair
@@ -47,6 +48,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     """
     if encodings.precision == "fp8":
         return emit_float8(graph, encodings, target)
+    compute_pairs_faster()
     emitted = copy_graph(graph)
     encodings = open_for_integers(emitted, encodings, target)
     chosen = quantized_nodes(emitted.graph, encodings, target)

@@ -168,10 +168,10 @@ class Simulation:
 
 
 def fake_quantize(x: Tensor, affine: Affine) -> Tensor:
-    """Round a float tensor to a grid and back."""
-    return torch.fake_quantize_per_tensor_affine(
-        x, affine.scale, affine.zero_point, affine.qmin, affine.qmax
-    )
+    """Round a float tensor to a grid and back, as a pair of ``emit`` does; without gradients."""
+    integers = torch.mul(x, 1.0 / affine.scale).round_()
+    integers.clamp_(affine.qmin - affine.zero_point, affine.qmax - affine.zero_point)
+    return integers.mul_(affine.scale)
 
 
 def last_users(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:

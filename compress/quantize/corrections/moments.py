@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from edgedl.compress.graph.operators.convolution import Convolution
 from edgedl.compress.graph.operators.linear import LINEAR
@@ -80,14 +79,8 @@ def patches(layer: Layer, x: Tensor, count: int | None = None) -> Tensor:
     if count is not None:
         share = math.ceil(count / len(x))
         places = torch.randperm(len(places), generator=drawn)[:share]
-    top = places // window.columns * window.stride[0]
-    left = places % window.columns * window.stride[1]
-    # Channels last, a place is read at once: [N, H * W, C].
-    flat, width = window.padded.movedim(1, 3).flatten(1, 2), window.padded.shape[3]
     taps = [
-        flat.index_select(1, (top + i * window.dilation[0]) * width + left + j * window.dilation[1])
-        for i in range(window.kernel[0])
-        for j in range(window.kernel[1])
+        window.read(places, i, j) for i in range(window.kernel[0]) for j in range(window.kernel[1])
     ]
     # [N, places, C, taps] -> [N * places, groups, C / groups * taps]
     read = torch.stack(taps, dim=3).reshape(-1, groups_of(layer.node), layer.weight[0].numel())
@@ -96,9 +89,15 @@ def patches(layer: Layer, x: Tensor, count: int | None = None) -> Tensor:
 
 @dataclass(frozen=True)
 class _Window:
-    """Where the outputs of a convolution look in its padded input [N, C, H, W]."""
+    """Where the outputs of a convolution look in its input [N, C, H, W].
 
-    padded: Tensor
+    Attributes:
+        margins: zeros before the first row, and before the first column.
+        rows, columns: of the output.
+    """
+
+    input: Tensor
+    margins: list[int]
     kernel: list[int]
     stride: list[int]
     dilation: list[int]
@@ -115,14 +114,31 @@ class _Window:
         else:
             numbers = 0 if view.padding == "valid" else view.padding
             margins = [(p, p) for p in _pair(numbers, len(kernel))]
-        x = F.pad(x, [side for margin in reversed(margins) for side in margin])
         if len(kernel) == 1:
-            x, kernel, stride, dilation = x[:, :, None], [1, *kernel], [1, *stride], [1, *dilation]
+            x, margins = x[:, :, None], [(0, 0), *margins]
+            kernel, stride, dilation = [1, *kernel], [1, *stride], [1, *dilation]
         sizes = [
-            (n - d * (k - 1) - 1) // s + 1
-            for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
+            (n + sum(margin) - d * (k - 1) - 1) // s + 1
+            for n, margin, k, s, d in zip(
+                x.shape[2:], margins, kernel, stride, dilation, strict=True
+            )
         ]
-        return cls(x, kernel, stride, dilation, *sizes)
+        return cls(x, [before for before, _ in margins], kernel, stride, dilation, *sizes)
+
+    def read(self, places: Tensor, i: int, j: int) -> Tensor:
+        """Return what some outputs, by number, read at row i and column j of their kernel.
+
+        Returns:
+            float32 [N, places, C]; zeros in the margins.
+        """
+        height, width = self.input.shape[2:]
+        row = places // self.columns * self.stride[0] + i * self.dilation[0] - self.margins[0]
+        column = places % self.columns * self.stride[1] + j * self.dilation[1] - self.margins[1]
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        where = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+        # Channels last, a place is read at once.
+        found = self.input.movedim(1, 3).flatten(1, 2).index_select(1, where)
+        return found if bool(inside.all()) else found * inside[:, None]
 
 
 def _pair(value: object, count: int) -> list[int]:
