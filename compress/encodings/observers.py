@@ -20,6 +20,8 @@ from edgedl.compress.encodings.ranges import (
 BINS = 4096
 # Values counted at a time: what the processor's cache holds.
 CHUNK = 2**16
+# Of a larger tensor about so many values are counted, evenly spread.
+COUNTED = 2**17
 SMALLEST_SPAN = 2.0**-20
 # What stays of the old ends at each new batch.
 SMOOTHING = 0.95
@@ -36,11 +38,23 @@ def _in_memory_order(x: Tensor) -> Tensor:
     return x.flatten()
 
 
+def _spread(count: int) -> int:
+    """Return the step from one counted value to the next.
+
+    It shares no divisor with the size, so that every channel and every column is counted.
+    """
+    step = max(1, count // COUNTED)
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
+
+
 class Histogram:
     """A histogram over [-span, span] that doubles its span by merging bins in pairs.
 
-    Because the span is always a power of two, the result is exact and does not depend on the
-    order of the batches; only the moving average of the ends does.
+    Because the span is always a power of two, the result does not depend on the order of the
+    batches; only the moving average of the ends does. Both ends are of all values; of a batch with
+    more than twice ``COUNTED`` values a part is counted, and weighs as much as all.
     """
 
     def __init__(self) -> None:
@@ -69,10 +83,11 @@ class Histogram:
             border = merged.new_zeros(BINS // 4)
             self.counts = torch.cat([border, merged, border])
             self.span *= 2
-        for part in values.split(CHUNK):
+        step = _spread(values.numel())
+        for part in values[::step].split(CHUNK):
             # Scaling by a power of two is exact, so no value is ever put into a neighbour's bin.
             bins = torch.mul(part, 1 / self._width).floor_().to(torch.int16).add_(BINS // 2)
-            self.counts += torch.bincount(bins, minlength=BINS)
+            self.counts += step * torch.bincount(bins, minlength=BINS)
 
     def range(self, observer: Observer, percentile: float = PERCENTILE, bits: int = 8) -> Range:
         """Return the range that an observer chooses.

@@ -20,7 +20,7 @@ from edgedl.compress.parity.parts import OutputOrigins, measure_part
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.certificates import LayerCertificate, OutputParity, Parity, PartParity
-from edgedl.runtime.precision import INT8
+from edgedl.runtime.precision import INT8, Precision
 from edgedl.runtime.runner import Floats, run_file
 from edgedl.runtime.task.batch_size import fitting_count, fitting_size
 from edgedl.runtime.task.task import Task
@@ -30,6 +30,9 @@ PARITY_SAMPLES = 500
 # on all samples, and torch computes half precision slowly.
 FIRST_SAMPLES = 100
 FIRST_SAMPLES_OF_FLOATS = 50
+# Large samples, of which few are computed at a time, have many values each: fewer are enough.
+FIRST_BATCHES = 20
+FIRST_BATCHES_OF_FLOATS = 10
 # Outputs are kept while a file is held against them: at most 200 MB, of so many samples at least.
 MOST_VALUES = 50_000_000
 LEAST_SAMPLES = 8
@@ -61,6 +64,13 @@ class GraphOutputs:
         if fitting < self.samples:
             self.samples = max(LEAST_SAMPLES, fitting)
             del self.inputs
+
+    def first_samples(self, precision: Precision) -> int:
+        """Return how many samples are looked at before it is known whether more are needed."""
+        size = len(self.inputs[0][0])
+        if precision.is_float:
+            return min(FIRST_SAMPLES_OF_FLOATS, FIRST_BATCHES_OF_FLOATS * size)
+        return min(FIRST_SAMPLES, FIRST_BATCHES * size)
 
     def first(self, samples: int) -> list[tuple[Array, ...]]:
         """Return the batches of the first samples, so many or a few more."""
@@ -96,7 +106,7 @@ def measure_parity(state: ModelState, built: BuiltArtifact, outputs: GraphOutput
         ExportError: the file gives other shapes than the network, or another number of outputs.
     """
     computed, kind = compute(built), built.artifact.kind
-    first = FIRST_SAMPLES_OF_FLOATS if kind.is_float else FIRST_SAMPLES
+    first = outputs.first_samples(kind)
     parity = _measure(state, built, computed, outputs, first)
     if parity.samples < outputs.samples and not is_decided(parity.outputs, kind):
         parity = _measure(state, built, computed, outputs, outputs.samples)

@@ -106,3 +106,21 @@ def test_mse_clips_an_outlier_but_keeps_the_hard_end_of_silu() -> None:
     assert clipped.hi < 9
     x = samples("silu")
     assert histogram(x).range("mse").lo == pytest.approx(x.min(), rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(8, 96, 33, 32), (4, 3, 224, 224), (2, 64, 64, 64)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_of_a_large_batch_every_channel_and_column_counts(
+    shape: tuple[int, int, int, int], layout: torch.memory_format
+) -> None:
+    for axis in (1, 3):
+        # A value for each place on the axis, in a bin of its own.
+        places = torch.arange(shape[axis], dtype=torch.float32) / 512
+        x = places.view([-1 if a == axis else 1 for a in range(4)]).expand(shape)
+        found = histogram(x.contiguous(memory_format=layout))
+        exact, _ = np.histogram(x.numpy(), BINS, (-found.span, found.span))
+        counts = found.counts.numpy()
+        assert (found.lo, found.hi) == (0, float(places[-1]))
+        # In all they weigh as much as all values, each place nearly as much as any other.
+        assert counts.sum() == pytest.approx(x.numel(), rel=1e-3)
+        assert np.abs(counts[exact > 0] / exact[exact > 0] - 1).max() < 0.05
