@@ -10,6 +10,7 @@ from edgedl.compress.artifacts.build import ArtifactBuilder, Refusal
 from edgedl.compress.bundle_files import BundleFiles
 from edgedl.compress.encodings.check_calibration import calibration_warnings
 from edgedl.compress.fallback import add_fallbacks
+from edgedl.compress.export.outside import Outside
 from edgedl.compress.graph.carried import carrying
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.search.protect_parts import ProtectParts
@@ -118,6 +119,8 @@ def _finish(
         left_out = _left_out(begin.graph, state, targets)
     bundle = files.finish(left_out)
     warnings = _doubts(state)
+    if any(target.input_norms == "outside" for target in targets):
+        warnings = (*warnings, Outside.of(state).describe())
     if _weight_bits(state) == REFERENCE.weight_bits_here < REFERENCE.weight_bits:
         warnings = (*warnings, SMALL_WEIGHTS)
     return CompressedModel(

@@ -121,11 +121,16 @@ def _fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
 
 
 def encode(x: Array, spec: TensorSpec) -> Array:
-    """Turn float32 values into what the file takes: in its layout, quantized where it is integer.
+    """Turn float32 values into what the file takes.
+
+    They are normalised where the file is to be fed so, in its layout, and quantized where it takes
+    integers.
 
     >>> encode(np.array([0.0, 0.5], np.float32), TensorSpec("x", (2,), "int8", 0.5, -1)).tolist()
     [-1, 0]
     """
+    if spec.mean:
+        x = _normalised(x, spec)
     if spec.layout is not None:
         x = to_file(x, spec.layout)
     if spec.scale is None or spec.zero_point is None:
@@ -134,6 +139,13 @@ def encode(x: Array, spec: TensorSpec) -> Array:
     limits = np.iinfo(dtype)
     steps = np.rint(np.asarray(x, np.float32) / np.float32(spec.scale)) + spec.zero_point
     return np.ascontiguousarray(np.clip(steps, limits.min, limits.max), dtype)
+
+
+def _normalised(x: Array, spec: TensorSpec) -> Floats:
+    """Return float32 values [N, C, ...] minus the mean of each channel, over its deviation."""
+    by_channel = (-1, *[1] * (x.ndim - 2))
+    mean, std = (np.asarray(v, np.float32).reshape(by_channel) for v in (spec.mean, spec.std))
+    return (np.asarray(x, np.float32) - mean) / std
 
 
 def decode(y: Array, spec: TensorSpec) -> Floats:

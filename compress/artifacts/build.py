@@ -2,15 +2,20 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
 
+import msgspec
 from torch import fx
 
 from edgedl.compress.artifacts.tolerance import allowed_differences
 from edgedl.compress.errors import ExportError, first_line
 from edgedl.compress.export.exporter import FileSource, exporter_of
+from edgedl.compress.export.outside import Outside
+from edgedl.compress.graph.passes.fold.input_norm import InputNorm
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import REFERENCE, Target
-from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
 from edgedl.runtime.precision import FLOAT32, Precision
 from edgedl.runtime.progress import SILENT, Progress
@@ -66,7 +71,7 @@ class ArtifactBuilder:
         """
         self._source = FileSource(state)
         self._only = only
-        self._always = [(REFERENCE, FLOAT32)] if reference else []
+        self._reference = reference
         self._paths: dict[bytes, str] = {}
 
     def build(
@@ -93,7 +98,12 @@ class ArtifactBuilder:
             for precision in self._source.state.precisions
             if target.has(precision) and (self._only is None or precision in self._only)
         ]
-        return [*self._always, *(pair for pair in wanted if pair not in self._always)]
+        if not self._reference:
+            return wanted
+        # The reference is a target, too, which the targets may have with other settings.
+        reference = next((t for t in targets if t.name == REFERENCE.name), REFERENCE)
+        always = (reference, FLOAT32)
+        return [always, *(pair for pair in wanted if pair != always)]
 
     def file(self, target: Target, precision: Precision) -> tuple[str, bytes]:
         """Return one file's name in the bundle and its content, not compared with anything.
@@ -101,17 +111,15 @@ class ArtifactBuilder:
         Raises:
             ExportError: it cannot be made.
         """
-        exporter = exporter_of(target)
-        graph = exporter.graph(self._source, target, precision)
-        content = exporter.write(self._source, graph, target, precision)
-        return exporter.path(target, precision), content
+        content, _ = self._write(target, precision)
+        return exporter_of(target).path(target, precision), content
 
     def _build(self, target: Target, precision: Precision) -> BuiltArtifact:
         if precision.name in target.refused:
             raise ExportError(target.refused[precision.name])
         exporter = exporter_of(target)
         graph = exporter.graph(self._source, target, precision)
-        content = exporter.write(self._source, graph, target, precision)
+        content, norms = self._write(target, precision, graph)
         # Two targets with the same file share it.
         path = self._paths.setdefault(content, exporter.path(target, precision))
         inputs, outputs = exporter.describe(content)
@@ -123,9 +131,44 @@ class ArtifactBuilder:
             target.runtime,
             precision.name,
             path,
-            inputs,
+            _fed(inputs, norms),
             outputs,
             allowed_differences(self._source, graph, target, precision),
             check=None if verdict is None else verdict.describe(),
         )
         return BuiltArtifact(artifact, content, graph, target)
+
+    @cached_property
+    def _outside(self) -> tuple[FileSource, tuple[InputNorm | None, ...]]:
+        """What files without normalisations are made of, and those of every input."""
+        outside = Outside.of(self._source.state)
+        return FileSource(outside.state), outside.norms
+
+    def _write(
+        self, target: Target, precision: Precision, graph: fx.GraphModule | None = None
+    ) -> tuple[bytes, tuple[InputNorm | None, ...]]:
+        """Return a file, and what its inputs are to be normalised with.
+
+        Args:
+            target: that the file is for.
+            precision: of the file.
+            graph: what the file must agree with, where it is known.
+        """
+        exporter, source = exporter_of(target), self._source
+        norms: tuple[InputNorm | None, ...] = ()
+        if target.input_norms == "outside":
+            source, norms = self._outside
+            graph = None
+        if graph is None:
+            graph = exporter.graph(source, target, precision)
+        return exporter.write(source, graph, target, precision), norms
+
+
+def _fed(
+    inputs: tuple[TensorSpec, ...], norms: tuple[InputNorm | None, ...]
+) -> tuple[TensorSpec, ...]:
+    """Return a file's inputs with the means and deviations that they are normalised with."""
+    return tuple(
+        spec if norm is None else msgspec.structs.replace(spec, mean=norm.mean, std=norm.std)
+        for spec, norm in zip_longest(inputs, norms)
+    )

@@ -72,7 +72,7 @@ def emit(graph: fx.GraphModule, encodings: Encodings, target: Target) -> fx.Grap
     # Those that are kept in float.
     if target.joins_phases:
         emitted = join_transposed_convolutions(emitted)
-    return write_input_norms(emitted) if target.float_input_norms else emitted
+    return emitted if target.input_norms == "integer" else write_input_norms(emitted)
 
 
 def _insert_pair(

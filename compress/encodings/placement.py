@@ -69,7 +69,7 @@ def quantized_nodes(
 
 
 def _is_float_on(target: Target, node: fx.Node) -> bool:
-    if target.float_input_norms and is_input_norm(node):
+    if target.input_norms != "integer" and is_input_norm(node):
         return True
     return not target.computes_in_integers(row_of(node))
 

@@ -49,8 +49,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         clips_integers: whether what clips or scales a grid does so on the integers.
         joins_phases: whether the phases of a transposed convolution that computes in float are
             joined to one operator again.
-        float_input_norms: whether the normalisation of an input computes in float, before the
-            first rounding, as a batch norm.
+        input_norms: where the normalisation of an input is computed: as a layer of "integer"
+            arithmetic, in "float" before the first rounding, or "outside" of the files, by who
+            feeds them: the manifest says with which means and deviations.
         integer_biases: whether biases are rounded to the int32 grid of the accumulator.
         float_results: whether integer kernels of linear layers and matrix products can give
             floats; where they cannot, every result is rounded.
@@ -79,7 +80,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stores_numbers: bool
     clips_integers: bool
     joins_phases: bool
-    float_input_norms: bool
+    input_norms: Literal["integer", "float", "outside"]
     integer_biases: bool
     float_results: bool
     weight_bits: WeightBits

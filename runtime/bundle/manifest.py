@@ -26,6 +26,8 @@ class TensorSpec(_Record, frozen=True):
         dtype: numpy name of the element type.
         scale: quantization step of an integer tensor, else None.
         zero_point: integer that stands for 0.0, else None.
+        mean, std: of a file's input that is to be fed normalised, a number for each channel:
+            ``(x - mean) / std``; empty where it takes what the network takes.
         layout: of a file's tensor whose channels stand elsewhere than the network's, else None:
             pictures [N, C, H, W] of the network are [N, H, W, C] in a TFLite file.
     """
@@ -36,6 +38,25 @@ class TensorSpec(_Record, frozen=True):
     scale: float | None = None
     zero_point: int | None = None
     layout: Layout | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse means and deviations that cannot be applied.
+
+        Raises:
+            BadInputError: there are not as many as channels, or a deviation is 0.
+        """
+        if not self.mean and not self.std:
+            return
+        channels = self.network_shape[1] if len(self.shape) > 1 else 0
+        if not len(self.mean) == len(self.std) == channels:
+            raise BadInputError(
+                f"tensor '{self.name}' has {channels} channels, {len(self.mean)} means and "
+                f"{len(self.std)} deviations"
+            )
+        if 0.0 in self.std:
+            raise BadInputError(f"a deviation of tensor '{self.name}' is 0")
 
     @property
     def network_shape(self) -> tuple[int | None, ...]:

@@ -56,6 +56,12 @@ if TYPE_CHECKING:
     help="Layout of pictures in the files: that of the runtime (NHWC for TFLite), or NCHW.",
 )
 @click.option(
+    "--preprocess-outside",
+    is_flag=True,
+    help="Leave the normalisation of inputs out of the files: the runner computes it, with means "
+    "and deviations of the manifest.",
+)
+@click.option(
     "--keep-float",
     multiple=True,
     metavar="LAYER",
@@ -106,6 +112,7 @@ def command(
     weights: Path | None,
     targets: "tuple[Target, ...]",
     layout: str,
+    preprocess_outside: bool,
     keep_float: tuple[str, ...],
     teachers: tuple[str, ...],
     max_drop: float | None,
@@ -138,6 +145,8 @@ def command(
 
     if layout == "nchw":
         targets = tuple(msgspec.structs.replace(target, pictures="nchw") for target in targets)
+    if preprocess_outside:
+        targets = tuple(msgspec.structs.replace(t, input_norms="outside") for t in targets)
     chosen = None if device is None else find_device(device)
     wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen)
     store = None if fresh else user_store()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgedl.runtime.bundle.certificates import Parity
 from edgedl.runtime.bundle.manifest import FileRecord, HistoryEntry, Manifest, TensorSpec
+from edgedl.runtime.errors import BadInputError
 
 # Objects whose keys are free: file names, package names, a stage's settings.
 FREE = {"files", "toolchain", "settings"}
@@ -130,3 +131,16 @@ records_of_any_kind = st.one_of(
 @given(record=records_of_any_kind)
 def test_any_record_survives_the_round_trip(record):
     assert msgspec.json.decode(msgspec.json.encode(record), type=type(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "words"),
+    [
+        ((0.5,), (0.2, 0.2, 0.2), "has 3 channels, 1 means and 3 deviations"),
+        ((0.5, 0.5, 0.5), (), "has 3 channels, 3 means and 0 deviations"),
+        ((0.5, 0.5, 0.5), (0.2, 0.0, 0.2), "a deviation of tensor 'x' is 0"),
+    ],
+)
+def test_means_and_deviations_that_cannot_be_applied(mean, std, words) -> None:
+    with pytest.raises(BadInputError, match=words):
+        TensorSpec("x", (1, 8, 8, 3), "int8", 0.1, 0, "NHWC", mean, std)

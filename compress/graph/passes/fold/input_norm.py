@@ -1,6 +1,7 @@
 """Scales and shifts of an input's channels: in the layer behind, or as a batch norm."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx
@@ -126,6 +127,41 @@ def write_input_norms(module: fx.GraphModule) -> fx.GraphModule:
     written = copy_graph(module)
     InputNormAsBatchNorm()(written)
     return finish(written)
+
+
+@dataclass(frozen=True)
+class InputNorm:
+    """What the channels of an input are normalised with: ``(x - mean) / std``.
+
+    Attributes:
+        node: name of the operator.
+        mean, std: a number for each channel.
+    """
+
+    node: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def take_out_input_norms(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[str, InputNorm]]:
+    """Return a copy whose inputs come normalised, and what they are normalised with, by input.
+
+    An input that something else reads, too, or a channel of which is multiplied by 0, keeps its
+    normalisation. The graph itself comes back if nothing was taken out.
+    """
+    found: dict[str, InputNorm] = {}
+    without = copy_graph(module)
+    for node in list(without.graph.nodes):
+        if not is_input_norm(node):
+            continue
+        source = Convolution.of(node).input
+        factor, shift = (values.double() for values in _factor_and_shift(without, node))
+        if len(source.users) > 1 or bool((factor == 0).any()):
+            continue
+        mean, std = -shift / factor, 1 / factor
+        found[source.name] = InputNorm(node.name, tuple(mean.tolist()), tuple(std.tolist()))
+        node.replace_all_uses_with(source)
+    return (finish(without), found) if found else (module, {})
 
 
 def _pads(layer: Convolution) -> bool:

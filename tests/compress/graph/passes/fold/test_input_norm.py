@@ -10,7 +10,7 @@ from torch import nn
 from edgedl.compress.encodings.calibrate import calibrate
 from edgedl.compress.encodings.emit import emit
 from edgedl.compress.export.onnx.write import to_onnx
-from edgedl.compress.graph.passes.fold.input_norm import write_input_norms
+from edgedl.compress.graph.passes.fold.input_norm import take_out_input_norms, write_input_norms
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.targets.named import ORT, TFLITE
 
@@ -87,3 +87,35 @@ def test_only_runtimes_with_a_fast_float_norm_compute_it_in_float() -> None:
     file = onnx.load_from_string(to_onnx(emit(graph, encodings, ORT), (x,)))
     kinds = [node.op_type for node in file.graph.node]
     assert kinds[:2] == ["BatchNormalization", "QuantizeLinear"]
+
+
+def test_it_is_taken_out_with_its_means_and_deviations() -> None:
+    net = normalised(nn.Conv2d(3, 4, 3, padding=1))
+    x = noise(2, *IMAGES)
+    graph = trace(net, (x,))
+    without, found = take_out_input_norms(graph)
+    assert operators(without) == {"conv2d": 1}
+    (norm,) = found.values()
+    assert norm.mean == pytest.approx(net.mean.flatten().tolist(), rel=1e-6)
+    assert norm.std == pytest.approx(net.std.flatten().tolist(), rel=1e-6)
+    given = (x - net.mean) / net.std
+    torch.testing.assert_close(without(given), net(x), atol=1e-5, rtol=1e-5)
+    assert operators(graph)["conv2d"] == 2
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Net(lambda net, x: net.layer(x), layer=nn.Conv2d(3, 4, 3, padding=1)).eval(),
+        Net(
+            lambda net, x: net.layer(net.norm(x)) + x.mean(),
+            norm=trained(nn.BatchNorm2d(3)),
+            layer=nn.Conv2d(3, 4, 3, padding=1),
+        ).eval(),
+    ],
+    ids=["none", "read_besides"],
+)
+def test_what_cannot_be_taken_out_stays(network: nn.Module) -> None:
+    graph = trace(network, (noise(2, *IMAGES),))
+    without, found = take_out_input_norms(graph)
+    assert (without, found) == (graph, {})
