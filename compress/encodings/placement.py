@@ -110,10 +110,17 @@ def place(graph: fx.Graph, encodings: Encodings, target: Target) -> Placement:
             fused = _fuses(node, chosen, encodings, target) or _joins_convolutions(
                 node, chosen, target
             )
-            users = set() if fused else set(node.users)
+            users = set() if fused else _readers(node, chosen, target)
         if users:
             placement[node] = users
     return placement
+
+
+def _readers(node: fx.Node, chosen: set[fx.Node], target: Target) -> set[fx.Node]:
+    """Return who reads the result of an integer operator rounded."""
+    if target.pairs == "integer_readers":
+        return {user for user in node.users if user in chosen or user.op == "output"}
+    return set(node.users)
 
 
 def fused_activation(node: fx.Node) -> fx.Node | None:

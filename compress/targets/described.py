@@ -35,8 +35,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         symmetric: whether their zero points must be 0.
         pictures: where pictures and maps have their channels in files' inputs and outputs.
         pairs: where quantize/dequantize pairs stand: at "every_tensor" that integer operators
-            read or write, or at "layer_inputs", those of convolutions, linear layers and one
-            operand of a residual add.
+            read or write; before "integer_readers", so that float operators read what integer
+            ones give unrounded; or at "layer_inputs", those of convolutions, linear layers and
+            one operand of a residual add.
         constants: what quantized constants are stored as: "integers", or "floats" behind a
             quantize, which the runtime's converter rounds.
         folds_activations: whether an activation is folded into the operator before it "always",
@@ -72,7 +73,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activations: Literal["uint8", "int8"]
     symmetric: bool
     pictures: Literal["nchw", "nhwc"]
-    pairs: Literal["every_tensor", "layer_inputs"]
+    pairs: Literal["every_tensor", "integer_readers", "layer_inputs"]
     constants: Literal["integers", "floats"]
     folds_activations: Literal["always", "within_bounds"]
     folds_padding: bool
