@@ -9,8 +9,8 @@ from torch import fx, nn
 from edgedl.compress.artifacts.build import ArtifactBuilder, Refusal
 from edgedl.compress.bundle_files import BundleFiles
 from edgedl.compress.encodings.check_calibration import calibration_warnings
-from edgedl.compress.fallback import add_fallbacks
 from edgedl.compress.export.outside import Outside
+from edgedl.compress.fallback import add_fallbacks
 from edgedl.compress.graph.carried import carrying
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.search.protect_parts import ProtectParts
