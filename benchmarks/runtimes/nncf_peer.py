@@ -176,7 +176,7 @@ def score(model: "openvino.Model", task: Task, inputs: Sequence[TensorSpec]) -> 
             compiled[shapes] = _compiled(model, shapes)
         found = compiled[shapes](encoded)
         outputs = [found[k] for k in range(len(model.outputs))]
-        scores.append(task.score(tuple(outputs), batch.labels))  # type: ignore[arg-type]
+        scores.append(task.score(tuple(outputs), batch.labels))
     return np.concatenate(scores)
 
 
