@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 
 import msgspec
 from torch import fx
@@ -121,7 +122,9 @@ class ArtifactBuilder:
         graph = exporter.graph(self._source, target, precision)
         content, norms = self._write(target, precision, graph)
         # Two targets with the same file share it.
-        path = self._paths.setdefault(content, exporter.path(target, precision))
+        if content not in self._paths:
+            self._paths[content] = self._free(exporter.path(target, precision), target)
+        path = self._paths[content]
         inputs, outputs = exporter.describe(content)
         verdict = exporter.check(content)
         if verdict is not None and not verdict.accepted:
@@ -137,6 +140,12 @@ class ArtifactBuilder:
             check=None if verdict is None else verdict.describe(),
         )
         return BuiltArtifact(artifact, content, graph, target)
+
+    def _free(self, path: str, target: Target) -> str:
+        """Return a path that no other file has: with the target's name where one does."""
+        if path not in self._paths.values():
+            return path
+        return str(Path(path).with_suffix(f".{target.name}{Path(path).suffix}"))
 
     @cached_property
     def _outside(self) -> tuple[FileSource, tuple[InputNorm | None, ...]]:

@@ -94,6 +94,20 @@ def test_the_files_do_not_normalise() -> None:
             np.testing.assert_allclose(encode(x, spec), moved, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_the_reference_and_a_file_without_the_norm_are_two_files(tmp_path: Path) -> None:
+    recipe = Recipe("float", ())
+    made = compress(subject(), recipe, (outside("openvino"),), tmp_path, only=(FLOAT32,))
+    files = {a.name: a for a in made.bundle.manifest.artifacts}
+    assert not made.refusals
+    assert files["ort-float32"].path == "float32.onnx"
+    assert files["openvino-float32"].path == "float32.openvino.onnx"
+    assert (files["ort-float32"].inputs[0].mean, files["openvino-float32"].inputs[0].mean) == (
+        (),
+        pytest.approx(MEAN),
+    )
+
+
 def test_a_network_without_a_normalisation_says_so() -> None:
     found = Outside.of(begin(make_subject()))
     assert found.norms == (None,)
