@@ -14,7 +14,7 @@ from edgedl.compress.manifest_record import describe
 from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.check_files import check_files
 from edgedl.compress.parity.expectations import layer_vectors
-from edgedl.compress.parity.outputs import GraphOutputs
+from edgedl.compress.parity.graph_outputs import GraphOutputs
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest

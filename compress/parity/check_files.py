@@ -20,9 +20,8 @@ from edgedl.compress.parity.acceptance import (
 from edgedl.compress.parity.blame import SAMPLES as BLAME_SAMPLES
 from edgedl.compress.parity.blame import Blame, find_blame
 from edgedl.compress.parity.computed import compute, is_computed_here
+from edgedl.compress.parity.graph_outputs import FIRST_SAMPLES_OF_FLOATS, GraphOutputs
 from edgedl.compress.parity.outputs import (
-    FIRST_SAMPLES_OF_FLOATS,
-    GraphOutputs,
     compare_graphs,
     compare_output,
     measure_parity,

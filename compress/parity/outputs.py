@@ -1,8 +1,6 @@
 """Hold a file, run by its runtime, against the torch graph it was exported from."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -15,79 +13,16 @@ from edgedl.compress.export.exporter import StandIn, exporter_of
 from edgedl.compress.graph.run import run_graph
 from edgedl.compress.parity.acceptance import is_decided
 from edgedl.compress.parity.computed import compute
+from edgedl.compress.parity.graph_outputs import GraphOutputs
 from edgedl.compress.parity.layers import certify_layers, single_samples
 from edgedl.compress.parity.parts import OutputOrigins, measure_part
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.certificates import LayerCertificate, OutputParity, Parity, PartParity
-from edgedl.runtime.precision import INT8, Precision
+from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Floats, run_file
-from edgedl.runtime.task.batch_size import fitting_count, fitting_size
+from edgedl.runtime.task.batch_size import fitting_count
 from edgedl.runtime.task.task import Task
-
-PARITY_SAMPLES = 500
-# Samples after which a file that is far from every limit has been seen enough; floats differ alike
-# on all samples, and torch computes half precision slowly.
-FIRST_SAMPLES = 100
-FIRST_SAMPLES_OF_FLOATS = 50
-# Large samples, of which few are computed at a time, have many values each: fewer are enough.
-FIRST_BATCHES = 20
-FIRST_BATCHES_OF_FLOATS = 10
-# Outputs are kept while a file is held against them: at most 200 MB, of so many samples at least.
-MOST_VALUES = 50_000_000
-LEAST_SAMPLES = 8
-
-
-class GraphOutputs:
-    """What torch graphs compute on the first test samples; each graph runs once on each.
-
-    Attributes:
-        samples: most that are looked at.
-    """
-
-    def __init__(self, task: Task, samples: int = PARITY_SAMPLES) -> None:
-        """Remember the task; nothing runs yet."""
-        self._task, self.samples = task, samples
-        # By identity; the graph is kept, so that no other one gets the same.
-        self._found: dict[int, tuple[fx.GraphModule, list[tuple[Floats, ...]]]] = {}
-
-    @cached_property
-    def inputs(self) -> list[tuple[Array, ...]]:
-        """Batches of inputs [B, ...]."""
-        return list(_inputs(self._task, self.samples))
-
-    def limit(self, graph: fx.GraphModule) -> None:
-        """Take fewer samples where the outputs of all would not fit into memory."""
-        (first, *_) = self.inputs
-        one = run_graph(graph, tuple(x[:1] for x in first))
-        fitting = MOST_VALUES // max(1, sum(y.size for y in one))
-        if fitting < self.samples:
-            self.samples = max(LEAST_SAMPLES, fitting)
-            del self.inputs
-
-    def first_samples(self, precision: Precision) -> int:
-        """Return how many samples are looked at before it is known whether more are needed."""
-        size = len(self.inputs[0][0])
-        if precision.is_float:
-            return min(FIRST_SAMPLES_OF_FLOATS, FIRST_BATCHES_OF_FLOATS * size)
-        return min(FIRST_SAMPLES, FIRST_BATCHES * size)
-
-    def first(self, samples: int) -> list[tuple[Array, ...]]:
-        """Return the batches of the first samples, so many or a few more."""
-        before = itertools.accumulate((len(batch[0]) for batch in self.inputs), initial=0)
-        return [batch for batch, seen in zip(self.inputs, before, strict=False) if seen < samples]
-
-    def joined(self, samples: int) -> tuple[Array, ...]:
-        """Return the inputs of the first samples [N, ...], so many if there are."""
-        columns = zip(*self.first(samples), strict=True)
-        return tuple(np.concatenate(column)[:samples] for column in columns)
-
-    def of(self, graph: fx.GraphModule, samples: int) -> list[tuple[Floats, ...]]:
-        """Return a graph's outputs for the batches of ``first``."""
-        _, found = self._found.setdefault(id(graph), (graph, []))
-        wanted = self.first(samples)
-        found += [run_graph(graph, inputs) for inputs in wanted[len(found) :]]
-        return found[: len(wanted)]
 
 
 def _join(batches: Sequence[tuple[Floats, ...]]) -> list[Floats] | None:
@@ -294,12 +229,3 @@ def _certify(built: BuiltArtifact, outputs: GraphOutputs) -> LayerCertificate:
 def has_classes(task: Task) -> bool:
     """Say whether the largest of a task's outputs is a prediction."""
     return bool(task.classes) or task.metric == "top1"
-
-
-def _inputs(task: Task, samples: int) -> Iterator[tuple[Array, ...]]:
-    seen = 0
-    for batch in task.batches("test", min(FIRST_SAMPLES_OF_FLOATS, fitting_size(task, "test"))):
-        if seen >= samples:
-            return
-        seen += len(batch.labels)
-        yield batch.inputs

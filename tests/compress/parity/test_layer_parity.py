@@ -142,7 +142,8 @@ def test_vectors_are_small_and_those_of_the_graph(
 def test_a_runtime_that_shows_nothing_is_written_down(
     compressed: CompressedModel, int8_state: ModelState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgedl.compress.parity.outputs import GraphOutputs, measure_parity
+    from edgedl.compress.parity.graph_outputs import GraphOutputs
+    from edgedl.compress.parity.outputs import measure_parity
     from edgedl.runtime.backends.ort import OnnxRuntimeBackend
     from edgedl.runtime.errors import BadInputError
 

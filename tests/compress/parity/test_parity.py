@@ -13,13 +13,13 @@ from tiny import make_net, make_task
 from edgedl.compress.artifacts.build import BuiltArtifact
 from edgedl.compress.artifacts.tolerance import output_steps
 from edgedl.compress.graph.run import run_graph
-from edgedl.compress.parity.outputs import (
+from edgedl.compress.parity.graph_outputs import (
     FIRST_SAMPLES,
     FIRST_SAMPLES_OF_FLOATS,
     PARITY_SAMPLES,
     GraphOutputs,
-    measure_parity,
 )
+from edgedl.compress.parity.outputs import measure_parity
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.certificates import Parity

