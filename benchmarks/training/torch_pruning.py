@@ -10,6 +10,7 @@ same recipe. A run that was cut off goes on where it was; what is done is found 
 
 import argparse
 import copy
+import shutil
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ QUANTIZED = "static_w8c_a8_rounded"
 MULTIPLE = 8
 # Torch-Pruning removes a share of the channels in steps of this size until it comes to the goal.
 STEPS = 400
-HEADER = ("network", "MACs", *(f"{r}-int8 %" for r in RUNTIMES), *(f"{r}-int8" for r in RUNTIMES))
+HEADER = ("network", *(f"{r}-int8 %" for r in RUNTIMES), *(f"{r}-int8" for r in RUNTIMES))
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def main() -> None:
     subject = replace(subject, teachers=(copy.deepcopy(subject.module).eval(),))
     whole = make(subject, (), options.folder / "whole", options)
     bundles: dict[str, list[Bundle]] = {OWN: [], PEER: []}
+    macs: dict[tuple[str, int], int] = {}
     for seed in options.seeds:
         training = FineTune(
             epochs=options.epochs, samples=options.samples, temperature=2.0, seed=seed
@@ -89,25 +91,33 @@ def main() -> None:
         )
         stages = (prune, training)
         bundles[OWN].append(make(subject, stages, options.folder / f"own-{seed}", options))
-        pruned = replace(subject, module=prune_with_peer(subject, macs_of(bundles[OWN][0])))
+        module = prune_with_peer(subject, macs_of(bundles[OWN][-1]))
+        macs[OWN, seed] = macs_of(bundles[OWN][-1])
+        macs[PEER, seed] = count_macs(module, subject.example_inputs()[0][:1])
+        pruned = replace(subject, module=module)
         peer = make(pruned, (training,), options.folder / f"peer-{seed}", options)
         bundles[PEER].append(peer)
+    print(*(f"{name}, seed {seed}: {n} MACs" for (name, seed), n in macs.items()), sep="\n")
     compare(subject, whole, bundles)
 
 
 def make(subject: Subject, stages: tuple[Stage, ...], folder: Path, options: Options) -> Bundle:
     """Return the bundle in the folder; where there is none, make it."""
     if not (folder / MANIFEST).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        # What a run that was cut off has left is made anew; the store has its stages.
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         quantized = load_recipe(QUANTIZED).stages
         compress(
             subject,
             Recipe("pruned, trained, quantized", (*stages, *quantized)),
             tuple(load_target(name) for name in RUNTIMES),
-            folder,
+            partial,
             store=StageStore(options.folder / "stages"),
             only=(FLOAT32, INT8),
         )
+        partial.rename(folder)
         print(f"made {folder.name}", flush=True)
     return Bundle.open(folder)
 
@@ -185,7 +195,6 @@ def compare(subject: Subject, whole: Bundle, bundles: dict[str, list[Bundle]]) -
     rows = [
         [
             f"{name}, training {number + 1}" if name != WHOLE else name,
-            "" if name == WHOLE else str(made_macs(subject, bundles[name][number])),
             *(f"{100 * scores[name, number, r].mean():.2f}" for r in RUNTIMES),
             *(
                 ratio(times[WHOLE, 0, r], times[name, 0, r]) if number == 0 else ""
@@ -202,13 +211,6 @@ def compare(subject: Subject, whole: Bundle, bundles: dict[str, list[Bundle]]) -
             f"{ratio(times[PEER, 0, runtime], times[OWN, 0, runtime])}, points "
             f"{gain(scores, runtime, len(bundles[OWN]))}"
         )
-
-
-def made_macs(subject: Subject, bundle: Bundle) -> int:
-    """Count the multiply-adds of the float network in a bundle."""
-    return (
-        macs_of(bundle) if any("macs_after" in e.settings for e in bundle.manifest.history) else 0
-    )
 
 
 def ratio(base: np.ndarray, times: np.ndarray) -> str:
@@ -237,7 +239,8 @@ def read_options() -> Options:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    return Options(**{**vars(parser.parse_args()), "seeds": tuple(parser.parse_args().seeds)})
+    given = parser.parse_args()
+    return Options(**{**vars(given), "seeds": tuple(given.seeds)})
 
 
 if __name__ == "__main__":

@@ -112,8 +112,10 @@ class ArtifactBuilder:
         Raises:
             ExportError: it cannot be made.
         """
-        content, _ = self._write(target, precision)
-        return exporter_of(target).path(target, precision), content
+        exporter = exporter_of(target)
+        graph = exporter.graph(self._source, target, precision)
+        content, _ = self._write(target, precision, graph)
+        return exporter.path(target, precision), content
 
     def _build(self, target: Target, precision: Precision) -> BuiltArtifact:
         if precision.name in target.refused:
@@ -154,22 +156,20 @@ class ArtifactBuilder:
         return FileSource(outside.state), outside.norms
 
     def _write(
-        self, target: Target, precision: Precision, graph: fx.GraphModule | None = None
+        self, target: Target, precision: Precision, graph: fx.GraphModule
     ) -> tuple[bytes, tuple[InputNorm | None, ...]]:
         """Return a file, and what its inputs are to be normalised with.
 
         Args:
             target: that the file is for.
             precision: of the file.
-            graph: what the file must agree with, where it is known.
+            graph: what the file must agree with.
         """
-        exporter, source = exporter_of(target), self._source
-        norms: tuple[InputNorm | None, ...] = ()
-        if target.input_norms == "outside":
-            source, norms = self._outside
-            graph = None
-        if graph is None:
-            graph = exporter.graph(source, target, precision)
+        exporter = exporter_of(target)
+        if target.input_norms != "outside":
+            return exporter.write(self._source, graph, target, precision), ()
+        source, norms = self._outside
+        graph = exporter.graph(source, target, precision)
         return exporter.write(source, graph, target, precision), norms
 
 

@@ -25,7 +25,7 @@ from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity
 from edgedl.runtime.runner import encode
 
 LAYER_SAMPLES = 32
-# Values of all layers after which no more samples are read, but those: means and shares are known.
+# So many values of all layers show their means and shares; a few samples are read in any case.
 ENOUGH_VALUES = 2_000_000
 LEAST_LAYER_SAMPLES = 4
 
