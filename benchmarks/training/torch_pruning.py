@@ -1,9 +1,10 @@
 """Torch-Pruning and edgedl: the same network, teacher, multiply-adds, training and quantization.
 
 Run as ``python -m benchmarks.training.torch_pruning FOLDER [--subject NAME] [--speedup S]
-[--runtime NAME] [--epochs N] [--samples N] [--seeds N...]``; needs ``pip install edgedl[dev]``.
-edgedl removes channels until the int8 file is S times faster on the runtime. Torch-Pruning then
-removes as many multiply-adds, globally, by the norms of its groups, in multiples of 8. Both
+[--remove blocks|channels] [--runtime NAME] [--epochs N] [--samples N] [--seeds N...]``; needs
+``pip install edgedl[dev]``. edgedl removes blocks, or channels in multiples of 8, until the int8
+file is S times faster on the runtime. Torch-Pruning then removes channels until it has as few
+multiply-adds, globally, by the norms of its groups, in multiples of 8. Both
 networks are trained by the same stage on the answers of the whole network, and quantized by the
 same recipe. A run that was cut off goes on where it was; what is done is found in FOLDER.
 """
@@ -22,6 +23,7 @@ from torch import nn
 
 from edgedl.compress.distill.fine_tune import FineTune
 from edgedl.compress.pipeline import compress
+from edgedl.compress.prune.prune_blocks import PruneBlocks
 from edgedl.compress.prune.prune_channels import PruneChannels
 from edgedl.compress.recipe.recipe import Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
@@ -55,7 +57,8 @@ class Options:
 
     Attributes:
         folder: of bundles and of results of stages.
-        speedup, runtime: what edgedl removes channels for.
+        speedup, runtime: what edgedl removes blocks or channels for.
+        remove: "blocks" or "channels".
         epochs, samples: of the training; samples are those of an epoch.
         seeds: one training of each network for each.
     """
@@ -63,6 +66,7 @@ class Options:
     folder: Path
     subject: str
     speedup: float
+    remove: str
     runtime: str
     epochs: int
     samples: int
@@ -82,14 +86,7 @@ def main() -> None:
         training = FineTune(
             epochs=options.epochs, samples=options.samples, temperature=2.0, seed=seed
         )
-        prune = PruneChannels(
-            speedup=options.speedup,
-            runtime=options.runtime,
-            precision="int8",
-            importance="taylor",
-            multiple=MULTIPLE,
-        )
-        stages = (prune, training)
+        stages = (prune_stage(options), training)
         bundles[OWN].append(make(subject, stages, options.folder / f"own-{seed}", options))
         module = prune_with_peer(subject, macs_of(bundles[OWN][-1]))
         macs[OWN, seed] = macs_of(bundles[OWN][-1])
@@ -120,6 +117,21 @@ def make(subject: Subject, stages: tuple[Stage, ...], folder: Path, options: Opt
         partial.rename(folder)
         print(f"made {folder.name}", flush=True)
     return Bundle.open(folder)
+
+
+def prune_stage(options: Options) -> Stage:
+    """Return edgedl's stage that removes blocks or channels."""
+    if options.remove == "blocks":
+        return PruneBlocks(
+            blocks=None, speedup=options.speedup, runtime=options.runtime, precision="int8"
+        )
+    return PruneChannels(
+        speedup=options.speedup,
+        runtime=options.runtime,
+        precision="int8",
+        importance="taylor",
+        multiple=MULTIPLE,
+    )
 
 
 def macs_of(bundle: Bundle) -> int:
@@ -235,6 +247,7 @@ def read_options() -> Options:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--subject", default="resnet20-cifar10")
     parser.add_argument("--speedup", type=float, default=1.7)
+    parser.add_argument("--remove", choices=("blocks", "channels"), default="blocks")
     parser.add_argument("--runtime", choices=RUNTIMES, default="openvino")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--samples", type=int, default=50_000)
