@@ -25,7 +25,7 @@ from edgedl.compress.graph.operators.table import (
     moves_values,
     row_of,
 )
-from edgedl.compress.graph.passes.fold.input_norm import is_input_norm
+from edgedl.compress.graph.passes.fold.input_norm import is_float_norm
 from edgedl.compress.graph.values import is_floating, shape_of
 from edgedl.compress.targets.target import Target
 
@@ -69,7 +69,7 @@ def quantized_nodes(
 
 
 def _is_float_on(target: Target, node: fx.Node) -> bool:
-    if target.input_norms != "integer" and is_input_norm(node):
+    if is_float_norm(node, integers=target.input_norms == "integer"):
         return True
     return not target.computes_in_integers(row_of(node))
 

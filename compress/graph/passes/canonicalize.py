@@ -15,7 +15,10 @@ from edgedl.compress.graph.passes.fold.affine import FoldAffine
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.fold.factor import FoldFactor
 from edgedl.compress.graph.passes.fold.input_norm import FoldInputNorm
-from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
+from edgedl.compress.graph.passes.fold.normalisation import (
+    NormalisationAsDepthwise,
+    SumBeforeProduct,
+)
 from edgedl.compress.graph.passes.forms.activations import ActivationForms
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.forms.identities import DropIdentities, DropNeutral
@@ -71,6 +74,7 @@ ORDER: Order = in_order(
         FoldBatchNorm(),
         # Before its sum and its product are folded apart.
         NormalisationAsDepthwise(),
+        SumBeforeProduct(),
         FoldAffine(),
         FoldFactor(),
         # Their products are no factors of layers.

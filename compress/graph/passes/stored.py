@@ -1,6 +1,5 @@
 """What a network computes of its stored tensors alone, computed once and stored."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,30 +42,30 @@ def stored_value(module: fx.GraphModule, node: Any) -> Tensor | None:
     """Return the value of a node that depends on stored tensors alone; None for any other."""
     if not isinstance(node, fx.Node):
         return None
-    values: dict[fx.Node, Any] = {}
-
-    def value_of(node: fx.Node) -> Any:
-        if node not in values:
-            values[node] = _compute(module, node, value_of)
-        return values[node]
-
-    try:
-        value = value_of(node)
-    except _OfAnInputError:
+    needed = _needed_constants(node)
+    if needed is None:
         return None
+    values: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for each in needed:
+            if each.op == "get_attr":
+                values[each] = get_tensor(module, str(each.target))
+            else:
+                args, kwargs = fx.map_arg((each.args, each.kwargs), values.__getitem__)
+                values[each] = each.target(*args, **kwargs)  # type: ignore[operator]
+    value = values[node]
     return value if isinstance(value, Tensor) else None
 
 
-class _OfAnInputError(Exception):
-    """A value depends on what the network is given, or on chance."""
-
-
-def _compute(module: fx.GraphModule, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
-    if node.op == "get_attr":
-        return get_tensor(module, str(node.target))
-    tags = getattr(node.target, "tags", ())
-    if node.op != "call_function" or torch.Tag.nondeterministic_seeded in tags:
-        raise _OfAnInputError
-    args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
-    with torch.no_grad():
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+def _needed_constants(node: fx.Node) -> list[fx.Node] | None:
+    """Return the node and all that it is computed of, in order; None if an input is among them."""
+    needed = [node]
+    found = {node}
+    for each in needed:
+        random = torch.Tag.nondeterministic_seeded in getattr(each.target, "tags", ())
+        if each.op not in ("get_attr", "call_function") or random:
+            return None
+        new = [n for n in each.all_input_nodes if n not in found]
+        found.update(new)
+        needed.extend(new)
+    return sorted(needed)

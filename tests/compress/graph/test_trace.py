@@ -152,3 +152,11 @@ def test_integers_and_booleans_become_floats(forward: Any) -> None:
 def test_an_empty_output_is_refused() -> None:
     with pytest.raises(TraceError, match=r"is empty: .* leave it out"):
         trace(Net(lambda net, x: (x.relu(), x[:, :0])), (noise(4, 6),))
+
+
+@pytest.mark.slow
+def test_a_product_of_activations_at_the_end_of_a_deep_network() -> None:
+    layers = nn.Sequential(*(nn.Tanh() for _ in range(400)))
+    deep = Net(lambda net, x: (y := net.layers(x)) @ y.transpose(1, 2), layers=layers).eval()
+    graph = trace(deep, (x := noise(2, 3, 4),))
+    torch.testing.assert_close(graph(x), deep(x))

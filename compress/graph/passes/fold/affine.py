@@ -1,13 +1,12 @@
 """Products and sums with numbers and stored tensors of one value per channel."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from edgedl.compress.graph.edit import constant_of, is_constant
+from edgedl.compress.graph.edit import is_constant
 from edgedl.compress.graph.operators.operator import Weighted, aten, operands
 from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.graph.passes.fold.chain import per_channel
 from edgedl.compress.graph.passes.fold.channels import scale_output_channels
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
@@ -37,26 +36,14 @@ class FoldAffine(Pass):
             return None
         if shape_of(producer) != shape_of(node):
             return None
-        values = _per_channel(module, node, operand, row_of(producer).channel_axis)
-        if values is None:
+        axis = row_of(producer).channel_axis
+        constant = per_channel(module, node, operand, axis)
+        if constant is None:
             return None
+        values = constant.expand(shape_of(node)[axis])
         if node.target is aten.mul.Tensor:
             factor, shift = values, torch.zeros_like(values)
         else:
             factor, shift = torch.ones_like(values), values
         scale_output_channels(module, producer, factor, shift)
         return producer
-
-
-def _per_channel(module: fx.GraphModule, node: fx.Node, operand: Any, axis: int) -> Tensor | None:
-    """Return a number or a stored tensor as one value per channel; None if it is something else."""
-    shape = shape_of(node)
-    if isinstance(operand, (int, float)):
-        return torch.full((shape[axis],), float(operand))
-    values = constant_of(module, operand)
-    if values is None:
-        return None
-    if values.numel() == 1:
-        return values.flatten().expand(shape[axis])
-    sizes = [1] * (len(shape) - values.ndim) + list(values.shape)
-    return values.flatten() if sizes[axis] == values.numel() == shape[axis] else None

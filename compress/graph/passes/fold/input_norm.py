@@ -1,4 +1,4 @@
-"""Scales and shifts of an input's channels: in the layer behind, or as a batch norm."""
+"""Scales and shifts of an input's channels: in the layer behind, in float, or outside."""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ from edgedl.compress.graph.edit import (
     only_reader,
 )
 from edgedl.compress.graph.operators.convolution import CONVOLUTIONS, Convolution
+from edgedl.compress.graph.operators.linear import LINEAR
 from edgedl.compress.graph.operators.operator import Weighted, aten, set_argument
 from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
+from edgedl.compress.graph.passes.fold.chain import STEPS, AffineChain
 from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.values import record_value, value_of
@@ -48,39 +50,52 @@ def is_input_norm(node: fx.Node) -> bool:
     )
 
 
-class FoldInputNorm(Pass):
-    """Fold a normalisation of the input into the convolution behind it.
+def is_float_norm(node: fx.Node, integers: bool) -> bool:
+    """Say whether a node is part of a normalisation of an input that is computed in float.
 
-    Only where it pads nothing: zeros of the padding stand for the normalised zero. And only where
+    Args:
+        node: of a canonical graph.
+        integers: whether the target computes those in integers that fit the grid of the input.
+    """
+    if is_input_norm(node):
+        return not integers
+    chain = _input_chain(node)
+    return chain is not None and not (integers and _fits(chain.factor, chain.shift))
+
+
+class FoldInputNorm(Pass):
+    """Fold a normalisation of the input into the linear layer or convolution behind it.
+
+    Only where that pads nothing: zeros of the padding stand for the normalised zero. And only where
     the input as it is can lie on one grid of 8 bits as well as the normalised one.
 
     Before: ``conv2d(conv2d(x, k, c, groups=C), w, b)``. After: ``conv2d(x, w * k, b + w @ c)``.
     """
 
     requires = (FoldBatchNorm, NormalisationAsDepthwise)
-    operators = frozenset({overload for row in CONVOLUTIONS for overload in row.overloads})
+    operators = frozenset(overload for row in (*CONVOLUTIONS, LINEAR) for overload in row.overloads)
 
     def rewrite(self, module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-        """Fold the normalisation that one convolution reads."""
-        layer = Convolution.of(node)
-        norm = layer.input
-        if _pads(layer) or not Weighted.of(node).is_stored or not is_input_norm(norm):
+        """Fold the normalisation that one layer reads."""
+        layer = Weighted.of(node)
+        if not layer.is_stored or only_reader(layer.input) is not node:
             return None
-        if only_reader(norm) is not node:
+        is_linear = row_of(node) is LINEAR
+        if not is_linear and _pads(Convolution.of(node)):
             return None
-        factor, shift = _factor_and_shift(module, norm)
-        sizes = factor.abs()
-        if shift.abs().max() > MOST_SHIFT or sizes.max() > MOST_UNEVEN * sizes.min():
+        found = _norm_of(module, layer.input, axis=-1 if is_linear else 1)
+        if found is None or not _fits(found.factor, found.shift):
             return None
-        weight = get_tensor(module, Weighted.of(node).weight_path)
-        per_output = _by_output(factor, layer.groups, weight)
-        added = (weight * _by_output(shift, layer.groups, weight)).flatten(1).sum(1)
-        bias_path = Weighted.of(node).bias_path
+        groups = 1 if is_linear else Convolution.of(node).groups
+        weight = get_tensor(module, layer.weight_path)
+        per_output = _by_output(found.factor, groups, weight)
+        added = (weight * _by_output(found.shift, groups, weight)).flatten(1).sum(1)
+        bias_path = layer.bias_path
         bias = added if bias_path is None else added + get_tensor(module, bias_path)
         path = f"{node.name}_normalising"
         set_argument(node, "weight", insert_constant(module, node, path, weight * per_output))
         set_argument(node, "bias", insert_constant(module, node, f"{path}_bias", bias))
-        set_argument(node, "input", Convolution.of(norm).input)
+        set_argument(node, "input", found.source)
         return node
 
 
@@ -152,16 +167,59 @@ def take_out_input_norms(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[s
     found: dict[str, InputNorm] = {}
     without = copy_graph(module)
     for node in list(without.graph.nodes):
-        if not is_input_norm(node):
+        norm = _norm_of(without, node, axis=1)
+        if norm is None:
             continue
-        source = Convolution.of(node).input
-        factor, shift = (values.double() for values in _factor_and_shift(without, node))
+        source, factor, shift = norm.source, norm.factor.double(), norm.shift.double()
         if len(source.users) > 1 or bool((factor == 0).any()):
             continue
         mean, std = -shift / factor, 1 / factor
         found[source.name] = InputNorm(node.name, tuple(mean.tolist()), tuple(std.tolist()))
         node.replace_all_uses_with(source)
     return (finish(without), found) if found else (module, {})
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """``factor * source + shift``: an input, and a number for each channel."""
+
+    source: fx.Node
+    factor: Tensor
+    shift: Tensor
+
+
+def _norm_of(module: fx.GraphModule, node: fx.Node, axis: int) -> _Norm | None:
+    """Return the normalisation of an input's channels whose last operator is a node.
+
+    Args:
+        module: of the node.
+        node: any; for all else the result is None.
+        axis: of the channels.
+    """
+    if is_input_norm(node):
+        return _Norm(Convolution.of(node).input, *_factor_and_shift(module, node))
+    chain = AffineChain.through(module, node, axis) if node.target in STEPS else None
+    if chain is None or chain.nodes[0] is not node or chain.source.op != "placeholder":
+        return None
+    return _Norm(chain.source, chain.factor, chain.shift)
+
+
+def _input_chain(node: fx.Node) -> AffineChain | None:
+    """Return the sums and products of an input that a node is part of, by features or channels."""
+    module = node.graph.owning_module
+    if module is None or node.target not in STEPS:
+        return None
+    for axis in (-1, 1):
+        chain = AffineChain.through(module, node, axis)
+        if chain is not None and chain.source.op == "placeholder":
+            return chain
+    return None
+
+
+def _fits(factor: Tensor, shift: Tensor) -> bool:
+    """Say whether an input lies as well on one grid of 8 bits as what is made of it."""
+    sizes = factor.abs()
+    return bool(shift.abs().max() <= MOST_SHIFT and sizes.max() <= MOST_UNEVEN * sizes.min())
 
 
 def _pads(layer: Convolution) -> bool:

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 from torch import fx
 
-from edgedl.compress.graph.edit import Insert, constant_of, insert_constant, inserter, is_constant
+from edgedl.compress.graph.edit import Insert, insert_constant, inserter
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
+from edgedl.compress.graph.passes.stored import stored_value
 from edgedl.compress.graph.values import is_floating
 
 
@@ -27,10 +28,10 @@ def _mul_of_div(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
     divisor, insert = given["other"], inserter(module, node)
     if isinstance(divisor, (int, float)) and divisor:
         return insert(aten.mul.Tensor, given["self"], 1 / divisor)
-    stored = constant_of(module, divisor)
+    stored = stored_value(module, divisor)
     if stored is None or not stored.is_floating_point() or not stored.all():
         return None
-    factor = insert_constant(module, node, f"{divisor.target}_{node.name}", 1 / stored)
+    factor = insert_constant(module, node, f"{node.name}_factor", 1 / stored)
     return insert(aten.mul.Tensor, given["self"], factor)
 
 
@@ -61,11 +62,11 @@ def _add_of_sub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
         return None
     if isinstance(b, (int, float)):
         return insert(aten.add.Tensor, a, -b * given["alpha"])
-    stored = constant_of(module, b)
+    stored = stored_value(module, b)
     if stored is not None:
         by = insert_constant(module, node, f"{node.name}_by", stored * -given["alpha"])
         return insert(aten.add.Tensor, a, by)
-    if is_constant(a) or given["alpha"] != 1:
+    if stored_value(module, a) is not None or given["alpha"] != 1:
         return insert(aten.add.Tensor, _multiple(insert, given, -given["alpha"]), a)
     return None
 

@@ -79,6 +79,7 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     ),
     "FoldBatchNorm": (lambda n, x: n.norm(n.conv(x)), "conv2d batch_norm", "conv2d"),
     "NormalisationAsDepthwise": (lambda n, x: (x + n.row) * n.row, "add mul", "conv2d"),
+    "SumBeforeProduct": (lambda n, x: x * 2 + 1, "mul add", "add mul"),
     "FoldAffine": (lambda n, x: n.conv(x) * n.row + 2, "conv2d mul add", "conv2d"),
     "FoldFactor": (lambda n, x: n.conv(x).relu() * 2.0, "conv2d relu mul", "conv2d relu"),
     "OpenSilu": (lambda n, x: F.silu(x), "silu", "sigmoid mul"),

@@ -1,5 +1,7 @@
 """Normalisations of an input: in the layer behind where that is exact, else in float."""
 
+from collections.abc import Callable
+
 import onnx
 import pytest
 import torch
@@ -55,6 +57,77 @@ def test_it_goes_into_a_convolution_that_pads_nothing(layer: nn.Module) -> None:
 )
 def test_else_it_stays(network: nn.Module) -> None:
     assert operators(traced(network, *IMAGES))["conv2d"] == 2
+
+
+IN_FORWARD = ([0.5, 0.45, 0.4], [0.25, 0.27, 0.22])
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda net, x: (
+            (x - torch.tensor(IN_FORWARD[0]).view(3, 1, 1))
+            / torch.tensor(IN_FORWARD[1]).view(3, 1, 1)
+        ),
+        lambda net, x: (x - net.mean[None, :, None, None]) / net.std[None, :, None, None],
+        lambda net, x: (x / 2 - net.mean.view(3, 1, 1)) / net.std.view(3, 1, 1),
+        lambda net, x: (x - 0.5) / net.std.view(3, 1, 1),
+    ],
+    ids=["computed_in_forward", "indexed", "scaled_first", "a_number_and_channels"],
+)
+def test_however_it_is_written_it_is_one_layer(norm: Callable[..., torch.Tensor]) -> None:
+    mean, std = (nn.Buffer(torch.tensor(v)) for v in IN_FORWARD)
+    layer = nn.Conv2d(3, 4, 3, padding=1)
+    net = Net(lambda net, x: net.layer(norm(net, x)), mean=mean, std=std, layer=layer).eval()
+    assert operators(traced(net, *IMAGES)) == {"conv2d": 2}
+
+
+@pytest.mark.parametrize("norm", [lambda x: (x - 0.5) / 0.25, lambda x: x * 2 - 1])
+@pytest.mark.parametrize(
+    ("layer", "left"), [(nn.Conv2d(3, 4, 3, padding=1), 1), (nn.Conv2d(3, 4, 3), 0)]
+)
+def test_of_numbers_at_most_a_sum_is_left(
+    norm: Callable[[torch.Tensor], torch.Tensor], layer: nn.Module, left: int
+) -> None:
+    net = Net(lambda net, x: net.layer(norm(x)), layer=layer).eval()
+    found = operators(traced(net, *IMAGES))
+    assert found == ({"add": 1, "conv2d": 1} if left else {"conv2d": 1})
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_features_go_into_the_linear_layer_where_one_grid_holds_them(scale: float) -> None:
+    net = features(scale)
+    x = noise(64, 4) * net.std + net.mean
+    graph = trace(net, (x,))
+    assert_numerically_equal(net, graph, x)
+    alone = scale == 1
+    assert operators(graph) == ({"linear": 1} if alone else {"add": 1, "mul": 1, "linear": 1})
+    encodings = calibrate(graph, [(x,)], "minmax")
+    for target in (ORT, TFLITE):
+        emitted = emit(graph, encodings, target)
+        called = [n for n in emitted.graph.nodes if n.op == "call_function"]
+        first = called[0].target.overloadpacket.__name__
+        assert first == ("quantize_per_tensor" if alone else "add")
+        lost, size = (emitted(x) - net(x)).square().sum(), net(x).square().sum()
+        assert lost < size * 1e-2
+
+
+def features(scale: float) -> Net:
+    return Net(
+        lambda net, x: net.layer((x - net.mean) / net.std),
+        mean=nn.Buffer(torch.tensor([0.1, 0.2, 0.3 * scale, -0.1 * scale])),
+        std=nn.Buffer(torch.tensor([0.1, 0.15, 0.2 * scale, 0.2 * scale])),
+        layer=nn.Linear(4, 8),
+    ).eval()
+
+
+def test_features_of_unlike_size_are_taken_out_one_by_one() -> None:
+    net = features(1000.0)
+    without, found = take_out_input_norms(trace(net, (noise(2, 4),)))
+    assert operators(without) == {"linear": 1}
+    (norm,) = found.values()
+    assert norm.mean == pytest.approx(net.mean.tolist(), rel=1e-6)
+    assert norm.std == pytest.approx(net.std.tolist(), rel=1e-6)
 
 
 def test_channels_of_unlike_size_stay_apart() -> None:
