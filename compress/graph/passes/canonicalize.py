@@ -14,7 +14,7 @@ from edgedl.compress.graph.passes.composites.silu import OpenSilu
 from edgedl.compress.graph.passes.fold.affine import FoldAffine
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
 from edgedl.compress.graph.passes.fold.factor import FoldFactor
-from edgedl.compress.graph.passes.fold.input_norm import FoldInputNorm
+from edgedl.compress.graph.passes.fold.next_layer import FoldIntoNextLayer
 from edgedl.compress.graph.passes.fold.normalisation import (
     NormalisationAsDepthwise,
     SumBeforeProduct,
@@ -85,7 +85,7 @@ ORDER: Order = in_order(
         GlobalPoolAsMean(),
     ),
     # Behind the batch norms, which stand between a layer and its pool.
-    (FoldInputNorm(), ActivateBeforePool()),
+    (FoldIntoNextLayer(), ActivateBeforePool()),
     # Last: all that was folded belongs to the transposed convolution as a whole.
     (OpenTransposed(), CropTransposed()),
 )

@@ -3,7 +3,7 @@
 import torch
 from torch import fx
 
-from edgedl.compress.graph.edit import constant_of, is_constant
+from edgedl.compress.graph.edit import constant_of, insert_constant, inserter, is_constant
 from edgedl.compress.graph.operators.normalization import BatchNorm
 from edgedl.compress.graph.operators.operator import Weighted, aten
 from edgedl.compress.graph.operators.table import row_of
@@ -18,7 +18,7 @@ class FoldBatchNorm(Pass):
     """Fold an inference-mode batch norm into the convolution or linear before it.
 
     A batch norm without such an operator of its own becomes a depthwise convolution of one place
-    (for [N, C, H, W] and [N, C, T]) or stays as it is.
+    (for [N, C, H, W] and [N, C, T]) or a product and a sum (for [N, C]).
 
     Before: ``batch_norm(conv2d(x, w, b))``. After: ``conv2d(x, w * factor, b * factor + shift)``.
 
@@ -51,4 +51,12 @@ class FoldBatchNorm(Pass):
             return producer
         if axes in (3, 4):
             return insert_depthwise(module, node, producer, factor, shift)
-        return None
+        if axes != 2:
+            return None
+        insert = inserter(module, node)
+        scaled = insert(
+            aten.mul.Tensor, producer, insert_constant(module, node, f"{node.name}_factor", factor)
+        )
+        return insert(
+            aten.add.Tensor, scaled, insert_constant(module, node, f"{node.name}_shift", shift)
+        )

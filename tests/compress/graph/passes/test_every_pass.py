@@ -95,7 +95,7 @@ ACTS: dict[str, tuple[Any, str, str]] = {
     ),
     "OpenLists": (lambda n, x: x.split([1, 3], 1)[1], "split_with_sizes", "slice"),
     "GlobalPoolAsMean": (lambda n, x: x.mean((2, 3)), "mean", "mean flatten"),
-    "FoldInputNorm": (lambda n, x: n.valid(n.scale(x)), "conv2d conv2d", "conv2d"),
+    "FoldIntoNextLayer": (lambda n, x: n.valid(n.scale(x)), "conv2d conv2d", "conv2d"),
     "ActivateBeforePool": (
         lambda n, x: F.max_pool2d(n.conv(x), 2).relu(),
         "conv2d max_pool2d relu",

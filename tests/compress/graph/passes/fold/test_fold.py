@@ -80,9 +80,42 @@ def test_batch_norm_without_a_layer_becomes_depthwise(forward: Callable) -> None
     assert node.args[6] == 3
 
 
-def test_batch_norm_of_vectors_without_a_layer_stays() -> None:
+def test_batch_norm_of_vectors_without_a_layer_is_a_product_and_a_sum() -> None:
     graph = traced(Net(lambda net, x: net.norm(x), norm=trained(nn.BatchNorm1d(6))), 6)
-    assert operators(graph)["batch_norm"] == 1
+    assert operators(graph) == {"mul": 1, "add": 1}
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "left"),
+    [
+        ((nn.BatchNorm1d(6), nn.Linear(6, 4)), (6,), {"linear": 1}),
+        ((nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1)), IMAGES, {"conv2d": 1}),
+        ((nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)), IMAGES, {"conv2d": 2}),
+    ],
+)
+def test_behind_a_relu_it_goes_into_the_layers_that_read_it(
+    layers: tuple[nn.Module, nn.Module], shape: tuple[int, ...], left: dict[str, int]
+) -> None:
+    norm, layer = layers
+    alone = Net(lambda net, x: net.layer(net.norm(x.relu())), norm=trained(norm), layer=layer)
+    assert operators(traced(alone, *shape)) == {"relu": 1, **left}
+    twice = Net(
+        lambda net, x: net.layer(y := net.norm(x.relu())) + net.layer(y),
+        norm=trained(norm),
+        layer=layer,
+    )
+    (kind,) = left
+    found = operators(traced(twice, *shape))
+    assert found == {"relu": 1, "add": 1, kind: left[kind] + 1}
+
+
+def test_a_norm_that_something_else_reads_too_stays() -> None:
+    net = Net(
+        lambda net, x: net.layer(y := net.norm(x.relu())).mean() + y,
+        norm=trained(nn.BatchNorm2d(3)),
+        layer=nn.Conv2d(3, 4, 1),
+    )
+    assert operators(traced(net, *IMAGES))["conv2d"] == 2
 
 
 @pytest.mark.parametrize(
