@@ -1,9 +1,10 @@
 """Torch-Pruning and edgedl: the same network, teacher, multiply-adds, training and quantization.
 
 Run as ``python -m benchmarks.training.torch_pruning FOLDER [--subject NAME] [--speedup S]
-[--remove blocks|channels] [--runtime NAME] [--epochs N] [--samples N] [--seeds N...]``; needs
+[--remove blocks|channels|both] [--runtime NAME] [--epochs N] [--samples N] [--seeds N...]``; needs
 ``pip install edgedl[dev]``. edgedl removes blocks, or channels in multiples of 8, until the int8
-file is S times faster on the runtime. Torch-Pruning then removes channels until it has as few
+file is S times faster on the runtime; or blocks for a third of that (of its logarithm), then
+channels. Torch-Pruning then removes channels until it has as few
 multiply-adds, globally, by the norms of its groups, in multiples of 8. Both
 networks are trained by the same stage on the answers of the whole network, and quantized by the
 same recipe. A run that was cut off goes on where it was; what is done is found in FOLDER.
@@ -46,6 +47,7 @@ OWN, PEER, WHOLE = "edgedl", "Torch-Pruning", "whole network"
 RUNTIMES = ("ort", "openvino", "tflite")
 QUANTIZED = "static_w8c_a8_rounded"
 MULTIPLE = 8
+SHARE_OF_BLOCKS = 1 / 3
 # Torch-Pruning removes a share of the channels in steps of this size until it comes to the goal.
 STEPS = 400
 HEADER = ("network", *(f"{r}-int8 %" for r in RUNTIMES), *(f"{r}-int8" for r in RUNTIMES))
@@ -58,7 +60,7 @@ class Options:
     Attributes:
         folder: of bundles and of results of stages.
         speedup, runtime: what edgedl removes blocks or channels for.
-        remove: "blocks" or "channels".
+        remove: "blocks", "channels" or "both".
         epochs, samples: of the training; samples are those of an epoch.
         seeds: one training of each network for each.
     """
@@ -86,7 +88,7 @@ def main() -> None:
         training = FineTune(
             epochs=options.epochs, samples=options.samples, temperature=2.0, seed=seed
         )
-        stages = (prune_stage(options), training)
+        stages = (*prune_stages(options), training)
         bundles[OWN].append(make(subject, stages, options.folder / f"own-{seed}", options))
         module = prune_with_peer(subject, macs_of(bundles[OWN][-1]))
         macs[OWN, seed] = macs_of(bundles[OWN][-1])
@@ -119,24 +121,32 @@ def make(subject: Subject, stages: tuple[Stage, ...], folder: Path, options: Opt
     return Bundle.open(folder)
 
 
-def prune_stage(options: Options) -> Stage:
-    """Return edgedl's stage that removes blocks or channels."""
-    if options.remove == "blocks":
-        return PruneBlocks(
-            blocks=None, speedup=options.speedup, runtime=options.runtime, precision="int8"
+def prune_stages(options: Options) -> tuple[Stage, ...]:
+    """Return edgedl's stages that remove blocks, channels, or both."""
+    by_blocks = {"blocks": 1.0, "channels": 0.0, "both": SHARE_OF_BLOCKS}[options.remove]
+    stages: list[Stage] = []
+    if by_blocks > 0:
+        stages.append(
+            PruneBlocks(
+                speedup=options.speedup**by_blocks, runtime=options.runtime, precision="int8"
+            )
         )
-    return PruneChannels(
-        speedup=options.speedup,
-        runtime=options.runtime,
-        precision="int8",
-        importance="taylor",
-        multiple=MULTIPLE,
-    )
+    if by_blocks < 1:
+        stages.append(
+            PruneChannels(
+                speedup=options.speedup ** (1 - by_blocks),
+                runtime=options.runtime,
+                precision="int8",
+                importance="taylor",
+                multiple=MULTIPLE,
+            )
+        )
+    return tuple(stages)
 
 
 def macs_of(bundle: Bundle) -> int:
     """Return the multiply-adds that the pruning left."""
-    (left,) = (
+    *_, left = (
         entry.settings["macs_after"]
         for entry in bundle.manifest.history
         if "macs_after" in entry.settings
@@ -247,7 +257,7 @@ def read_options() -> Options:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--subject", default="resnet20-cifar10")
     parser.add_argument("--speedup", type=float, default=1.7)
-    parser.add_argument("--remove", choices=("blocks", "channels"), default="blocks")
+    parser.add_argument("--remove", choices=("blocks", "channels", "both"), default="both")
     parser.add_argument("--runtime", choices=RUNTIMES, default="openvino")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--samples", type=int, default=50_000)
