@@ -1,6 +1,6 @@
 """Run graphs on arrays, and count what a module computes."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, fx, nn
@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgedl.compress.graph.memory_layout import in_fast_layout
-from edgedl.compress.graph.operators.table import is_recurrent
+from edgedl.compress.graph.widened import widened
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.backend import Array
 from edgedl.runtime.runner import Floats
@@ -47,14 +47,9 @@ def count_macs(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> int:
 
 
 def run_graph(graph: fx.GraphModule, inputs: tuple[Array, ...]) -> tuple[Floats, ...]:
-    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays.
-
-    oneDNN has no float16 recurrent layer on many CPUs; torch's own code computes those.
-    """
-    recurrent = any(is_recurrent(node) for node in graph.graph.nodes)
-    half = recurrent and any(p.dtype == torch.float16 for p in graph.parameters())
-    kernels = without_onednn() if half else nullcontext()
-    with torch.no_grad(), kernels:
+    """Run a graph on float32 arrays [N, ...] and return its outputs as arrays."""
+    graph = widened(graph)
+    with torch.no_grad():
         given = in_fast_layout(graph, tuple(torch.tensor(x) for x in inputs))
         outputs = as_tuple(graph(*given))
     return tuple(y.float().contiguous().numpy() for y in outputs)

@@ -5,6 +5,7 @@ from typing import Any
 import onnx
 from torch import fx
 
+from edgedl.compress.digests import tensors_digest
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.exporter import Exporter, FileSource, InnerTensor
 from edgedl.compress.export.float_types import to_bfloat16, to_float16
@@ -57,13 +58,16 @@ class OnnxExporter(Exporter):
         return self.floats(source, precision)
 
     def export(self, source: FileSource, graph: fx.GraphModule, opset: int = OPSET) -> bytes:
-        """Return a graph as ONNX, with the subject's free axes."""
-        return to_onnx(graph, source.inputs, source.state.subject.free_axes, opset)
+        """Return a graph as ONNX, with the subject's free axes; equal graphs are written once."""
+        written = f"{opset} {tensors_digest(graph.state_dict())} {graph.code}"
+        return source.once(
+            written, lambda: to_onnx(graph, source.inputs, source.state.subject.free_axes, opset)
+        )
 
     def floats(self, source: FileSource, precision: Precision = FLOAT32) -> bytes:
         """Return a float file."""
-        graph, opset = self.float_graph(source, precision), OPSETS.get(precision, OPSET)
-        return source.once(f"{precision}.onnx", lambda: self.export(source, graph, opset))
+        graph = self.float_graph(source, precision)
+        return self.export(source, graph, OPSETS.get(precision, OPSET))
 
     def quantized(self, model: bytes, source: FileSource, target: Target) -> bytes:
         """Return a file of the table as the runtime wants it."""
