@@ -18,6 +18,7 @@ from edgedl.compress.graph.lengths import shortened
 from edgedl.compress.graph.own_values import drop_writes
 from edgedl.compress.graph.passes.canonicalize import canonicalize
 from edgedl.compress.graph.passes.check_passes import checks_passes
+from edgedl.compress.graph.recurrent_shapes import know_recurrent_shapes
 from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.graph.values import value_of
 from edgedl.compress.subject.outputs import as_tuple
@@ -83,6 +84,7 @@ def export_graph(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> fx.Gr
         raise TraceError(f"the module's parameters are {kinds.pop()}: call its .float() first")
     doubled = _doubled(example_inputs)
     flat = FlatForward(module)
+    know_recurrent_shapes()
     try:
         shapes = free_batch(module, doubled, MAX_BATCH)
         with without_warnings(), flat.replaced():

@@ -7,12 +7,14 @@ exports the same files and takes that time.
 from functools import cache
 from typing import Any
 
+import torch
 from torch.export import ExportedProgram
 
 
 @cache
 def export_faster() -> None:
     """Change torch's exporter, once in a process."""
+    from onnxscript import rewriter
     from torch.onnx._internal.exporter import _fx_passes, _registration
 
     library: Any = getattr(_registration, "onnxscript_apis", None)
@@ -22,6 +24,7 @@ def export_faster() -> None:
     registry: Any = getattr(_registration, "ONNXRegistry", None)
     if hasattr(registry, "from_torchlib"):
         _keep_registry(registry)
+    _try_fitting_rules(rewriter.RewriteRule)
     passes: Any = _fx_passes
     if hasattr(passes, "decompose_with_registry"):
         _decompose_where_needed(passes)
@@ -48,6 +51,7 @@ def _decompose_where_needed(passes: Any) -> None:
 
     def decompose_with_registry(program: ExportedProgram, registry: Any) -> ExportedProgram:
         known = {rows[0].fx_target for rows in registry.functions.values()}
+        _write_casts(program)
         called = {n.target for n in program.graph.nodes if n.op == "call_function"}
         if called <= known:
             return program
@@ -55,3 +59,29 @@ def _decompose_where_needed(passes: Any) -> None:
         return decomposed
 
     passes.decompose_with_registry = decompose_with_registry
+
+
+def _write_casts(program: ExportedProgram) -> None:
+    """Write casts as the decomposition does, in place, and drop what checks them."""
+    aten = torch.ops.aten
+    for node in list(program.graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default and not node.users:
+            program.graph.erase_node(node)
+        elif node.target is aten.to.dtype and len(node.args) == 2 and not node.kwargs:
+            x, dtype = node.args
+            node.target = aten._to_copy.default
+            node.args, node.kwargs = (x,), {"dtype": dtype}
+
+
+def _try_fitting_rules(rule_type: Any) -> None:
+    """Let a rewriting rule be tried on the operators alone that its pattern ends in."""
+    try_rewrite = rule_type.try_rewrite
+
+    def try_where_it_fits(rule: Any, model: Any, graph: Any, node: Any, **options: Any) -> Any:
+        ends = getattr(getattr(rule, "_target_pattern", None), "output_nodes", ())
+        kind = ends[0].op_identifier() if ends else None
+        if kind is not None and kind != node.op_identifier():
+            return None
+        return try_rewrite(rule, model, graph, node, **options)
+
+    rule_type.try_rewrite = try_where_it_fits

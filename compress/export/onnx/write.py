@@ -16,6 +16,7 @@ from edgedl.compress.export.onnx.float8 import float8_translations
 from edgedl.compress.export.onnx.recurrent import translations
 from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
+from edgedl.compress.graph.recurrent_shapes import know_recurrent_shapes
 from edgedl.compress.graph.trace import MAX_BATCH
 from edgedl.compress.modelfile.onnx_shapes import infer_shapes, own_inputs, shape_of
 from edgedl.runtime.backends.quiet import without_warnings
@@ -82,6 +83,7 @@ def _translate(
     table = {**translations(), **float8_translations()}
     with without_warnings():
         export_faster()
+        know_recurrent_shapes()
         return torch.onnx.export(
             graph, inputs, dynamo=True, custom_translation_table=table, verbose=False, **options
         )
