@@ -18,7 +18,7 @@ def nodes():
         return net.fc(F.relu(x).mean((2, 3)))
 
     block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), trained(nn.BatchNorm2d(4)), nn.ReLU())
-    other = nn.Sequential(trained(nn.BatchNorm2d(4)), nn.Conv2d(4, 4, 1))
+    other = nn.Sequential(trained(nn.BatchNorm2d(4)), nn.Conv2d(4, 4, 3, padding=1))
     net = Net(
         forward, stem=nn.Conv2d(3, 4, 3), blocks=nn.Sequential(block, other), fc=nn.Linear(4, 2)
     )

@@ -18,6 +18,7 @@ class FoldIntoNextLayer(Pass):
 
     Only where those pad nothing: zeros of the padding stand for the normalised zero. And of a
     network's input only where it can lie on one grid of 8 bits as well as the normalised one.
+    Layers that share a weight stay as they are.
 
     Before: ``conv2d(conv2d(x, k, c, groups=C), w, b)``. After: ``conv2d(x, w * k, b + w @ c)``.
     """
@@ -52,9 +53,15 @@ class FoldIntoNextLayer(Pass):
 
 def _can_take(layer: fx.Node, value: fx.Node) -> bool:
     view = Weighted.of(layer)
-    if not view.is_stored or view.input is not value:
+    if not view.is_stored or view.input is not value or _is_shared(layer, view.weight_path):
         return False
     return row_of(layer) is LINEAR or not pads(Convolution.of(layer))
+
+
+def _is_shared(layer: fx.Node, weight: str) -> bool:
+    """Say whether something else reads a layer's weight, which would then be stored twice."""
+    readers = layer.graph.find_nodes(op="get_attr", target=weight)
+    return sum(len(reader.users) for reader in readers) > 1
 
 
 def _by_output(values: Tensor, groups: int, weight: Tensor) -> Tensor:

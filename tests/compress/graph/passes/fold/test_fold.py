@@ -1,5 +1,6 @@
 """Scales and shifts folded into layers, against torch's own modules and hand-written formulas."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -100,13 +101,25 @@ def test_behind_a_relu_it_goes_into_the_layers_that_read_it(
     alone = Net(lambda net, x: net.layer(net.norm(x.relu())), norm=trained(norm), layer=layer)
     assert operators(traced(alone, *shape)) == {"relu": 1, **left}
     twice = Net(
-        lambda net, x: net.layer(y := net.norm(x.relu())) + net.layer(y),
+        lambda net, x: net.layer(y := net.norm(x.relu())) + net.other(y),
         norm=trained(norm),
         layer=layer,
+        other=copy.deepcopy(layer),
     )
     (kind,) = left
     found = operators(traced(twice, *shape))
     assert found == {"relu": 1, "add": 1, kind: left[kind] + 1}
+
+
+def test_a_weight_that_two_layers_share_stays_one() -> None:
+    net = Net(
+        lambda net, x: net.layer(net.norm(net.layer(x).relu())),
+        norm=trained(nn.BatchNorm1d(6)),
+        layer=nn.Linear(6, 6),
+    )
+    graph = traced(net, 6)
+    assert operators(graph) == {"linear": 2, "relu": 1, "mul": 1, "add": 1}
+    assert len({str(n.args[1].target) for n in weighted(graph)}) == 1
 
 
 def test_a_norm_that_something_else_reads_too_stays() -> None:
