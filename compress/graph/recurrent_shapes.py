@@ -14,7 +14,7 @@ from edgedl.compress.graph.operators.operator import aten
 def know_recurrent_shapes() -> None:
     """Tell torch's tracing what shapes recurrent layers give, once in a process.
 
-    Otherwise it unrolls every layer whenever it traces a graph that keeps it: 100 steps take 10 s.
+    Otherwise it unrolls every layer whenever it traces a graph that keeps it: 100 steps take 12 s.
     A torch that has these functions elsewhere traces the same graphs and takes that time.
     """
     for layer in (aten.gru.input, aten.lstm.input, aten.rnn_tanh.input, aten.rnn_relu.input):

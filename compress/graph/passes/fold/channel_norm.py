@@ -10,7 +10,7 @@ from edgedl.compress.graph.edit import get_tensor
 from edgedl.compress.graph.operators.convolution import CONVOLUTIONS, Convolution
 from edgedl.compress.graph.operators.operator import Weighted
 from edgedl.compress.graph.operators.table import row_of
-from edgedl.compress.graph.passes.fold.chain import STEPS, AffineChain
+from edgedl.compress.graph.passes.fold.chain import AffineChain
 from edgedl.compress.graph.values import value_of
 
 # Beyond these the input as it is lies on a much wider grid than the normalised one, which has mean
@@ -41,9 +41,9 @@ class ChannelNorm:
             node: any; for all else the result is None.
             axis: of the channels.
         """
-        if is_depthwise_norm(node):
+        if axis == 1 and is_depthwise_norm(node):
             return cls(Convolution.of(node).input, *factor_and_shift(module, node))
-        chain = AffineChain.through(module, node, axis) if node.target in STEPS else None
+        chain = AffineChain.through(module, node, axis)
         if chain is None or chain.nodes[0] is not node:
             return None
         return cls(chain.source, chain.factor, chain.shift)

@@ -122,6 +122,15 @@ def test_a_weight_that_two_layers_share_stays_one() -> None:
     assert len({str(n.args[1].target) for n in weighted(graph)}) == 1
 
 
+def test_a_linear_layer_over_another_axis_than_the_norms() -> None:
+    net = Net(
+        lambda net, x: net.layer(net.norm(x.relu())),
+        norm=trained(nn.BatchNorm1d(3)),
+        layer=nn.Linear(3, 4),
+    )
+    assert operators(traced(net, 3, 3)) == {"relu": 1, "conv1d": 1, "linear": 1}
+
+
 def test_a_norm_that_something_else_reads_too_stays() -> None:
     net = Net(
         lambda net, x: net.layer(y := net.norm(x.relu())).mean() + y,
