@@ -28,11 +28,16 @@ def _without_steps(unrolled: Callable[..., Any]) -> Callable[..., Any]:
     """Return a layer that is unrolled only where its operators are traced."""
     from torch._subclasses.fake_tensor import FakeTensor
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
+    from torch.utils._pytree import tree_leaves
 
     def compute(x: Tensor, *arguments: Any) -> Any:
-        if type(x) is FakeTensor and get_proxy_mode() is None:
-            return _results(x, *arguments)
-        return unrolled(x, *arguments)
+        if type(x) is not FakeTensor or get_proxy_mode() is not None:
+            return unrolled(x, *arguments)
+        trains = torch.is_grad_enabled() and any(
+            isinstance(t, Tensor) and t.requires_grad for t in tree_leaves((x, arguments))
+        )
+        results = _results(x, *arguments)
+        return tuple(y.requires_grad_() for y in results) if trains else results
 
     return compute
 

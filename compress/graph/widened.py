@@ -7,7 +7,6 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish
 from edgedl.compress.graph.operators.operator import aten
-from edgedl.compress.graph.operators.table import moves_values
 from edgedl.compress.graph.values import is_floating
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -20,7 +19,7 @@ def widened(graph: fx.GraphModule) -> fx.GraphModule:
     The result of every operator is rounded to half precision, as by the kernels of runtimes, which
     add up in float32. torch's own take up to 20 times as long on processors without such
     arithmetic. A graph without half precision comes back itself; the result is kept for the next
-    call.
+    call, so the graph must not change.
     """
     half = next(
         (t.dtype for t in (*graph.parameters(), *graph.buffers()) if t.dtype in HALVES), None
@@ -39,9 +38,10 @@ def _widen(graph: fx.GraphModule, half: torch.dtype) -> fx.GraphModule:
             continue
         if node.target is aten.to.dtype and node.args[1] is half:
             node.target = _rounded
-        elif node.kwargs.get("dtype") is half:
+            continue
+        if node.kwargs.get("dtype") is half:
             node.update_kwarg("dtype", torch.float32)
-        elif is_floating(node) and not moves_values(node):
+        if is_floating(node):
             with wide.graph.inserting_after(node):
                 rounded = wide.graph.call_function(_rounded, (node, half))
             node.replace_all_uses_with(

@@ -9,6 +9,7 @@ from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
 from edgedl.compress.graph.operators.elementwise import ARITHMETIC
 from edgedl.compress.graph.operators.joining import CONCAT
 from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.graph.passes.forms.side_effects import is_view
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 
@@ -58,14 +59,31 @@ def stored_value(module: fx.GraphModule, node: Any) -> Tensor | None:
 
 
 def _needed_constants(node: fx.Node) -> list[fx.Node] | None:
-    """Return the node and all that it is computed of, in order; None if an input is among them."""
+    """Return the node and all that it is computed of, in order.
+
+    None if an input of the network is among them, or what an operator writes into.
+    """
     needed = [node]
     found = {node}
     for each in needed:
         random = torch.Tag.nondeterministic_seeded in getattr(each.target, "tags", ())
         if each.op not in ("get_attr", "call_function") or random:
             return None
+        if _is_written(each):
+            return None
         new = [n for n in each.all_input_nodes if n not in found]
         found.update(new)
         needed.extend(new)
     return sorted(needed)
+
+
+def _is_written(node: fx.Node) -> bool:
+    """Say whether an operator writes into a value, or into a view of it."""
+    views = [node]
+    for view in views:
+        if any(
+            getattr(getattr(u.target, "_schema", None), "is_mutable", False) for u in view.users
+        ):
+            return True
+        views += [user for user in view.users if is_view(user)]
+    return False

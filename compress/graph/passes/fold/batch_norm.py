@@ -7,6 +7,7 @@ from edgedl.compress.graph.edit import constant_of, insert_constant, inserter, i
 from edgedl.compress.graph.operators.normalization import BatchNorm
 from edgedl.compress.graph.operators.operator import Weighted, aten
 from edgedl.compress.graph.operators.table import row_of
+from edgedl.compress.graph.passes.fold.channel_norm import is_far
 from edgedl.compress.graph.passes.fold.channels import insert_depthwise, scale_output_channels
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.series import SeriesAsPictures
@@ -51,7 +52,7 @@ class FoldBatchNorm(Pass):
             return producer
         if axes in (3, 4):
             return insert_depthwise(module, node, producer, factor, shift)
-        if axes != 2:
+        if axes != 2 or is_far(shift):
             return None
         insert = inserter(module, node)
         scaled = insert(

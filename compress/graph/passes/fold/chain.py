@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import constant_of, is_constant, only_reader
 from edgedl.compress.graph.operators.operator import aten, operands
-from edgedl.compress.graph.values import shape_of
+from edgedl.compress.graph.values import shape_of, value_of
 
 STEPS = (aten.add.Tensor, aten.mul.Tensor)
 
@@ -34,14 +34,16 @@ class AffineChain:
     def of(cls, module: fx.GraphModule, node: fx.Node, axis: int) -> "AffineChain | None":
         """Return the longest chain that ends in a node.
 
-        None where it is no such operator, or the axis is of any length. Nothing else reads the
-        values in between.
+        None where it is no such operator of float32, or there is no such axis or one of any length.
+        Nothing else reads the values in between.
 
         Args:
             module: of the node.
             node: the last sum or product.
             axis: of the channels.
         """
+        if not _has_axis(node, axis):
+            return None
         factor, shift = torch.ones(()), torch.zeros(())
         nodes: list[fx.Node] = []
         by_channel: list[bool] = []
@@ -67,6 +69,8 @@ class AffineChain:
     @classmethod
     def through(cls, module: fx.GraphModule, node: fx.Node, axis: int) -> "AffineChain | None":
         """Return the chain that a node is part of, up to its last operator."""
+        if not _has_axis(node, axis):
+            return None
         last = node
         while (reader := only_reader(last)) and _step(module, reader, axis) is not None:
             last = reader
@@ -86,13 +90,18 @@ def per_channel(module: fx.GraphModule, node: fx.Node, operand: Any, axis: int) 
     if isinstance(operand, int | float):
         return torch.tensor(float(operand))
     values = constant_of(module, operand)
-    if values is None:
+    if values is None or values.is_complex():
         return None
     if values.numel() == 1:
         return values.float().flatten()[0]
     shape = shape_of(node)
     sizes = [1] * (len(shape) - values.ndim) + list(values.shape)
     return values.float().flatten() if sizes[axis] == values.numel() == shape[axis] else None
+
+
+def _has_axis(node: fx.Node, axis: int) -> bool:
+    value = value_of(node)
+    return isinstance(value, Tensor) and -value.ndim <= axis < value.ndim
 
 
 def _step(module: fx.GraphModule, node: fx.Node, axis: int) -> tuple[fx.Node, Tensor] | None:
@@ -102,7 +111,10 @@ def _step(module: fx.GraphModule, node: fx.Node, axis: int) -> tuple[fx.Node, Te
     value, operand = operands(node)
     if is_constant(value):
         value, operand = operand, value
-    if not isinstance(value, fx.Node) or shape_of(value) != shape_of(node):
+    known = value_of(value) if isinstance(value, fx.Node) else None
+    if not isinstance(known, Tensor) or known.shape != shape_of(node):
+        return None
+    if not known.dtype == value_of(node).dtype == torch.float32:
         return None
     constant = per_channel(module, node, operand, axis)
     return None if constant is None else (value, constant)

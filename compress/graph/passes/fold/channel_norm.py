@@ -1,4 +1,4 @@
-"""A scale and a shift for each channel that stand in front of a layer."""
+"""A scale and a shift for each channel in front of a layer, whoever wrote them and however."""
 
 import math
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from edgedl.compress.graph.values import value_of
 # 0 and deviation 1: how many deviations 0 is away, and how much channels differ in deviation.
 MOST_SHIFT = 4.0
 MOST_UNEVEN = 2.0
+# A shift by more than this cancels the product in front of it, and leaves its rounding.
+FAR_SHIFT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def fits_one_grid(factor: Tensor, shift: Tensor) -> bool:
     """Say whether values lie as well on one grid of 8 bits as ``factor * values + shift``."""
     sizes = factor.abs()
     return bool(shift.abs().max() <= MOST_SHIFT and sizes.max() <= MOST_UNEVEN * sizes.min())
+
+
+def is_far(shift: Tensor) -> bool:
+    """Say whether a shift is so large that a product and a sum are less exact than a batch norm."""
+    return bool(shift.abs().max() > FAR_SHIFT)
 
 
 def is_depthwise_norm(node: fx.Node) -> bool:

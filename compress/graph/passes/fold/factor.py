@@ -8,6 +8,7 @@ from edgedl.compress.graph.operators.table import has_stored_weight, row_of
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.products.scale import scale_producer
+from edgedl.compress.graph.values import is_floating
 
 
 class FoldFactor(Pass):
@@ -24,7 +25,7 @@ class FoldFactor(Pass):
         value, factor = operands(node)
         if not isinstance(value, fx.Node) or not isinstance(factor, (int, float)):
             return None
-        if row_of(value).has_weight:
+        if row_of(value).has_weight or not is_floating(value):
             return None
         if not scale_producer(module, value, float(factor)):
             behind = only_reader(node)

@@ -21,7 +21,7 @@ from edgedl.compress.graph.passes.fold.channel_norm import (
     is_depthwise_norm,
 )
 from edgedl.compress.graph.passes.graph_pass import Pass
-from edgedl.compress.graph.values import record_value, value_of
+from edgedl.compress.graph.values import record_value, shape_of, value_of
 
 
 def is_input_norm(node: fx.Node) -> bool:
@@ -105,7 +105,8 @@ def take_out_input_norms(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[s
     """Return a copy whose inputs come normalised, and what they are normalised with, by input.
 
     An input that something else reads, too, or a channel of which is multiplied by 0, keeps its
-    normalisation. The graph itself comes back if nothing was taken out.
+    normalisation, and so does a series that is treated alike everywhere: its axis 1 may be time.
+    The graph itself comes back if nothing was taken out.
     """
     found: dict[str, InputNorm] = {}
     without = copy_graph(module)
@@ -114,7 +115,10 @@ def take_out_input_norms(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[s
         if norm is None or not norm.is_of_input:
             continue
         source, factor, shift = norm.source, norm.factor.double(), norm.shift.double()
+        alike = len(factor.unique()) == len(shift.unique()) == 1
         if len(source.users) > 1 or bool((factor == 0).any()):
+            continue
+        if alike and len(shape_of(source)) == 3:
             continue
         mean, std = -shift / factor, 1 / factor
         found[source.name] = InputNorm(node.name, tuple(mean.tolist()), tuple(std.tolist()))

@@ -8,7 +8,7 @@ from edgedl.compress.graph.operators.linear import LINEAR
 from edgedl.compress.graph.operators.operator import Weighted, set_argument
 from edgedl.compress.graph.operators.table import row_of
 from edgedl.compress.graph.passes.fold.batch_norm import FoldBatchNorm
-from edgedl.compress.graph.passes.fold.channel_norm import ChannelNorm, pads
+from edgedl.compress.graph.passes.fold.channel_norm import ChannelNorm, is_far, pads
 from edgedl.compress.graph.passes.fold.normalisation import NormalisationAsDepthwise
 from edgedl.compress.graph.passes.graph_pass import Pass
 
@@ -18,7 +18,8 @@ class FoldIntoNextLayer(Pass):
 
     Only where those pad nothing: zeros of the padding stand for the normalised zero. And of a
     network's input only where it can lie on one grid of 8 bits as well as the normalised one.
-    Layers that share a weight stay as they are.
+    Layers that share a weight take nothing in, as it would be stored twice. A layer of one place
+    that the user wrote for each channel is folded like any other.
 
     Before: ``conv2d(conv2d(x, k, c, groups=C), w, b)``. After: ``conv2d(x, w * k, b + w @ c)``.
     """
@@ -36,7 +37,9 @@ class FoldIntoNextLayer(Pass):
             return None
         is_linear = row_of(node) is LINEAR
         norm = ChannelNorm.of(module, before, axis=-1 if is_linear else 1)
-        if norm is None or (norm.is_of_input and not norm.fits_one_grid):
+        if norm is None or is_far(norm.shift):
+            return None
+        if norm.is_of_input and not norm.fits_one_grid:
             return None
         groups = 1 if is_linear else Convolution.of(node).groups
         weight = get_tensor(module, layer.weight_path)

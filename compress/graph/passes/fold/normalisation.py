@@ -9,7 +9,7 @@ from edgedl.compress.graph.passes.fold.channels import insert_depthwise
 from edgedl.compress.graph.passes.forms.arithmetic import ArithmeticForms
 from edgedl.compress.graph.passes.graph_pass import Pass
 from edgedl.compress.graph.passes.stored import StoreComputed
-from edgedl.compress.graph.values import is_floating, shape_of
+from edgedl.compress.graph.values import shape_of
 
 CHANNELS = 1
 
@@ -17,9 +17,9 @@ CHANNELS = 1
 class NormalisationAsDepthwise(Pass):
     """Turn a sum and a product over the channels of an input into a 1x1 depthwise conv.
 
-    One integer operator on every runtime. It must not be folded into the convolution behind it:
-    that is not exact where the convolution pads with zeros. Of values inside of the network, only
-    ``(x + offset) * k`` with a number for each channel.
+    One integer operator on every runtime, where the convolution behind it pads with zeros: then it
+    cannot be part of that. Of values inside of the network, only ``(x + offset) * k`` with a number
+    for each channel.
 
     Before: ``mul(add(x, offset), k)``. After: ``conv2d(x, k, offset * k, groups=C)``.
     """
@@ -37,7 +37,7 @@ class NormalisationAsDepthwise(Pass):
     def _is_for(self, chain: AffineChain) -> bool:
         if chain.source.op == "placeholder":
             by_channel = any(chain.by_channel) and len(chain.nodes) > 1
-            return by_channel and is_floating(chain.source) and bool(chain.shift.any())
+            return by_channel and bool(chain.shift.any())
         targets = [node.target for node in chain.nodes]
         product_of_sum = targets == [aten.mul.Tensor, aten.add.Tensor]
         is_picture = len(shape_of(chain.source)) == 4
@@ -45,7 +45,7 @@ class NormalisationAsDepthwise(Pass):
 
 
 class SumBeforeProduct(Pass):
-    """Write an input that is scaled and then shifted by numbers as one that is shifted first.
+    """Write sums and products of an input with numbers, of which the last is a sum, as two.
 
     The product then goes into the layer behind it; a sum alone costs next to nothing.
 

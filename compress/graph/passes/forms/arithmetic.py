@@ -9,7 +9,7 @@ from edgedl.compress.graph.edit import Insert, insert_constant, inserter
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.passes.forms.form_pass import Arguments, Form, FormPass
 from edgedl.compress.graph.passes.stored import stored_value
-from edgedl.compress.graph.values import is_floating
+from edgedl.compress.graph.values import is_floating, value_of
 
 
 def _square(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.Node | None:
@@ -64,7 +64,9 @@ def _add_of_sub(module: fx.GraphModule, node: fx.Node, given: Arguments) -> fx.N
         return insert(aten.add.Tensor, a, -b * given["alpha"])
     stored = stored_value(module, b)
     if stored is not None:
-        by = insert_constant(module, node, f"{node.name}_by", stored * -given["alpha"])
+        by = insert_constant(
+            module, node, f"{node.name}_by", stored.to(value_of(node).dtype) * -given["alpha"]
+        )
         return insert(aten.add.Tensor, a, by)
     if stored_value(module, a) is not None or given["alpha"] != 1:
         return insert(aten.add.Tensor, _multiple(insert, given, -given["alpha"]), a)
