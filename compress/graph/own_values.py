@@ -3,8 +3,8 @@
 from torch import fx
 
 from edgedl.compress.graph.edit import insert_call, is_constant, output_nodes
-from edgedl.compress.graph.operators.operator import aten, first_input
-from edgedl.compress.graph.passes.forms.side_effects import is_view, twin_of
+from edgedl.compress.graph.operators.operator import aten, first_input, is_view
+from edgedl.compress.graph.passes.forms.side_effects import twin_of
 from edgedl.compress.graph.values import record_value, value_of
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from edgedl.compress.graph.edit import copy_graph, finish
 from edgedl.compress.graph.layers import layer_name
-from edgedl.compress.graph.operators.operator import argument, aten, first_input, operands
+from edgedl.compress.graph.operators.operator import argument, aten, first_input, is_view, operands
 from edgedl.compress.graph.operators.table import is_recurrent, row_of
 from edgedl.compress.graph.sizes import size_of
 from edgedl.compress.graph.values import value_of
@@ -210,10 +210,8 @@ def _overwritten(node: fx.Node) -> list[fx.Node]:
 
 def _storage(node: fx.Node) -> fx.Node:
     """Return the node that made the memory that a value is in: views have that of their source."""
-    schema = getattr(node.target, "_schema", None)
     source = first_input(node)
-    is_view = schema is not None and any(r.alias_info is not None for r in schema.returns)
-    return _storage(source) if is_view and isinstance(source, fx.Node) else node
+    return _storage(source) if is_view(node) and isinstance(source, fx.Node) else node
 
 
 def _functional(target: Any) -> Any:

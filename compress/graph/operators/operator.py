@@ -209,6 +209,12 @@ def reads_activations(node: fx.Node) -> bool:
     return all(isinstance(a, fx.Node) and a.op != "get_attr" for a in operands(node))
 
 
+def is_view(node: fx.Node) -> bool:
+    """Say whether an operator's result may hold the memory of its input."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(r.alias_info is not None for r in schema.returns)
+
+
 def has_padding(node: fx.Node) -> bool:
     """Say whether the windows of a convolution or pool reach over the edge."""
     padding = argument(node, "padding")

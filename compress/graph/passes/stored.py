@@ -8,8 +8,8 @@ from torch import Tensor, fx
 from edgedl.compress.graph.edit import get_tensor, insert_constant, is_constant
 from edgedl.compress.graph.operators.elementwise import ARITHMETIC
 from edgedl.compress.graph.operators.joining import CONCAT
+from edgedl.compress.graph.operators.operator import is_view
 from edgedl.compress.graph.operators.table import row_of
-from edgedl.compress.graph.passes.forms.side_effects import is_view
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 

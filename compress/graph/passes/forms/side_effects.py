@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from edgedl.compress.graph.edit import insert_call, is_constant
-from edgedl.compress.graph.operators.operator import aten, first_input
+from edgedl.compress.graph.operators.operator import aten, first_input, is_view
 from edgedl.compress.graph.passes.graph_pass import Pass
 
 
@@ -59,9 +59,3 @@ def _views_beside(changed: fx.Node, by: fx.Node, later: set[fx.Node]) -> list[fx
     for view in found:
         found += [user for user in view.users if is_view(user) and user not in behind]
     return [view for view in found if view is not changed]
-
-
-def is_view(node: fx.Node) -> bool:
-    """Say whether an operator's result may hold the memory of its input."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(r.alias_info is not None for r in schema.returns)
