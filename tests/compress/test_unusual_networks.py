@@ -10,15 +10,14 @@ from file_readers import optimized_operators, run_onnx
 from small_networks import Net, Quantized, noise, noise_task, trained
 from torch import Tensor, nn
 
-from edgedl.compress.artifacts.build import ArtifactBuilder, BuiltArtifact, Refusal
 from edgedl.compress.export.onnx.write import to_onnx
 from edgedl.compress.graph.operators.operator import aten
 from edgedl.compress.graph.trace import TraceError, trace
 from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
-from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
+from edgedl.runtime.precision import FLOAT16, FLOAT32
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.selfcheck.layers import check_layers
@@ -140,16 +139,12 @@ def test_training_mode_of_the_users_module_is_restored() -> None:
 
 
 @pytest.mark.slow
-def test_a_precision_that_torch_cannot_compute_is_refused() -> None:
+def test_a_precision_that_torch_has_no_kernels_for(tmp_path: Path) -> None:
     """There are no half kernels for the 3-d average pool inside this norm."""
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LocalResponseNorm(3)).eval()
     subject = Subject("norm", net, noise_task((3, 6, 6)))
-    state = begin(subject)
-    built = {
-        b.artifact.name if isinstance(b, BuiltArtifact) else b.name: b
-        for b in ArtifactBuilder(state).build((ORT,))
-    }
-    assert isinstance(built["ort-float32"], BuiltArtifact)
-    refusal = built["ort-float16"]
-    assert isinstance(refusal, Refusal)
-    assert "torch cannot compute the float16 network here" in refusal.reason
+    made = compress(subject, load_recipe("float"), (ORT,), tmp_path, only=(FLOAT32, FLOAT16))
+    assert not made.refusals
+    parity = made.bundle.artifact("ort-float16").parity
+    assert parity is not None
+    assert (parity.outputs[0].float32_sqnr_db or 0) > 50
