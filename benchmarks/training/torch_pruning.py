@@ -4,10 +4,10 @@ Run as ``python -m benchmarks.training.torch_pruning FOLDER [--subject NAME] [--
 [--remove blocks|channels|both] [--runtime NAME] [--epochs N] [--samples N] [--seeds N...]``; needs
 ``pip install edgedl[dev]``. edgedl removes blocks, or channels in multiples of 8, until the int8
 file is S times faster on the runtime; or blocks for a third of that (of its logarithm), then
-channels. Torch-Pruning then removes channels until it has as few
-multiply-adds, globally, by the norms of its groups, in multiples of 8. Both
-networks are trained by the same stage on the answers of the whole network, and quantized by the
-same recipe. A run that was cut off goes on where it was; what is done is found in FOLDER.
+channels. Torch-Pruning then removes channels until it has as few multiply-adds, globally, by the
+norms of its groups, in multiples of 8. Both networks are trained by the same stage on the answers
+of the whole network, and quantized by the same recipe. A run that was cut off goes on where it was;
+what is done is found in FOLDER.
 """
 
 import argparse

@@ -14,8 +14,9 @@ from edgedl.compress.graph.operators.operator import aten
 def know_recurrent_shapes() -> None:
     """Tell torch's tracing what shapes recurrent layers give, once in a process.
 
-    Otherwise it unrolls every layer whenever it traces a graph that keeps it: 100 steps take 12 s.
-    A torch that has these functions elsewhere traces the same graphs and takes that time.
+    Otherwise it unrolls every layer whenever it traces a graph that keeps it, which takes seconds
+    for a hundred steps. A torch that has these functions elsewhere traces the same graphs and takes
+    that time.
     """
     for layer in (aten.gru.input, aten.lstm.input, aten.rnn_tanh.input, aten.rnn_relu.input):
         kernels: dict[Any, Any] = getattr(layer, "py_kernels", {})
@@ -36,22 +37,16 @@ def _without_steps(unrolled: Callable[..., Any]) -> Callable[..., Any]:
         trains = torch.is_grad_enabled() and any(
             isinstance(t, Tensor) and t.requires_grad for t in tree_leaves((x, arguments))
         )
-        results = _results(x, *arguments)
+        # Of (hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first).
+        hx, *_, bidirectional, batch_first = arguments
+        results = _results(x, hx, bidirectional, batch_first)
         return tuple(y.requires_grad_() for y in results) if trains else results
 
     return compute
 
 
 def _results(
-    x: Tensor,
-    hx: Tensor | Sequence[Tensor],
-    params: Sequence[Tensor],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool,
+    x: Tensor, hx: Tensor | Sequence[Tensor], bidirectional: bool, batch_first: bool
 ) -> tuple[Tensor, ...]:
     """Return tensors without data for the output, the last hidden state, and an LSTM's cell."""
     states = [hx] if isinstance(hx, torch.Tensor) else list(hx)

@@ -16,10 +16,10 @@ _WIDENED: WeakKeyDictionary[fx.GraphModule, fx.GraphModule] = WeakKeyDictionary(
 def widened(graph: fx.GraphModule) -> fx.GraphModule:
     """Return a graph that computes in float32 what another computes in half precision.
 
-    The result of every operator is rounded to half precision, as by the kernels of runtimes, which
-    add up in float32. torch's own take up to 20 times as long on processors without such
-    arithmetic. A graph without half precision comes back itself; the result is kept for the next
-    call, so the graph must not change.
+    The result of every operator is rounded to half precision, as by the kernels of runtimes,
+    which add up in float32. torch's own are several times slower on processors without such
+    arithmetic. A graph without half precision comes back itself; the result is kept for the
+    next call, so the graph must not change.
     """
     half = next(
         (t.dtype for t in (*graph.parameters(), *graph.buffers()) if t.dtype in HALVES), None

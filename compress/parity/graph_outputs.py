@@ -16,7 +16,7 @@ from edgedl.runtime.task.task import Task
 
 PARITY_SAMPLES = 500
 # Samples after which a file that is far from every limit has been seen enough; floats differ alike
-# on all samples, and torch computes half precision slowly.
+# on all samples.
 FIRST_SAMPLES = 100
 FIRST_SAMPLES_OF_FLOATS = 50
 # Large samples, of which few are computed at a time, have many values each: fewer are enough.

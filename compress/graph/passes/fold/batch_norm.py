@@ -19,7 +19,8 @@ class FoldBatchNorm(Pass):
     """Fold an inference-mode batch norm into the convolution or linear before it.
 
     A batch norm without such an operator of its own becomes a depthwise convolution of one place
-    (for [N, C, H, W] and [N, C, T]) or a product and a sum (for [N, C]).
+    (for [N, C, H, W] and [N, C, T]) or a product and a sum (for [N, C], unless they would be less
+    exact).
 
     Before: ``batch_norm(conv2d(x, w, b))``. After: ``conv2d(x, w * factor, b * factor + shift)``.
 
