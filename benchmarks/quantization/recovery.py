@@ -1,7 +1,7 @@
 """What training and corrections win back, on a network as it is and on a hostile copy of it.
 
 Run as ``python -m benchmarks.quantization.recovery SUBJECT [VARIANT...] [--uneven]
-[--weight-bits B] [--seeds N]``; variants are ptq, rounded, learned_rounding and equalized
+[--weight-bits B] [--seeds N]``; variants are ptq, rounded, learned_rounding, blocks and equalized
 (corrections without training), labels, distilled, offsets (distilled, zero points learned too),
 fixed (distilled, ranges as calibrated), rounded_labels, rounded_distilled and rounded_both (trained
 behind rounding), all unless some are named. Those that train are repeated with every seed. Scored
@@ -27,6 +27,7 @@ from edgedl.compress.graph.operators.table import groups_of, row_of
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
+from edgedl.compress.quantize.corrections.reconstruct_blocks import ReconstructBlocks
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.qat.train_quantized import TrainQuantized
 from edgedl.compress.quantize.static import QuantizeStatic
@@ -46,6 +47,7 @@ VARIANTS: dict[str, Sequence[Stage]] = {
     "ptq": (),
     "rounded": (RoundWeights(),),
     "learned_rounding": (LearnRounding(),),
+    "blocks": (ReconstructBlocks(),),
     "equalized": (),
     "labels": (TrainQuantized(),),
     "distilled": (TrainQuantized(distil=1.0),),

@@ -84,6 +84,10 @@ class Simulation:
             bias = round_bias(bias, scales, affine.scale)
         self._parameters[node] = rounded, bias
 
+    def take_weight(self, node: fx.Node, weight: Tensor) -> None:
+        """Compute with a weight as it is from now on, on its grid or not; the bias stays."""
+        self._parameters[node] = weight, self._parameters[node][1]
+
     def rounded(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
         """Return the weight and bias an operator computes with, on their grids."""
         return self._parameters[node]
@@ -168,7 +172,15 @@ class Simulation:
 
 
 def fake_quantize(x: Tensor, affine: Affine) -> Tensor:
-    """Round a float tensor to a grid and back, as a pair of ``emit`` does; without gradients."""
+    """Round a float tensor to a grid and back, as a pair of ``emit`` does.
+
+    Gradients pass inside the grid's ends, and are zero beyond them.
+    """
+    if x.requires_grad:
+        straight: Tensor = torch.fake_quantize_per_tensor_affine(
+            x, affine.scale, affine.zero_point, affine.qmin, affine.qmax
+        )
+        return straight
     integers = torch.mul(x, 1.0 / affine.scale).round_()
     integers.clamp_(affine.qmin - affine.zero_point, affine.qmax - affine.zero_point)
     return integers.mul_(affine.scale)

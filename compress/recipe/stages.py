@@ -9,6 +9,7 @@ from edgedl.compress.quantize.corrections.correct_bias import CorrectBias
 from edgedl.compress.quantize.corrections.equalize import Equalize
 from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
 from edgedl.compress.quantize.corrections.match_statistics import MatchStatistics
+from edgedl.compress.quantize.corrections.reconstruct_blocks import ReconstructBlocks
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.corrections.scale_weights import ScaleWeights
 from edgedl.compress.quantize.corrections.smooth import Smooth
@@ -38,6 +39,7 @@ _LISTED: tuple[type[Stage], ...] = (
     QuantizeFp8,
     RoundWeights,
     LearnRounding,
+    ReconstructBlocks,
     CorrectBias,
     MatchStatistics,
     TrainQuantized,

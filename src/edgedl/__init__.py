@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgedl.compress.quantize.corrections.equalize import Equalize
     from edgedl.compress.quantize.corrections.learn_rounding import LearnRounding
     from edgedl.compress.quantize.corrections.match_statistics import MatchStatistics
+    from edgedl.compress.quantize.corrections.reconstruct_blocks import ReconstructBlocks
     from edgedl.compress.quantize.corrections.round_weights import RoundWeights
     from edgedl.compress.quantize.corrections.scale_weights import ScaleWeights
     from edgedl.compress.quantize.corrections.smooth import Smooth
@@ -82,6 +83,7 @@ _HOMES = {
     "edgedl.compress.quantize.corrections.correct_bias": ("CorrectBias",),
     "edgedl.compress.quantize.corrections.equalize": ("Equalize",),
     "edgedl.compress.quantize.corrections.learn_rounding": ("LearnRounding",),
+    "edgedl.compress.quantize.corrections.reconstruct_blocks": ("ReconstructBlocks",),
     "edgedl.compress.quantize.corrections.match_statistics": ("MatchStatistics",),
     "edgedl.compress.quantize.corrections.round_weights": ("RoundWeights",),
     "edgedl.compress.quantize.corrections.scale_weights": ("ScaleWeights",),

@@ -70,10 +70,6 @@ class Reconstruction:
         columns, outputs = torch.cat(inputs, 2), torch.cat(targets, 2)
         return cls(weight, step, bias, activate, columns, outputs, layer.qmax)
 
-    def weight_of(self, integers: Tensor) -> Tensor:
-        """Return what integers stand for, those beyond the grid's ends pulled to them."""
-        return integers.clamp(-self.qmax, self.qmax) * self.step
-
     def error(self, weight: Tensor) -> Tensor:
         """Return the mean squared error that a weight gives each output [groups, outputs]."""
         difference = self.activate(weight @ self.inputs + self.bias) - self.targets
@@ -108,32 +104,85 @@ def activation_of(layer: Layer) -> Activation:
 def learn(problem: Reconstruction, iterations: int, learning_rate: float, seed: int) -> Tensor:
     """Return a rounded weight, each value up or down, as learned; float32 as the problem's.
 
-    An output that the nearest weights serve better keeps those. A weight of 0 stays 0.
+    An output that the nearest weights serve better keeps those.
 
     Source: section 3.2 and 3.3, equations 21 to 25: the asymmetric reconstruction with the
     activation, on the inputs that the quantized layers before compute.
     """
     generator = torch.Generator().manual_seed(seed)
-    whole = problem.weight / problem.step
-    down = whole.floor()
-    movable = whole != 0
-    logits = initial_logits(whole - down).requires_grad_()
-    optimizer = torch.optim.Adam([logits], lr=learning_rate)
+    rounding = SoftRounding(problem.weight, problem.step, problem.qmax)
+    optimizer = torch.optim.Adam([rounding.logits], lr=learning_rate)
     parts = problem.parts()
     with torch.enable_grad():
         for iteration in range(iterations):
             part = parts[int(torch.randint(len(parts), (), generator=generator))]
-            share = rectified_sigmoid(logits) * movable
-            weight = problem.weight_of(down + share)
-            loss = part.error(weight).sum() + _penalty(share, iteration / iterations)
+            loss = part.error(rounding.weight()).sum() + rounding.penalty(iteration / iterations)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    up = (rectified_sigmoid(logits.detach()) >= 0.5) & movable
-    learned = problem.weight_of(down + up)
-    nearest = problem.weight_of(whole.round())
+    learned, nearest = rounding.learned(), rounding.nearest()
     better = problem.error(learned) < problem.error(nearest)
     return torch.where(better[:, :, None], learned, nearest)
+
+
+class SoftRounding:
+    """A weight between its grid's points: each value has a share of the way from down to up.
+
+    It starts as the float weight. A weight of 0 stays 0.
+
+    Source: section 3.2, equations 22 to 24.
+
+    Attributes:
+        logits: V, float32 of the weight's shape; what is learned.
+    """
+
+    def __init__(self, weight: Tensor, step: Tensor, qmax: int) -> None:
+        """Start from the float weight.
+
+        Args:
+            weight: float32.
+            step: of its grid, of a shape that broadcasts to the weight.
+            qmax: largest integer.
+        """
+        self._whole, self._step, self._qmax = weight / step, step, qmax
+        self._down = self._whole.floor()
+        self._movable = self._whole != 0
+        self.logits = initial_logits(self._whole - self._down).requires_grad_()
+
+    def weight(self) -> Tensor:
+        """Return the weight as it is now, float32, with gradients."""
+        return self._weight_of(self._down + self._shares())
+
+    def penalty(self, progress: float) -> Tensor:
+        """Return what pulls shares to 0 and 1, ever harder, float32 [].
+
+        Args:
+            progress: share of all steps that are done.
+        """
+        shares = self._shares()
+        if progress < WARM_UP:
+            return shares.new_zeros(())
+        first, last = BETA
+        beta = last + (first - last) * (1 - (progress - WARM_UP) / (1 - WARM_UP))
+        return PENALTY * (1 - (2 * shares - 1).abs().pow(beta)).sum()
+
+    @torch.no_grad()
+    def learned(self) -> Tensor:
+        """Return the weight with every share rounded to 0 or 1."""
+        return self._weight_of(
+            self._down + ((rectified_sigmoid(self.logits) >= 0.5) & self._movable)
+        )
+
+    def nearest(self) -> Tensor:
+        """Return the weight with every value rounded to its nearest point."""
+        return self._weight_of(self._whole.round())
+
+    def _shares(self) -> Tensor:
+        return rectified_sigmoid(self.logits) * self._movable
+
+    def _weight_of(self, integers: Tensor) -> Tensor:
+        """Return what integers stand for, those beyond the grid's ends pulled to them."""
+        return integers.clamp(-self._qmax, self._qmax) * self._step
 
 
 def rectified_sigmoid(logits: Tensor) -> Tensor:
@@ -144,12 +193,3 @@ def rectified_sigmoid(logits: Tensor) -> Tensor:
 def initial_logits(share: Tensor) -> Tensor:
     """Return the V with h(V) = share, for shares in [0, 1): it starts from the float weight."""
     return torch.logit((share - GAMMA) / (ZETA - GAMMA))
-
-
-def _penalty(share: Tensor, progress: float) -> Tensor:
-    """Return what pulls shares to 0 and 1, ever harder. Source: equation 24."""
-    if progress < WARM_UP:
-        return share.new_zeros(())
-    first, last = BETA
-    beta = last + (first - last) * (1 - (progress - WARM_UP) / (1 - WARM_UP))
-    return PENALTY * (1 - (2 * share - 1).abs().pow(beta)).sum()

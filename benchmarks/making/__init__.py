@@ -1,0 +1,1 @@
+"""What it takes to make files: processor time and memory."""
