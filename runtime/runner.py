@@ -12,6 +12,7 @@ from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.layout import to_file, to_network
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 
 Floats = npt.NDArray[np.float32]
@@ -40,14 +41,20 @@ class Runner:
 
     @classmethod
     def open(
-        cls, folder: Path, artifact: str | None = None, backend: str | None = None, threads: int = 1
+        cls,
+        folder: Path,
+        artifact: str | None = None,
+        backend: str | None = None,
+        threads: int = 1,
+        trust: Trust | None = None,
     ) -> "Runner":
         """Open a bundle and load the named artifact, or the best for the backend.
 
         Without a name: the recommended artifact if its runtime is here (and is the wanted
-        backend), else the first one whose runtime is.
+        backend), else the first one whose runtime is. With ``trust``, a bundle must be signed with
+        one of its keys.
         """
-        bundle = Bundle.open(folder)
+        bundle = Bundle.open(folder, trust)
         chosen = bundle.artifact(artifact) if artifact else _choose(bundle, backend)
         if backend not in (None, chosen.backend):
             raise BadInputError(f"artifact '{chosen.name}' is not for the backend '{backend}'")

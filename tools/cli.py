@@ -62,6 +62,7 @@ COMMANDS = (
     Command("run", RUN, "Run a bundle on pictures, sensor rows or arrays."),
     Command("bench", RUN, "Measure latency and accuracy of bundles or model files."),
     Command("verify", RUN, "Check a bundle's integrity and its golden outputs."),
+    Command("sign", RUN, "Sign a bundle with your key."),
     Command("doctor", RUN, "Show what this machine can compress, run and measure."),
     Command("completion", RUN, "Print the completion script for your shell."),
     Command("report", LOOK, "Draw the accuracy-vs-latency report of measured results."),

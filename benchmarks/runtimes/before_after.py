@@ -19,8 +19,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgedl.runtime.bundle.bundle import MANIFEST, Bundle
+from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.bundle.seal import MANIFEST
 from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.measure.estimate import Estimate
 from edgedl.runtime.measure.latency_intervals import paired_ratio

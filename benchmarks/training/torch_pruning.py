@@ -32,7 +32,8 @@ from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import load_target
-from edgedl.runtime.bundle.bundle import MANIFEST, Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.seal import MANIFEST
 from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Protocol
 from edgedl.runtime.measure.score_intervals import paired_drop

@@ -1,59 +1,89 @@
 """The bundle: a directory with one ``manifest.json`` that says what every other file is.
 
-Nothing is parsed, by anybody, before its size and sha256 have been checked.
+Nothing is parsed, by anybody, before its size and sha256 have been checked. Those of the manifest
+itself are in ``manifest.sha256``; if it is signed, the signature is in ``manifest.sig``.
 """
 
 import hashlib
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from edgedl.runtime.bundle.files import atomic_write
-from edgedl.runtime.bundle.manifest import READABLE_VERSIONS, Artifact, FileRecord, Manifest
+from edgedl.runtime.bundle.files import read_plain_file
+from edgedl.runtime.bundle.manifest import (
+    FIRST_WITH_DIGEST,
+    READABLE_VERSIONS,
+    Artifact,
+    FileRecord,
+    Manifest,
+)
+from edgedl.runtime.bundle.seal import (
+    DIGEST,
+    MANIFEST,
+    SIGNATURE,
+    read_manifest,
+    read_signature,
+    write_sealed,
+)
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.wording import meant, nearest
 
-MANIFEST = "manifest.json"
+# What the manifest does not list: itself, and what protects it.
+UNLISTED = (MANIFEST, DIGEST, SIGNATURE)
+# Files that desktops leave in every folder they show. They are never read.
+LEFT_BY_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
+APPLE_DOUBLE = "._"
 # Where the output folder of ``edgedl compress`` has its bundle.
 INSIDE = "bundle"
-MANIFEST_LIMIT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and its manifest. Files are read through ``read`` only."""
+    """An opened bundle. Files are read through ``read`` only.
+
+    Attributes:
+        folder: it is in.
+        manifest: what is in it.
+        signer: name of the trusted key that it is signed with; None where nobody asked, or where
+            an unsigned one was allowed.
+    """
 
     folder: Path
     manifest: Manifest
+    signer: str | None = None
 
     @classmethod
-    def open(cls, folder: Path) -> "Bundle":
+    def open(cls, folder: Path, trust: Trust | None = None) -> "Bundle":
         """Read the manifest and compare the folder's listing with it.
 
         Args:
             folder: the bundle, or the output folder of ``edgedl compress`` that it is in.
+            trust: whose bundles are accepted; None accepts everybody's, signed or not.
 
         Raises:
             BadInputError: there is no bundle, or one of another version's manifest.
-            IntegrityError: the manifest is damaged, or files are missing, added, or links.
+            IntegrityError: the manifest is damaged or not signed by a trusted key, or files are
+                missing, added, or links.
         """
         folder = find_bundle(folder)
-        raw = _read_regular_file(folder / MANIFEST, MANIFEST_LIMIT_BYTES)
+        raw, has_digest = read_manifest(folder)
+        signer = None if trust is None else trust.signer(raw, read_signature(folder), folder)
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             version = _version_of(raw)
             if version not in (None, *READABLE_VERSIONS):
-                known = " and ".join(str(v) for v in READABLE_VERSIONS)
+                known = ", ".join(str(v) for v in READABLE_VERSIONS)
                 raise BadInputError(
                     f"{folder} has a manifest of version {version}, this edgedl reads {known}: "
                     "compress again, or take the edgedl that made it"
                 ) from error
             raise IntegrityError(f"{folder / MANIFEST} is not a valid manifest: {error}") from error
-        bundle = cls(folder, manifest)
+        if not has_digest and manifest.schema_version >= FIRST_WITH_DIGEST:
+            raise IntegrityError(f"{folder / DIGEST} is missing: copy the bundle again")
+        bundle = cls(folder, manifest, signer)
         bundle._check_listing()
         return bundle
 
@@ -64,7 +94,7 @@ class Bundle:
             IntegrityError: size or sha256 differ from the manifest, or the file is a link.
         """
         record = self.manifest.files[path]
-        content = _read_regular_file(self.folder / path, record.size_bytes)
+        content = read_plain_file(self.folder / path, record.size_bytes)
         if len(content) != record.size_bytes:
             raise IntegrityError(
                 f"{self.folder / path} has {len(content)} bytes, the manifest says "
@@ -106,9 +136,9 @@ class Bundle:
         found = {
             p.relative_to(self.folder).as_posix()
             for p in self.folder.rglob("*")
-            if not p.is_dir() or p.is_symlink()
+            if (not p.is_dir() or p.is_symlink()) and not _is_left_by_desktop(p)
         }
-        found.discard(MANIFEST)
+        found.difference_update(UNLISTED)
         for path in sorted(listed - found):
             raise IntegrityError(f"{self.folder / path} is missing: copy the bundle again")
         for path in sorted(found - listed):
@@ -146,17 +176,19 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` of a bundle, whole or not at all."""
-    with atomic_write(folder / MANIFEST) as out:
-        out.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    """Write ``manifest.json`` of a bundle, whole or not at all, and its digest.
+
+    A signature of the one before is removed: it says nothing of this one.
+    """
+    write_sealed(folder, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
-    """Return size and sha256 of every file in a bundle's folder but the manifest."""
+    """Return size and sha256 of every file that the manifest of a folder lists."""
     records = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name != MANIFEST:
+        if name not in UNLISTED:
             content = path.read_bytes()
             records[name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     return records
@@ -175,33 +207,10 @@ def _version_of(raw: bytes) -> int | None:
         return None
 
 
+def _is_left_by_desktop(path: Path) -> bool:
+    return path.name in LEFT_BY_DESKTOPS or path.name.startswith(APPLE_DOUBLE)
+
+
 def _is_plain_path(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts
-
-
-def _read_regular_file(path: Path, limit_bytes: int) -> bytes:
-    """Return the content of a file that is neither a link nor linked to.
-
-    Raises:
-        IntegrityError: it is something else, or larger than ``limit_bytes``.
-    """
-    try:
-        # Non-blocking: opening a named pipe would wait for a writer.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        handle = os.open(path, flags)
-    except OSError as error:
-        raise IntegrityError(f"{path} cannot be opened ({error.strerror})") from error
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise IntegrityError(f"{path} is not a plain file of its own (link, folder or device)")
-        if status.st_size > limit_bytes:
-            raise IntegrityError(
-                f"{path} has {status.st_size} bytes, at most {limit_bytes} are expected: "
-                "copy the bundle again"
-            )
-        with os.fdopen(os.dup(handle), "rb") as file:
-            return file.read()
-    finally:
-        os.close(handle)

@@ -153,9 +153,11 @@ class HostMetric(_Record, frozen=True):
     ci95: tuple[float, float] | None
 
 
-# Of manifests. In those of version 2 no file has a layout of its own.
-SCHEMA_VERSION: Final = 3
-READABLE_VERSIONS: Final = (2, SCHEMA_VERSION)
+# Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
+# has no digest beside it.
+SCHEMA_VERSION: Final = 4
+READABLE_VERSIONS: Final = (2, 3, SCHEMA_VERSION)
+FIRST_WITH_DIGEST: Final = 4
 
 
 class Manifest(_Record, frozen=True):
@@ -192,4 +194,4 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
-    schema_version: Literal[2, 3] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4] = SCHEMA_VERSION

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from edgedl.runtime.bundle.bundle import Bundle
     from edgedl.runtime.bundle.preprocess import ImagePreprocessing
     from edgedl.runtime.bundle.sequence import SequencePreprocessing
+    from edgedl.runtime.bundle.signature import Trust
     from edgedl.runtime.errors import (
         BackendUnavailableError,
         BadInputError,
@@ -83,8 +84,8 @@ _HOMES = {
     "edgedl.compress.quantize.corrections.correct_bias": ("CorrectBias",),
     "edgedl.compress.quantize.corrections.equalize": ("Equalize",),
     "edgedl.compress.quantize.corrections.learn_rounding": ("LearnRounding",),
-    "edgedl.compress.quantize.corrections.reconstruct_blocks": ("ReconstructBlocks",),
     "edgedl.compress.quantize.corrections.match_statistics": ("MatchStatistics",),
+    "edgedl.compress.quantize.corrections.reconstruct_blocks": ("ReconstructBlocks",),
     "edgedl.compress.quantize.corrections.round_weights": ("RoundWeights",),
     "edgedl.compress.quantize.corrections.scale_weights": ("ScaleWeights",),
     "edgedl.compress.quantize.corrections.smooth": ("Smooth",),
@@ -115,6 +116,7 @@ _HOMES = {
     "edgedl.runtime.bundle.bundle": ("Bundle",),
     "edgedl.runtime.bundle.preprocess": ("ImagePreprocessing",),
     "edgedl.runtime.bundle.sequence": ("SequencePreprocessing",),
+    "edgedl.runtime.bundle.signature": ("Trust",),
     "edgedl.runtime.errors": (
         "BackendUnavailableError",
         "BadInputError",

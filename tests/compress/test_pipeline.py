@@ -88,7 +88,7 @@ def test_the_manifest_describes_the_model(compressed: CompressedModel) -> None:
 def test_every_file_is_listed_with_its_hash(compressed: CompressedModel) -> None:
     folder = compressed.bundle.folder
     listed = compressed.bundle.manifest.files
-    found = {p.name for p in folder.iterdir()} - {"manifest.json"}
+    found = {p.name for p in folder.iterdir()} - {"manifest.json", "manifest.sha256"}
     assert found == set(listed)
     assert {GOLDEN, ENCODINGS} < found
     for name, record in listed.items():

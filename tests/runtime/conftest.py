@@ -12,6 +12,7 @@ from tiny import make_task
 
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.bundle.seal import MANIFEST, write_sealed
 
 EditManifest = Callable[[Callable[[dict[str, Any]], object]], None]
 
@@ -23,13 +24,12 @@ def manifest(compressed: CompressedModel) -> Manifest:
 
 @pytest.fixture
 def edit_manifest(bundle_copy: Path) -> EditManifest:
-    """Change the manifest of ``bundle_copy`` as plain JSON."""
+    """Change the manifest of ``bundle_copy`` as plain JSON, and its digest with it."""
 
     def edit(change: Callable[[dict[str, Any]], object]) -> None:
-        path = bundle_copy / "manifest.json"
-        content = json.loads(path.read_text())
+        content = json.loads((bundle_copy / MANIFEST).read_text())
         change(content)
-        path.write_text(json.dumps(content))
+        write_sealed(bundle_copy, json.dumps(content).encode())
 
     return edit
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BudgetMissedError
 from edgedl.runtime.measure.measure import LEAST_BLOCKS, MOST_BLOCKS, Protocol
 from edgedl.tools.bench.budget import Limit, missed, parse_budget
@@ -17,6 +18,7 @@ from edgedl.tools.jobs.subjects import find_task
 from edgedl.tools.report.summary import result_text
 from edgedl.tools.report.table import to_csv
 from edgedl.tools.terminal.parameter_types import BUNDLE_OR_FILE, NEW_FOLDER, TASK, THREADS
+from edgedl.tools.terminal.trust import trust_options
 from edgedl.tools.terminal.width import terminal_width
 from edgedl.tools.terminal.workspace import new_folder
 
@@ -56,6 +58,7 @@ from edgedl.tools.terminal.workspace import new_folder
 )
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json to stdout.")
+@trust_options
 def command(
     bundles: tuple[Path, ...],
     baseline: Path | None,
@@ -67,6 +70,7 @@ def command(
     budget: tuple[Limit, ...],
     out: Path,
     as_json: bool,
+    trust: Trust | None,
 ) -> None:
     """Measure every artifact of BUNDLES, interleaved, paired against one baseline.
 
@@ -82,7 +86,7 @@ def command(
     paths = list(dict.fromkeys([*([baseline] if baseline else []), *bundles]))
     found = None if task is None else find_task("", task)
     with new_folder(out) as folder:
-        outcome = bench_paths(paths, found, settings, baseline_artifact)
+        outcome = bench_paths(paths, found, settings, baseline_artifact, trust)
         result = outcome.result
         write_result(folder, result, outcome.samples)
         (folder / "summary.csv").write_text(to_csv(result))

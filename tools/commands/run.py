@@ -7,10 +7,12 @@ import msgspec
 import numpy as np
 
 from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.task.inputs import read_inputs
 from edgedl.tools.terminal.parameter_types import BUNDLE, RUNTIME
+from edgedl.tools.terminal.trust import describe_trust, trust_options
 
 
 @click.command()
@@ -25,6 +27,7 @@ from edgedl.tools.terminal.parameter_types import BUNDLE, RUNTIME
     "--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to print."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per sample.")
+@trust_options
 def command(
     bundle: Path,
     where: str,
@@ -33,6 +36,7 @@ def command(
     threads: int,
     top: int,
     as_json: bool,
+    trust: Trust | None,
 ) -> None:
     """Run BUNDLE on pictures, sensor rows or arrays.
 
@@ -42,10 +46,12 @@ def command(
     a CSV file are split into the windows that the network was trained on; float32 arrays are the
     network's input.
     """
-    with Runner.open(bundle, artifact, backend, threads) as runner:
+    with Runner.open(bundle, artifact, backend, threads, trust) as runner:
         manifest = runner.bundle.manifest
+        signed = describe_trust(runner.bundle, trust)
         if not as_json:
-            click.echo(f"{manifest.name}, {runner.artifact.name}", err=True)
+            about = (manifest.name, runner.artifact.name, *([signed] if signed else []))
+            click.echo(", ".join(about), err=True)
         if why := saturation(manifest, runner.artifact):
             click.echo(f"warning: {why}", err=True)
         for item in read_inputs(where, manifest):
@@ -53,7 +59,7 @@ def command(
             for index in range(len(outputs[0])):
                 source = item.name(index)
                 sample = tuple(y[index] for y in outputs)
-                click.echo(_as_json(source, sample, manifest, runner.artifact.name, top) if as_json
+                click.echo(_as_json(source, sample, runner, top, signed) if as_json
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
 
 
@@ -67,9 +73,12 @@ def _as_text(outputs: tuple[Floats, ...], manifest: Manifest, top: int) -> str:
 
 
 def _as_json(
-    source: str, outputs: tuple[Floats, ...], manifest: Manifest, artifact: str, top: int
+    source: str, outputs: tuple[Floats, ...], runner: Runner, top: int, signed: str | None
 ) -> str:
-    record: dict[str, object] = {"source": source, "artifact": artifact}
+    manifest = runner.bundle.manifest
+    record: dict[str, object] = {"source": source, "artifact": runner.artifact.name}
+    if signed is not None:
+        record["signature"] = signed
     if manifest.task.classes:
         ranking = _ranking(outputs[0], manifest.task.classes, top)
         record["classes"] = [{"name": name, "probability": share} for name, share in ranking]

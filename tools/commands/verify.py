@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.seal import read_signature
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.precision import INT8
 from edgedl.runtime.runner import Runner
@@ -12,13 +14,17 @@ from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.selfcheck.layers import can_check_layers, check_layers
 from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
 from edgedl.tools.terminal.parameter_types import BUNDLE
+from edgedl.tools.terminal.trust import describe_trust, trust_options
 
 
 @click.command()
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", type=BUNDLE)
 @click.option("--parity", is_flag=True, help="Also compare every quantized layer of int8 files.")
-def command(bundles: tuple[Path, ...], parity: bool) -> None:
+@trust_options
+def command(bundles: tuple[Path, ...], parity: bool, trust: Trust | None) -> None:
     """Check every file of a BUNDLE against its sha256, then run the golden vectors.
+
+    With --trust, the bundle must also be signed with one of your keys.
 
     With --parity, the integers of every quantized layer are also compared with those of the torch
     graph that the bundle was made from. If a file computes other integers on this machine, the
@@ -29,9 +35,17 @@ def command(bundles: tuple[Path, ...], parity: bool) -> None:
         several = f"{path}: " if len(bundles) > 1 else ""
         if several:
             click.echo(path)
-        found += [several + wrong for wrong in _verify(Bundle.open(path), parity)]
+        bundle = Bundle.open(path, trust)
+        click.echo(describe_trust(bundle, trust) or _describe_unasked(bundle))
+        found += [several + wrong for wrong in _verify(bundle, parity)]
     if found:
         raise IntegrityError("; ".join(found))
+
+
+def _describe_unasked(bundle: Bundle) -> str:
+    if read_signature(bundle.folder) is None:
+        return "not signed"
+    return "signed, by whom is not checked: give --trust KEYS"
 
 
 def _verify(bundle: Bundle, parity: bool) -> list[str]:

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
@@ -58,6 +59,7 @@ def bench_paths(
     task: Task | None,
     settings: BenchSettings,
     baseline: str | None = None,
+    trust: Trust | None = None,
 ) -> BenchOutcome:
     """Do what ``bench`` says, and return every recorded call, too.
 
@@ -66,12 +68,20 @@ def bench_paths(
         task: see ``bench``.
         settings: what to measure.
         baseline: name of the file that the others are measured against; None for float32.
+        trust: whose bundles are accepted; None for everybody's. An unsigned one that is accepted
+            is an alert of the result.
 
     Raises:
-        EdgedlError: as ``bench``.
+        EdgedlError: as ``bench``; IntegrityError: a bundle is not signed by a trusted key.
     """
     with tempfile.TemporaryDirectory() as wrapped:
-        return _bench_opened(_open(paths, task, Path(wrapped)), wrapped, task, settings, baseline)
+        opened = _open(paths, task, Path(wrapped), trust)
+        found = _bench_opened(opened, wrapped, task, settings, baseline)
+    if trust is None:
+        return found
+    unsigned = tuple(f"{b.folder} is not signed" for b in opened if b.signer is None)
+    result = msgspec.structs.replace(found.result, alerts=(*unsigned, *found.result.alerts))
+    return BenchOutcome(result, found.samples)
 
 
 def _bench_opened(
@@ -105,7 +115,9 @@ def _bench_opened(
     return BenchOutcome(msgspec.structs.replace(outcome.result, alerts=alerts), outcome.samples)
 
 
-def _open(paths: Sequence[Path], task: Task | None, scratch: Path) -> list[Bundle]:
+def _open(
+    paths: Sequence[Path], task: Task | None, scratch: Path, trust: Trust | None
+) -> list[Bundle]:
     """Open bundles, and wrap files into some; those are named after the files."""
     files = [path for path in paths if is_model_file(path)]
     if files and task is None:
@@ -117,7 +129,7 @@ def _open(paths: Sequence[Path], task: Task | None, scratch: Path) -> list[Bundl
     found = []
     for path, name in zip(paths, bundle_names(paths), strict=True):
         if task is None or not is_model_file(path):
-            found.append(Bundle.open(path))
+            found.append(Bundle.open(path, trust))
             continue
         bundle, notes = wrap_file(path, task, scratch / (name or path.name))
         for note in notes:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.targets.target import REFERENCE
-from edgedl.runtime.bundle.bundle import MANIFEST, Bundle
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.seal import MANIFEST
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import FLOAT32
 from edgedl.runtime.runner import Runner

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgedl.runtime.bundle.bundle import Bundle, find_bundle, record_files, write_manifest
 from edgedl.runtime.bundle.manifest import FileRecord
+from edgedl.runtime.bundle.seal import DIGEST, MANIFEST, write_sealed
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
 MODEL = "int8.tflite"
@@ -31,7 +32,7 @@ def test_good_bundle_verifies(compressed):
 
 def test_manifest_describes_the_files_as_they_are(compressed):
     folder = compressed.bundle.folder
-    on_disk = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "manifest.json"}
+    on_disk = {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in (MANIFEST, DIGEST)}
     described = compressed.bundle.manifest.files
     assert set(described) == set(on_disk)
     for name, content in on_disk.items():
@@ -204,7 +205,7 @@ def test_artifact_that_is_not_listed(refused, bundle_copy, edit_manifest):
     ],
 )
 def test_manifest_that_is_none(refused, bundle_copy, content, word):
-    (bundle_copy / "manifest.json").write_bytes(content)
+    write_sealed(bundle_copy, content)
     with refused(IntegrityError, "manifest.json", word):
         Bundle.open(bundle_copy)
 
@@ -214,8 +215,38 @@ def test_manifest_cut_short(refused, bundle_copy, share):
     path = bundle_copy / "manifest.json"
     raw = path.read_bytes()
     path.write_bytes(raw[: int(share * len(raw))])
+    with refused(IntegrityError, "does not match manifest.sha256", "copy the bundle again"):
+        Bundle.open(bundle_copy)
+    (bundle_copy / DIGEST).unlink()
     with refused(IntegrityError, "not a valid manifest"):
         Bundle.open(bundle_copy)
+
+
+def test_a_changed_byte_of_the_manifest_is_found(refused, bundle_copy):
+    # Class names, preprocessing and scales are in no other file.
+    path = bundle_copy / "manifest.json"
+    good = path.read_bytes()
+    for at in range(0, len(good), len(good) // 100):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+        with refused(IntegrityError, "does not match manifest.sha256"):
+            Bundle.open(bundle_copy)
+
+
+def test_a_manifest_without_its_digest_is_refused_unless_it_is_older(
+    refused, bundle_copy, edit_manifest
+):
+    (bundle_copy / DIGEST).unlink()
+    with refused(IntegrityError, "manifest.sha256 is missing"):
+        Bundle.open(bundle_copy)
+    edit_manifest(lambda m: m.update(schema_version=3))
+    (bundle_copy / DIGEST).unlink()
+    assert Bundle.open(bundle_copy).manifest.schema_version == 3
+
+
+def test_files_that_desktops_leave_behind_do_not_matter(bundle_copy):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._manifest.json"):
+        (bundle_copy / name).write_bytes(b"left behind")
+    Bundle.open(bundle_copy).verify()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +268,7 @@ def test_manifest_with_wrong_keys(refused, bundle_copy, edit_manifest, change, w
 
 def test_manifest_of_another_version_is_not_called_damaged(refused, bundle_copy, edit_manifest):
     edit_manifest(lambda m: m.update(schema_version=1))
-    with refused(BadInputError, "a manifest of version 1, this edgedl reads 2 and 3", "compress"):
+    with refused(BadInputError, "a manifest of version 1, this edgedl reads 2, 3, 4", "compress"):
         Bundle.open(bundle_copy)
 
 

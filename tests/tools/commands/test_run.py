@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import CLASSES, make_net, pictures
 
 from edgedl.compress.pipeline import CompressedModel
+from edgedl.runtime.bundle.seal import write_sealed
 from edgedl.runtime.measure.device import run_context
 from edgedl.tools.commands.run import command as run_command
 
@@ -158,7 +159,7 @@ def test_weights_that_saturate_here_are_warned_of(
 ) -> None:
     manifest = json.loads((bundle_copy / "manifest.json").read_text())
     manifest["history"][0]["settings"]["weight_bits"] = 8
-    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    write_sealed(bundle_copy, json.dumps(manifest).encode())
     np.save(tmp_path / "x.npy", images)
     here = msgspec.structs.replace(run_context(), isa=isa)
     monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)

@@ -63,7 +63,7 @@ def test_an_output_in_the_middle_is_given_by_its_block_and_ends_none() -> None:
         y = net.a(x)
         return y, net.c(net.b(y))
 
-    graph, blocks = blocks_of(Net(forward, a=conv(), b=conv(), c=conv()), fewest=1)
+    _, blocks = blocks_of(Net(forward, a=conv(), b=conv(), c=conv()), fewest=1)
     assert layer_counts(blocks) == [1, 1, 1]
     assert [len(block.gives) for block in blocks] == [1, 1, 1]
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 import torch
 import torch.nn.functional as F
-from small_networks import Net, TwoInputs, noise, noise_task
+from small_networks import Net, TwoInputs, noise_task
 from torch import nn
 
 from edgedl.compress.encodings.simulate import Simulation
