@@ -21,6 +21,12 @@ MOST_POSITIONS = 2**15
 class InputMoments:
     """Means of what a layer reads, float and quantized, and second moments of the latter.
 
+    All sums are of differences to the mean of the first batch. Where inputs hardly vary around a
+    large mean, float32 products of the inputs themselves would leave nothing of the covariance.
+
+    Source: Chan, Golub, LeVeque, "Algorithms for computing the sample variance", 1983, section 3
+    (shifted data).
+
     Attributes:
         groups: independent groups of input channels; 1 for a linear layer.
     """
@@ -30,6 +36,7 @@ class InputMoments:
         self.groups = groups_of(layer.node)
         self._products = products
         self._count = 0
+        self._shift: Tensor | None = None
         self._sums: list[Tensor] = []
         wanted = POSITIONS_PER_INPUT * layer.weight[0].numel()
         wanted = min(max(wanted, FEWEST_POSITIONS), MOST_POSITIONS)
@@ -40,6 +47,9 @@ class InputMoments:
     def _add(self, exact: Tensor, rounded: Tensor) -> None:
         """Add what one batch reads; only the sums of batches need more than float32."""
         self._count += exact.shape[2]
+        if self._shift is None:
+            self._shift = rounded.mean(2, keepdim=True)
+        exact, rounded = exact - self._shift, rounded - self._shift
         sums = [exact.sum(2).double(), rounded.sum(2).double()]
         if self._products:
             sums.append((rounded @ rounded.transpose(1, 2)).double())
@@ -47,16 +57,20 @@ class InputMoments:
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Return the mean inputs, float and quantized, [groups, K] each."""
-        return self._sums[0] / self._count, self._sums[1] / self._count
+        if self._shift is None:
+            raise ValueError("the layer has read nothing")
+        shift = self._shift[:, :, 0].double()
+        return shift + self._sums[0] / self._count, shift + self._sums[1] / self._count
 
     def second_moments(self) -> Tensor:
         """Return the mean products of quantized inputs, [groups, K, K]."""
-        return self._sums[2] / self._count
+        _, mean = self.means()
+        return self.covariance() + mean[:, :, None] * mean[:, None, :]
 
     def covariance(self) -> Tensor:
         """Return the covariance of quantized inputs, [groups, K, K]."""
-        _, mean = self.means()
-        return self.second_moments() - mean[:, :, None] * mean[:, None, :]
+        mean = self._sums[1] / self._count
+        return self._sums[2] / self._count - mean[:, :, None] * mean[:, None, :]
 
 
 def patches(layer: Layer, x: Tensor, count: int | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """What a layer reads, against torch's own unfold and convolution."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from edgedl.compress.encodings.simulate import Simulation
 from edgedl.compress.quantize.corrections.layerwise import Layer
 from edgedl.compress.quantize.corrections.moments import InputMoments, patches
+from edgedl.compress.quantize.corrections.rounding import round_layer
 
 CONVOLUTIONS = {
     "plain": nn.Conv2d(4, 6, 3),
@@ -98,3 +101,21 @@ def test_moments_of_several_batches_are_those_of_all_of_them(name):
         )
         expected = np.cov(read[group], bias=True)
         np.testing.assert_allclose(found.covariance()[group], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_covariance_of_inputs_that_hardly_vary_around_a_large_mean():
+    layer = layer_of(nn.Linear(7, 3), 4, 50, 7)
+    mean = 3000 + 100 * noise(7)
+    batches = [mean + 0.02 * noise(4, 50, 7, seed=k) for k in (1, 2)]
+    moments = InputMoments(replace(layer, float_inputs=batches, inputs=batches))
+    rows = torch.cat(batches).flatten(0, 1).double()
+    expected = np.cov(rows.numpy().T, bias=True)
+    np.testing.assert_allclose(moments.covariance()[0], expected, atol=1e-3 * expected.max())
+    np.testing.assert_allclose(moments.second_moments()[0], rows.T @ rows / len(rows), rtol=1e-6)
+    for found in moments.means():
+        np.testing.assert_allclose(found[0], rows.mean(0), rtol=1e-6)
+    # Without a difference to the mean, the products are not even positive definite.
+    weight, bias = round_layer(replace(layer, float_inputs=batches, inputs=batches))
+    assert weight.isfinite().all()
+    assert bias is not None
+    assert bias.isfinite().all()
