@@ -18,7 +18,7 @@ from edgedl.compress.recipe.shipped_recipes import (
 from edgedl.compress.recipe.stages import STAGES
 from edgedl.compress.stage import Stage, stage_name
 from edgedl.compress.user_code import load_user_class, names_user_code
-from edgedl.compress.yaml_keys import refuse_repeated_keys
+from edgedl.compress.yaml_text import read_yaml
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import meant
 
@@ -68,17 +68,7 @@ def parse_recipe(
     Raises:
         BadInputError: with the source's line, and the nearest valid name of an unknown key.
     """
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        # A date that there is not, for example, is a plain ValueError.
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise BadInputError(
-            f"{source}{line}: not YAML ({getattr(error, 'problem', error)})"
-        ) from error
-    refuse_repeated_keys(tree, source)
+    tree, content = read_yaml(text, source)
     _check_stage_names(content, tree, source)
     items = content.get("stages") if isinstance(content, dict) else None
     parts = []

@@ -11,7 +11,7 @@ import yaml
 from msgspec import Meta
 
 from edgedl.compress.targets.integer_kernels import Int16Kernels
-from edgedl.compress.yaml_keys import refuse_repeated_keys
+from edgedl.compress.yaml_text import read_yaml
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
 from edgedl.runtime.wording import meant, nearest
@@ -183,11 +183,12 @@ def _read_own(path: Path) -> Target:
         )
     try:
         text = path.read_text(encoding="utf-8")
-        refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), str(path))
-        own = msgspec.convert(yaml.safe_load(text), Variant)
+        own = msgspec.convert(read_yaml(text, str(path))[1], Variant)
     except OSError as error:
         raise BadInputError(f"the target {path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except BadInputError:
+        raise
+    except ValueError as error:
         first = str(error).partition("\n")[0]
         raise BadInputError(f"{path} describes no target: {first}{_keys(first)}") from error
     return _variant(own, name, str(path))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.array_file import load_archive
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.errors import IntegrityError
 
@@ -57,8 +58,7 @@ def _read(bundle: Bundle) -> dict[str, npt.NDArray[np.generic]]:
         raise IntegrityError(f"{bundle.folder} has no {GOLDEN}")
     content = bundle.read(GOLDEN)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        return load_archive(content)
     except Exception as error:
         # numpy and zipfile raise many classes here; the sha256 holds, so it was made wrong.
         raise IntegrityError(f"{GOLDEN} is not an archive of arrays ({error})") from error

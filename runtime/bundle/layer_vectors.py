@@ -9,6 +9,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.runtime.bundle.array_file import load_archive
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import IntegrityError
@@ -62,8 +63,7 @@ def read_layer_vectors(
     """
     content = bundle.read(LAYER_VECTORS)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            found: Array = archive[artifact.name]
+        found = load_archive(content)[artifact.name]
     except Exception as error:
         # numpy and zipfile raise many classes here; the sha256 holds, so it was made wrong.
         raise IntegrityError(f"{LAYER_VECTORS} has no integers of {artifact.name}") from error

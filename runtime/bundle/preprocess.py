@@ -14,6 +14,8 @@ from edgedl.runtime.install import install_line
 if TYPE_CHECKING:
     from PIL import Image
 
+MOST_PIXELS = 100_000_000
+
 
 class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
     """Turns pictures into float32 tensors: ``(pixel * scale - mean) / std`` per channel.
@@ -87,6 +89,12 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             ) from error
         try:
             with Image.open(path) as picture:
+                # Only the head has been read so far: a small file can be a huge picture.
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ValueError(
+                        f"it has {picture.width} x {picture.height} pixels, at most "
+                        f"{MOST_PIXELS // 10**6} million are read"
+                    )
                 upright = ImageOps.exif_transpose(picture)
                 converted = _to_8_bit(upright).convert(self.mode)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -102,8 +110,9 @@ def _to_8_bit(picture: "Image.Image") -> "Image.Image":
         return picture
     from PIL import Image
 
-    values = np.asarray(picture, np.float64) / 257
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    values = np.asarray(picture, np.float32) / 257
+    np.rint(values, out=values)
+    return Image.fromarray(np.clip(values, 0, 255, out=values).astype(np.uint8))
 
 
 Preprocessing = ImagePreprocessing | SequencePreprocessing

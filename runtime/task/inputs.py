@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.runtime.backend import Array
+from edgedl.runtime.bundle.array_file import load_arrays
 from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
@@ -105,15 +106,12 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
         BadInputError: the file cannot be read, or holds another number of arrays.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = [loaded]
+        loaded = load_arrays(path)
+        if isinstance(loaded, dict):
+            known = all(name in loaded for name in names)
+            arrays = [loaded[name] for name in (names if known else loaded)]
         else:
-            with loaded:
-                known = all(name in loaded.files for name in names)
-                arrays = [loaded[name] for name in (names if known else loaded.files)]
-        if not all(isinstance(x, np.ndarray) for x in arrays):
-            raise ValueError("it holds files that are no arrays")
+            arrays = [loaded]
     except Exception as error:
         # A damaged array file raises anything from MemoryError to tokenize.TokenError.
         reason = " ".join(str(error).split())

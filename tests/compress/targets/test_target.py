@@ -138,7 +138,7 @@ def test_files_for_a_target_of_ones_own(tmp_path: Path, like: str) -> None:
         ("like: ort\ndescription: x\ncolour: 1", "pi4", "unknown field `colour`; the keys"),
         ("like: ort\ndescription: x\nrefusd: {}", "pi4", "did you mean 'refused'. the keys are"),
         ("like: ort\ndescription: x\nweight_bits: 33", "pi4", "<= 8"),
-        ("like: [", "pi4", "describes no target: while parsing"),
+        ("like: [", "pi4", "line 1: not YAML"),
         ("like: rknn\ndescription: x", "pi4", "like is 'rknn'"),
         (
             "like: ort\ndescription: x\nprecisions: [fp8]",

@@ -1,5 +1,6 @@
 """Preprocessing against loops over pixels, and pictures of every sort."""
 
+import resource
 import struct
 import sys
 import zlib
@@ -158,6 +159,22 @@ def test_picture_cut_short(refused, tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with refused(BadInputError, f"a.{suffix}", "not a readable picture"):
         RGB.read(path)
+
+
+def test_a_small_file_that_is_a_huge_picture_is_refused_undecoded(refused, tmp_path):
+    # 1.3 MB of zeros that unpack to 169 million pixels.
+    Image.new("L", (13_000, 13_000)).save(tmp_path / "x.png")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with refused(BadInputError, "x.png", "13000 x 13000 pixels", "at most 100 million"):
+        ImagePreprocessing(8, 8, "RGB").read(tmp_path / "x.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+def test_every_value_of_16_bit_grey_is_rounded_to_the_nearest_of_8(tmp_path):
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    found = ImagePreprocessing(256, 256, "L").read(tmp_path / "x.png")[0, :, :, 0]
+    np.testing.assert_array_equal(found, np.rint(values / 257.0).astype(np.uint8))
 
 
 def test_no_such_picture(refused, tmp_path):

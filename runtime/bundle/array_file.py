@@ -1,0 +1,97 @@
+"""Read .npy and .npz files that may be damaged, or made to fill the memory.
+
+A compressed archive can claim a thousand times its size, and a header any shape at all; numpy
+reserves memory for both before it looks at the data.
+"""
+
+import io
+import math
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+
+# An archive's arrays may take so much memory, or so many times its own size if that is more.
+MOST_BYTES = 1 << 30
+MOST_TIMES = 4
+ZIP = b"PK"
+# What zipfile and numpy raise besides ValueError: the last ones are a compression that is not
+# known, a password, a member cut short, and a header that is no Python.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    tokenize.TokenError,
+)
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def load_arrays(source: Path | BinaryIO) -> Array | dict[str, Array]:
+    """Return the array of a .npy file, or those of a .npz by their names.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds something else, or more than its size lets expect.
+    """
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return load_arrays(file)
+    start = source.read(len(ZIP))
+    size = source.seek(0, 2)
+    source.seek(0)
+    try:
+        if start != ZIP:
+            return _read_array(source, size)
+        with zipfile.ZipFile(source) as archive:
+            return _read_archive(archive, size)
+    except DAMAGED as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def load_archive(content: bytes) -> dict[str, Array]:
+    """Return the arrays of a .npz file's content by their names.
+
+    Raises:
+        ValueError: as ``load_arrays``, or it is a single array.
+    """
+    arrays = load_arrays(io.BytesIO(content))
+    if not isinstance(arrays, dict):
+        raise ValueError("a single array, no archive")
+    return arrays
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
+    # No member gives more than is written here of it.
+    total = sum(member.file_size for member in archive.infolist())
+    most = max(MOST_BYTES, MOST_TIMES * size)
+    if total > most:
+        raise ValueError(f"its arrays take {total >> 20} MB, at most {most >> 20} MB are read")
+    found = {}
+    for member in archive.infolist():
+        with archive.open(member) as stream:
+            found[member.filename.removesuffix(".npy")] = _read_array(stream, member.file_size)
+    return found
+
+
+def _read_array(stream: IO[bytes], size: int) -> Array:
+    """Return an array, having compared its header with the bytes that there are."""
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"arrays of format {version} are not read")
+    shape, _, dtype = _HEADERS[version](stream)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"its header says {list(shape)} of {dtype}, more than the file has")
+    stream.seek(0)
+    array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+    return array
