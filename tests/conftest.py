@@ -2,17 +2,13 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from command import Done, Run
+from hypothesis import settings
 from tiny import make_subject
 
 from edgedl.compress.pipeline import CompressedModel, compress

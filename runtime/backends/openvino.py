@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.backends.external_data import refuse_external_data
 from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -125,6 +126,7 @@ class OpenVINOBackend:
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load an ONNX file; ``threads`` work inside an operator, on one sample at a time."""
+        refuse_external_data(model, artifact.path)
         return OpenVINOSession(_core(artifact), model, artifact, threads)
 
     def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
+from edgedl.runtime.backends.external_data import refuse_external_data
 from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
@@ -82,6 +83,7 @@ def _session(model: bytes, artifact: Artifact, threads: int) -> "onnxruntime.Inf
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError.of(error, _missing()) from error
+    refuse_external_data(model, artifact.path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,14 +1,10 @@
 """What the tests of compress/ share: helper modules beside them, seeded weights, one state."""
 
-import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny import make_subject
 
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights

@@ -1,6 +1,6 @@
 """Measure every artifact of some bundles against one baseline: score, latency, cold start."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,16 +8,14 @@ import numpy.typing as npt
 
 from edgedl.runtime.errors import FileFailedError
 from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.measure.measure import Measurement
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.candidates import candidate_of, noise_floor, score_record
 from edgedl.tools.bench.entries import PARENT, Entry, put_baseline_first
-from edgedl.tools.bench.recommend import recommend
-from edgedl.tools.bench.result import (
-    NotMeasured,
-    Result,
-)
+from edgedl.tools.bench.recommend import recommend, speed_verdict
+from edgedl.tools.bench.result import Candidate, NotMeasured, Result
 from edgedl.tools.bench.run_files import score_entry, time_entries
 from edgedl.tools.bench.settings import BenchSettings
 
@@ -115,7 +113,12 @@ def _bench(
         baseline=entries[0].name,
         candidates=tuple(candidates),
         noise_floor=tuple(noise_floor(threads, entries[0], timings) for threads in timings),
-        recommendation=recommend(candidates, settings.max_drop_pp, _made(entries)),
+        recommendation=recommend(
+            candidates,
+            settings.max_drop_pp,
+            _made(entries),
+            slower_in(timings[settings.threads[0]]),
+        ),
         not_measured=(*missing, *(AMX if "amx_int8" in context.isa else ()), *UNMEASURED),
         max_drop_pp=settings.max_drop_pp,
         history=tuple(h.stage for h in entries[0].bundle.manifest.history),
@@ -128,6 +131,17 @@ def _bench(
         for name, m in arms.items()
     }
     return BenchOutcome(result, samples)
+
+
+def slower_in(times: Mapping[str, Measurement]) -> Callable[[Candidate, Candidate], bool]:
+    """Return what says whether one file is slower than another, from the rounds both were in."""
+
+    def is_slower(one: Candidate, other: Candidate) -> bool:
+        own, base = (times[c.name].latency_ns.astype(np.float64) for c in (one, other))
+        found = paired_ratio(base, own)
+        return speed_verdict(found.lo, found.hi) == "slower"
+
+    return is_slower
 
 
 def _made(entries: Sequence[Entry]) -> set[str]:

@@ -1,7 +1,7 @@
 """Decide which artifact to use, from measured intervals only."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from edgedl.runtime.precision import FLOAT32, PRECISIONS
 from edgedl.runtime.wording import counted, points
@@ -59,6 +59,7 @@ def recommend(
     candidates: Sequence[Candidate],
     max_drop_pp: float | None,
     made: Collection[str] = (),
+    is_slower: Callable[[Candidate, Candidate], bool] | None = None,
 ) -> Recommendation:
     """Return the fastest artifact whose drop is certainly within the budget.
 
@@ -70,13 +71,16 @@ def recommend(
         candidates: measured artifacts, the baseline first.
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
         made: names of the precisions of all files, those that do not run here included.
+        is_slower: says whether the first file is certainly slower than the second; None goes by
+            their intervals against the baseline, which tell fewer apart.
     """
     chosen = candidates[0]
     whole = [c for c in candidates if not c.findings]
     faster = [c for c in whole if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
     if faster:
         fastest = min(faster, key=lambda c: c.speedup[0].ratio)
-        rivals = [c for c in faster if c.speedup[0].ci95[0] <= fastest.speedup[0].ci95[1]]
+        slower = is_slower or _is_beyond
+        rivals = [c for c in faster if not slower(c, fastest)]
         chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
     return Recommendation(
         name=chosen.name,
@@ -84,6 +88,10 @@ def recommend(
         notes=_notes(candidates),
         budget_met=None if max_drop_pp is None else _budget_met(candidates, made),
     )
+
+
+def _is_beyond(one: Candidate, other: Candidate) -> bool:
+    return one.speedup[0].ci95[0] > other.speedup[0].ci95[1]
 
 
 def _is_faster(speed: Speedup) -> bool:

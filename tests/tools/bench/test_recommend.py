@@ -1,10 +1,13 @@
 """The recommendation follows from intervals alone."""
 
+import numpy as np
 import pytest
 from measured import candidate, judged
 from msgspec.structs import replace
 
 from edgedl.runtime.bundle.certificates import Finding
+from edgedl.runtime.measure.measure import Measurement
+from edgedl.tools.bench.bench import slower_in
 from edgedl.tools.bench.recommend import recommend, speed_verdict
 from edgedl.tools.bench.result import Candidate, Drop
 
@@ -60,6 +63,34 @@ BASELINE = candidate("ort-float32", (1.0, 1.0), size=400)
 )
 def test_choice(others: list[Candidate], budget: float | None, expected: str) -> None:
     assert recommend(judged([BASELINE, *others], budget), budget).name == expected
+
+
+@pytest.mark.parametrize("told_apart", [False, True])
+def test_what_was_measured_of_two_files_decides_between_them(told_apart: bool) -> None:
+    fast = candidate("tflite-float32", (0.78, 0.92), size=310)
+    small = candidate("ort-int8", (0.88, 0.94), size=90)
+
+    def is_slower(one: Candidate, other: Candidate) -> bool:
+        return told_apart and (one.name, other.name) == ("ort-int8", "tflite-float32")
+
+    found = recommend([BASELINE, fast, small], None, is_slower=is_slower).name
+    assert found == ("tflite-float32" if told_apart else "ort-int8")
+
+
+def test_two_files_are_told_apart_by_the_rounds_that_both_were_in() -> None:
+    rng = np.random.default_rng(0)
+    # The machine is slow and fast in turn: against a baseline of its own rounds both look alike.
+    machine = np.exp(0.3 * rng.standard_normal((10, 8, 1)))
+    calls = np.exp(0.01 * rng.standard_normal((10, 8, 5)))
+    times = {
+        name: Measurement((1e6 * factor * machine * calls).astype(np.int64), True)
+        for name, factor in (("ort-float32", 1.0), ("ort-float16", 1.01), ("ort-int8", 1.09))
+    }
+    is_slower = slower_in(times)
+    a, b, c = (candidate(name, (0.5, 0.6)) for name in times)
+    assert is_slower(c, a)
+    assert not is_slower(a, c)
+    assert not is_slower(b, a)
 
 
 def test_budget_is_about_the_strongest_precision() -> None:

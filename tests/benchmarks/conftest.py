@@ -1,6 +1,0 @@
-"""What the tests of benchmarks share with those of compress."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compress"))
