@@ -22,7 +22,7 @@ from edgedl.runtime.bundle.certificates import RuntimeAgreement
 from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.runner import Floats
+from edgedl.runtime.tensors import Floats
 
 ENCODINGS = "encodings.json"
 # Weights of the float network that stages have cut or trained; ``rebuild`` reads it.

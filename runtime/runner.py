@@ -1,25 +1,27 @@
 """The on-device door: a bundle in, float arrays in, float arrays out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
-
 from edgedl.runtime.backend import Array, Session
-from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.layout import to_file, to_network
-from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.loaded_model import LoadedModel, choose_artifact
+from edgedl.runtime.shadow import Shadow, SwapOutcome, check_replacement
+from edgedl.runtime.tensors import Floats
+from edgedl.runtime.wording import meant
 
-Floats = npt.NDArray[np.float32]
+# Most times as long as the model before that a new one may take.
+MAX_SLOWDOWN = 1.5
 
 
 class Runner:
-    """Runs one artifact of a bundle.
+    """Runs one artifact of a bundle, which can be replaced while it runs.
 
     Several threads may share a runner: each call returns the answer to its own inputs.
 
@@ -35,9 +37,13 @@ class Runner:
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        backend = open_backend(artifact.backend)
-        self.bundle, self.artifact = bundle, artifact
-        self.session = backend.load(bundle.read(artifact.path), artifact, threads)
+        self._threads = threads
+        # A call reads this once, and so has the same model from its begin to its end.
+        self._model = LoadedModel(bundle, artifact, threads)
+        self._shadow: Shadow | None = None
+        self._changing = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._closed = False
 
     @classmethod
     def open(
@@ -55,10 +61,22 @@ class Runner:
         one of its keys.
         """
         bundle = Bundle.open(folder, trust)
-        chosen = bundle.artifact(artifact) if artifact else _choose(bundle, backend)
-        if backend not in (None, chosen.backend):
-            raise BadInputError(f"artifact '{chosen.name}' is not for the backend '{backend}'")
-        return cls(bundle, chosen, threads)
+        return cls(bundle, choose_artifact(bundle, artifact, backend), threads)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that the model is from."""
+        return self._model.bundle
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact that runs."""
+        return self._model.artifact
+
+    @property
+    def session(self) -> Session:
+        """The runtime's session of it."""
+        return self._model.session
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
         """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
@@ -66,21 +84,114 @@ class Runner:
         Raises:
             BadInputError: wrong number, shape or type of inputs, or values that are not finite.
         """
-        logical = self.bundle.manifest.inputs
-        if len(inputs) != len(logical):
-            raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
-        checked = [check_input(x, spec) for x, spec in zip(inputs, logical, strict=True)]
-        if len({len(x) for x in checked}) > 1:
-            raise BadInputError(
-                f"the inputs have different batch sizes: {[len(x) for x in checked]}"
-            )
-        for x, spec in zip(checked, self.artifact.inputs, strict=True):
-            _check_file_takes(x, spec, self.artifact.name)
-        return run_file(self.session, self.artifact, checked)
+        shadow = self._shadow
+        if shadow is None:
+            return self._model(*inputs)
+        outputs, outcome = shadow(*inputs)
+        if outcome is not None:
+            self._end_shadow(shadow, outcome)
+        return outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Floats]:
+        """Run a batch of inputs by their names; return the outputs by theirs.
+
+        Raises:
+            BadInputError: a name is missing or unknown, or as a call.
+        """
+        manifest = self._model.bundle.manifest
+        names = [spec.name for spec in manifest.inputs]
+        for name in inputs:
+            if name not in names:
+                raise BadInputError(f"the network has no input '{name}'{meant(name, names)}")
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            raise BadInputError(f"input '{missing[0]}' is missing")
+        outputs = self(*(inputs[name] for name in names))
+        return {spec.name: y for spec, y in zip(manifest.outputs, outputs, strict=True)}
+
+    def submit(self, *inputs: Array) -> "Future[tuple[Floats, ...]]":
+        """Run a batch in a thread of the runner, one after another in the order they came.
+
+        What a call raises, ``result()`` raises. The arrays must not be changed before it is done.
+
+        Raises:
+            BadInputError: the runner is closed.
+        """
+        with self._changing:
+            if self._closed:
+                raise BadInputError("this runner is closed")
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="edgedl-runner")
+            return self._pool.submit(self, *inputs)
+
+    def swap(
+        self,
+        folder: Path,
+        artifact: str | None = None,
+        shadow: int = 0,
+        max_slowdown: float = MAX_SLOWDOWN,
+        trust: Trust | None = None,
+    ) -> "Future[SwapOutcome]":
+        """Replace the model while calls go on; none is lost, and each has one model's answer.
+
+        The new one is loaded beside the old one and must give the golden outputs of its bundle.
+        With ``shadow``, the next calls run both, and return what the old one computes. It is
+        replaced after that many if the new one failed in none, gave no NaN or infinity where the
+        old one gave numbers, and was not slower than ``max_slowdown`` times the old one (medians).
+
+        Args:
+            folder: bundle of the new model: the same inputs and outputs.
+            artifact: of it; None as for ``open``.
+            shadow: calls that run both.
+            max_slowdown: most times as long that the new one may take.
+            trust: whose bundles are accepted.
+
+        Returns:
+            what became of it, done at once without ``shadow``.
+
+        Raises:
+            BadInputError: it has other inputs or outputs, a swap is going on, or the runner is
+                closed.
+            IntegrityError: it is damaged, not signed, or computes something else than it must.
+            BackendUnavailableError: its runtime is not installed.
+        """
+        bundle = Bundle.open(folder, trust)
+        check_replacement(self.bundle.manifest, bundle.manifest)
+        model = LoadedModel(bundle, choose_artifact(bundle, artifact, None), self._threads)
+        trial = Shadow(self._model, model, shadow, max_slowdown)
+        with self._changing:
+            if self._closed or self._shadow is not None:
+                why = "this runner is closed" if self._closed else "another swap is going on"
+                raise BadInputError(why)
+            if shadow == 0:
+                # The old one is not closed: calls that have it go on, and the last one frees it.
+                self._model = model
+                trial.future.set_result(SwapOutcome(True))
+            else:
+                self._shadow = trial
+        return trial.future
+
+    def _end_shadow(self, shadow: Shadow, outcome: SwapOutcome) -> None:
+        with self._changing:
+            # Several threads may see the last comparison; the first one ends it.
+            if self._shadow is not shadow:
+                return
+            if outcome.accepted:
+                self._model = shadow.new
+            self._shadow = None
+        shadow.future.set_result(outcome)
 
     def close(self) -> None:
-        """Release the runtime's memory."""
-        self.session.close()
+        """Release the runtime's memory, after what was submitted; drop a swap that goes on."""
+        with self._changing:
+            self._closed = True
+            shadow, self._shadow = self._shadow, None
+            pool, self._pool = self._pool, None
+        if shadow is not None:
+            shadow.future.set_result(SwapOutcome(False, "the runner was closed"))
+        if pool is not None:
+            pool.shutdown()
+        self._model.close()
 
     def __enter__(self) -> "Runner":
         """Return the runner itself."""
@@ -94,127 +205,3 @@ class Runner:
     ) -> None:
         """Close it."""
         self.close()
-
-
-def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Floats, ...]:
-    """Run a batch on a loaded file, in the batches that it takes.
-
-    Args:
-        session: of the file.
-        artifact: its description.
-        inputs: one array [N, ...] per input.
-
-    Raises:
-        BadInputError: N is no multiple of the file's batch.
-    """
-    encoded = [encode(x, s) for x, s in zip(inputs, artifact.inputs, strict=True)]
-    step = artifact.inputs[0].shape[0] or _fixed_batch(artifact.inputs[1:]) or len(encoded[0])
-    if len(encoded[0]) % step:
-        raise BadInputError(
-            f"{artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
-        )
-    parts = [
-        session.run([x[i : i + step] for x in encoded]) for i in range(0, len(encoded[0]), step)
-    ]
-    return tuple(
-        decode(np.concatenate(column), spec)
-        for column, spec in zip(zip(*parts, strict=True), artifact.outputs, strict=True)
-    )
-
-
-def _fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
-    """Return the batch that a file fixes for one of its inputs."""
-    return next((spec.shape[0] for spec in inputs if spec.shape[0]), None)
-
-
-def encode(x: Array, spec: TensorSpec) -> Array:
-    """Turn float32 values into what the file takes.
-
-    They are normalised where the file is to be fed so, in its layout, and quantized where it takes
-    integers.
-
-    >>> encode(np.array([0.0, 0.5], np.float32), TensorSpec("x", (2,), "int8", 0.5, -1)).tolist()
-    [-1, 0]
-    """
-    if spec.mean:
-        x = _normalised(x, spec)
-    if spec.layout is not None:
-        x = to_file(x, spec.layout)
-    if spec.scale is None or spec.zero_point is None:
-        return np.ascontiguousarray(x, spec.dtype)
-    dtype = np.dtype(spec.dtype)
-    limits = np.iinfo(dtype)
-    steps = np.rint(np.asarray(x, np.float32) / np.float32(spec.scale)) + spec.zero_point
-    return np.ascontiguousarray(np.clip(steps, limits.min, limits.max), dtype)
-
-
-def _normalised(x: Array, spec: TensorSpec) -> Floats:
-    """Return float32 values [N, C, ...] minus the mean of each channel, over its deviation."""
-    by_channel = (-1, *[1] * (x.ndim - 2))
-    mean, std = (np.asarray(v, np.float32).reshape(by_channel) for v in (spec.mean, spec.std))
-    return (np.asarray(x, np.float32) - mean) / std
-
-
-def decode(y: Array, spec: TensorSpec) -> Floats:
-    """Turn a file's output into float32 values in the network's layout.
-
-    >>> decode(np.array([3], np.int8), TensorSpec("y", (1,), "int8", 0.5, 1)).tolist()
-    [1.0]
-    """
-    if spec.layout is not None:
-        y = to_network(y, spec.layout)
-    if spec.scale is None or spec.zero_point is None:
-        return y.astype(np.float32, copy=False)
-    return (y.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
-
-
-def _choose(bundle: Bundle, backend: str | None) -> Artifact:
-    candidates = [a for a in bundle.manifest.artifacts if backend in (None, a.backend)]
-    if backend is not None:
-        open_backend(backend)
-        if not candidates:
-            there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
-            raise BadInputError(
-                f"{bundle.folder} has no artifact for the backend '{backend}': it has "
-                f"{', '.join(there)}"
-            )
-    recommended = bundle.manifest.recommended
-    candidates.sort(key=lambda a: a.name != recommended)
-    reasons = []
-    for artifact in candidates:
-        availability = open_backend(artifact.backend).available()
-        if availability.usable:
-            return artifact
-        reasons.append(availability.detail)
-    raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
-
-
-def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
-    """A file may fix sizes that the network leaves free, such as the length of a sequence."""
-    for axis, (want, have) in enumerate(zip(spec.network_shape, x.shape, strict=True)):
-        if axis and want not in (None, have):
-            raise BadInputError(
-                f"{artifact} takes inputs of size {want} along axis {axis}, got {have}: choose an "
-                "artifact that leaves it free ('edgedl inspect' lists them)"
-            )
-
-
-def check_input(x: Array, spec: TensorSpec) -> Array:
-    """Return an input as an array.
-
-    Raises:
-        BadInputError: wrong shape or type, no samples, or values that are not finite.
-    """
-    # A torch tensor is taken, too.
-    x = np.asarray(x)
-    shape = ", ".join("N" if d is None else str(d) for d in spec.shape)
-    fits = x.ndim == len(spec.shape) and all(
-        want in (None, have) for want, have in zip(spec.shape, x.shape, strict=True)
-    )
-    if not fits or 0 in x.shape:
-        raise BadInputError(f"input '{spec.name}' must be [{shape}], got {list(x.shape)}")
-    if x.dtype != np.dtype(spec.dtype):
-        raise BadInputError(f"input '{spec.name}' must be {spec.dtype}, got {x.dtype}")
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise BadInputError(f"input '{spec.name}' has values that are not finite (NaN or inf)")
-    return x

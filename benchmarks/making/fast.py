@@ -29,7 +29,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT
 from edgedl.runtime.precision import INT8
-from edgedl.runtime.runner import encode
+from edgedl.runtime.tensors import encode
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 

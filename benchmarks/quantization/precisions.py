@@ -24,7 +24,7 @@ from edgedl.compress.targets.named import TENSORRT, TFLITE
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.precision import FLOAT32, FP8, INT8, INT8_INT16
-from edgedl.runtime.runner import Floats
+from edgedl.runtime.tensors import Floats
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.report.table import to_markdown
 

@@ -33,9 +33,9 @@ from edgedl.runtime.measure.measure import Call, Protocol, measure_loads
 from edgedl.runtime.measure.score_intervals import paired_drop
 from edgedl.runtime.measure.worker import golden_call
 from edgedl.runtime.precision import FLOAT32, INT8
-from edgedl.runtime.runner import encode
 from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Scores, Task
+from edgedl.runtime.tensors import encode
 from edgedl.tools.bench.entries import Entry
 from edgedl.tools.bench.run_files import score_entry
 from edgedl.tools.jobs.subjects import find_subject

@@ -30,8 +30,8 @@ from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.measure.amx import refuse_amx
 from edgedl.runtime.measure.latency_intervals import paired_ratio
 from edgedl.runtime.precision import FLOAT16, INT8
-from edgedl.runtime.runner import encode
 from edgedl.runtime.task.task import Task
+from edgedl.runtime.tensors import encode
 from edgedl.tools.bench.bench import BenchOutcome, bench
 from edgedl.tools.bench.entries import find_entries, put_baseline_first
 from edgedl.tools.bench.settings import BenchSettings

@@ -11,7 +11,7 @@ from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.precision import Precision
-from edgedl.runtime.runner import Floats, decode, encode
+from edgedl.runtime.tensors import Floats, decode, encode
 
 
 @dataclass(frozen=True)

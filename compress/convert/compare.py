@@ -12,7 +12,7 @@ from edgedl.compress.encodings.affine import range_of
 from edgedl.compress.modelfile.onnx_shapes import shape_of
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.runner import Floats
+from edgedl.runtime.tensors import Floats
 from edgedl.runtime.wording import counted
 
 # Tried one after another for what a file leaves free besides the batch.

@@ -11,7 +11,7 @@ from edgedl.compress.graph.memory_layout import in_fast_layout
 from edgedl.compress.graph.widened import widened
 from edgedl.compress.subject.outputs import as_tuple
 from edgedl.runtime.backend import Array
-from edgedl.runtime.runner import Floats
+from edgedl.runtime.tensors import Floats
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -22,7 +22,8 @@ from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.certificates import RuntimeAgreement
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.loaded_model import LoadedModel
+from edgedl.runtime.tensors import Floats
 
 
 def measure_between(
@@ -110,6 +111,6 @@ def _agreement(
 
 
 def _outputs(bundle: Bundle, artifact: Artifact, inputs: list[tuple[Array, ...]]) -> list[Floats]:
-    with Runner(bundle, artifact) as runner:
+    with LoadedModel(bundle, artifact) as runner:
         parts = [runner(*batch) for batch in inputs]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]

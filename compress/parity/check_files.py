@@ -31,9 +31,9 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.certificates import Finding, OutputParity
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.loaded_model import LoadedModel, run_file
 from edgedl.runtime.measure.crashes import find_failures
 from edgedl.runtime.progress import Progress
-from edgedl.runtime.runner import Runner, run_file
 from edgedl.runtime.selfcheck.golden import check_golden
 
 
@@ -103,7 +103,7 @@ def _checked(
     try:
         parity = measure_parity(state, built, outputs)
         check_other_sizes(state, built)
-        golden = check_golden(Runner(bundle, artifact)) if is_computed_here(built) else None
+        golden = check_golden(LoadedModel(bundle, artifact)) if is_computed_here(built) else None
         artifact = accept(artifact, parity, golden)
     except NotAcceptedError as error:
         blame = _blame(state, built, error.output, outputs)

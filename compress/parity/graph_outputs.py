@@ -10,9 +10,9 @@ from torch import fx
 from edgedl.compress.graph.run import run_graph
 from edgedl.runtime.backend import Array
 from edgedl.runtime.precision import Precision
-from edgedl.runtime.runner import Floats
 from edgedl.runtime.task.batch_size import fitting_size
 from edgedl.runtime.task.task import Task
+from edgedl.runtime.tensors import Floats
 
 PARITY_SAMPLES = 500
 # Samples after which a file that is far from every limit has been seen enough; floats differ alike

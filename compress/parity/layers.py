@@ -22,7 +22,7 @@ from edgedl.compress.parity.inner_tensors import GraphIntegers, quantize_nodes
 from edgedl.compress.parity.match_tensors import Match, match_tensors
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.certificates import LayerCertificate, LayerParity
-from edgedl.runtime.runner import encode
+from edgedl.runtime.tensors import encode
 
 LAYER_SAMPLES = 32
 # So many values of all layers show their means and shares; a few samples are read in any case.

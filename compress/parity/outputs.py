@@ -19,10 +19,11 @@ from edgedl.compress.parity.parts import OutputOrigins, measure_part
 from edgedl.compress.state import ModelState
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.certificates import LayerCertificate, OutputParity, Parity, PartParity
+from edgedl.runtime.loaded_model import run_file
 from edgedl.runtime.precision import INT8
-from edgedl.runtime.runner import Floats, run_file
 from edgedl.runtime.task.batch_size import fitting_count
 from edgedl.runtime.task.task import Task
+from edgedl.runtime.tensors import Floats
 
 
 def _join(batches: Sequence[tuple[Floats, ...]]) -> list[Floats] | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.amx import REFUSED, refuse_amx
-from edgedl.runtime.runner import Runner
 
 
 def cold_start(folder: Path, artifact: str, threads: int) -> dict[str, float]:
@@ -24,7 +24,7 @@ def cold_start(folder: Path, artifact: str, threads: int) -> dict[str, float]:
     chosen = bundle.artifact(artifact)
     open_backend(chosen.backend).available()
     start = time.perf_counter()
-    runner = Runner(bundle, chosen, threads)
+    runner = LoadedModel(bundle, chosen, threads)
     loaded = time.perf_counter()
     runner(*inputs)
     done = time.perf_counter()

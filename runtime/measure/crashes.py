@@ -16,7 +16,7 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.child_process import ending, last_line
 from edgedl.runtime.errors import EdgedlError
-from edgedl.runtime.runner import Runner
+from edgedl.runtime.loaded_model import LoadedModel
 
 # The largest file seen takes 20 s to load.
 LIMIT_S = 300
@@ -91,7 +91,7 @@ def _try(folder: Path, journal: Path, names: Sequence[str]) -> None:
 
 def _outcome(bundle: Bundle, name: str) -> str:
     try:
-        with Runner(bundle, bundle.artifact(name)) as runner:
+        with LoadedModel(bundle, bundle.artifact(name)) as runner:
             runner(*golden_inputs(bundle))
     except EdgedlError:
         return ""

@@ -20,9 +20,10 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.child_process import describe_exit
 from edgedl.runtime.errors import EdgedlError, FileFailedError
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.amx import REFUSED, refuse_amx
 from edgedl.runtime.measure.measure import Call
-from edgedl.runtime.runner import Runner, encode
+from edgedl.runtime.tensors import encode
 
 
 class Worker:
@@ -133,7 +134,7 @@ class WorkerArm:
 
 def golden_call(bundle: Bundle, artifact: str, threads: int) -> Call:
     """Return the call that runs one golden sample, already in the file's own types."""
-    runner = Runner(bundle, bundle.artifact(artifact), threads)
+    runner = LoadedModel(bundle, bundle.artifact(artifact), threads)
     samples = golden_inputs(bundle)
     inputs = [encode(x[:1], s) for x, s in zip(samples, runner.artifact.inputs, strict=True)]
     run = runner.session.run

@@ -7,8 +7,9 @@ import numpy.typing as npt
 
 from edgedl.runtime.bundle.golden import GOLDEN, golden_inputs, golden_outputs
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.selfcheck.saturation import saturation
+from edgedl.runtime.tensors import Floats
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class GoldenCheck:
         return self.max_abs_error <= self.tolerance
 
 
-def check_golden(runner: Runner) -> GoldenCheck:
+def check_golden(runner: LoadedModel) -> GoldenCheck:
     """Run the golden inputs and compare.
 
     Raises:

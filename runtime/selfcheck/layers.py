@@ -12,7 +12,7 @@ from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS, positions, read_layer_vectors
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.runner import encode
+from edgedl.runtime.tensors import encode
 
 # Another processor rounds other ties; what that gave on the making machine may double here, and
 # come to this much more. A wrong scale, a saturating sum or another kernel gives whole steps.

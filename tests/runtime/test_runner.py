@@ -12,7 +12,8 @@ from tiny import make_net
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
-from edgedl.runtime.runner import Runner, decode, encode
+from edgedl.runtime.runner import Runner
+from edgedl.runtime.tensors import decode, encode
 
 RUNNABLE = tuple(f"{b}-{p}" for b in ("ort", "tflite") for p in ("float32", "float16", "int8"))
 
@@ -141,7 +142,7 @@ def test_damaged_file_is_found_before_the_runtime_sees_it(refused, bundle_copy, 
 
 def test_file_with_the_right_sha256_that_is_no_model(refused, bundle_copy, replace_file):
     replace_file("float32.onnx", b"not a model")
-    with refused(BadInputError, "onnxruntime refuses", "float32.onnx"):
+    with refused(BadInputError, "float32.onnx is no ONNX file"):
         Runner.open(bundle_copy, "ort-float32")
 
 

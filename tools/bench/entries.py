@@ -8,8 +8,8 @@ from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.precision import FLOAT32, PRECISIONS
-from edgedl.runtime.runner import Runner
 from edgedl.runtime.wording import counted, meant
 from edgedl.tools.bench.result import NotMeasured
 
@@ -64,7 +64,7 @@ def leave_out_refused(
     taken, refused = [], []
     for entry in entries:
         try:
-            Runner(entry.bundle, entry.artifact).close()
+            LoadedModel(entry.bundle, entry.artifact).close()
         except BadInputError as error:
             refused.append(NotMeasured(entry.name, str(error)))
         else:

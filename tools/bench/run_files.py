@@ -10,11 +10,12 @@ import numpy as np
 
 from edgedl.runtime.child_process import answer, ending, last_line
 from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker
-from edgedl.runtime.runner import Floats, Runner
 from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Batch, Scores, Task
+from edgedl.runtime.tensors import Floats
 from edgedl.tools.bench.entries import Entry
 from edgedl.tools.bench.result import (
     ColdStart,
@@ -40,7 +41,7 @@ def score_entry(entry: Entry, task: Task) -> Scores:
 
 def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]:
     try:
-        runner = Runner(entry.bundle, entry.artifact)
+        runner = LoadedModel(entry.bundle, entry.artifact)
     except IntegrityError:
         raise
     except Exception as error:

@@ -8,8 +8,8 @@ import click
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.runner import check_input
 from edgedl.runtime.task.inputs import read_arrays
+from edgedl.runtime.tensors import check_input
 from edgedl.tools.terminal.parameter_types import TARGETS
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import numpy as np
 
 from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.runner import Floats, Runner
+from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.task.inputs import read_inputs
+from edgedl.runtime.tensors import Floats
 from edgedl.tools.terminal.parameter_types import BUNDLE, RUNTIME
 from edgedl.tools.terminal.trust import describe_trust, trust_options
 

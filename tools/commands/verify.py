@@ -8,8 +8,8 @@ from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.seal import read_signature
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.precision import INT8
-from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.selfcheck.layers import can_check_layers, check_layers
 from edgedl.tools.bench.entries import Entry, find_entries, leave_out_refused
@@ -71,7 +71,7 @@ def _verify(bundle: Bundle, parity: bool) -> list[str]:
 
 def _check(entry: Entry, parity: bool) -> bool:
     """Run an artifact and print how it did; say whether it computes what it must."""
-    with Runner(entry.bundle, entry.artifact) as runner:
+    with LoadedModel(entry.bundle, entry.artifact) as runner:
         check = check_golden(runner)
     verdict = "ok" if check.passed else "FAILED"
     why = f"; {check.why}" if check.why else ""

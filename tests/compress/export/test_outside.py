@@ -21,7 +21,8 @@ from edgedl.compress.state import begin
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import Target, load_target
 from edgedl.runtime.precision import FLOAT32, INT8
-from edgedl.runtime.runner import Runner, encode
+from edgedl.runtime.runner import Runner
+from edgedl.runtime.tensors import encode
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.backends.tflite import LiteRTBackend
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
-from edgedl.runtime.runner import decode, encode
+from edgedl.runtime.tensors import decode, encode
 
 
 def load(compressed, name, threads=1):

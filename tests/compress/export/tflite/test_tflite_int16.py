@@ -27,7 +27,7 @@ from edgedl.compress.quantize.static import kept_float
 from edgedl.compress.targets.named import TFLITE
 from edgedl.runtime.backends.tflite import LiteRTBackend
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.runner import decode, encode
+from edgedl.runtime.tensors import decode, encode
 
 SAMPLES = 8
 

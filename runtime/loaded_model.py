@@ -1,0 +1,149 @@
+"""One model file of a bundle on its runtime: float arrays in, float arrays out."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from edgedl.runtime.backend import Array, Session
+from edgedl.runtime.backends.runtimes import open_backend
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.tensors import Floats, check_input, decode, encode
+
+
+class LoadedModel:
+    """A model file that was verified and loaded.
+
+    Attributes:
+        bundle: that it is from.
+        artifact: which of its files.
+        session: of the runtime.
+    """
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, threads: int = 1) -> None:
+        """Verify and load one artifact.
+
+        Raises:
+            IntegrityError: the file is not what the manifest says.
+            BackendUnavailableError: its runtime is not installed.
+            BadInputError: the runtime refuses the file.
+        """
+        backend = open_backend(artifact.backend)
+        self.bundle, self.artifact = bundle, artifact
+        self.session = backend.load(bundle.read(artifact.path), artifact, threads)
+
+    def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
+        """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
+
+        Raises:
+            BadInputError: wrong number, shape or type of inputs, or values that are not finite.
+        """
+        logical = self.bundle.manifest.inputs
+        if len(inputs) != len(logical):
+            raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
+        checked = [check_input(x, spec) for x, spec in zip(inputs, logical, strict=True)]
+        if len({len(x) for x in checked}) > 1:
+            raise BadInputError(
+                f"the inputs have different batch sizes: {[len(x) for x in checked]}"
+            )
+        for x, spec in zip(checked, self.artifact.inputs, strict=True):
+            _check_file_takes(x, spec, self.artifact.name)
+        return run_file(self.session, self.artifact, checked)
+
+    def close(self) -> None:
+        """Release the runtime's memory."""
+        self.session.close()
+
+    def __enter__(self) -> "LoadedModel":
+        """Return the model itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Floats, ...]:
+    """Run a batch on a loaded file, in the batches that it takes.
+
+    Args:
+        session: of the file.
+        artifact: its description.
+        inputs: one array [N, ...] per input.
+
+    Raises:
+        BadInputError: N is no multiple of the file's batch.
+    """
+    encoded = [encode(x, s) for x, s in zip(inputs, artifact.inputs, strict=True)]
+    step = artifact.inputs[0].shape[0] or _fixed_batch(artifact.inputs[1:]) or len(encoded[0])
+    if len(encoded[0]) % step:
+        raise BadInputError(
+            f"{artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
+        )
+    parts = [
+        session.run([x[i : i + step] for x in encoded]) for i in range(0, len(encoded[0]), step)
+    ]
+    return tuple(
+        decode(np.concatenate(column), spec)
+        for column, spec in zip(zip(*parts, strict=True), artifact.outputs, strict=True)
+    )
+
+
+def _fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:
+    """Return the batch that a file fixes for one of its inputs."""
+    return next((spec.shape[0] for spec in inputs if spec.shape[0]), None)
+
+
+def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
+    """A file may fix sizes that the network leaves free, such as the length of a sequence."""
+    for axis, (want, have) in enumerate(zip(spec.network_shape, x.shape, strict=True)):
+        if axis and want not in (None, have):
+            raise BadInputError(
+                f"{artifact} takes inputs of size {want} along axis {axis}, got {have}: choose an "
+                "artifact that leaves it free ('edgedl inspect' lists them)"
+            )
+
+
+def choose_artifact(bundle: Bundle, name: str | None, backend: str | None) -> Artifact:
+    """Return an artifact of a bundle.
+
+    Args:
+        bundle: that has it.
+        name: of the artifact; None for the recommended one if its runtime is here (and is the
+            wanted backend), else the first one whose runtime is.
+        backend: the runtime that is wanted; None for any.
+
+    Raises:
+        BadInputError: there is none of that name, or none for that backend.
+        BackendUnavailableError: no runtime is here that one is for.
+    """
+    if name is not None:
+        chosen = bundle.artifact(name)
+        if backend not in (None, chosen.backend):
+            raise BadInputError(f"artifact '{name}' is not for the backend '{backend}'")
+        return chosen
+    candidates = [a for a in bundle.manifest.artifacts if backend in (None, a.backend)]
+    if backend is not None:
+        open_backend(backend)
+        if not candidates:
+            there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
+            raise BadInputError(
+                f"{bundle.folder} has no artifact for the backend '{backend}': it has "
+                f"{', '.join(there)}"
+            )
+    recommended = bundle.manifest.recommended
+    candidates.sort(key=lambda a: a.name != recommended)
+    reasons = []
+    for artifact in candidates:
+        availability = open_backend(artifact.backend).available()
+        if availability.usable:
+            return artifact
+        reasons.append(availability.detail)
+    raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
