@@ -7,6 +7,7 @@ thread. FOLDER keeps the jobs: a job that has ended there is not run again.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,9 @@ def main() -> int:
     search = ["--max-drop", options.max_drop, "--search-minutes", options.search_minutes]
     rows, slower = [], 0
     for subject in options.subjects:
-        folder = options.folder / subject
+        settings = f"{options.max_drop:g}pp-{options.search_minutes:g}min"
+        name = re.sub(r"[^\w.-]+", "_", subject)
+        folder = options.folder / f"{name}-{settings}"
         searched = _job(subject, folder / "budget", search)
         default = _job(subject, folder / "default", [])
         chosen = searched.candidate(searched.recommendation.name)

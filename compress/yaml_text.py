@@ -9,6 +9,9 @@ from edgedl.runtime.errors import BadInputError
 # A recipe has six levels. Without limits, brackets in brackets end in a RecursionError, and aliases
 # of aliases in a file of 1 KB stand for more values than any machine has memory for.
 MOST_LEVELS = 32
+# What yaml raises for a value that it cannot build, such as a date that there is not, besides its
+# own errors.
+NO_VALUE = (ValueError, KeyError, IndexError, AttributeError, OverflowError, TypeError)
 OPENING = (
     yaml.BlockMappingStartToken,
     yaml.BlockSequenceStartToken,
@@ -31,13 +34,13 @@ def read_yaml(text: str, source: str) -> tuple[yaml.Node | None, Any]:
     """
     try:
         _check_tokens(text, source)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        tree = loader.get_single_node()
         _refuse_repeated_keys(tree, source)
-        return tree, yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        # A date that there is not, for example, is a plain ValueError.
+        return tree, None if tree is None else loader.construct_document(tree)
+    except BadInputError:
+        raise
+    except (yaml.YAMLError, *NO_VALUE) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise BadInputError(

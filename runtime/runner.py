@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Lock, current_thread
 from types import TracebackType
 
 from edgedl.runtime.backend import Array, Session
@@ -18,6 +18,8 @@ from edgedl.runtime.wording import meant
 
 # Most times as long as the model before that a new one may take.
 MAX_SLOWDOWN = 1.5
+# Names of the threads that run what was submitted begin so.
+THREAD = "edgedl-runner"
 
 
 class Runner:
@@ -29,15 +31,23 @@ class Runner:
     ...     (logits,) = runner(x)                        # float32 [N, C, H, W] -> [N, K]
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, artifact: Artifact, threads: int = 1, trust: Trust | None = None
+    ) -> None:
         """Verify and load one artifact.
+
+        Args:
+            bundle: that has it.
+            artifact: to run.
+            threads: of the runtime.
+            trust: whose bundles ``swap`` accepts.
 
         Raises:
             IntegrityError: the file is not what the manifest says.
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        self._threads = threads
+        self._threads, self._trust = threads, trust
         # A call reads this once, and so has the same model from its begin to its end.
         self._model = LoadedModel(bundle, artifact, threads)
         self._shadow: Shadow | None = None
@@ -61,7 +71,7 @@ class Runner:
         one of its keys.
         """
         bundle = Bundle.open(folder, trust)
-        return cls(bundle, choose_artifact(bundle, artifact, backend), threads)
+        return cls(bundle, choose_artifact(bundle, artifact, backend), threads, trust)
 
     @property
     def bundle(self) -> Bundle:
@@ -121,7 +131,7 @@ class Runner:
             if self._closed:
                 raise BadInputError("this runner is closed")
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, thread_name_prefix="edgedl-runner")
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix=THREAD)
             return self._pool.submit(self, *inputs)
 
     def swap(
@@ -144,7 +154,7 @@ class Runner:
             artifact: of it; None as for ``open``.
             shadow: calls that run both.
             max_slowdown: most times as long that the new one may take.
-            trust: whose bundles are accepted.
+            trust: whose bundles are accepted; None for those of the runner's own trust.
 
         Returns:
             what became of it, done at once without ``shadow``.
@@ -155,14 +165,16 @@ class Runner:
             IntegrityError: it is damaged, not signed, or computes something else than it must.
             BackendUnavailableError: its runtime is not installed.
         """
-        bundle = Bundle.open(folder, trust)
-        check_replacement(self.bundle.manifest, bundle.manifest)
+        bundle = Bundle.open(folder, trust or self._trust)
+        old = self._model
+        check_replacement(old.bundle.manifest, bundle.manifest)
         model = LoadedModel(bundle, choose_artifact(bundle, artifact, None), self._threads)
-        trial = Shadow(self._model, model, shadow, max_slowdown)
+        trial = Shadow(old, model, shadow, max_slowdown)
         with self._changing:
-            if self._closed or self._shadow is not None:
-                why = "this runner is closed" if self._closed else "another swap is going on"
-                raise BadInputError(why)
+            if self._closed:
+                raise BadInputError("this runner is closed")
+            if self._shadow is not None or self._model is not old:
+                raise BadInputError("another swap is going on")
             if shadow == 0:
                 # The old one is not closed: calls that have it go on, and the last one frees it.
                 self._model = model
@@ -189,9 +201,13 @@ class Runner:
             pool, self._pool = self._pool, None
         if shadow is not None:
             shadow.future.set_result(SwapOutcome(False, "the runner was closed"))
-        if pool is not None:
-            pool.shutdown()
-        self._model.close()
+        try:
+            if pool is not None:
+                # What a call of its own thread waits for would never come.
+                own = current_thread().name.startswith(THREAD)
+                pool.shutdown(wait=not own)
+        finally:
+            self._model.close()
 
     def __enter__(self) -> "Runner":
         """Return the runner itself."""

@@ -59,10 +59,13 @@ class Shadow:
             )
         self.new = new
         self.future: Future[SwapOutcome] = Future()
+        # Running, it cannot be cancelled: its result is set by a call of somebody else's.
+        self.future.set_running_or_notify_cancel()
         self._old, self._calls, self._max_slowdown = old, calls, max_slowdown
         self._lock = Lock()
         self._seconds: list[tuple[float, float]] = []
         self._same: list[float] = []
+        self._known: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *inputs: Array) -> tuple[tuple[Floats, ...], SwapOutcome | None]:
         """Return what the old model computes, and the outcome if this call decides.
@@ -74,19 +77,24 @@ class Shadow:
         wanted = self._old(*inputs)
         middle = time.perf_counter()
         try:
+            shapes = tuple(np.shape(x) for x in inputs)
+            if shapes not in self._known:
+                # A runtime may compile its file for a new size, as the old one's did long ago.
+                self.new(*inputs)
+                self._known.add(shapes)
+            begun = time.perf_counter()
             found = self.new(*inputs)
+            seconds = middle - start, time.perf_counter() - begun
+            failure = _fault(wanted, found)
+            same = 0.0 if failure else _same_class(wanted[0], found[0])
         except Exception as error:
             # Whatever a runtime raises, the old model goes on.
-            return wanted, self._outcome(f"it fails: {type(error).__name__}: {error}")
-        seconds = middle - start, time.perf_counter() - middle
-        if any(
-            bool((np.isfinite(x) & ~np.isfinite(y)).any())
-            for x, y in zip(wanted, found, strict=True)
-        ):
-            return wanted, self._outcome("it gives NaN or infinity where the model before did not")
+            failure = f"it fails: {type(error).__name__}: {error}"
+        if failure:
+            return wanted, self._outcome(failure)
         with self._lock:
             self._seconds.append(seconds)
-            self._same.append(_same_class(wanted[0], found[0]))
+            self._same.append(same)
             enough = len(self._seconds) >= self._calls
         return wanted, self._outcome("") if enough else None
 
@@ -123,8 +131,18 @@ def check_replacement(old: Manifest, new: Manifest) -> None:
             raise BadInputError(f"the new model has other {kind}: {have}; expected {want}")
 
 
+def _fault(wanted: tuple[Floats, ...], found: tuple[Floats, ...]) -> str:
+    """Return what is wrong with a new model's outputs, given the old one's; empty if nothing is."""
+    for x, y in zip(wanted, found, strict=True):
+        if x.shape != y.shape:
+            return f"it gives {list(y.shape)} where the model before gave {list(x.shape)}"
+        if (np.isfinite(x) & ~np.isfinite(y)).any():
+            return "it gives NaN or infinity where the model before did not"
+    return ""
+
+
 def _same_class(one: Floats, other: Floats) -> float:
-    if one.ndim < 2:
+    if one.ndim < 2 or one.size == 0:
         return float(np.array_equal(one, other))
     flat = (y.reshape(len(y), -1).argmax(1) for y in (one, other))
     return float(np.mean(np.equal(*flat)))

@@ -23,8 +23,8 @@ _FIELDS = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
-# Of a tensor: where its data lie, and that they lie elsewhere.
-_EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
+# Of a tensor: what its data are in, and where they lie; 0 is in the file itself.
+_EXTERNAL_DATA, _DATA_LOCATION, _HERE = 13, 14, (0,)
 # A graph in an attribute of a node of a graph, and so on.
 MOST_LEVELS = 200
 
@@ -59,7 +59,8 @@ def _has_external_data(content: memoryview, kind: str, level: int) -> bool:
         raise _MalformedError(f"its graphs are nested deeper than {MOST_LEVELS} levels")
     for number, value in _fields(content):
         if kind == "tensor":
-            if number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value == _EXTERNAL):
+            elsewhere = number == _DATA_LOCATION and value not in _HERE
+            if number == _EXTERNAL_DATA or elsewhere:
                 return True
         elif number in _FIELDS[kind] and not isinstance(value, int):
             found = _has_external_data(value, _FIELDS[kind][number], level + 1)
@@ -74,6 +75,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < end:
         key, at = _varint(content, at)
         number, kind = key >> 3, key & 7
+        # Parsers drop what is beyond 32 bits: one number here would be another one there.
+        if number == 0 or key >= 1 << 32:
+            raise _MalformedError(f"a field of number {number}")
         value: int | memoryview
         if kind == VARINT:
             value, at = _varint(content, at)

@@ -131,6 +131,7 @@ class OpenVINOBackend:
 
     def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
         """Load a copy of an ONNX file whose inner tensors are outputs."""
+        refuse_external_data(model, artifact.path)
         shown = with_outputs(model, tensors)
         return OpenVINOSession(_core(artifact), shown, artifact, 1, tensors)
 

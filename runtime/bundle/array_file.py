@@ -9,6 +9,7 @@ import math
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -21,8 +22,10 @@ Array = npt.NDArray[np.generic]
 MOST_BYTES = 1 << 30
 MOST_TIMES = 4
 ZIP = b"PK"
-# What zipfile and numpy raise besides ValueError: the last ones are a compression that is not
-# known, a password, a member cut short, and a header that is no Python.
+# Members of these kinds give at most as many bytes as the archive says; others are unpacked whole.
+KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile and numpy raise besides ValueError: for a damaged archive, a kind that is not known,
+# a password, a member cut short, and a header that is no Python or describes no array.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -30,6 +33,9 @@ DAMAGED = (
     RuntimeError,
     EOFError,
     tokenize.TokenError,
+    TypeError,
+    OverflowError,
+    IndexError,
 )
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -37,8 +43,12 @@ _HEADERS = {
 }
 
 
-def load_arrays(source: Path | BinaryIO) -> Array | dict[str, Array]:
+def load_arrays(source: Path | BinaryIO, names: Sequence[str] = ()) -> Array | dict[str, Array]:
     """Return the array of a .npy file, or those of a .npz by their names.
+
+    Args:
+        source: the file.
+        names: arrays of a .npz that are wanted; all are read where one of them is not there.
 
     Raises:
         OSError: it cannot be read.
@@ -46,7 +56,8 @@ def load_arrays(source: Path | BinaryIO) -> Array | dict[str, Array]:
     """
     if isinstance(source, Path):
         with source.open("rb") as file:
-            return load_arrays(file)
+            return load_arrays(file, names)
+    source.seek(0)
     start = source.read(len(ZIP))
     size = source.seek(0, 2)
     source.seek(0)
@@ -54,7 +65,7 @@ def load_arrays(source: Path | BinaryIO) -> Array | dict[str, Array]:
         if start != ZIP:
             return _read_array(source, size)
         with zipfile.ZipFile(source) as archive:
-            return _read_archive(archive, size)
+            return _read_archive(archive, size, names)
     except DAMAGED as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
@@ -71,16 +82,21 @@ def load_archive(content: bytes) -> dict[str, Array]:
     return arrays
 
 
-def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
-    # No member gives more than is written here of it.
-    total = sum(member.file_size for member in archive.infolist())
+def _read_archive(archive: zipfile.ZipFile, size: int, names: Sequence[str]) -> dict[str, Array]:
+    members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+    if names and all(name in members for name in names):
+        members = {name: members[name] for name in names}
+    unknown = next((name for name, m in members.items() if m.compress_type not in KINDS), None)
+    if unknown is not None:
+        raise ValueError(f"'{unknown}' is packed in a way that numpy does not use")
+    total = sum(member.file_size for member in members.values())
     most = max(MOST_BYTES, MOST_TIMES * size)
     if total > most:
         raise ValueError(f"its arrays take {total >> 20} MB, at most {most >> 20} MB are read")
     found = {}
-    for member in archive.infolist():
+    for name, member in members.items():
         with archive.open(member) as stream:
-            found[member.filename.removesuffix(".npy")] = _read_array(stream, member.file_size)
+            found[name] = _read_array(stream, member.file_size)
     return found
 
 

@@ -188,7 +188,7 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
     records = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name not in UNLISTED:
+        if name not in UNLISTED and not _is_left_by_desktop(path):
             content = path.read_bytes()
             records[name] = FileRecord(len(content), hashlib.sha256(content).hexdigest())
     return records

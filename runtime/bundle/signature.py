@@ -26,7 +26,6 @@ SIGNATURE_BYTES = 64
 # Of a file of keys: thousands of them.
 LIMIT_BYTES = 1 << 20
 MAKE_ONE = "make one with 'ssh-keygen -t ed25519 -f FILE'"
-PEM_END = "-----END PUBLIC KEY-----"
 SSH = "ssh-ed25519"
 
 
@@ -63,7 +62,7 @@ class Trust:
             BadInputError: the file cannot be read, or has something else in it, or no key.
             BackendUnavailableError: the package cryptography is not installed.
         """
-        text = _read(path, "keys").decode("utf-8", "replace")
+        text = _read(path, "keys").decode("utf-8-sig", "replace")
         keys = tuple(_public_key(block, path) for block in _blocks(text))
         if not keys:
             raise BadInputError(f"{path} has no public key: {MAKE_ONE}, FILE.pub has it")
@@ -163,34 +162,36 @@ def _load_private(content: bytes, passphrase: bytes | None) -> object:
         ValueError: there is none. TypeError: the passphrase is missing, or there should be none.
     """
     serialization = _serialization()
-    if b"OPENSSH PRIVATE KEY" in content:
-        from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import UnsupportedAlgorithm
 
-        try:
-            return serialization.load_ssh_private_key(content, passphrase)
-        except UnsupportedAlgorithm as error:
+    is_ssh = b"OPENSSH PRIVATE KEY" in content
+    load = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
+    try:
+        return load(content, passphrase)
+    except UnsupportedAlgorithm as error:
+        if "bcrypt" in str(error):
             missing = f"bcrypt is missing, for encrypted keys: {install_line('sign')}"
             raise BackendUnavailableError(missing) from error
-        except ValueError as error:
-            # The other function says TypeError where the passphrase is missing.
-            if passphrase is None and "assw" in str(error):
-                raise TypeError(str(error)) from error
-            raise
-    return serialization.load_pem_private_key(content, passphrase)
+        raise ValueError(str(error)) from error
+    except ValueError as error:
+        # For PEM it is a TypeError where the passphrase is missing.
+        if is_ssh and passphrase is None and "assw" in str(error):
+            raise TypeError(str(error)) from error
+        raise
 
 
 def _blocks(text: str) -> list[str]:
     """Divide a file of keys into lines of OpenSSH and blocks of PEM."""
     blocks: list[str] = []
     pem: list[str] = []
-    for line in text.splitlines():
+    for line in map(str.strip, text.splitlines()):
         if pem or line.startswith("-----BEGIN"):
             pem.append(line)
             if line.startswith("-----END"):
                 blocks.append("\n".join(pem))
                 pem = []
-        elif line.strip() and not line.startswith("#"):
-            blocks.append(line.strip())
+        elif line and not line.startswith("#"):
+            blocks.append(line)
     return [*blocks, *(["\n".join(pem)] if pem else [])]
 
 

@@ -41,17 +41,17 @@ class GoldenCheck:
         return self.max_abs_error <= self.tolerance
 
 
-def check_golden(runner: LoadedModel) -> GoldenCheck:
+def check_golden(model: LoadedModel) -> GoldenCheck:
     """Run the golden inputs and compare.
 
     Raises:
         IntegrityError: the golden file is damaged or has no vectors for this artifact.
     """
-    name = runner.artifact.name
-    outputs = runner(*golden_inputs(runner.bundle))
-    expected = golden_outputs(runner.bundle, name, len(outputs))
+    name = model.artifact.name
+    outputs = model(*golden_inputs(model.bundle))
+    expected = golden_outputs(model.bundle, name, len(outputs))
     errors = [_largest_error(y, wanted) for y, wanted in zip(outputs, expected, strict=True)]
-    allowed = runner.artifact.golden_tolerances
+    allowed = model.artifact.golden_tolerances
     if len(allowed) != len(errors):
         raise IntegrityError(
             f"{name} has {len(errors)} outputs and tolerances for {len(allowed)} of them"
@@ -63,7 +63,7 @@ def check_golden(runner: LoadedModel) -> GoldenCheck:
     worst = max(checks, key=lambda check: check.share)
     if worst.passed:
         return worst
-    return replace(worst, why=saturation(runner.bundle.manifest, runner.artifact))
+    return replace(worst, why=saturation(model.bundle.manifest, model.artifact))
 
 
 def _largest_error(found: Floats, expected: npt.NDArray[np.generic]) -> float:

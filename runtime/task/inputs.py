@@ -106,7 +106,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
         BadInputError: the file cannot be read, or holds another number of arrays.
     """
     try:
-        loaded = load_arrays(path)
+        loaded = load_arrays(path, names)
         if isinstance(loaded, dict):
             known = all(name in loaded for name in names)
             arrays = [loaded[name] for name in (names if known else loaded)]

@@ -40,6 +40,11 @@ def test_aliases_of_aliases_are_refused_at_once() -> None:
         ("a: 2026-02-31", "not YAML"),
         ("a: 1\nb: {c: 1, c: 2}", "line 2: the key 'c' is given twice"),
         ("? [a, b]\n: 1", "not YAML"),
+        ("a: !!bool x", "not YAML"),
+        ('a: !!int ""', "not YAML"),
+        ("a: !!timestamp x", "not YAML"),
+        (f"a: 1{':00' * 180}.0", "not YAML"),
+        ("a: !!python/object:os.system x", "line 1: not YAML"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(text: str, words: str) -> None:

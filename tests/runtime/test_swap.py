@@ -10,10 +10,19 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.golden import GOLDEN, encode_golden, golden_inputs
+from edgedl.runtime.bundle.seal import MANIFEST, write_signature
+from edgedl.runtime.bundle.signature import Trust, sign
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.runner import Runner
@@ -106,6 +115,76 @@ def test_a_new_model_that_fails_costs_no_call(
     assert ("RuntimeError: out of memory" if failure == "raises" else "NaN") in outcome.reason
     assert runner.artifact.name == OLD
     np.testing.assert_array_equal(runner(images)[0], before)
+
+
+def test_a_waiter_cannot_cancel_what_calls_decide(
+    runner: Runner, compressed: CompressedModel, images: np.ndarray
+) -> None:
+    waiting = runner.swap(compressed.bundle.folder, NEW, shadow=1, max_slowdown=1000)
+    assert not waiting.cancel()
+    runner(images)
+    assert waiting.result(0).accepted
+
+
+def test_other_shapes_than_before_are_a_failure(
+    runner: Runner, compressed: CompressedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = runner.swap(compressed.bundle.folder, NEW, shadow=1)
+    wide = [np.zeros((len(images), 9), np.float32)]
+    monkeypatch.setattr(runner._shadow.new.session, "run", lambda inputs: wide)
+    assert runner(images)[0].shape == (len(images), 4)
+    assert waiting.result(0).reason == "it gives [8, 9] where the model before gave [8, 4]"
+
+
+def test_the_first_call_of_a_new_size_is_not_timed(
+    runner: Runner, compressed: CompressedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = runner.swap(compressed.bundle.folder, NEW, shadow=2, max_slowdown=50)
+    session = runner._shadow.new.session
+    real, known = session.run, set()
+
+    def compiles(inputs: list[np.ndarray]) -> list[np.ndarray]:
+        if inputs[0].shape not in known:
+            known.add(inputs[0].shape)
+            time.sleep(0.2)
+        return real(inputs)
+
+    monkeypatch.setattr(session, "run", compiles)
+    runner(images[:2])
+    runner(images[:3])
+    assert waiting.result(0).accepted
+
+
+def test_the_trust_of_the_runner_holds_for_what_replaces_it(
+    refused, bundle_copy: Path, compressed: CompressedModel, tmp_path: Path
+) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(b"1" * 32)
+    raw = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key").write_bytes(raw)
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    (tmp_path / "key.pub").write_bytes(public)
+    write_signature(bundle_copy, sign((bundle_copy / MANIFEST).read_bytes(), tmp_path / "key")[0])
+    trust = Trust.read(tmp_path / "key.pub")
+    with Runner.open(bundle_copy, OLD, trust=trust) as runner:
+        with refused(IntegrityError, "is not signed"):
+            runner.swap(compressed.bundle.folder, NEW)
+        assert runner.swap(bundle_copy, NEW).result(0).accepted
+
+
+def test_a_runner_may_be_closed_by_what_it_was_given(
+    compressed: CompressedModel, images: np.ndarray
+) -> None:
+    runner = Runner.open(compressed.bundle.folder, OLD)
+    closed = threading.Event()
+
+    def close(_: object) -> None:
+        runner.close()
+        closed.set()
+
+    runner.submit(images).add_done_callback(close)
+    assert closed.wait(10)
+    with pytest.raises(BadInputError, match="closed"):
+        runner(images)
 
 
 def test_wrong_inputs_are_no_fault_of_the_new_model(

@@ -9,7 +9,7 @@ import msgspec
 
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
 from edgedl.tools.bench.alerts import chance_alerts
@@ -79,7 +79,11 @@ def bench_paths(
         found = _bench_opened(opened, wrapped, task, settings, baseline)
     if trust is None:
         return found
-    unsigned = tuple(f"{b.folder} is not signed" for b in opened if b.signer is None)
+    unsigned = tuple(
+        f"{path} is not signed"
+        for path, bundle in zip(paths, opened, strict=True)
+        if bundle.signer is None
+    )
     result = msgspec.structs.replace(found.result, alerts=(*unsigned, *found.result.alerts))
     return BenchOutcome(result, found.samples)
 
@@ -120,6 +124,8 @@ def _open(
 ) -> list[Bundle]:
     """Open bundles, and wrap files into some; those are named after the files."""
     files = [path for path in paths if is_model_file(path)]
+    if files and trust is not None and not trust.allow_unsigned:
+        raise IntegrityError(f"{files[0]} is not signed: accept that with --allow-unsigned")
     if files and task is None:
         raise BadInputError(f"{files[0]} does not say what data it is for: give --task")
     other = next((path for path in paths if path.is_file() and path not in files), None)

@@ -1,5 +1,6 @@
 """Divide a network into blocks, each reached by a single value."""
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -48,12 +49,18 @@ def find_blocks(graph: fx.GraphModule, layers: Collection[fx.Node], fewest: int)
             nodes.append(node)
         read_later = {v for v in read_later | {node} if last.get(v) not in (None, node)}
         enough = sum(n in layers for n in nodes) >= fewest
-        if enough and read_later == {node} and fused_activation(node) is None:
+        if enough and read_later == {node} and _can_end(node):
             blocks.append(_block(nodes, layers, read_later | given))
             nodes = []
     if nodes:
         blocks.append(_block(nodes, layers, given))
     return blocks
+
+
+def _can_end(node: fx.Node) -> bool:
+    """Say whether a block may end at an operator: it gives one tensor, and keeps its activation."""
+    several = any(user.target is operator.getitem for user in node.users)
+    return not several and fused_activation(node) is None
 
 
 def _block(nodes: list[fx.Node], layers: Collection[fx.Node], wanted: set[fx.Node]) -> Block:

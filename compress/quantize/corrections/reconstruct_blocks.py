@@ -112,13 +112,17 @@ class ReconstructBlocks(Refinement, frozen=True, tag="reconstruct_blocks"):
         optimizer = torch.optim.Adam(
             [rounding.logits for rounding in roundings.values()], lr=self.learning_rate
         )
-        before = _error(simulation, block, inputs, targets)
+        channels = len(simulation.scales[block.layers[-1]])
+        before = _error(simulation, block, inputs, targets, channels)
         with torch.enable_grad():
             for iteration in range(self.iterations):
                 k = int(torch.randint(len(inputs), (), generator=generator))
                 for node, rounding in roundings.items():
                     simulation.take_weight(node, rounding.weight())
-                loss = _difference(_run(simulation, block, inputs[k]), targets[k])
+                loss = _difference(_run(simulation, block, inputs[k]), targets[k], channels)
+                if not loss.requires_grad:
+                    # It gives integers, or nothing that its weights change.
+                    return _keep_nearest(simulation, roundings)
                 for rounding in roundings.values():
                     loss = loss + rounding.penalty(iteration / self.iterations)
                 optimizer.zero_grad()
@@ -126,11 +130,9 @@ class ReconstructBlocks(Refinement, frozen=True, tag="reconstruct_blocks"):
                 optimizer.step()
         for node, rounding in roundings.items():
             simulation.take_weight(node, rounding.learned())
-        if _error(simulation, block, inputs, targets) < before:
+        if _error(simulation, block, inputs, targets, channels) < before:
             return True
-        for node, rounding in roundings.items():
-            simulation.take_weight(node, rounding.nearest())
-        return False
+        return _keep_nearest(simulation, roundings)
 
 
 def _soft_rounding(simulation: Simulation, node: fx.Node) -> SoftRounding:
@@ -149,24 +151,35 @@ def _run(
     return {node: values[node] for node in block.gives}
 
 
-def _difference(found: Values, wanted: Mapping[fx.Node, Any]) -> Tensor:
-    """Return the squared error of a block's values, summed over channels, averaged over the rest.
+def _keep_nearest(simulation: Simulation, roundings: Mapping[fx.Node, SoftRounding]) -> bool:
+    """Give layers their nearest weights; return that nothing was gained."""
+    for node, rounding in roundings.items():
+        simulation.take_weight(node, rounding.nearest())
+    return False
 
-    Axis 1 of a value has its channels, or its features.
+
+def _difference(found: Values, wanted: Mapping[fx.Node, Any], channels: int) -> Tensor:
+    """Return the squared error of a block's float values, summed over ``channels`` that it gives.
+
+    It is averaged over samples and places, so that it stands to the penalty as in AdaRound.
     """
     total = torch.zeros(())
     for node, value in found.items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            channels = value.shape[1] if value.ndim > 1 else 1
             total = total + (value - wanted[node]).square().mean() * channels
     return total
 
 
 def _error(
-    simulation: Simulation, block: Block, inputs: Sequence[Values], targets: Sequence[Values]
+    simulation: Simulation,
+    block: Block,
+    inputs: Sequence[Values],
+    targets: Sequence[Values],
+    channels: int,
 ) -> float:
     pairs = zip(inputs, targets, strict=True)
-    return sum(float(_difference(_run(simulation, block, x), y)) for x, y in pairs) / len(inputs)
+    errors = [float(_difference(_run(simulation, block, x), y, channels)) for x, y in pairs]
+    return sum(errors) / len(errors)
 
 
 def _readers(blocks: Sequence[Block]) -> Counter[fx.Node]:

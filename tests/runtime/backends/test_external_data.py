@@ -104,6 +104,33 @@ def test_onnx_runtime_would_read_a_file_of_the_current_folder(
     assert found.tolist() == [[14, 14]]
 
 
+def field(number: int, content: bytes | int) -> bytes:
+    """Return a field whose number has a bit that parsers drop."""
+    key = number << 3 | (0 if isinstance(content, int) else 2) | 1 << 32
+    head = bytearray()
+    while key > 0x7F:
+        head.append(key & 0x7F | 0x80)
+        key >>= 7
+    body = bytes([content]) if isinstance(content, int) else bytes([len(content)]) + content
+    return bytes([*head, key]) + body
+
+
+def test_a_number_that_a_parser_would_read_as_another_one_is_refused() -> None:
+    tensor = field(14, 1)
+    with pytest.raises(BadInputError, match="a field of number"):
+        refuse_external_data(field(7, field(5, tensor)), "x.onnx")
+    with pytest.raises(BadInputError, match="a field of number 0"):
+        refuse_external_data(b"\x00\x00", "x.onnx")
+
+
+def test_a_location_that_a_parser_would_cut_to_elsewhere_is_refused() -> None:
+    # 2^32 + 1 in a field of 32 bits.
+    tensor = bytes([14 << 3, 0x81, 0x80, 0x80, 0x80, 0x10])
+    inside = bytes([5 << 3 | 2, len(tensor)]) + tensor
+    with pytest.raises(BadInputError, match="external data"):
+        refuse_external_data(bytes([7 << 3 | 2, len(inside)]) + inside, "x.onnx")
+
+
 def test_a_graph_nested_too_deep_is_refused() -> None:
     content = b""
     for _ in range(300):

@@ -91,6 +91,37 @@ def test_an_archive_that_would_fill_the_memory_is_refused_unread(tmp_path: Path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_unpacks_whole_before_it_is_cut_is_refused(kind: int) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", kind) as archive:
+        archive.writestr("x.npy", npy(X))
+    with pytest.raises(ValueError, match="'x' is packed in a way that numpy does not use"):
+        load_arrays(buffer)
+
+
+def test_only_the_wanted_arrays_are_read() -> None:
+    other = np.array([{"about": "x"}], dtype=object)
+    buffer = io.BytesIO()
+    np.savez(buffer, x=X, other=other)
+    found = load_arrays(buffer, ["x"])
+    assert isinstance(found, dict)
+    assert list(found) == ["x"]
+    np.testing.assert_array_equal(found["x"], X)
+    with pytest.raises(ValueError, match="Object arrays"):
+        load_arrays(buffer, ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    "header", [b"{1, []}", b"{'descr': '<f4', 'fortran_order': 0, 'shape': 3}"]
+)
+def test_a_header_that_describes_no_array(header: bytes) -> None:
+    body = header.ljust(117) + b"\n"
+    content = b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
+    with pytest.raises(ValueError, match=r"."):
+        load_arrays(io.BytesIO(content))
+
+
 def test_objects_are_never_built(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)

@@ -247,6 +247,7 @@ def test_files_that_desktops_leave_behind_do_not_matter(bundle_copy):
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._manifest.json"):
         (bundle_copy / name).write_bytes(b"left behind")
     Bundle.open(bundle_copy).verify()
+    assert set(record_files(bundle_copy)) == set(Bundle.open(bundle_copy).manifest.files)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ def bob(tmp_path: Path) -> Signer:
 
 def test_the_trusted_signer_is_named(bundle_copy: Path, alice: Signer, bob: Signer) -> None:
     both = alice.public.parent / "keys"
-    both.write_text(f"# ours\n\n{bob.public.read_text()}{alice.public.read_text()}")
+    both.write_text(
+        f"\ufeff# ours\n  # and more\n\n{bob.public.read_text()}{alice.public.read_text()}"
+    )
     alice.sign(bundle_copy)
     assert Bundle.open(bundle_copy, Trust.read(both)).signer == f"signer 1 ({alice.fingerprint})"
     assert Bundle.open(bundle_copy).signer is None

@@ -72,6 +72,14 @@ def test_a_damaged_bundle_is_not_signed(
     assert not (bundle_copy / "manifest.sig").exists()
 
 
+def test_a_single_model_file_is_unsigned(
+    edgedl: Run, bundle_copy: Path, keys: tuple[str, str], tmp_path: Path
+) -> None:
+    arguments = ("--task", "fashion_mnist", "--trust", keys[1], "--out", tmp_path / "out")
+    done = edgedl("bench", bundle_copy / "float32.onnx", *arguments)
+    assert_one_line(done, 5, "float32.onnx is not signed", "--allow-unsigned")
+
+
 def test_wrong_arguments(edgedl: Run, bundle_copy: Path, keys: tuple[str, str]) -> None:
     private, public = keys
     assert_one_line(edgedl("sign", bundle_copy, "--key", public), 2, "no private key", "ssh-keygen")

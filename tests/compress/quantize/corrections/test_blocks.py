@@ -68,6 +68,17 @@ def test_an_output_in_the_middle_is_given_by_its_block_and_ends_none() -> None:
     assert [len(block.gives) for block in blocks] == [1, 1, 1]
 
 
+def test_no_block_ends_at_a_tuple() -> None:
+    def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        one, two = net.a(x).chunk(2, 1)
+        return net.b(one * two)
+
+    net = Net(forward, a=nn.Conv2d(4, 8, 1), b=conv())
+    _, blocks = blocks_of(net, fewest=1)
+    for block in blocks:
+        assert all(isinstance(n.meta["val"], torch.Tensor) for n in block.gives)
+
+
 def test_a_network_that_carries_its_input_all_the_way_is_one_block() -> None:
     def forward(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return net.b(net.a(x)) * x
