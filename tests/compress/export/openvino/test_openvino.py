@@ -52,6 +52,7 @@ def test_the_certificate_holds_layer_by_layer(made: CompressedModel) -> None:
     assert between.prediction_agreement >= 0.97
 
 
+@pytest.mark.slow
 def test_the_certificates_say_what_computes_in_float(tmp_path: Path) -> None:
     """What turns integers into floats at a file's end is no operator of the network."""
     torch.manual_seed(0)

@@ -127,6 +127,7 @@ def test_scales_are_those_of_the_bundles_table(compressed: CompressedModel) -> N
     assert channel_scales(file) == expected
 
 
+@pytest.mark.slow
 def test_bias_scales_are_input_scale_times_weight_scale() -> None:
     file = TFLiteFile(network("two_heads").tflite, xnnpack=False)
     biases = [

@@ -156,6 +156,7 @@ def test_only_what_has_no_kernel_computes_in_float() -> None:
             assert [tensors[i] for i in operator["inputs"]] == [np.int16, np.int8, np.int64]
 
 
+@pytest.mark.slow
 def test_without_wide_biases_the_runtime_computes_nonsense_or_refuses() -> None:
     """The reason for ``widen_biases``; should this fail one day, it can go."""
     net = wide("two_heads")
