@@ -1,7 +1,6 @@
 """One model file of a bundle on its runtime: float arrays in, float arrays out."""
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -9,11 +8,12 @@ from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.tensors import Floats, check_input, decode, encode
 
 
-class LoadedModel:
+class LoadedModel(Closing):
     """A model file that was verified and loaded.
 
     Attributes:
@@ -55,19 +55,6 @@ class LoadedModel:
     def close(self) -> None:
         """Release the runtime's memory."""
         self.session.close()
-
-    def __enter__(self) -> "LoadedModel":
-        """Return the model itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
 
 
 def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> tuple[Floats, ...]:

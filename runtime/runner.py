@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, current_thread
-from types import TracebackType
 
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.bundle.signature import Trust
+from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.loaded_model import LoadedModel, choose_artifact
 from edgedl.runtime.shadow import Shadow, SwapOutcome, check_replacement
@@ -22,7 +22,7 @@ MAX_SLOWDOWN = 1.5
 THREAD = "edgedl-runner"
 
 
-class Runner:
+class Runner(Closing):
     """Runs one artifact of a bundle, which can be replaced while it runs.
 
     Several threads may share a runner: each call returns the answer to its own inputs.
@@ -208,16 +208,3 @@ class Runner:
                 pool.shutdown(wait=not own)
         finally:
             self._model.close()
-
-    def __enter__(self) -> "Runner":
-        """Return the runner itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()

@@ -79,6 +79,7 @@ MAKERS = {OWN: make_own, PEER: make_peer}
 
 def make(name: str, reference: str, target: Path) -> None:
     """Make one of the files, and print the seconds and processor seconds that it took."""
+    # Both need it: its import is not part of making a file.
     import onnxscript  # noqa: F401
 
     subject = find_subject(reference)

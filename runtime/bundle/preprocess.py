@@ -1,5 +1,6 @@
 """Preprocessing as data: what happens between a picture and the network's input tensor."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -88,7 +89,11 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 error, f"pillow is missing, it reads pictures: {install_line('image')}"
             ) from error
         try:
-            with Image.open(path) as picture:
+            with warnings.catch_warnings():
+                # The limit below takes the place of pillow's own.
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                opened = Image.open(path)
+            with opened as picture:
                 # Only the head has been read so far: a small file can be a huge picture.
                 if picture.width * picture.height > MOST_PIXELS:
                     raise ValueError(

@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.child_process import describe_exit
+from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import EdgedlError, FileFailedError
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.amx import REFUSED, refuse_amx
@@ -26,7 +26,7 @@ from edgedl.runtime.measure.measure import Call
 from edgedl.runtime.tensors import encode
 
 
-class Worker:
+class Worker(Closing):
     """A process that loads artifacts of one runtime and times their calls on request."""
 
     def __init__(self, runtime: str) -> None:
@@ -58,19 +58,6 @@ class Worker:
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-
-    def __enter__(self) -> "Worker":
-        """Return the worker itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End the process."""
-        self.close()
 
     def ask(self, request: list[str | int]) -> list[int]:
         """Return the answer to a request.

@@ -232,7 +232,7 @@ def test_one_swap_at_a_time_and_none_when_closed(
         runner.submit(np.zeros((1, 3, 12, 12), np.float32))
 
 
-def test_two_threads_that_end_a_shadow_together(
+def test_calls_beyond_the_last_comparison_decide_the_same(
     compressed: CompressedModel, images: np.ndarray
 ) -> None:
     models = [LoadedModel(compressed.bundle, compressed.bundle.artifact(n)) for n in (OLD, NEW)]

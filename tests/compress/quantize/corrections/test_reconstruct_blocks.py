@@ -102,7 +102,6 @@ def test_a_block_that_gives_integers_keeps_the_nearest_weights() -> None:
     net = Net(lambda net, x: net.a(x).argmax(1).float(), a=nn.Conv2d(3, 6, 3))
     state = quantized(net, (3, 8, 8))
     after = msgspec.structs.replace(STAGE, iterations=5).apply(state)
-    assert after.history[-1].settings["better"] <= 1
     assert error(after) == error(state)
 
 
