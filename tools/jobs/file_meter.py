@@ -93,6 +93,29 @@ class FileMeter:
             )
         return sorted(tried, key=lambda file: file.rank)
 
+    def times_together(self, files: Sequence[tuple[Bundle, str]]) -> list[float]:
+        """Return the latency of files of several recipes over one float32 file, from one run.
+
+        Times of different runs are of different minutes of the machine.
+
+        Args:
+            files: bundle and name of each artifact.
+
+        Raises:
+            FileFailedError: a file crashes.
+        """
+        first = self._baseline(REFERENCE.runtime)
+        entries = [
+            Entry(f"{index}:{name}", bundle, bundle.artifact(name))
+            for index, (bundle, name) in enumerate(files)
+        ]
+        times = self._time([first, *entries])
+        return [paired_ratio(times[first.name], times[e.name]).value for e in entries]
+
+    def _time(self, entries: Sequence[Entry]) -> dict[str, Floats]:
+        timed = time_entries(entries, self._settings.threads[0], self._settings.protocol)
+        return {name: m.latency_ns.astype(np.float64) for name, m in timed.items()}
+
     def _scores_and_times(
         self,
         first: Entry,
@@ -113,18 +136,12 @@ class FileMeter:
                 for entry in left.values():
                     if entry.name not in scores:
                         scores[entry.name] = score_entry(entry, self._task)
-                timed = time_entries(
-                    [*baselines.values(), *left.values()],
-                    self._settings.threads[0],
-                    self._settings.protocol,
-                )
+                return scores, self._time([*baselines.values(), *left.values()])
             except FileFailedError as error:
                 if error.name not in left:
                     raise
                 del left[error.name]
                 progress.note(f"{error.name} is left out: {error.reason}")
-                continue
-            return scores, {n: m.latency_ns.astype(np.float64) for n, m in timed.items()}
 
     def _baseline(self, runtime: str) -> Entry:
         return self._baselines.get(runtime) or next(iter(self._baselines.values()))
