@@ -46,6 +46,7 @@ class Backend(Protocol):
     Attributes:
         label: what people call it.
         package: that has to be installed.
+        files: the runtime whose files of a bundle it runs: its own name, or another's.
         suffix: of its files.
         rounds_inputs: whether a layer of integer weights and float inputs computes in integers:
             the runtime then finds the ranges of its inputs while it runs.
@@ -55,6 +56,7 @@ class Backend(Protocol):
 
     label: str
     package: str
+    files: str
     suffix: str
     rounds_inputs: bool
     without_vnni: str | None

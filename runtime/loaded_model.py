@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgedl.runtime.backend import Array, Session
+from edgedl.runtime.backend import Array, Backend, Session
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
@@ -22,15 +22,27 @@ class LoadedModel(Closing):
         session: of the runtime.
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        artifact: Artifact,
+        threads: int = 1,
+        backend: Backend | None = None,
+    ) -> None:
         """Verify and load one artifact.
+
+        Args:
+            bundle: that has it.
+            artifact: to load.
+            threads: of the runtime.
+            backend: that runs it; None for that of the runtime it was made for.
 
         Raises:
             IntegrityError: the file is not what the manifest says.
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        backend = open_backend(artifact.backend)
+        backend = backend or open_backend(artifact.backend)
         self.bundle, self.artifact = bundle, artifact
         self.session = backend.load(bundle.read(artifact.path), artifact, threads)
 
@@ -98,7 +110,7 @@ def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
             )
 
 
-def choose_artifact(bundle: Bundle, name: str | None, backend: str | None) -> Artifact:
+def choose_artifact(bundle: Bundle, name: str | None, backend: Backend | None = None) -> Artifact:
     """Return an artifact of a bundle.
 
     Args:
@@ -113,23 +125,24 @@ def choose_artifact(bundle: Bundle, name: str | None, backend: str | None) -> Ar
     """
     if name is not None:
         chosen = bundle.artifact(name)
-        if backend not in (None, chosen.backend):
-            raise BadInputError(f"artifact '{name}' is not for the backend '{backend}'")
-        return chosen
-    candidates = [a for a in bundle.manifest.artifacts if backend in (None, a.backend)]
-    if backend is not None:
-        open_backend(backend)
-        if not candidates:
-            there = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
+        if backend is not None and backend.files != chosen.backend:
             raise BadInputError(
-                f"{bundle.folder} has no artifact for the backend '{backend}': it has "
-                f"{', '.join(there)}"
+                f"artifact '{name}' is for the backend '{chosen.backend}', {backend.label} runs "
+                f"those for '{backend.files}'"
             )
+        return chosen
+    artifacts = bundle.manifest.artifacts
+    candidates = [a for a in artifacts if backend is None or backend.files == a.backend]
+    if not candidates and backend is not None:
+        raise BadInputError(
+            f"{bundle.folder} has no artifact for the backend '{backend.files}': it has "
+            f"{', '.join(dict.fromkeys(artifact.backend for artifact in artifacts))}"
+        )
     recommended = bundle.manifest.recommended
     candidates.sort(key=lambda a: a.name != recommended)
     reasons = []
     for artifact in candidates:
-        availability = open_backend(artifact.backend).available()
+        availability = (backend or open_backend(artifact.backend)).available()
         if availability.usable:
             return artifact
         reasons.append(availability.detail)

@@ -5,7 +5,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, current_thread
 
-from edgedl.runtime.backend import Array, Session
+from edgedl.runtime.backend import Array, Backend, Session
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.bundle.signature import Trust
@@ -32,7 +33,12 @@ class Runner(Closing):
     """
 
     def __init__(
-        self, bundle: Bundle, artifact: Artifact, threads: int = 1, trust: Trust | None = None
+        self,
+        bundle: Bundle,
+        artifact: Artifact,
+        threads: int = 1,
+        trust: Trust | None = None,
+        backend: Backend | None = None,
     ) -> None:
         """Verify and load one artifact.
 
@@ -41,15 +47,16 @@ class Runner(Closing):
             artifact: to run.
             threads: of the runtime.
             trust: whose bundles ``swap`` accepts.
+            backend: that runs it; None for that of the runtime it was made for.
 
         Raises:
             IntegrityError: the file is not what the manifest says.
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        self._threads, self._trust = threads, trust
+        self._threads, self._trust, self._backend = threads, trust, backend
         # A call reads this once, and so has the same model from its begin to its end.
-        self._model = LoadedModel(bundle, artifact, threads)
+        self._model = LoadedModel(bundle, artifact, threads, backend)
         self._shadow: Shadow | None = None
         self._changing = Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -60,18 +67,25 @@ class Runner(Closing):
         cls,
         folder: Path,
         artifact: str | None = None,
-        backend: str | None = None,
+        backend: str | Backend | None = None,
         threads: int = 1,
         trust: Trust | None = None,
     ) -> "Runner":
         """Open a bundle and load the named artifact, or the best for the backend.
 
         Without a name: the recommended artifact if its runtime is here (and is the wanted
-        backend), else the first one whose runtime is. With ``trust``, a bundle must be signed with
-        one of its keys.
+        backend), else the first one whose runtime is.
+
+        Args:
+            folder: of the bundle.
+            artifact: by name; None for the best one.
+            backend: by name, or an object of your own; None for any.
+            threads: of the runtime.
+            trust: whose bundles are accepted: those signed with one of its keys.
         """
         bundle = Bundle.open(folder, trust)
-        return cls(bundle, choose_artifact(bundle, artifact, backend), threads, trust)
+        wanted = open_backend(backend) if isinstance(backend, str) else backend
+        return cls(bundle, choose_artifact(bundle, artifact, wanted), threads, trust, wanted)
 
     @property
     def bundle(self) -> Bundle:
@@ -168,7 +182,8 @@ class Runner(Closing):
         bundle = Bundle.open(folder, trust or self._trust)
         old = self._model
         check_replacement(old.bundle.manifest, bundle.manifest)
-        model = LoadedModel(bundle, choose_artifact(bundle, artifact, None), self._threads)
+        chosen = choose_artifact(bundle, artifact, self._backend)
+        model = LoadedModel(bundle, chosen, self._threads, self._backend)
         trial = Shadow(old, model, shadow, max_slowdown)
         with self._changing:
             if self._closed:

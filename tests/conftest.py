@@ -26,6 +26,8 @@ EXIT_CODES = {
     "BadInputError": 2,
     "InvalidMeasurementError": 3,
     "BackendUnavailableError": 4,
+    "CudaError": 4,
+    "EngineRefusedError": 2,
     "IntegrityError": 5,
 }
 

@@ -60,6 +60,7 @@ COMMANDS = (
     Command("convert", COMPRESS, "Convert a quantized ONNX file of another tool."),
     Command("cache", COMPRESS, "List, explain and prune the cached results of stages."),
     Command("run", RUN, "Run a bundle on pictures, sensor rows or arrays."),
+    Command("compile", RUN, "Build TensorRT engines of a bundle, on the device or for it."),
     Command("bench", RUN, "Measure latency and accuracy of bundles or model files."),
     Command("verify", RUN, "Check a bundle's integrity and its golden outputs."),
     Command("sign", RUN, "Sign a bundle with your key."),

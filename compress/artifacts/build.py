@@ -140,6 +140,7 @@ class ArtifactBuilder:
             outputs,
             allowed_differences(self._source, graph, target, precision),
             check=None if verdict is None else verdict.describe(),
+            profile=exporter.profile(inputs),
         )
         return BuiltArtifact(artifact, content, graph, target)
 

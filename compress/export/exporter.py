@@ -19,6 +19,7 @@ from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.precision import FLOAT32, Precision
 
 T = TypeVar("T")
@@ -170,6 +171,10 @@ class Exporter(ABC):
             Their names, sorted; None where the runtime cannot be asked.
         """
         return None
+
+    def profile(self, inputs: Sequence[TensorSpec]) -> tuple[ShapeRange, ...]:
+        """Return the sizes that an engine of a file is built for; empty where none is built."""
+        return ()
 
     def check(self, content: bytes) -> Verdict | None:
         """Return what a checker says of a file; None where the runtime itself will tell."""

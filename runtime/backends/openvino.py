@@ -112,6 +112,7 @@ class OpenVINOBackend:
 
     label = "OpenVINO"
     package = "openvino"
+    files = "openvino"
     suffix = ".onnx"
     rounds_inputs = False
     without_vnni: str | None = "openvino_avx2"

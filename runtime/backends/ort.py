@@ -52,6 +52,7 @@ class OnnxRuntimeBackend:
 
     label = "ONNX Runtime"
     package = "onnxruntime"
+    files = "ort"
     suffix = ".onnx"
     rounds_inputs = False
     without_vnni: str | None = "ort_avx2"

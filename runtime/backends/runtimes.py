@@ -1,4 +1,4 @@
-"""The runtimes that files are made for and run by. Each is one file beside this one."""
+"""The runtimes that files are made for, and those that run them: each a file beside this one."""
 
 from importlib import import_module
 
@@ -8,6 +8,9 @@ from edgedl.runtime.wording import meant
 
 # The first is the reference: every other file is compared with its float32 file.
 RUNTIMES = ("ort", "openvino", "tflite", "tensorrt")
+# They run files that were made for another one.
+OTHERS = ("tensorrt_rtx", "reference")
+BACKENDS = (*RUNTIMES, *OTHERS)
 
 
 def open_backend(name: str) -> Backend:
@@ -16,7 +19,7 @@ def open_backend(name: str) -> Backend:
     Raises:
         BadInputError: there is no such runtime.
     """
-    if name not in RUNTIMES:
-        raise BadInputError(f"unknown backend '{name}'{meant(name, RUNTIMES)}")
+    if name not in BACKENDS:
+        raise BadInputError(f"unknown backend '{name}'{meant(name, BACKENDS)}")
     backend: Backend = import_module(f"edgedl.runtime.backends.{name}").BACKEND
     return backend

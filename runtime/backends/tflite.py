@@ -69,6 +69,7 @@ class LiteRTBackend:
 
     label = "LiteRT"
     package = "ai-edge-litert"
+    files = "tflite"
     suffix = ".tflite"
     rounds_inputs = True
     without_vnni: str | None = None

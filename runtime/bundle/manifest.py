@@ -7,6 +7,7 @@ import msgspec
 from edgedl.runtime.bundle.certificates import Finding, Parity, RuntimeAgreement
 from edgedl.runtime.bundle.layout import Layout, network_shape
 from edgedl.runtime.bundle.preprocess import Preprocessing
+from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
 
@@ -111,6 +112,8 @@ class Artifact(_Record, frozen=True):
         parity: agreement with the torch graph, measured when the bundle was made.
         check: what examined a file that cannot run on the making machine, and its verdict.
         findings: parts of its outputs that it destroys.
+        profile: sizes of each input that an engine of it is built for by default; empty where it
+            leaves none free, or where its runtime needs no engine.
     """
 
     name: str
@@ -123,6 +126,7 @@ class Artifact(_Record, frozen=True):
     parity: Parity | None = None
     check: str | None = None
     findings: tuple[Finding, ...] = ()
+    profile: tuple[ShapeRange, ...] = ()
 
     @property
     def kind(self) -> Precision:
@@ -154,9 +158,9 @@ class HostMetric(_Record, frozen=True):
 
 
 # Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
-# has no digest beside it.
-SCHEMA_VERSION: Final = 4
-READABLE_VERSIONS: Final = (2, 3, SCHEMA_VERSION)
+# has no digest beside it; before version 5 no file has a profile.
+SCHEMA_VERSION: Final = 5
+READABLE_VERSIONS: Final = (2, 3, 4, SCHEMA_VERSION)
 FIRST_WITH_DIGEST: Final = 4
 
 
@@ -194,4 +198,4 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
-    schema_version: Literal[2, 3, 4] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4, 5] = SCHEMA_VERSION

@@ -14,7 +14,7 @@ from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.task.task import Scores, Task
 from edgedl.tools.bench.candidates import candidate_of, noise_floor, score_record
 from edgedl.tools.bench.entries import PARENT, Entry, put_baseline_first
-from edgedl.tools.bench.recommend import recommend, speed_verdict
+from edgedl.tools.bench.recommend import ALIKE, recommend
 from edgedl.tools.bench.result import Candidate, NotMeasured, Result
 from edgedl.tools.bench.run_files import score_entry, time_entries
 from edgedl.tools.bench.settings import BenchSettings
@@ -134,14 +134,13 @@ def _bench(
 
 
 def slower_in(times: Mapping[str, Measurement]) -> Callable[[Candidate, Candidate], bool]:
-    """Return what says whether one file is slower than another, from the rounds both were in."""
+    """Return what says whether one file may be slower than another, by rounds both were in."""
 
-    def is_slower(one: Candidate, other: Candidate) -> bool:
+    def may_be_slower(one: Candidate, other: Candidate) -> bool:
         own, base = (times[c.name].latency_ns.astype(np.float64) for c in (one, other))
-        found = paired_ratio(base, own)
-        return speed_verdict(found.lo, found.hi) == "slower"
+        return paired_ratio(base, own).hi > 1 + ALIKE
 
-    return is_slower
+    return may_be_slower
 
 
 def _made(entries: Sequence[Entry]) -> set[str]:

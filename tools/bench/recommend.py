@@ -18,6 +18,8 @@ from edgedl.tools.bench.result import (
 DEFAULT_MAX_DROP_PP = 1.0
 # Ratios closer to 1 than this do not matter in practice.
 EQUIVALENCE = 0.02
+# A smaller file may take this much longer than the fastest one.
+ALIKE = 0.05
 # Nor do drops smaller than this, in points: a rounding of floats can be certain and means nothing.
 MEANINGLESS_DROP_PP = 0.01
 
@@ -59,28 +61,28 @@ def recommend(
     candidates: Sequence[Candidate],
     max_drop_pp: float | None,
     made: Collection[str] = (),
-    is_slower: Callable[[Candidate, Candidate], bool] | None = None,
+    may_be_slower: Callable[[Candidate, Candidate], bool] | None = None,
 ) -> Recommendation:
     """Return the fastest artifact whose drop is certainly within the budget.
 
-    Between artifacts whose speed cannot be told apart the smaller one wins, except that no file
-    wins that is slower than the float32 file of its own runtime or that destroys a part of an
-    output. The first thread count decides. The baseline is always within the budget.
+    A smaller one wins where it is about as fast with certainty, except that no file wins that is
+    slower than the float32 file of its own runtime or that destroys a part of an output. The first
+    thread count decides. The baseline is always within the budget.
 
     Args:
         candidates: measured artifacts, the baseline first.
         max_drop_pp: budget in points; None stands for 1.0 and no verdict on it.
         made: names of the precisions of all files, those that do not run here included.
-        is_slower: says whether the first file is certainly slower than the second; None goes by
-            their intervals against the baseline, which tell fewer apart.
+        may_be_slower: says whether the first file may take more than ``ALIKE`` longer than the
+            second; None goes by their intervals against the baseline.
     """
     chosen = candidates[0]
     whole = [c for c in candidates if not c.findings]
     faster = [c for c in whole if _within(c.drop, max_drop_pp) and _is_faster(c.speedup[0])]
     if faster:
         fastest = min(faster, key=lambda c: c.speedup[0].ratio)
-        slower = is_slower or _is_beyond
-        rivals = [c for c in faster if not slower(c, fastest)]
+        slower = may_be_slower or _is_beyond
+        rivals = [c for c in faster if c is fastest or not slower(c, fastest)]
         chosen = min(rivals, key=lambda c: (c.size_bytes, c.speedup[0].ratio))
     return Recommendation(
         name=chosen.name,
@@ -91,7 +93,8 @@ def recommend(
 
 
 def _is_beyond(one: Candidate, other: Candidate) -> bool:
-    return one.speedup[0].ci95[0] > other.speedup[0].ci95[1]
+    own, its = one.speedup[0], other.speedup[0]
+    return own.ci95[0] > its.ci95[1] or own.ratio > (1 + ALIKE) * its.ratio
 
 
 def _is_faster(speed: Speedup) -> bool:

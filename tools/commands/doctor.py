@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import click
 
-from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
+from edgedl.runtime.backends.runtimes import BACKENDS, open_backend
 from edgedl.runtime.install import install_line
 from edgedl.runtime.measure.device import run_context, saturates
 from edgedl.tools.terminal.host_packages import HOST_PACKAGES
@@ -18,7 +18,7 @@ def command() -> None:
     click.echo(f"machine: {context.cpu}, {context.cores} cores, Python {context.python}")
     advice = " (no VNNI: --target ort_avx2)" if saturates(context.isa) else ""
     click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
-    for name in RUNTIMES:
+    for name in BACKENDS:
         availability = open_backend(name).available()
         state = "ready" if availability.usable else "not installed"
         click.echo(f"backend {name}: {state}: {availability.detail}")

@@ -12,7 +12,7 @@ from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.task.inputs import read_inputs
 from edgedl.runtime.tensors import Floats
-from edgedl.tools.terminal.parameter_types import BUNDLE, RUNTIME
+from edgedl.tools.terminal.parameter_types import BACKEND, BUNDLE
 from edgedl.tools.terminal.trust import describe_trust, trust_options
 
 
@@ -21,7 +21,7 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
 @click.option(
     "--input", "where", required=True, help="Picture, .csv, .npy/.npz, folder, or - for paths."
 )
-@click.option("--backend", type=RUNTIME, help="ort or tflite, say [the recommended one].")
+@click.option("--backend", type=BACKEND, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option(

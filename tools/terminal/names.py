@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import meant
 
 
 def check_subject(reference: str) -> None:
@@ -58,6 +59,18 @@ def check_recipe(reference: str) -> None:
 
 def check_runtime(name: str) -> None:
     """Refuse a runtime that there is not.
+
+    Raises:
+        BadInputError: the message has the nearest name.
+    """
+    from edgedl.runtime.backends.runtimes import RUNTIMES
+
+    if name not in RUNTIMES:
+        raise BadInputError(f"unknown runtime '{name}'{meant(name, RUNTIMES)}")
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that there is not.
 
     Raises:
         BadInputError: the message has the nearest name.
@@ -158,7 +171,14 @@ def datasets() -> Iterable[str]:
 
 
 def runtimes() -> Iterable[str]:
-    """Return the names of the runtimes."""
+    """Return the names of the runtimes that files are made for."""
     from edgedl.runtime.backends.runtimes import RUNTIMES
 
     return RUNTIMES
+
+
+def backends() -> Iterable[str]:
+    """Return the names of what runs files."""
+    from edgedl.runtime.backends.runtimes import BACKENDS
+
+    return BACKENDS

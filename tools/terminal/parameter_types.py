@@ -151,6 +151,18 @@ class BundleFolder(click.Path):
         return path if self._or_file and path.is_file() else find_bundle(path)
 
 
+class SizesOfAxis(AnyType):
+    """MIN:OPT:MAX of a free axis."""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        """Return the three sizes."""
+        from edgedl.runtime.tensorrt.profiles import Sizes
+
+        return value if isinstance(value, Sizes) else Sizes.read(value)
+
+
 def parse_targets(text: str) -> "tuple[Target, ...]":
     """Read "ort,tflite,tensorrt"; a path ending in .yaml is a target of one's own.
 
@@ -194,6 +206,7 @@ SHIPPED_RECIPE = Named("recipe", names.check_shipped_recipe, names.recipes)
 TARGET = Named("target", names.check_target, names.targets)
 TARGETS = Targets()
 RUNTIME = Named("runtime", names.check_runtime, names.runtimes)
+BACKEND = Named("backend", names.check_backend, names.backends)
 THREADS = ThreadCounts()
 POINTS = NumberIn(0, 100, "--max-drop is in points, 0 to 100")
 CONFIDENCE = NumberIn(0.5, 1, "--confidence is a share, 0.5 to below 1", below=True)
@@ -201,5 +214,6 @@ MINUTES = NumberIn(0, 1e6, "--search-minutes is a time in minutes, 0 or more")
 # How long recipes are tried for a budget where nothing is said.
 SEARCH_MINUTES = 30.0
 NEW_FOLDER = NewFolder()
+SIZES = SizesOfAxis()
 BUNDLE = BundleFolder()
 BUNDLE_OR_FILE = BundleFolder(or_file=True)

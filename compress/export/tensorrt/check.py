@@ -5,16 +5,15 @@ it, the rules below do, which are what that parser enforces (and one thing it do
 """
 
 import importlib.util
-import subprocess
-import sys
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 
 import onnx
 
 from edgedl.compress.export.exporter import Verdict
-from edgedl.runtime.child_process import answer, last_line
+from edgedl.compress.export.onnx.write import describe_onnx
+from edgedl.runtime.tensorrt.build import BuildSettings, EngineRefusedError
+from edgedl.runtime.tensorrt.building import build_engine
+from edgedl.runtime.tensorrt.profiles import profile
 
 BUILD_TIMEOUT_S = 300
 _REFUSED = {"QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}
@@ -31,7 +30,7 @@ def check_tensorrt(model: bytes) -> Verdict:
         return Verdict("edgedl's TensorRT lint", False, problems[0])
     if importlib.util.find_spec("tensorrt_rtx") is None:
         return Verdict(checker(), True, "")
-    return _build_in_child(model)
+    return _build(model)
 
 
 def checker() -> str:
@@ -75,20 +74,12 @@ def _lint_pair(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> 
     return problems
 
 
-def _build_in_child(model: bytes) -> Verdict:
-    """Let NVIDIA's builder work in a process of its own: a crash there is a verdict, not ours."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model)
-        command = [sys.executable, "-m", "edgedl.compress.export.tensorrt.rtx_parser", str(path)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return Verdict("tensorrt-rtx", False, f"no engine within {BUILD_TIMEOUT_S} s")
-    if done.returncode < 0:
-        return Verdict("tensorrt-rtx", False, f"its process ended with {done.returncode}")
-    found = answer(done)
-    if done.returncode > 0 or found is None:
-        why = f"its process ended with {done.returncode}: {last_line(done.stderr)}"
-        return Verdict("tensorrt-rtx", False, why)
-    return Verdict(checker(), found["accepted"], found["reason"])
+def _build(model: bytes) -> Verdict:
+    """Let NVIDIA's builder decide: a crash there is a verdict, not ours."""
+    inputs, _ = describe_onnx(model)
+    settings = BuildSettings("tensorrt_rtx", profile(inputs))
+    try:
+        build_engine(model, settings, timeout_s=BUILD_TIMEOUT_S)
+    except EngineRefusedError as error:
+        return Verdict(checker(), False, str(error))
+    return Verdict(checker(), True, "")

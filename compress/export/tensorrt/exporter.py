@@ -15,8 +15,11 @@ from edgedl.compress.export.tensorrt.padding import fold_padding
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
+from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.precision import INT8, Precision
+from edgedl.runtime.tensorrt.profiles import profile
 
 
 class TensorRTExporter(OnnxExporter):
@@ -30,6 +33,10 @@ class TensorRTExporter(OnnxExporter):
         """Return a file whose weights are integers behind ``DequantizeLinear``."""
         model = self.export(source, graph, BLOCK_OPSET)
         return write_weights(model, source.weights.weights, kernels=False)
+
+    def profile(self, inputs: Sequence[TensorSpec]) -> tuple[ShapeRange, ...]:
+        """Return the sizes that the file is checked for, and that an engine has by default."""
+        return profile(inputs)
 
     def check(self, content: bytes) -> Verdict | None:
         """Return what NVIDIA's parser and builder say, or the rules that they enforce."""

@@ -93,5 +93,5 @@ def test_bundles_say_it_and_the_runner_hides_it(compressed: CompressedModel) -> 
         wanted = "NHWC" if artifact.backend == "tflite" else None
         assert {spec.layout for spec in artifact.inputs} == {wanted}
         assert artifact.inputs[0].network_shape[1:] == manifest.inputs[0].shape[1:]
-    assert manifest.schema_version == 4
+    assert manifest.schema_version == 5
     assert Path(compressed.bundle.folder, "manifest.json").read_text().count("NHWC")

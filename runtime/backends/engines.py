@@ -1,0 +1,99 @@
+"""The runtimes that run engines: TensorRT and TensorRT-RTX."""
+
+import logging
+from collections.abc import Sequence
+
+from edgedl.runtime.backend import Availability, Session
+from edgedl.runtime.backends.external_data import refuse_external_data
+from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.progress import SILENT, Progress
+from edgedl.runtime.tensorrt.build import BuildSettings, Built
+from edgedl.runtime.tensorrt.building import build_engine
+from edgedl.runtime.tensorrt.cache import EngineCache, EngineKey, kept_or_built
+from edgedl.runtime.tensorrt.cuda import Cuda
+from edgedl.runtime.tensorrt.driver import find_gpu
+from edgedl.runtime.tensorrt.library import open_library
+from edgedl.runtime.tensorrt.profiles import profile
+from edgedl.runtime.tensorrt.session import TensorRTSession
+
+LOG = logging.getLogger(__name__)
+# Types that a builder before TensorRT 10 has to be allowed.
+TYPES = ("float16", "int8")
+
+
+class EngineBackend:
+    """Builds an engine of an ONNX file on the GPU that is here, keeps it, and runs it."""
+
+    files = "tensorrt"
+    suffix = ".onnx"
+    rounds_inputs = False
+    without_vnni: str | None = None
+
+    def __init__(self, library: str, label: str, package: str) -> None:
+        """Take the name of the library's module, what people call it, and its package."""
+        self._library, self.label, self.package = library, label, package
+
+    def available(self) -> Availability:
+        """Say whether there is a GPU, the library, and the binding of CUDA."""
+        try:
+            # The driver comes first: without it, objects of the library crash.
+            gpu = find_gpu()
+            library = open_library(self._library)
+            Cuda()
+        except BackendUnavailableError as error:
+            return Availability(False, str(error))
+        return Availability(True, f"{self._library} {library.version} on {gpu.name}")
+
+    def settings(self, artifact: Artifact) -> BuildSettings:
+        """Return how an engine of a file is built where nobody says anything else."""
+        sizes = artifact.profile or profile(artifact.inputs)
+        types = tuple(name for name in TYPES if name in artifact.precision)
+        return BuildSettings(self._library, sizes, types)
+
+    def engine(
+        self,
+        model: bytes,
+        artifact: Artifact,
+        settings: BuildSettings | None = None,
+        progress: Progress = SILENT,
+    ) -> Built:
+        """Return the engine of a verified file for the GPU that is here, built if it has to be.
+
+        Args:
+            model: the file.
+            artifact: its description.
+            settings: how it is built, from now on; None for those of the last time.
+            progress: is told why it is built, and how far that is.
+
+        Raises:
+            BackendUnavailableError: there is no GPU, or no library.
+            BadInputError: the builder refuses the file.
+            IntegrityError: an engine that is kept here is not to be trusted.
+        """
+        gpu, library, cache = find_gpu(), open_library(self._library), EngineCache.of_user()
+        refuse_external_data(model, artifact.path)
+        if settings is None:
+            settings = cache.settings(model, self._library) or self.settings(artifact)
+        else:
+            cache.keep_settings(model, settings)
+        key = EngineKey.of(model, library.version, gpu, settings)
+
+        def build(timings: bytes) -> Built:
+            return build_engine(model, settings, timings, progress)
+
+        def say(text: str) -> None:
+            LOG.warning("%s: %s", artifact.name, text)
+            progress.note(text)
+
+        return kept_or_built(cache, key, build, say)
+
+    def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
+        """Load the engine of a file; one that is not kept here is built first."""
+        built = self.engine(model, artifact)
+        library = open_library(self._library)
+        return TensorRTSession(library, built.engine, artifact.inputs, artifact.outputs)
+
+    def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
+        """Load nothing: an engine shows no tensor from inside, and one that does is another one."""
+        raise BadInputError(f"{self.label} has no tensors from inside of {artifact.path} to show")
