@@ -49,16 +49,25 @@ class InnerTensor:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a checker says: who it was, whether it accepts the file, and its first reason."""
+    """What a checker says of a file.
+
+    Attributes:
+        checker: who it was.
+        accepted: whether it accepts the file.
+        reason: the first one why not.
+        remarks: what an accepted file is not good for.
+    """
 
     checker: str
     accepted: bool
     reason: str
+    remarks: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return one sentence for the manifest."""
         outcome = "accepted" if self.accepted else f"refused ({self.reason})"
-        return f"{outcome} by {self.checker}; no GPU here, so no engine was run"
+        said = "; ".join([f"{outcome} by {self.checker}", *self.remarks])
+        return f"{said}; no GPU here, so no engine was run"
 
 
 class FileSource:

@@ -12,7 +12,7 @@ from edgedl.runtime.tensorrt.build import BuildSettings, Built
 from edgedl.runtime.tensorrt.building import build_engine
 from edgedl.runtime.tensorrt.cache import EngineCache, EngineKey, kept_or_built
 from edgedl.runtime.tensorrt.cuda import Cuda
-from edgedl.runtime.tensorrt.driver import find_gpu
+from edgedl.runtime.tensorrt.driver import Gpu, find_gpu
 from edgedl.runtime.tensorrt.library import open_library
 from edgedl.runtime.tensorrt.profiles import profile
 from edgedl.runtime.tensorrt.session import TensorRTSession
@@ -38,7 +38,7 @@ class EngineBackend:
         """Say whether there is a GPU, the library, and the binding of CUDA."""
         try:
             # The driver comes first: without it, objects of the library crash.
-            gpu = find_gpu()
+            gpu = self._gpu()
             library = open_library(self._library)
             Cuda()
         except BackendUnavailableError as error:
@@ -71,7 +71,7 @@ class EngineBackend:
             BadInputError: the builder refuses the file.
             IntegrityError: an engine that is kept here is not to be trusted.
         """
-        gpu, library, cache = find_gpu(), open_library(self._library), EngineCache.of_user()
+        gpu, library, cache = self._gpu(), open_library(self._library), EngineCache.of_user()
         refuse_external_data(model, artifact.path)
         if settings is None:
             settings = cache.settings(model, self._library) or self.settings(artifact)
@@ -87,6 +87,12 @@ class EngineBackend:
             progress.note(text)
 
         return kept_or_built(cache, key, build, say)
+
+    def _gpu(self) -> Gpu:
+        try:
+            return find_gpu()
+        except BackendUnavailableError as error:
+            raise BackendUnavailableError(f"{self.label}: {error}") from error
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load the engine of a file; one that is not kept here is built first."""

@@ -21,7 +21,7 @@ from onnxruntime.quantization import (
 from edgedl.compress.convert.compare import agreement, noise_for
 from edgedl.compress.convert.foreign import Grid, read_foreign
 from edgedl.compress.convert.requantize import requantize
-from edgedl.compress.export.tensorrt.check import lint
+from edgedl.compress.export.tensorrt.lint import lint
 from edgedl.compress.targets.named import ORT, TENSORRT
 from edgedl.runtime.errors import BadInputError
 

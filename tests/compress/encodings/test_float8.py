@@ -19,7 +19,8 @@ from edgedl.compress.encodings.float8 import (
     quantize_float8,
 )
 from edgedl.compress.export.onnx.write import to_onnx
-from edgedl.compress.export.tensorrt.check import check_tensorrt, lint
+from edgedl.compress.export.tensorrt.check import check_tensorrt
+from edgedl.compress.export.tensorrt.lint import lint
 from edgedl.compress.graph.trace import trace
 from edgedl.compress.quantize.corrections.round_weights import RoundWeights
 from edgedl.compress.quantize.quantize_fp8 import QuantizeFp8, first_layers

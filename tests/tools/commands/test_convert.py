@@ -12,7 +12,7 @@ from command import Run
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgedl.compress.export.tensorrt.check import lint
+from edgedl.compress.export.tensorrt.lint import lint
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.measure.device import run_context
 from edgedl.tools.commands.convert import command
