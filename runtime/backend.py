@@ -1,6 +1,6 @@
 """What a runtime offers edgedl: a backend loads a file, a session runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,17 @@ class Session(Protocol):
         The returned arrays are the caller's.
         """
         ...
+
+    def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None] | None:
+        """Return a call that reads some arrays and writes others; one thread at a time may use it.
+
+        None, the default, where a runtime copies its inputs and outputs in any case.
+
+        Args:
+            inputs: contiguous, in the file's own types and shapes; they must stay where they are.
+            outputs: of the types and shapes that these inputs lead to, the same way.
+        """
+        return None
 
     def close(self) -> None:
         """Release the runtime's memory. The session cannot be used afterwards."""

@@ -9,7 +9,13 @@ from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.closing import Closing
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.errors import (
+    BackendUnavailableError,
+    BadInputError,
+    EdgedlError,
+    FileFailedError,
+)
+from edgedl.runtime.ready_calls import ReadyCall, ReadyCalls
 from edgedl.runtime.tensors import Floats, check_input, decode, encode
 
 
@@ -45,13 +51,32 @@ class LoadedModel(Closing):
         backend = backend or open_backend(artifact.backend)
         self.bundle, self.artifact = bundle, artifact
         self.session = backend.load(bundle.read(artifact.path), artifact, threads)
+        self._ready = ReadyCalls(self.session, artifact, bundle.manifest.inputs)
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
         """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
 
         Raises:
             BadInputError: wrong number, shape or type of inputs, or values that are not finite.
+            FileFailedError: the runtime fails.
         """
+        try:
+            outputs = self._ready(inputs)
+            if outputs is None:
+                outputs = self._check_and_run(inputs)
+                self._ready.prepare(inputs, outputs)
+        except EdgedlError:
+            raise
+        except Exception as error:
+            # Runtimes raise anything.
+            raise FileFailedError(self.artifact.name, " ".join(str(error).split())) from error
+        return outputs
+
+    def ready(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> ReadyCall | None:
+        """Return a call with memory of its own for inputs like these; None where there is none."""
+        return self._ready.ready(inputs, outputs)
+
+    def _check_and_run(self, inputs: Sequence[Array]) -> tuple[Floats, ...]:
         logical = self.bundle.manifest.inputs
         if len(inputs) != len(logical):
             raise BadInputError(f"the network takes {len(logical)} inputs, got {len(inputs)}")
@@ -66,6 +91,7 @@ class LoadedModel(Closing):
 
     def close(self) -> None:
         """Release the runtime's memory."""
+        self._ready.close()
         self.session.close()
 
 

@@ -7,6 +7,7 @@ from threading import Lock, current_thread
 
 from edgedl.runtime.backend import Array, Backend, Session
 from edgedl.runtime.backends.runtimes import open_backend
+from edgedl.runtime.bound import Bound
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.bundle.signature import Trust
@@ -132,6 +133,17 @@ class Runner(Closing):
             raise BadInputError(f"input '{missing[0]}' is missing")
         outputs = self(*(inputs[name] for name in names))
         return {spec.name: y for spec, y in zip(manifest.outputs, outputs, strict=True)}
+
+    def bind(self, *inputs: Array) -> Bound:
+        """Return memory to write inputs into and read outputs from, for calls of these shapes.
+
+        Each thread needs its own.
+
+        Raises:
+            BadInputError: as a call.
+        """
+        model = self._model
+        return Bound(model, inputs, lambda: self._model is model and not self._closed)
 
     def submit(self, *inputs: Array) -> "Future[tuple[Floats, ...]]":
         """Run a batch in a thread of the runner, one after another in the order they came.

@@ -22,7 +22,7 @@ DEVICE = "CPU"
 Shapes = tuple[tuple[int, ...], ...]
 
 
-class OpenVINOSession:
+class OpenVINOSession(Session):
     """An ONNX file in OpenVINO, compiled once for each size of its inputs.
 
     A size that is known when the file is compiled is faster than one that is left free.

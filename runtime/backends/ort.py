@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgedl.runtime.backend import Array, Availability, Session
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 FATAL_ONLY = 4
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Session):
     """An ONNX file in ONNX Runtime."""
 
     def __init__(
@@ -27,6 +28,7 @@ class OnnxRuntimeSession:
         tensors: Sequence[str] = (),
     ) -> None:
         """Keep the session and the tensor names in manifest order, ``tensors`` behind them."""
+        self._session: onnxruntime.InferenceSession | None = session
         self._run = session.run
         self._inputs = [spec.name for spec in artifact.inputs]
         self._outputs = [*(spec.name for spec in artifact.outputs), *tensors]
@@ -38,9 +40,21 @@ class OnnxRuntimeSession:
         )
         return outputs
 
+    def bind(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> Callable[[], None] | None:
+        """Return a call that reads and writes memory where it is."""
+        session = self._session
+        if session is None:
+            return None
+        binding = session.io_binding()
+        for name, x in zip(self._inputs, inputs, strict=True):
+            binding.bind_cpu_input(name, x)
+        for name, y in zip(self._outputs, outputs, strict=True):
+            binding.bind_output(name, "cpu", 0, y.dtype, y.shape, y.ctypes.data)
+        return partial(session.run_with_iobinding, binding)
+
     def close(self) -> None:
         """Drop the session."""
-        self._run = _closed
+        self._run, self._session = _closed, None
 
 
 def _closed(*_: object) -> list[Array]:

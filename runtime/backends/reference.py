@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
 
 
-class ReferenceSession:
+class ReferenceSession(Session):
     """An ONNX file in the reference evaluator, which keeps nothing between calls."""
 
     def __init__(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAGIC = b"TFL3"
 
 
-class LiteRTSession:
+class LiteRTSession(Session):
     """A TFLite file in the LiteRT interpreter."""
 
     def __init__(

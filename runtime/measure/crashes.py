@@ -15,7 +15,7 @@ from pathlib import Path
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs
 from edgedl.runtime.child_process import ending, last_line
-from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.errors import EdgedlError, FileFailedError
 from edgedl.runtime.loaded_model import LoadedModel
 
 # The largest file seen takes 20 s to load.
@@ -93,6 +93,9 @@ def _outcome(bundle: Bundle, name: str) -> str:
     try:
         with LoadedModel(bundle, bundle.artifact(name)) as runner:
             runner(*golden_inputs(bundle))
+    except FileFailedError as error:
+        kind = type(error.__cause__).__name__
+        return f"raises {kind} when it is loaded or run: {error.reason}"
     except EdgedlError:
         return ""
     except Exception as error:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgedl.runtime.backend import Array
+from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.bundle.shape_range import Shape
 from edgedl.runtime.errors import BadInputError
@@ -28,7 +28,7 @@ class StageTimes(NamedTuple):
     to_host_ms: float
 
 
-class TensorRTSession:
+class TensorRTSession(Session):
     """A loaded engine.
 
     Its context and its buffers are kept between calls, so a lock is held from the first input that

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,6 +35,17 @@ OLD, NEW = "ort-float32", "ort-int8"
 def runner(compressed: CompressedModel) -> Iterator[Runner]:
     with Runner.open(compressed.bundle.folder, OLD) as opened:
         yield opened
+
+
+@pytest.fixture
+def runs_as(monkeypatch: pytest.MonkeyPatch) -> Callable[[LoadedModel, object], None]:
+    """Return what gives a model another way to run."""
+
+    def replace(model: LoadedModel, run: object) -> None:
+        monkeypatch.setattr(model.session, "run", run)
+        monkeypatch.setattr(model.session, "bind", lambda *_: None)
+
+    return replace
 
 
 def test_without_a_shadow_the_next_call_has_the_new_model(
@@ -71,7 +82,7 @@ def test_a_shadow_computes_along_and_then_takes_over(
 
 
 def test_a_slow_new_model_is_dropped(
-    runner: Runner, compressed: CompressedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, compressed: CompressedModel, images: np.ndarray, runs_as
 ) -> None:
     waiting = runner.swap(compressed.bundle.folder, NEW, shadow=3, max_slowdown=20)
     new = runner._shadow.new
@@ -81,7 +92,7 @@ def test_a_slow_new_model_is_dropped(
         time.sleep(0.1)
         return real(inputs)
 
-    monkeypatch.setattr(new.session, "run", slow)
+    runs_as(new, slow)
     for _ in range(3):
         runner(images[:1])
     outcome = waiting.result(0)
@@ -97,7 +108,7 @@ def test_a_new_model_that_fails_costs_no_call(
     runner: Runner,
     compressed: CompressedModel,
     images: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
+    runs_as,
     failure: str,
 ) -> None:
     (before,) = runner(images)
@@ -108,11 +119,11 @@ def test_a_new_model_that_fails_costs_no_call(
             raise RuntimeError("out of memory")
         return [np.full((len(images), 4), np.nan, np.float32)]
 
-    monkeypatch.setattr(runner._shadow.new.session, "run", fails)
+    runs_as(runner._shadow.new, fails)
     np.testing.assert_array_equal(runner(images)[0], before)
     outcome = waiting.result(0)
     assert not outcome.accepted
-    assert ("RuntimeError: out of memory" if failure == "raises" else "NaN") in outcome.reason
+    assert ("out of memory" if failure == "raises" else "NaN") in outcome.reason
     assert runner.artifact.name == OLD
     np.testing.assert_array_equal(runner(images)[0], before)
 
@@ -127,17 +138,17 @@ def test_a_waiter_cannot_cancel_what_calls_decide(
 
 
 def test_other_shapes_than_before_are_a_failure(
-    runner: Runner, compressed: CompressedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, compressed: CompressedModel, images: np.ndarray, runs_as
 ) -> None:
     waiting = runner.swap(compressed.bundle.folder, NEW, shadow=1)
     wide = [np.zeros((len(images), 9), np.float32)]
-    monkeypatch.setattr(runner._shadow.new.session, "run", lambda inputs: wide)
+    runs_as(runner._shadow.new, lambda inputs: wide)
     assert runner(images)[0].shape == (len(images), 4)
     assert waiting.result(0).reason == "it gives [8, 9] where the model before gave [8, 4]"
 
 
 def test_the_first_call_of_a_new_size_is_not_timed(
-    runner: Runner, compressed: CompressedModel, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    runner: Runner, compressed: CompressedModel, images: np.ndarray, runs_as
 ) -> None:
     waiting = runner.swap(compressed.bundle.folder, NEW, shadow=2, max_slowdown=50)
     session = runner._shadow.new.session
@@ -149,7 +160,7 @@ def test_the_first_call_of_a_new_size_is_not_timed(
             time.sleep(0.2)
         return real(inputs)
 
-    monkeypatch.setattr(session, "run", compiles)
+    runs_as(runner._shadow.new, compiles)
     runner(images[:2])
     runner(images[:3])
     assert waiting.result(0).accepted

@@ -104,7 +104,7 @@ def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             ["explain", "lenet5-fashion_mnist", "--time", "rot"],
-            "unknown backend 'rot', did you mean 'ort'?",
+            "unknown runtime 'rot', did you mean 'ort'?",
         ),
         (["explain", "mime.py:subject"], "there is no file 'mime.py', did you mean 'mine.py'?"),
         (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgedl.runtime.child_process import answer, ending, last_line
-from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
+from edgedl.runtime.errors import FileFailedError, IntegrityError
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker
@@ -51,11 +51,8 @@ def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]
         for batch in fitting_batches(task, "test"):
             try:
                 outputs = runner(*batch.inputs)
-            except BadInputError:
-                # What a file does not take is said by edgedl itself.
-                raise
-            except Exception as error:
-                raise FileFailedError(entry.name, str(error)) from error
+            except FileFailedError as error:
+                raise FileFailedError(entry.name, error.reason) from error
             yield batch, outputs
 
 

@@ -20,7 +20,7 @@ def command() -> None:
     click.echo(f"int8 instructions: {', '.join(context.isa) or 'none known'}{advice}")
     for name in BACKENDS:
         availability = open_backend(name).available()
-        state = "ready" if availability.usable else "not installed"
+        state = "ready" if availability.usable else "not usable"
         click.echo(f"backend {name}: {state}: {availability.detail}")
     for module, package in HOST_PACKAGES.items():
         found = importlib.util.find_spec(module) is not None

@@ -13,7 +13,7 @@ from edgedl.compress.export.tensorrt.check import check_tensorrt
 from edgedl.compress.export.tensorrt.integer_emulator import IntegerEmulator
 from edgedl.compress.export.tensorrt.padding import fold_padding
 from edgedl.compress.targets.target import Target
-from edgedl.runtime.backend import Array
+from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.bundle.shape_range import ShapeRange
@@ -54,7 +54,7 @@ class TensorRTExporter(OnnxExporter):
         )
 
 
-class _UnoptimizedOnnxRuntime:
+class _UnoptimizedOnnxRuntime(Session):
     """Stands in for TensorRT, computing a float file node by node."""
 
     def __init__(self, model: bytes) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 
 from edgedl.compress.errors import ExportError, first_line
-from edgedl.runtime.backend import Array
+from edgedl.runtime.backend import Array, Session
 
 Values = dict[str, Array]
 Floats = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ INT32_MAX = 2**31 - 1
 BASES = (256, 16, 4, 2)
 
 
-class IntegerEmulator:
+class IntegerEmulator(Session):
     """An int8 ONNX file, computed as a GPU's int8 kernels do.
 
     It has the methods of a runtime's session.

@@ -74,7 +74,7 @@ class Halved:
         raise BadInputError("nothing to see")
 
 
-class HalvedSession:
+class HalvedSession(Session):
     def __init__(self, session: Session) -> None:
         self._session = session
 

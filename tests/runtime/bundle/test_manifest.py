@@ -49,8 +49,8 @@ def test_unknown_key_is_refused_in_every_record(content):
             decode(content)
         del record["colour"]
     # manifest, task, tensor, preprocessing, artifact, parity, output, certificate, layer,
-    # agreement, file, history
-    assert len(kinds) == 12
+    # agreement, file, history, sizes
+    assert len(kinds) == 13
     decode(content)
 
 

@@ -38,7 +38,7 @@ def completed(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        ("edgedl comp", ["plain,compress", "plain,completion"]),
+        ("edgedl comp", ["plain,compress", "plain,compile", "plain,completion"]),
         ("edgedl models sh", ["plain,show"]),
         ("edgedl explain --sa", ["plain,--samples"]),
         ("edgedl --with", ["plain,--without-amx"]),
