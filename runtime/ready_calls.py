@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 import numpy as np
+from numpy import copyto, ndarray, vdot
 
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.layout import to_file, to_network
@@ -16,6 +17,7 @@ from edgedl.runtime.tensors import Floats
 Shapes = tuple[tuple[int, ...], ...]
 # Shapes that calls are kept for; each keeps its inputs and outputs.
 MOST_SHAPES = 8
+FLOAT32 = np.dtype(np.float32)
 # Up to here a product with itself finds what is not finite faster than looking at each value does;
 # the library of such products would start threads for more.
 FEW_VALUES = 8192
@@ -42,7 +44,9 @@ class ReadyCall:
         pairs = list(zip(inputs, artifact.inputs, strict=True))
         self._inputs = [np.array(_turned(x, spec), spec.dtype, order="C") for x, spec in pairs]
         self.views = _seen(self._inputs, artifact.inputs)
-        self._checked = [x.reshape(-1) for x in self._inputs if x.dtype.kind == "f"]
+        floats = [x.reshape(-1) for x in self._inputs if x.dtype.kind == "f"]
+        self._few = [x for x in floats if x.size <= FEW_VALUES and x.dtype.itemsize > 2]
+        self._many = [x for x in floats if x.size > FEW_VALUES or x.dtype.itemsize <= 2]
         found = [
             np.empty(_turned(y, spec).shape, spec.dtype)
             for y, spec in zip(outputs, artifact.outputs, strict=True)
@@ -57,7 +61,7 @@ class ReadyCall:
             outputs = _seen(self._session.run(self._inputs), self._artifact.outputs)
             return tuple([y.astype(np.float32, copy=False) for y in outputs])
         self._bound()
-        return tuple([y.astype(np.float32) for y in self._outputs])
+        return tuple([y.astype(FLOAT32) for y in self._outputs])
 
     def run(self) -> tuple[Array, ...]:
         """Run as a call does; where it is bound the outputs are its own, until the next run."""
@@ -69,8 +73,12 @@ class ReadyCall:
     def takes(self, inputs: Sequence[Array]) -> bool:
         """Copy inputs of the right types and shapes; say whether all values are finite."""
         for x, view in zip(inputs, self.views):  # noqa: B905, it takes half a microsecond
-            np.copyto(view, x)
-        return all(map(_is_finite, self._checked))
+            copyto(view, x)
+        for flat in self._few:
+            # A sum of squares beyond the largest number needs a closer look, and gets it.
+            if not isfinite(vdot(flat, flat)):
+                return False
+        return not self._many or all(np.isfinite(flat).all() for flat in self._many)
 
 
 class ReadyCalls:
@@ -90,7 +98,7 @@ class ReadyCalls:
     def __call__(self, inputs: Sequence[Array]) -> tuple[Floats, ...] | None:
         """Run a batch; None where no call is ready or the inputs need a closer look."""
         for x, dtype in zip(inputs, self._dtypes):  # noqa: B905, their number is checked below
-            if type(x) is not np.ndarray or x.dtype is not dtype:
+            if type(x) is not ndarray or x.dtype is not dtype:
                 return None
         free = self._free.get(tuple([x.shape for x in inputs]))
         if not free:
@@ -157,11 +165,3 @@ def _takes(spec: TensorSpec, x: Array) -> bool:
     """Say whether a file takes the whole batch at once."""
     shape = spec.network_shape
     return all(want in (None, have) for want, have in zip(shape, x.shape, strict=True))
-
-
-def _is_finite(x: Array) -> bool:
-    """Say whether a flat array of floats has neither NaN nor infinity."""
-    if x.size <= FEW_VALUES and x.dtype.itemsize > 2:
-        # A sum of squares beyond the largest number needs a closer look, and gets it.
-        return isfinite(np.vdot(x, x))  # type: ignore[arg-type]
-    return bool(np.isfinite(x).all())
