@@ -1,6 +1,6 @@
 """The on-device door: a bundle in, float arrays in, float arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock, current_thread
@@ -15,11 +15,14 @@ from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.loaded_model import LoadedModel, choose_artifact
 from edgedl.runtime.shadow import Shadow, SwapOutcome, check_replacement
+from edgedl.runtime.stream import Drop, Stream, Streamed
+from edgedl.runtime.task.inputs import NamedInputs, read_inputs
 from edgedl.runtime.tensors import Floats
 from edgedl.runtime.wording import meant
 
 # Most times as long as the model before that a new one may take.
 MAX_SLOWDOWN = 1.5
+Inputs = Array | tuple[Array, ...]
 # Names of the threads that run what was submitted begin so.
 THREAD = "edgedl-runner"
 
@@ -160,6 +163,34 @@ class Runner(Closing):
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix=THREAD)
             return self._pool.submit(self, *inputs)
 
+    def stream(
+        self,
+        source: str | Path | Iterable[Inputs],
+        drop: Drop = "wait",
+        fps: float | None = None,
+        stall_s: float | None = None,
+    ) -> Iterator[Streamed[NamedInputs, tuple[Floats, ...]]]:
+        """Yield the answers to inputs that come one after another, read by a thread of their own.
+
+        Args:
+            source: a file, a folder, a video, a camera ("camera:0"), the address of a stream, or
+                "-" for stdin; or arrays of one's own, or tuples of them where there are several
+                inputs.
+            drop: what is given up where more comes than is computed: "wait" for nothing, "oldest"
+                or "latest".
+            fps: items a second; None for as fast as they come.
+            stall_s: how long may pass without one; None for ever.
+
+        Raises:
+            SourceStalledError: nothing has come for ``stall_s``.
+            BadInputError: as a call, or the source holds something else.
+        """
+        if isinstance(source, str | Path):
+            items = read_inputs(str(source), self.bundle.manifest)
+        else:
+            items = (_named(index, item) for index, item in enumerate(source))
+        return Stream(items, drop, fps, stall_s).answers(lambda item: self(*item.arrays))
+
     def swap(
         self,
         folder: Path,
@@ -235,3 +266,7 @@ class Runner(Closing):
                 pool.shutdown(wait=not own)
         finally:
             self._model.close()
+
+
+def _named(index: int, item: Inputs) -> NamedInputs:
+    return NamedInputs(str(index), item if isinstance(item, tuple) else (item,))

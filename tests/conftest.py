@@ -27,6 +27,7 @@ EXIT_CODES = {
     "InvalidMeasurementError": 3,
     "BackendUnavailableError": 4,
     "CudaError": 4,
+    "FileFailedError": 2,
     "EngineRefusedError": 2,
     "IntegrityError": 5,
 }

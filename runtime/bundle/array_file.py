@@ -9,12 +9,14 @@ import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from edgedl.runtime.errors import BadInputError
 
 Array = npt.NDArray[np.generic]
 
@@ -22,6 +24,7 @@ Array = npt.NDArray[np.generic]
 MOST_BYTES = 1 << 30
 MOST_TIMES = 4
 ZIP = b"PK"
+NPY = b"\x93NUMPY"
 # Members of these kinds give at most as many bytes as the archive says; others are unpacked whole.
 KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What zipfile and numpy raise besides ValueError: for a damaged archive, a kind that is not known,
@@ -80,6 +83,30 @@ def load_archive(content: bytes) -> dict[str, Array]:
     if not isinstance(arrays, dict):
         raise ValueError("a single array, no archive")
     return arrays
+
+
+def read_npy_stream(stream: IO[bytes]) -> Iterator[Array]:
+    """Yield the arrays of a stream that holds .npy files one behind the other, until it ends.
+
+    Raises:
+        BadInputError: it holds something else, an array of more than 1 GiB, or ends inside of one.
+    """
+    while start := stream.read(len(NPY) + 2):
+        try:
+            version = np.lib.format.read_magic(io.BytesIO(start))
+            if version not in _HEADERS:
+                raise ValueError(f"arrays of format {version} are not read")
+            shape, by_column, dtype = _HEADERS[version](stream)
+            size = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or size > MOST_BYTES:
+                raise ValueError(f"its header says {list(shape)} of {dtype}")
+            content = stream.read(size)
+            if len(content) < size:
+                raise ValueError(f"it ends after {len(content)} of {size} bytes of an array")
+        except (*DAMAGED, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise BadInputError(f"stdin is no stream of .npy arrays: {reason}") from error
+        yield np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
 
 
 def _read_archive(archive: zipfile.ZipFile, size: int, names: Sequence[str]) -> dict[str, Array]:

@@ -85,9 +85,7 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
         try:
             from PIL import Image, ImageOps
         except ImportError as error:
-            raise BackendUnavailableError.of(
-                error, f"pillow is missing, it reads pictures: {install_line('image')}"
-            ) from error
+            raise BackendUnavailableError.of(error, _without_pillow()) from error
         try:
             with warnings.catch_warnings():
                 # The limit below takes the place of pillow's own.
@@ -104,9 +102,33 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 converted = _to_8_bit(upright).convert(self.mode)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadInputError(f"{path} is not a readable picture ({error})") from error
-        if converted.size != (self.width, self.height):
-            converted = converted.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        return np.asarray(converted, np.uint8).reshape(1, self.height, self.width, self.channels)
+        return self._resized(converted)
+
+    def fit(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Convert and resize a picture, uint8 [H, W, 3] in RGB, as ``read`` does a file's.
+
+        Returns:
+            uint8 [1, H, W, C].
+
+        Raises:
+            BackendUnavailableError: pillow is not installed.
+        """
+        try:
+            from PIL import Image
+        except ImportError as error:
+            raise BackendUnavailableError.of(error, _without_pillow()) from error
+        return self._resized(Image.fromarray(pixels).convert(self.mode))
+
+    def _resized(self, picture: "Image.Image") -> npt.NDArray[np.uint8]:
+        from PIL import Image
+
+        if picture.size != (self.width, self.height):
+            picture = picture.resize((self.width, self.height), Image.Resampling.BILINEAR)
+        return np.asarray(picture, np.uint8).reshape(1, self.height, self.width, self.channels)
+
+
+def _without_pillow() -> str:
+    return f"pillow is missing, it reads pictures: {install_line('image')}"
 
 
 def _to_8_bit(picture: "Image.Image") -> "Image.Image":

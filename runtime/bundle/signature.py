@@ -31,10 +31,17 @@ SSH = "ssh-ed25519"
 
 @dataclass(frozen=True)
 class TrustedKey:
-    """A public key, and what it is called."""
+    """A public key of Ed25519, its 32 bytes, and what it is called."""
 
-    key: "Ed25519PublicKey"
+    raw: bytes
     name: str
+
+    @property
+    def key(self) -> "Ed25519PublicKey":
+        """The key as cryptography has it."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        return Ed25519PublicKey.from_public_bytes(self.raw)
 
 
 @dataclass(frozen=True)
@@ -212,7 +219,7 @@ def _public_key(block: str, path: Path) -> TrustedKey:
         raise BadInputError(f"{path} has a key that is not Ed25519: {MAKE_ONE}")
     comment = block.split(None, 2)[2:] if is_ssh else []
     printed = fingerprint(key)
-    return TrustedKey(key, f"{comment[0]} ({printed})" if comment else printed)
+    return TrustedKey(key.public_bytes_raw(), f"{comment[0]} ({printed})" if comment else printed)
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.array_file import load_arrays
+from edgedl.runtime.bundle.array_file import NPY, load_arrays, read_npy_stream
 from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.video import VIDEOS, is_live, read_video
 
 ARRAYS = {".npy", ".npz"}
 TABLES = {".csv"}
@@ -41,17 +42,24 @@ class NamedInputs:
 
 
 def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
-    """Yield the inputs of a file, of every file in a folder (sorted), or of paths on stdin ("-").
+    """Yield the inputs of a file, of every file in a folder (sorted), or of what comes on stdin.
+
+    Args:
+        where: a file, a folder, a video, a camera ("camera:0"), the address of a stream, or "-" for
+            stdin: a path in each line, or arrays as .npy, one behind the other.
+        manifest: of the bundle that takes them.
 
     Raises:
         BadInputError: nothing to read, or a file that is no input of this network.
+        BackendUnavailableError: there is no such camera, or no library that reads it.
     """
     if where == "-":
-        for line in sys.stdin:
-            if line.strip():
-                yield _read(Path(line.strip()), manifest)
+        yield from _read_stdin(manifest)
         return
     path = Path(where)
+    if is_live(where) or path.suffix.lower() in VIDEOS:
+        yield from _read_video(where, manifest)
+        return
     if not path.exists():
         raise BadInputError(f"there is no file or folder '{where}'")
     if path.is_file():
@@ -63,6 +71,28 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
         raise BadInputError(f"{where} holds no picture, no .csv and no array (.npy, .npz)")
     for file in files:
         yield _read(file, manifest)
+
+
+def _read_stdin(manifest: Manifest) -> Iterator[NamedInputs]:
+    """Yield what every path names, or every array; it ends where stdin is closed."""
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is not None and stream.peek(len(NPY))[: len(NPY)] == NPY:
+        for number, array in enumerate(read_npy_stream(stream)):
+            yield NamedInputs(f"stdin {number}", (_prepare(array, 0, manifest),))
+        return
+    for line in sys.stdin:
+        if line.strip():
+            yield _read(Path(line.strip()), manifest)
+
+
+def _read_video(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
+    pictures = manifest.preprocessing
+    if not isinstance(pictures, ImagePreprocessing):
+        raise BadInputError(f"{where}: this network takes no pictures")
+    if not is_live(where) and not Path(where).is_file():
+        raise BadInputError(f"there is no file '{where}'")
+    for number, pixels in enumerate(read_video(where)):
+        yield NamedInputs(f"{where} {number}", (pictures(pictures.fit(pixels)),))
 
 
 def _read(path: Path, manifest: Manifest) -> NamedInputs:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from edgedl.compress.state import Phase
     from edgedl.compress.subject.subject import Subject
     from edgedl.compress.targets.target import Target, load_target
+    from edgedl.runtime.backend import Availability, Backend, Session
+    from edgedl.runtime.backends.runtimes import open_backend
     from edgedl.runtime.bundle.bundle import Bundle
     from edgedl.runtime.bundle.preprocess import ImagePreprocessing
     from edgedl.runtime.bundle.sequence import SequencePreprocessing
@@ -61,10 +63,12 @@ if TYPE_CHECKING:
         BadInputError,
         BudgetMissedError,
         EdgedlError,
+        FileFailedError,
         IntegrityError,
         InvalidMeasurementError,
     )
     from edgedl.runtime.runner import Runner
+    from edgedl.runtime.supervised import SupervisedRunner
     from edgedl.runtime.task.scores import accuracy_of_each, agreement, r2, sqnr, top1
     from edgedl.runtime.task.task import ArrayTask, Batch, Samples, Task
     from edgedl.tools.bench.result import Result, load_result
@@ -113,6 +117,8 @@ _HOMES = {
         "Target",
         "load_target",
     ),
+    "edgedl.runtime.backend": ("Availability", "Backend", "Session"),
+    "edgedl.runtime.backends.runtimes": ("open_backend",),
     "edgedl.runtime.bundle.bundle": ("Bundle",),
     "edgedl.runtime.bundle.preprocess": ("ImagePreprocessing",),
     "edgedl.runtime.bundle.sequence": ("SequencePreprocessing",),
@@ -122,10 +128,12 @@ _HOMES = {
         "BadInputError",
         "BudgetMissedError",
         "EdgedlError",
+        "FileFailedError",
         "IntegrityError",
         "InvalidMeasurementError",
     ),
     "edgedl.runtime.runner": ("Runner",),
+    "edgedl.runtime.supervised": ("SupervisedRunner",),
     "edgedl.runtime.task.scores": (
         "accuracy_of_each",
         "agreement",

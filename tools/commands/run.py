@@ -10,8 +10,10 @@ from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.saturation import saturation
-from edgedl.runtime.task.inputs import read_inputs
+from edgedl.runtime.stream import DROPS, Drop
+from edgedl.runtime.task.video import is_live
 from edgedl.runtime.tensors import Floats
+from edgedl.runtime.wording import counted
 from edgedl.tools.terminal.parameter_types import BACKEND, BUNDLE
 from edgedl.tools.terminal.trust import describe_trust, trust_options
 
@@ -19,13 +21,27 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
 @click.command()
 @click.argument("bundle", type=BUNDLE)
 @click.option(
-    "--input", "where", required=True, help="Picture, .csv, .npy/.npz, folder, or - for paths."
+    "--input",
+    "where",
+    required=True,
+    help="Picture, .csv, .npy/.npz, folder, video, camera:0, or -.",
 )
 @click.option("--backend", type=BACKEND, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option(
     "--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to print."
+)
+@click.option(
+    "--drop",
+    type=click.Choice(DROPS),
+    help="What is given up where more comes than is computed [wait; of a camera oldest].",
+)
+@click.option("--fps", type=click.FloatRange(0, min_open=True), help="Inputs a second to take.")
+@click.option(
+    "--stall",
+    type=click.FloatRange(0, min_open=True),
+    help="Most seconds without an input.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per sample.")
 @trust_options
@@ -36,6 +52,9 @@ def command(
     artifact: str | None,
     threads: int,
     top: int,
+    drop: Drop | None,
+    fps: float | None,
+    stall: float | None,
     as_json: bool,
     trust: Trust | None,
 ) -> None:
@@ -45,7 +64,8 @@ def command(
 
     Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; the rows of
     a CSV file are split into the windows that the network was trained on; float32 arrays are the
-    network's input.
+    network's input. A video, a camera or an rtsp:// address gives one picture after another. On
+    stdin ("-") come paths, or arrays as .npy one behind the other.
     """
     with Runner.open(bundle, artifact, backend, threads, trust) as runner:
         manifest = runner.bundle.manifest
@@ -55,13 +75,17 @@ def command(
             click.echo(", ".join(about), err=True)
         if why := saturation(manifest, runner.artifact):
             click.echo(f"warning: {why}", err=True)
-        for item in read_inputs(where, manifest):
-            outputs = runner(*item.arrays)
+        drop = drop or ("oldest" if is_live(where) else "wait")
+        dropped = 0
+        for streamed in runner.stream(where, drop, fps, stall):
+            item, outputs, dropped = streamed.item, streamed.answer, streamed.dropped
             for index in range(len(outputs[0])):
                 source = item.name(index)
                 sample = tuple(y[index] for y in outputs)
                 click.echo(_as_json(source, sample, runner, top, signed) if as_json
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
+        if dropped:
+            click.echo(f"{counted(dropped, 'input')} dropped", err=True)
 
 
 def _as_text(outputs: tuple[Floats, ...], manifest: Manifest, top: int) -> str:

@@ -54,7 +54,7 @@ def test_time_prices_the_worst_layers(edgedl: Run, subject_file: Path) -> None:
         (["--recipe", "none"], "there is no recipe"),
         (["--samples", 0], "--samples"),
         (["--top", 2], "add --time ort"),
-        (["--time", "runtime"], "unknown backend 'runtime'; known: ort"),
+        (["--time", "runtime"], "unknown runtime 'runtime'; known: ort"),
     ],
 )
 def test_what_is_refused(edgedl: Run, subject_file: Path, arguments: list, words: str) -> None:
