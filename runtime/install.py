@@ -2,11 +2,8 @@
 
 import json
 import shlex
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 # The extra that brings the wheel of weights and data, whose tree is the folder of that name; and
 # the one that brings everything.
@@ -39,6 +36,9 @@ def install_line(extra: str) -> str:
 
 def _origin() -> dict[str, Any]:
     """Return what the installer wrote down of where edgedl came from; empty if it did not."""
+    # Every command would pay for this import, which takes as long as all that edgedl does to start.
+    from importlib.metadata import distributions
+
     # What a build leaves in the source tree has no list of installed files.
     installed = [d for d in distributions(name="edgedl") if d.read_text("RECORD") is not None]
     try:
@@ -49,5 +49,8 @@ def _origin() -> dict[str, Any]:
 
 
 def _local(origin: dict[str, Any]) -> Path | None:
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     url = urlsplit(str(origin.get("url", "")))
     return Path(url2pathname(url.path)) if url.scheme == "file" else None

@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Collection
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,6 @@ RELEVANT_FLAGS = (
     "i8mm",
     "sve",
 )
-RUNTIME_PACKAGES = (*(open_backend(name).package for name in RUNTIMES), "numpy")
 
 
 # Of x86 processors whose int8 kernels add up in 32 bits.
@@ -114,8 +112,11 @@ def _temperature_c() -> float | None:
 
 
 def _versions() -> dict[str, str]:
+    # `edgedl run` asks for the processor alone, and would pay for this import.
+    from importlib.metadata import PackageNotFoundError, version
+
     versions = {}
-    for package in RUNTIME_PACKAGES:
+    for package in (*(open_backend(name).package for name in RUNTIMES), "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

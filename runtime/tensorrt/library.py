@@ -16,10 +16,6 @@ from edgedl.runtime.wording import meant
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 LIBRARIES: tuple[str, ...] = get_args(LibraryName)
-HOW_TO_INSTALL = {
-    "tensorrt": "it comes with JetPack, or: pip install tensorrt",
-    "tensorrt_rtx": install_line("tensorrt-check"),
-}
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,9 @@ def open_library(name: str) -> Library:
     try:
         module = importlib.import_module(name)
     except ImportError as error:
-        missing = f"{name} is missing: {HOW_TO_INSTALL[name]}"
+        comes = "it comes with JetPack, or: pip install tensorrt"
+        how = comes if name == "tensorrt" else install_line("tensorrt-check")
+        missing = f"{name} is missing: {how}"
         raise BackendUnavailableError.of(error, missing) from error
     if not hasattr(module, "__version__"):
         raise BackendUnavailableError(
