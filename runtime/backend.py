@@ -26,7 +26,12 @@ class Session(Protocol):
     Several threads may call one session at the same time: each gets the answer to its own inputs.
     A session whose runtime keeps inputs and outputs between calls holds a lock from the first input
     that it sets to the last output that it copies.
+
+    Attributes:
+        batches: the smallest and the largest batch of one run; None for any that the file takes.
     """
+
+    batches: tuple[int, int] | None = None
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Run one inference on arrays in the file's own types and shapes, in manifest order.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from edgedl.runtime.backend import Array
-from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
 from edgedl.runtime.loaded_model import LoadedModel
 
 
@@ -31,7 +31,9 @@ class Bound:
         """
         outputs = model(*inputs)
         self._model, self._is_current = model, is_current
-        self._ready = model.ready(inputs, outputs)
+        ready = model.ready(inputs, outputs)
+        # Files that take and give half precision do so in calls, too.
+        self._ready = ready if ready is not None and ready.is_float32 else None
         self.inputs: tuple[Array, ...] = tuple(
             [x.copy() for x in inputs] if self._ready is None else self._ready.views
         )
@@ -44,9 +46,17 @@ class Bound:
 
         Raises:
             BadInputError: the runner has another model now, or is closed.
+            FileFailedError: the runtime fails.
         """
         if not self._is_current():
             raise BadInputError("the runner was closed, or has another model: bind again")
         if self._ready is None:
             return self._model(*self.inputs)
-        return self._ready.run()
+        try:
+            return self._ready.run()
+        except EdgedlError:
+            raise
+        except Exception as error:
+            # Runtimes raise anything.
+            reason = " ".join(str(error).split())
+            raise FileFailedError(self._model.artifact.name, reason) from error

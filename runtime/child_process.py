@@ -1,6 +1,7 @@
 """What became of a process that edgedl has started."""
 
 import json
+import os
 import signal
 import subprocess
 from typing import Any
@@ -21,6 +22,14 @@ def describe_exit(code: int) -> str:
         return f"exit code {code}"
     names = {number.value: number.name for number in signal.Signals}
     return f"signal {-code} ({names[-code]})" if -code in names else f"signal {-code}"
+
+
+def without_working_folder() -> dict[str, str]:
+    """Return an environment in which Python imports nothing from the folder it is started in.
+
+    Python 3.10 knows no such setting.
+    """
+    return {**os.environ, "PYTHONSAFEPATH": "1"}
 
 
 def last_line(text: str) -> str:

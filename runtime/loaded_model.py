@@ -34,6 +34,7 @@ class LoadedModel(Closing):
         artifact: Artifact,
         threads: int = 1,
         backend: Backend | None = None,
+        session: Session | None = None,
     ) -> None:
         """Verify and load one artifact.
 
@@ -42,15 +43,18 @@ class LoadedModel(Closing):
             artifact: to load.
             threads: of the runtime.
             backend: that runs it; None for that of the runtime it was made for.
+            session: of the file, where there is one already.
 
         Raises:
             IntegrityError: the file is not what the manifest says.
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        backend = backend or open_backend(artifact.backend)
         self.bundle, self.artifact = bundle, artifact
-        self.session = backend.load(bundle.read(artifact.path), artifact, threads)
+        if session is None:
+            backend = backend or open_backend(artifact.backend)
+            session = backend.load(bundle.read(artifact.path), artifact, threads)
+        self.session = session
         self._ready = ReadyCalls(self.session, artifact, bundle.manifest.inputs)
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
@@ -107,18 +111,28 @@ def run_file(session: Session, artifact: Artifact, inputs: Sequence[Array]) -> t
         BadInputError: N is no multiple of the file's batch.
     """
     encoded = [encode(x, s) for x, s in zip(inputs, artifact.inputs, strict=True)]
-    step = artifact.inputs[0].shape[0] or _fixed_batch(artifact.inputs[1:]) or len(encoded[0])
-    if len(encoded[0]) % step:
-        raise BadInputError(
-            f"{artifact.name} takes batches of {step}, got {len(encoded[0])} samples"
-        )
+    count = len(encoded[0])
+    fixed = artifact.inputs[0].shape[0] or _fixed_batch(artifact.inputs[1:])
+    if fixed and count % fixed:
+        raise BadInputError(f"{artifact.name} takes batches of {fixed}, got {count} samples")
+    least, most = session.batches or (1, count)
+    step = fixed or min(count, most)
     parts = [
-        session.run([x[i : i + step] for x in encoded]) for i in range(0, len(encoded[0]), step)
+        _run_part(session, [x[i : i + step] for x in encoded], least) for i in range(0, count, step)
     ]
     return tuple(
         decode(np.concatenate(column), spec)
         for column, spec in zip(zip(*parts, strict=True), artifact.outputs, strict=True)
     )
+
+
+def _run_part(session: Session, inputs: Sequence[Array], least: int) -> list[Array]:
+    """Run a batch, filled up with copies of its last sample where it is smaller than the least."""
+    count = len(inputs[0])
+    if count >= least:
+        return session.run(inputs)
+    filled = [np.concatenate([x, np.repeat(x[-1:], least - count, 0)]) for x in inputs]
+    return [y[:count] for y in session.run(filled)]
 
 
 def _fixed_batch(inputs: Sequence[TensorSpec]) -> int | None:

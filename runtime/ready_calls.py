@@ -63,6 +63,12 @@ class ReadyCall:
         self._bound()
         return tuple([y.astype(FLOAT32) for y in self._outputs])
 
+    @property
+    def is_float32(self) -> bool:
+        """Whether the file's floats are float32."""
+        floats = [x for x in (*self._inputs, *self._outputs) if x.dtype.kind == "f"]
+        return all(x.dtype == FLOAT32 for x in floats)
+
     def run(self) -> tuple[Array, ...]:
         """Run as a call does; where it is bound the outputs are its own, until the next run."""
         if self._bound is None:
@@ -98,7 +104,8 @@ class ReadyCalls:
     def __call__(self, inputs: Sequence[Array]) -> tuple[Floats, ...] | None:
         """Run a batch; None where no call is ready or the inputs need a closer look."""
         for x, dtype in zip(inputs, self._dtypes):  # noqa: B905, their number is checked below
-            if type(x) is not ndarray or x.dtype is not dtype:
+            # Arrays that were pickled have a type object of their own.
+            if type(x) is not ndarray or (x.dtype is not dtype and x.dtype != dtype):
                 return None
         free = self._free.get(tuple([x.shape for x in inputs]))
         if not free:
@@ -108,7 +115,13 @@ class ReadyCalls:
         except IndexError:
             # Another thread was faster.
             return None
-        outputs = ready() if ready.takes(inputs) else None
+        try:
+            outputs = ready() if ready.takes(inputs) else None
+        except Exception:
+            # The size of an output may depend on the values: then no memory is ready for it. What
+            # else a runtime raises it raises again where everything is looked at.
+            self.close()
+            return None
         free.append(ready)
         return outputs
 
@@ -126,6 +139,9 @@ class ReadyCalls:
             if len(self._known) < MOST_SHAPES:
                 self._known.add(shapes)
             return
+        if self._free.get(shapes):
+            # One is ready, and did not take these values.
+            return
         ready = self.ready(inputs, outputs)
         if ready is not None:
             self._free.setdefault(shapes, []).append(ready)
@@ -136,6 +152,9 @@ class ReadyCalls:
         So it is, too, where a batch would have to be cut.
         """
         if not self._can or not all(map(_takes, self._artifact.inputs, inputs)):
+            return None
+        least, most = self._session.batches or (1, len(inputs[0]))
+        if not least <= len(inputs[0]) <= most:
             return None
         return ReadyCall(self._session, self._artifact, inputs, outputs)
 

@@ -3,12 +3,15 @@
 The process is started again, a bounded number of times; what it holds is loaded anew.
 """
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.child_process import describe_exit
+from edgedl.runtime.child_process import describe_exit, without_working_folder
 from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import (
     BackendUnavailableError,
@@ -81,6 +84,7 @@ class SupervisedRunner(Closing):
         memory_mib: int | None = None,
         max_restarts: int = MAX_RESTARTS,
         within_s: float = WITHIN_S,
+        start_timeout_s: float = START_S,
     ) -> None:
         """Start the process and load the model there.
 
@@ -94,18 +98,21 @@ class SupervisedRunner(Closing):
             memory_mib: most address space of the process; None for no limit.
             max_restarts: of the process within ``within_s`` seconds; more, and it is given up.
             within_s: the time that restarts are counted in.
+            start_timeout_s: after which loading is given up; TensorRT builds an engine for minutes
+                where none is kept.
 
         Raises:
             EdgedlError: as ``Runner.open``; or the process ends while it loads.
         """
         self._start_with = Start(folder.resolve(), artifact, backend, threads, trust, memory_mib)
-        self._timeout_s, self._max_restarts, self._within_s = timeout_s, max_restarts, within_s
+        self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
+        self._max_restarts, self._within_s = max_restarts, within_s
         self._lock = Lock()
         self._calls = self._failures = self._restarts = 0
         self._ended_at: deque[float] = deque()
         self._answered_at: float | None = None
         self._last_failure = ""
-        self._given_up = self._closed = False
+        self._given_up = self._closed = self._must_start = False
         self.artifact = ""
         self._start()
 
@@ -122,11 +129,18 @@ class SupervisedRunner(Closing):
                 raise BadInputError("this runner is closed")
             if self._given_up:
                 raise FileFailedError(self.artifact, f"it was given up: {self._last_failure}")
+            if self._must_start:
+                self._start()
             try:
                 answer = self._ask(inputs, self._timeout_s)
             except _LostError as lost:
                 self._restart(str(lost))
                 raise FileFailedError(self.artifact, str(lost)) from lost
+            except BaseException:
+                # Somebody stopped waiting: the answer that is still to come is nobody's.
+                self._end()
+                self._must_start = True
+                raise
             self._calls += 1
             self._answered_at = time.monotonic()
         outputs: tuple[Floats, ...] = _outputs(answer)
@@ -159,10 +173,14 @@ class SupervisedRunner(Closing):
                 [sys.executable, "-m", "edgedl.runtime.supervised_process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                # A group of its own: it may have started the builder of an engine.
+                start_new_session=True,
+                env=without_working_folder(),
             )
         self._connection = Connection(ours.detach())
         try:
-            self.artifact = _outputs(self._ask(self._start_with, START_S))
+            self.artifact = _outputs(self._ask(self._start_with, self._start_timeout_s))
+            self._must_start = False
         except BaseException as error:
             self._end()
             if isinstance(error, _LostError):
@@ -207,7 +225,8 @@ class SupervisedRunner(Closing):
 
     def _end(self) -> None:
         self._connection.close()
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 

@@ -13,6 +13,7 @@ from edgedl.runtime.errors import EdgedlError, FileFailedError
 from edgedl.runtime.runner import Runner
 
 MIB = 1 << 20
+KNOWN = ("BackendUnavailableError", "BadInputError", "IntegrityError", "EdgedlError")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ def main(number: int) -> None:
             except FileFailedError as error:
                 answer = (FileFailedError.__name__, (error.name, error.reason))
             except EdgedlError as error:
-                answer = (type(error).__name__, str(error))
+                # The class of its own may be one that the parent does not know.
+                classes = [kind.__name__ for kind in type(error).__mro__]
+                answer = (next(name for name in classes if name in KNOWN), str(error))
             connection.send(answer)
             if runner is None:
                 return

@@ -20,6 +20,8 @@ from edgedl.runtime.tensorrt.session import TensorRTSession
 LOG = logging.getLogger(__name__)
 # Types that a builder before TensorRT 10 has to be allowed.
 TYPES = ("float16", "int8")
+# What people call each library, and its package.
+NAMES = {"tensorrt": ("TensorRT", "tensorrt"), "tensorrt_rtx": ("TensorRT-RTX", "tensorrt-rtx")}
 
 
 class EngineBackend:
@@ -30,9 +32,15 @@ class EngineBackend:
     rounds_inputs = False
     without_vnni: str | None = None
 
-    def __init__(self, library: str, label: str, package: str) -> None:
-        """Take the name of the library's module, what people call it, and its package."""
-        self._library, self.label, self.package = library, label, package
+    def __init__(self, library: str = "tensorrt", cuda_graph: bool = False) -> None:
+        """Take a library.
+
+        Args:
+            library: "tensorrt" or "tensorrt_rtx".
+            cuda_graph: whether the work of a call is recorded and launched as a whole.
+        """
+        self._library, self._cuda_graph = library, cuda_graph
+        self.label, self.package = NAMES[library]
 
     def available(self) -> Availability:
         """Say whether there is a GPU, the library, and the binding of CUDA."""
@@ -73,20 +81,40 @@ class EngineBackend:
         """
         gpu, library, cache = self._gpu(), open_library(self._library), EngineCache.of_user()
         refuse_external_data(model, artifact.path)
-        if settings is None:
-            settings = cache.settings(model, self._library) or self.settings(artifact)
-        else:
-            cache.keep_settings(model, settings)
-        key = EngineKey.of(model, library.version, gpu, settings)
+        chosen = settings or cache.settings(model, self._library) or self.settings(artifact)
+        key = EngineKey.of(model, library.version, gpu, chosen)
 
         def build(timings: bytes) -> Built:
-            return build_engine(model, settings, timings, progress)
+            return build_engine(model, chosen, timings, progress)
 
         def say(text: str) -> None:
             LOG.warning("%s: %s", artifact.name, text)
             progress.note(text)
 
-        return kept_or_built(cache, key, build, say)
+        built = kept_or_built(cache, key, build, say)
+        if settings is not None:
+            try:
+                cache.keep_settings(model, settings)
+            except OSError as error:
+                say(f"these options do not stay for the next time: {error}")
+        return built
+
+    def session(self, built: Built, artifact: Artifact) -> TensorRTSession:
+        """Load an engine of a file.
+
+        Raises:
+            BadInputError: the library refuses it.
+            CudaError: there is not enough memory on the GPU.
+        """
+        library = open_library(self._library)
+        return TensorRTSession(
+            library,
+            built.engine,
+            artifact.inputs,
+            artifact.outputs,
+            built.profile,
+            self._cuda_graph,
+        )
 
     def _gpu(self) -> Gpu:
         try:
@@ -96,9 +124,7 @@ class EngineBackend:
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load the engine of a file; one that is not kept here is built first."""
-        built = self.engine(model, artifact)
-        library = open_library(self._library)
-        return TensorRTSession(library, built.engine, artifact.inputs, artifact.outputs)
+        return self.session(self.engine(model, artifact), artifact)
 
     def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
         """Load nothing: an engine shows no tensor from inside, and one that does is another one."""

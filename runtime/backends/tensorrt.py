@@ -2,4 +2,4 @@
 
 from edgedl.runtime.backends.engines import EngineBackend
 
-BACKEND = EngineBackend("tensorrt", "TensorRT", "tensorrt")
+BACKEND = EngineBackend("tensorrt")

@@ -2,4 +2,4 @@
 
 from edgedl.runtime.backends.engines import EngineBackend
 
-BACKEND = EngineBackend("tensorrt_rtx", "TensorRT-RTX", "tensorrt-rtx")
+BACKEND = EngineBackend("tensorrt_rtx")

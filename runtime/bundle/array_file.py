@@ -98,15 +98,18 @@ def read_npy_stream(stream: IO[bytes]) -> Iterator[Array]:
                 raise ValueError(f"arrays of format {version} are not read")
             shape, by_column, dtype = _HEADERS[version](stream)
             size = math.prod(shape) * dtype.itemsize
-            if dtype.hasobject or size > MOST_BYTES:
+            sizes = [type(d) is int and d >= 0 for d in shape]
+            if dtype.hasobject or not dtype.itemsize or size > MOST_BYTES or not all(sizes):
                 raise ValueError(f"its header says {list(shape)} of {dtype}")
             content = stream.read(size)
             if len(content) < size:
                 raise ValueError(f"it ends after {len(content)} of {size} bytes of an array")
+            array = np.frombuffer(content, dtype)
+            array = array.reshape(shape, order="F" if by_column else "C")
         except (*DAMAGED, ValueError) as error:
             reason = " ".join(str(error).split())
             raise BadInputError(f"stdin is no stream of .npy arrays: {reason}") from error
-        yield np.frombuffer(content, dtype).reshape(shape, order="F" if by_column else "C")
+        yield array
 
 
 def _read_archive(archive: zipfile.ZipFile, size: int, names: Sequence[str]) -> dict[str, Array]:

@@ -1,5 +1,7 @@
 """Read what people point at: a picture, a CSV file, an array file, a folder, a stream of paths."""
 
+import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.task.video import VIDEOS, is_live, read_video
+from edgedl.runtime.task.video import CAMERA, NETWORK, is_video, read_video
 
 ARRAYS = {".npy", ".npz"}
 TABLES = {".csv"}
@@ -57,7 +59,7 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
         yield from _read_stdin(manifest)
         return
     path = Path(where)
-    if is_live(where) or path.suffix.lower() in VIDEOS:
+    if is_video(where):
         yield from _read_video(where, manifest)
         return
     if not path.exists():
@@ -75,21 +77,33 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
 
 def _read_stdin(manifest: Manifest) -> Iterator[NamedInputs]:
     """Yield what every path names, or every array; it ends where stdin is closed."""
-    stream = getattr(sys.stdin, "buffer", None)
+    stream = _stdin()
     if stream is not None and stream.peek(len(NPY))[: len(NPY)] == NPY:
         for number, array in enumerate(read_npy_stream(stream)):
             yield NamedInputs(f"stdin {number}", (_prepare(array, 0, manifest),))
         return
-    for line in sys.stdin:
+    lines = sys.stdin if stream is None else io.TextIOWrapper(stream, errors="surrogateescape")
+    for line in lines:
         if line.strip():
             yield _read(Path(line.strip()), manifest)
+
+
+def _stdin() -> io.BufferedReader | None:
+    """Return stdin as bytes; None where it is text that somebody has put there.
+
+    It is a stream of its own: the interpreter cannot end while a thread reads its own one.
+    """
+    try:
+        return io.BufferedReader(io.FileIO(os.dup(sys.stdin.fileno())))
+    except (AttributeError, OSError, ValueError):
+        return getattr(sys.stdin, "buffer", None)
 
 
 def _read_video(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
     pictures = manifest.preprocessing
     if not isinstance(pictures, ImagePreprocessing):
         raise BadInputError(f"{where}: this network takes no pictures")
-    if not is_live(where) and not Path(where).is_file():
+    if not where.startswith((CAMERA, *NETWORK)) and not Path(where).is_file():
         raise BadInputError(f"there is no file '{where}'")
     for number, pixels in enumerate(read_video(where)):
         yield NamedInputs(f"{where} {number}", (pictures(pictures.fit(pixels)),))

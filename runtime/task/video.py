@@ -1,6 +1,7 @@
 """Pictures of a video file, a camera or a network stream, one after another, through OpenCV."""
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,16 @@ class CameraStoppedError(BackendUnavailableError):
 def is_live(where: str) -> bool:
     """Say whether something is a camera or a stream: what is not taken in time is lost.
 
-    >>> is_live("camera:0"), is_live("clip.mp4")
-    (True, False)
+    >>> is_live("camera:0"), is_live("clip.mp4"), is_live("http://here/clip.mp4")
+    (True, False, False)
     """
-    return where.startswith((CAMERA, *NETWORK))
+    is_file = PurePosixPath(where.partition("?")[0]).suffix.lower() in VIDEOS
+    return where.startswith((CAMERA, "rtsp://")) or (where.startswith(NETWORK) and not is_file)
+
+
+def is_video(where: str) -> bool:
+    """Say whether something is a camera, a stream, or a video somewhere."""
+    return is_live(where) or PurePosixPath(where.partition("?")[0]).suffix.lower() in VIDEOS
 
 
 def read_video(where: str) -> Iterator[Pixels]:

@@ -52,11 +52,13 @@ class Built(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine: the serialized engine, for ``Runtime.deserialize_cuda_engine``.
         timings: times of kernels, for the next build; empty where the library keeps none.
         on_gpu: names of the layers that the accelerator does not take; empty without one.
+        profile: sizes that it was built for.
     """
 
     engine: bytes
     timings: bytes = b""
     on_gpu: tuple[str, ...] = ()
+    profile: tuple[ShapeRange, ...] = ()
 
 
 def build(
@@ -94,7 +96,8 @@ def build(
     on_gpu = _use_dla(library, builder, network, config, settings.dla_core)
     kept = None
     if library.keeps_timings:
-        kept = config.create_timing_cache(timings)
+        # What is no cache of this version gives none.
+        kept = config.create_timing_cache(timings) or config.create_timing_cache(b"")
         config.set_timing_cache(kept, ignore_mismatch=False)
     if library.has_progress:
         config.progress_monitor = _monitor(trt, tell)
@@ -103,7 +106,7 @@ def build(
         raise EngineRefusedError(_one_line(log.errors))
     # With memory views: a copy of an engine for a large network takes as much again.
     times = b"" if kept is None else bytes(memoryview(kept.serialize()))
-    return Built(bytes(memoryview(engine)), times, on_gpu)
+    return Built(bytes(memoryview(engine)), times, on_gpu, settings.profile)
 
 
 def _creation_flags(library: Library) -> int:

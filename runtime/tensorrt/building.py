@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from edgedl.runtime.child_process import describe_exit, last_line
+from edgedl.runtime.child_process import describe_exit, last_line, without_working_folder
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.tensorrt.build import BuildSettings, Built, EngineRefusedError
@@ -59,7 +59,13 @@ def build_engine(
 def _run(folder: Path, progress: Progress, timeout_s: float | None) -> None:
     command = [sys.executable, "-m", "edgedl.runtime.tensorrt.build_process", str(folder)]
     with (folder / "stderr").open("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=without_working_folder(),
+        )
         timer = None if timeout_s is None else Timer(timeout_s, process.kill)
         start = time.monotonic()
         try:

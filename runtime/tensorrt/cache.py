@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
 from edgedl.runtime.tensorrt.driver import Gpu
 
 # Where engines are kept instead of the user's cache folder.
 PLACE = "EDGEDL_ENGINES"
-RECORD, ENGINE = "engine.json", "engine.plan"
+RECORD, SUFFIX = "engine.json", ".plan"
 OTHERS_WRITE = 0o022
 
 
@@ -89,7 +89,12 @@ class EngineCache:
         own = os.environ.get(PLACE)
         if own:
             return cls(Path(own))
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        try:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        except RuntimeError as error:
+            raise BadInputError(
+                f"this user has no home folder for engines: set {PLACE} to a folder"
+            ) from error
         return cls(Path(home) / "edgedl" / "engines")
 
     def load(self, key: EngineKey) -> Built | None:
@@ -101,17 +106,30 @@ class EngineCache:
         place = self.folder / key.digest
         if not (place / RECORD).exists():
             return None
-        for path in (self.folder, place, place / RECORD, place / ENGINE):
+        for path in (self.folder, place, place / RECORD):
             _refuse_foreign(path)
         try:
             record = msgspec.json.decode((place / RECORD).read_bytes(), type=EngineRecord)
         except msgspec.DecodeError as error:
             raise IntegrityError(f"{place / RECORD} is damaged: remove {place}") from error
-        engine = (place / ENGINE).read_bytes()
+        plan = place / f"{record.sha256}{SUFFIX}"
+        if not plan.exists():
+            return None
+        _refuse_foreign(plan)
+        engine = plan.read_bytes()
         known = (record.size_bytes, record.sha256, record.key)
         if known != (len(engine), hashlib.sha256(engine).hexdigest(), key):
-            raise IntegrityError(f"{place / ENGINE} was changed or damaged: remove {place}")
-        return Built(engine, on_gpu=record.on_gpu)
+            raise IntegrityError(f"{plan} was changed or damaged: remove {place}")
+        return Built(engine, on_gpu=record.on_gpu, profile=key.settings.profile)
+
+    def check(self) -> None:
+        """Refuse a folder from which nothing would be loaded.
+
+        Raises:
+            IntegrityError: others than the user can write it.
+        """
+        if self.folder.exists():
+            _refuse_foreign(self.folder)
 
     def keep(self, key: EngineKey, built: Built) -> None:
         """Keep an engine.
@@ -124,8 +142,9 @@ class EngineCache:
         place.mkdir(mode=0o700, exist_ok=True)
         digest = hashlib.sha256(built.engine).hexdigest()
         record = EngineRecord(key, len(built.engine), digest, built.on_gpu)
-        # The record comes last: an engine without one is none.
-        _write(place / ENGINE, built.engine)
+        # The record comes last: an engine without one is none. It names its own engine, so that
+        # two builds at the same time do not mix.
+        _write(place / f"{digest}{SUFFIX}", built.engine)
         _write(place / RECORD, msgspec.json.encode(record))
         if built.timings:
             _write(self._timings(key), built.timings)
@@ -195,6 +214,7 @@ def kept_or_built(
     Raises:
         IntegrityError: what is kept is not to be trusted.
     """
+    cache.check()
     found = cache.load(key)
     if found is not None:
         return found
@@ -225,7 +245,7 @@ def _refuse_foreign(path: Path) -> None:
     if not mine or path.is_symlink():
         raise IntegrityError(
             f"{path} is a link, or others than you can write it: an engine there is not loaded; "
-            "remove it"
+            "remove it, or take the others' right to write (chmod go-w)"
         )
 
 

@@ -6,16 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.errors import BackendUnavailableError, EdgedlError
+from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.install import install_line
 
 Bytes = npt.NDArray[np.uint8]
 
 
-class CudaError(EdgedlError):
+class CudaError(BackendUnavailableError):
     """A call to the GPU fails (exit code 4)."""
-
-    exit_code = 4
 
 
 class Cuda:
@@ -80,7 +78,11 @@ class Buffer:
         """Take the memory."""
         self._cuda = cuda
         self.device = int(cuda.call("cudaMalloc", size))
-        self._pinned = int(cuda.call("cudaMallocHost", size))
+        try:
+            self._pinned = int(cuda.call("cudaMallocHost", size))
+        except CudaError:
+            cuda.call("cudaFree", self.device)
+            raise
         self.host: Bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self._pinned))
 
     def free(self) -> None:

@@ -68,7 +68,12 @@ def profile(
 
 
 def corners(ranges: Sequence[ShapeRange]) -> list[dict[str, Shape]]:
-    """Return the smallest, the usual and the largest shapes of all inputs, by their names."""
+    """Return the smallest, the usual and the largest shapes of all inputs, by their names.
+
+    A file without free sizes has one corner, which says nothing.
+    """
+    if not ranges:
+        return [{}]
     return [{r.input: getattr(r, corner) for r in ranges} for corner in Sizes._fields]
 
 

@@ -1,5 +1,6 @@
 """An engine on the GPU: arrays of the host in, arrays of the host out."""
 
+import logging
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any, NamedTuple
@@ -8,12 +9,24 @@ import numpy as np
 
 from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.manifest import TensorSpec
-from edgedl.runtime.bundle.shape_range import Shape
+from edgedl.runtime.bundle.shape_range import Shape, ShapeRange
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.tensorrt.cuda import Buffer, Cuda
+from edgedl.runtime.tensorrt.cuda import Buffer, Cuda, CudaError
 from edgedl.runtime.tensorrt.library import Library
 
 Shapes = tuple[Shape, ...]
+LOG = logging.getLogger(__name__)
+# What TensorRT calls numpy's types.
+TYPES = {
+    "float32": "FLOAT",
+    "float16": "HALF",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+}
 
 
 class StageTimes(NamedTuple):
@@ -41,6 +54,7 @@ class TensorRTSession(Session):
         engine: bytes,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        profile: Sequence[ShapeRange] = (),
         cuda_graph: bool = False,
     ) -> None:
         """Load an engine; there must be a driver.
@@ -50,6 +64,7 @@ class TensorRTSession(Session):
             engine: serialized.
             inputs: of the file.
             outputs: of the file, in the order of the results.
+            profile: sizes that it was built for; empty where the file leaves none free.
             cuda_graph: whether the work of a call is recorded, once for each shape of the inputs,
                 and launched as a whole.
 
@@ -64,15 +79,16 @@ class TensorRTSession(Session):
         # The engine needs its runtime, and the runtime its log.
         self._log = trt.Logger(trt.ILogger.ERROR)
         self._runtime = trt.Runtime(self._log)
+        self._types = trt.DataType
         self._engine = self._runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise BadInputError(f"{library.name} {library.version} refuses the engine")
-        names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
-        for spec in (*self._inputs, *self._outputs):
-            if spec.name not in names:
-                known = ", ".join(sorted(names))
-                raise BadInputError(f"the engine has no tensor '{spec.name}': it has {known}")
+        self._check_tensors()
+        if profile and profile[0].min:
+            self.batches = profile[0].min[0], profile[0].max[0]
         self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise CudaError("there is not enough memory on the GPU for the engine")
         self._profiler_base = trt.IProfiler
         self._stream = self._cuda.call("cudaStreamCreate")
         self._events = [self._cuda.call("cudaEventCreate") for _ in range(4)]
@@ -98,28 +114,32 @@ class TensorRTSession(Session):
             CudaError: the GPU fails.
         """
         with self._lock:
-            if self._closed:
-                raise BadInputError("this session is closed")
-            shapes = tuple(x.shape for x in inputs)
-            if shapes != self._shapes:
-                self._prepare(shapes)
-            for spec, x in zip(self._inputs, inputs, strict=True):
-                np.copyto(self._view(spec, x.shape), x)
-            if self._graph is None:
-                self._enqueue()
-            else:
-                self._cuda.call("cudaGraphLaunch", self._graph, self._stream)
-            self._cuda.call("cudaStreamSynchronize", self._stream)
-            if self._graph is None:
-                ms = self._cuda.milliseconds
-                pairs = zip(self._events, self._events[1:], strict=False)
-                self._times = StageTimes(*(ms(start, end) for start, end in pairs))
-                if self._records_graphs:
-                    self._record()
-            return [
-                self._view(spec, shape).copy()
-                for spec, shape in zip(self._outputs, self._results, strict=True)
-            ]
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Array]) -> list[Array]:
+        if self._closed:
+            raise BadInputError("this session is closed")
+        shapes = tuple(x.shape for x in inputs)
+        if shapes != self._shapes:
+            self._prepare(shapes)
+        for spec, x in zip(self._inputs, inputs, strict=True):
+            np.copyto(self._view(spec, x.shape), x)
+        if self._graph is None:
+            self._enqueue()
+        else:
+            self._cuda.call("cudaGraphLaunch", self._graph, self._stream)
+        self._cuda.call("cudaStreamSynchronize", self._stream)
+        outputs = [
+            self._view(spec, shape).copy()
+            for spec, shape in zip(self._outputs, self._results, strict=True)
+        ]
+        if self._graph is None:
+            ms = self._cuda.milliseconds
+            pairs = zip(self._events, self._events[1:], strict=False)
+            self._times = StageTimes(*(ms(start, end) for start, end in pairs))
+            if self._records_graphs:
+                self._record()
+        return outputs
 
     def layer_times_ms(self, inputs: Sequence[Array]) -> list[tuple[str, float]]:
         """Return the time of each layer of the engine in one run; it takes longer than others."""
@@ -129,15 +149,18 @@ class TensorRTSession(Session):
             def report_layer_time(self, layer_name: str, ms: float) -> None:
                 found.append((layer_name, ms))
 
-        graph, self._graph, self._records_graphs = self._graph, None, False
         # The context keeps no reference of its own.
         profiler = Profiler()
-        self._context.profiler = profiler
-        try:
-            self.run(inputs)
-        finally:
-            self._context.profiler = None
-            self._graph, self._records_graphs = graph, graph is not None
+        with self._lock:
+            # What is recorded is not reported layer by layer.
+            self._drop_graph()
+            records, self._records_graphs = self._records_graphs, False
+            self._context.profiler = profiler
+            try:
+                self._run(inputs)
+            finally:
+                self._context.profiler = None
+                self._records_graphs = records
         return found
 
     def close(self) -> None:
@@ -178,7 +201,7 @@ class TensorRTSession(Session):
             old = self._buffers.get(spec.name)
             if old is None or len(old.host) < size:
                 if old is not None:
-                    old.free()
+                    self._buffers.pop(spec.name).free()
                 self._buffers[spec.name] = Buffer(self._cuda, size)
             if not self._context.set_tensor_address(spec.name, self._buffers[spec.name].device):
                 raise BadInputError(f"the engine takes no address for '{spec.name}'")
@@ -203,11 +226,35 @@ class TensorRTSession(Session):
         self._cuda.call("cudaEventRecord", done, self._stream)
 
     def _record(self) -> None:
-        """Record a call; the run before it has done what must not be recorded."""
+        """Record a call; the run before it has done what must not be recorded.
+
+        An engine that cannot be recorded goes on without.
+        """
         self._cuda.begin_capture(self._stream)
-        self._enqueue()
-        self._graph = self._cuda.end_capture(self._stream)
-        self._times = None
+        try:
+            try:
+                self._enqueue()
+            finally:
+                graph = self._cuda.end_capture(self._stream)
+        except (BadInputError, CudaError) as error:
+            LOG.warning("calls are not recorded as a CUDA graph: %s", error)
+            self._records_graphs = False
+            return
+        self._graph, self._times = graph, None
+
+    def _check_tensors(self) -> None:
+        """Refuse an engine whose inputs and outputs are not those of the file."""
+        names = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
+        for spec in (*self._inputs, *self._outputs):
+            if spec.name not in names:
+                known = ", ".join(sorted(names))
+                raise BadInputError(f"the engine has no tensor '{spec.name}': it has {known}")
+            found = self._engine.get_tensor_dtype(spec.name)
+            if found != getattr(self._types, TYPES[spec.dtype], found):
+                kind = getattr(found, "name", found)
+                raise BadInputError(
+                    f"the engine has '{spec.name}' as {kind}, the file as {spec.dtype}"
+                )
 
     def _drop_graph(self) -> None:
         graph, self._graph = self._graph, None

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from edgedl.compress.subject.subject import Subject
     from edgedl.compress.targets.target import Target, load_target
     from edgedl.runtime.backend import Availability, Backend, Session
+    from edgedl.runtime.backends.engines import EngineBackend
     from edgedl.runtime.backends.runtimes import open_backend
     from edgedl.runtime.bundle.bundle import Bundle
     from edgedl.runtime.bundle.preprocess import ImagePreprocessing
@@ -118,6 +119,7 @@ _HOMES = {
         "load_target",
     ),
     "edgedl.runtime.backend": ("Availability", "Backend", "Session"),
+    "edgedl.runtime.backends.engines": ("EngineBackend",),
     "edgedl.runtime.backends.runtimes": ("open_backend",),
     "edgedl.runtime.bundle.bundle": ("Bundle",),
     "edgedl.runtime.bundle.preprocess": ("ImagePreprocessing",),

@@ -1,15 +1,20 @@
 """Ready and bound calls: the same answers, the same refusals, no memory shared with the caller."""
 
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from onnx import TensorProto, helper, numpy_helper
 
 from edgedl.compress.pipeline import CompressedModel
+from edgedl.runtime.backends.runtimes import open_backend
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.loaded_model import LoadedModel
-from edgedl.runtime.ready_calls import FEW_VALUES, MOST_SHAPES
+from edgedl.runtime.ready_calls import FEW_VALUES, MOST_SHAPES, ReadyCalls
 from edgedl.runtime.runner import Runner
 
 NAMES = [
@@ -100,6 +105,48 @@ def test_calls_of_many_shapes_keep_memory_for_few(
             x = batch(count, count)
             np.testing.assert_array_equal(model(x)[0], model(x)[0])
         assert len(model._ready._free) == MOST_SHAPES
+
+
+def test_what_takes_the_long_way_keeps_no_memory(compressed: CompressedModel) -> None:
+    artifact = compressed.bundle.artifact("ort-float32")
+    with LoadedModel(compressed.bundle, artifact) as model:
+        for _ in range(20):
+            # Their squares are not finite; pickled arrays have a type object of their own.
+            model(np.full((1, 3, 12, 12), 1e25, np.float32))
+            model(pickle.loads(pickle.dumps(batch(2, 0))))
+        assert [len(calls) for calls in model._ready._free.values()] == [1, 1]
+
+
+def test_outputs_whose_size_depends_on_values_are_not_bound(compressed: CompressedModel) -> None:
+    nodes = [("Greater", "x zero", "mask", {}), ("Compress", "x mask", "y", {})]
+    content = onnx_model(nodes, {"zero": np.float32(0)})
+    x = TensorSpec("x", (None,), "float32")
+    artifact = Artifact("own", "ort", "float32", "own.onnx", (x,), (replace(x, name="y"),), ())
+    session = open_backend("ort").load(content, artifact, 1)
+    ready = ReadyCalls(session, artifact, [x])
+    inputs = np.array([1, -1, 2], np.float32), np.array([1, -1, -2], np.float32)
+    assert ready((inputs[0],)) is None
+    for _ in range(2):
+        ready.prepare((inputs[0],), tuple(session.run([inputs[0]])))
+    np.testing.assert_array_equal(ready((inputs[0],))[0], [1, 2])
+    # The long way is taken from now on.
+    for values in (inputs[1], inputs[0]):
+        assert ready((values,)) is None
+        ready.prepare((values,), tuple(session.run([values])))
+    session.close()
+
+
+def onnx_model(nodes: list[tuple[str, str, str, dict]], constants: dict[str, np.ndarray]) -> bytes:
+    """Return a file from x [N] to y."""
+    graph = helper.make_graph(
+        [helper.make_node(kind, ins.split(), [out], **more) for kind, ins, out, more in nodes],
+        "own",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
 def test_threads_get_the_answers_to_their_own_inputs(

@@ -97,6 +97,28 @@ def test_a_call_that_hangs_is_given_up(opened: Opened, images: np.ndarray, refus
     assert runner.health().restarts == 1
 
 
+def test_a_call_that_was_interrupted_leaves_no_answer_for_the_next_one(
+    opened: Opened, images: np.ndarray
+) -> None:
+    runner = opened()
+    (expected,) = runner(images[1:2])
+    hit(runner, signal.SIGSTOP)
+
+    def stop(*_: object) -> None:
+        hit(runner, signal.SIGCONT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            runner(images[:1])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(runner(images[1:2])[0], expected)
+    assert runner.health().failures == 0
+
+
 def test_what_fails_too_often_is_given_up(opened: Opened, images: np.ndarray, refused) -> None:
     runner = opened(max_restarts=1)
     for _ in range(2):

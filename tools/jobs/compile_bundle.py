@@ -1,15 +1,17 @@
 """Build the engines of a bundle: on the device, ahead of time, or as a package for the device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from edgedl.runtime.backend import Array
 from edgedl.runtime.backends.engines import EngineBackend
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.bundle.shape_range import Shape
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.progress import SILENT, Progress
@@ -41,11 +43,22 @@ class Wish:
     compute_capabilities: tuple[str, ...] = ()
 
     def settings(self, backend: EngineBackend, artifact: Artifact) -> BuildSettings:
-        """Return how an engine of a file is built."""
+        """Return how an engine of a file is built.
+
+        Raises:
+            BadInputError: there is a size for an axis that the file fixes.
+        """
         settings = backend.settings(artifact)
         sizes = settings.profile
-        if self.batch is not None or self.length is not None:
-            sizes = profile(artifact.inputs, self.batch or BATCH, self.length or LENGTH)
+        batch, length = self.batch, self.length
+        if self.dla_core is not None:
+            # NVIDIA's accelerator takes fixed sizes alone.
+            batch = batch or Sizes(1, 1, 1)
+            length = length or Sizes(*[LENGTH.opt] * 3)
+        if self.batch is not None and all(spec.shape[:1] != (None,) for spec in artifact.inputs):
+            raise BadInputError(f"{artifact.name} leaves no batch free: --batch says nothing")
+        if batch is not None or length is not None:
+            sizes = profile(artifact.inputs, batch or BATCH, length or LENGTH)
         return msgspec.structs.replace(
             settings,
             profile=sizes,
@@ -115,13 +128,17 @@ def compile_here(
         model = bundle.read(artifact.path)
         built = backend.engine(model, artifact, settings, progress)
         progress.step("run", artifact.name)
-        with LoadedModel(bundle, artifact, backend=backend) as loaded:
+        session = backend.session(built, artifact)
+        with LoadedModel(bundle, artifact, session=session) as loaded:
             for shapes in corners(settings.profile):
-                loaded.session.run(
-                    [np.zeros(shapes[spec.name], spec.dtype) for spec in artifact.inputs]
-                )
+                session.run([_zeros(spec, shapes) for spec in artifact.inputs])
             golden = check_golden(loaded)
         yield Compiled(artifact, len(built.engine), built.on_gpu, golden)
+
+
+def _zeros(spec: TensorSpec, shapes: Mapping[str, Shape]) -> Array:
+    """Return an input at a corner of the profile; one that is not in it has fixed sizes."""
+    return np.zeros(shapes.get(spec.name, tuple(size or 1 for size in spec.shape)), spec.dtype)
 
 
 def compile_ahead(

@@ -90,8 +90,7 @@ def build(trt: Any, file: Any, options: argparse.Namespace) -> bytes:
     if not parser.parse((HERE / file["path"]).read_bytes()):
         stop(2, f"{file['name']}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
-    if options.workspace:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace * MIB)
+    configure(trt, config, file, options.workspace or file["workspace_mib"])
     if not typed:
         allow_types(trt, config, file["precision"])
     if options.compute_capability:
@@ -111,6 +110,18 @@ def build(trt: Any, file: Any, options: argparse.Namespace) -> bytes:
     return bytes(memoryview(engine))
 
 
+def configure(trt: Any, config: Any, file: Any, workspace: Any) -> None:
+    """Set what was asked for when the package was made."""
+    if workspace:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * MIB)
+    if file["sparse"]:
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
+    if file["dla_core"] is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = file["dla_core"]
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
 def allow_types(trt: Any, config: Any, precision: str) -> None:
     """Allow TensorRT 8.6, whose builder chooses types, those of the file."""
     for name, flag in (("float16", "FP16"), ("int8", "INT8")):
@@ -123,9 +134,14 @@ def run(trt: Any, engine: bytes, file: Any) -> bool:
     golden = np.load(HERE / "golden.npz", allow_pickle=False)
     inputs = [normalised(golden[f"input/{i}"], spec) for i, spec in enumerate(file["inputs"])]
     session = Session(trt, engine, file)
-    samples = len(inputs[0])
-    step = session.batch()
-    parts = [session([x[i : i + step] for x in inputs]) for i in range(0, samples, step)]
+    least, step = session.batches()
+    parts = []
+    for start in range(0, len(inputs[0]), step):
+        batch = [x[start : start + step] for x in inputs]
+        have = len(batch[0])
+        # Fewer than the engine takes are filled up with copies of the last one.
+        filled = [np.concatenate([x, np.repeat(x[-1:], max(0, least - have), 0)]) for x in batch]
+        parts.append([y[:have] for y in session(filled)])
     right = True
     for index, tolerance in enumerate(file["tolerances"]):
         found = np.concatenate([part[index] for part in parts]).astype(np.float32)
@@ -134,14 +150,15 @@ def run(trt: Any, engine: bytes, file: Any) -> bool:
         verdict = "ok" if error <= tolerance else "FAILED"
         print(f"{file['name']}: {verdict}, output {index} differs by {error:.3g} "
               f"(allowed {tolerance:.3g})")  # fmt: skip
-    first = [x[:step] for x in inputs]
+    step = max(1, least)
+    first = [np.repeat(x[:1], step, 0) for x in inputs]
     for _ in range(WARM_UP):
         session(first)
     times = []
     for _ in range(RUNS):
-        start = time.perf_counter()
+        begun = time.perf_counter()
         session(first)
-        times.append(1000 * (time.perf_counter() - start))
+        times.append(1000 * (time.perf_counter() - begun))
     median, most = np.median(times), np.quantile(times, 0.9)
     print(f"{file['name']}: median {median:.3f} ms, 90 % within {most:.3f} ms with batch {step}, "
           "copies included")  # fmt: skip
@@ -169,7 +186,11 @@ class Session:
         self.cuda, self.file = runtime, file
         self.runtime = trt.Runtime(trt.Logger(trt.ILogger.ERROR))
         self.engine = self.runtime.deserialize_cuda_engine(engine)
+        if self.engine is None:
+            stop(2, f"{file['name']}: the library refuses the engine that it has built")
         self.context = self.engine.create_execution_context()
+        if self.context is None:
+            stop(4, f"{file['name']}: there is not enough memory on the GPU")
         self.stream = self.call("cudaStreamCreate")
         self.memory: Dict[str, Tuple[int, int]] = {}
 
@@ -180,16 +201,20 @@ class Session:
             stop(4, f"{name} fails on the GPU: {code}")
         return results[0] if results else None
 
-    def batch(self) -> int:
-        """Return 1, or the batch that the file fixes."""
+    def batches(self) -> Tuple[int, int]:
+        """Return the smallest and the largest batch that the engine takes."""
         fixed = self.file["inputs"][0]["shape"][0]
-        return fixed or 1
+        if self.file["profile"]:
+            sizes = self.file["profile"][0]
+            return sizes["min"][0], sizes["max"][0]
+        return fixed, fixed
 
     def __call__(self, inputs: List[Any]) -> List[Any]:
         """Run one batch: numpy arrays in the order of the inputs, and of the outputs."""
         cuda, kinds = self.cuda, self.cuda.cudaMemcpyKind
         for spec, x in zip(self.file["inputs"], inputs):
-            self.context.set_input_shape(spec["name"], x.shape)
+            if not self.context.set_input_shape(spec["name"], x.shape):
+                stop(2, f"{spec['name']}: the engine does not take {list(x.shape)}")
             pointer = self.place(spec["name"], x.nbytes)
             kind = kinds.cudaMemcpyHostToDevice
             self.call("cudaMemcpyAsync", pointer, x.ctypes.data, x.nbytes, kind, self.stream)
@@ -198,7 +223,8 @@ class Session:
             shape = tuple(self.context.get_tensor_shape(spec["name"]))
             outputs.append(np.empty(shape, spec["dtype"]))
             self.place(spec["name"], outputs[-1].nbytes)
-        self.context.execute_async_v3(int(self.stream))
+        if not self.context.execute_async_v3(int(self.stream)):
+            stop(4, f"{self.file['name']}: the engine does not run")
         for spec, y in zip(self.file["outputs"], outputs):
             pointer, kind = self.memory[spec["name"]][0], kinds.cudaMemcpyDeviceToHost
             self.call("cudaMemcpyAsync", y.ctypes.data, pointer, y.nbytes, kind, self.stream)

@@ -59,6 +59,9 @@ def _record(artifact: Artifact, settings: BuildSettings) -> dict[str, object]:
             for sizes in settings.profile
         ],
         "tolerances": artifact.golden_tolerances,
+        "workspace_mib": settings.workspace_mib,
+        "sparse": settings.sparse,
+        "dla_core": settings.dla_core,
     }
 
 

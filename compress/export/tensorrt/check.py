@@ -12,6 +12,7 @@ import onnx
 from edgedl.compress.export.exporter import Verdict
 from edgedl.compress.export.onnx.write import describe_onnx
 from edgedl.compress.export.tensorrt.lint import lint, remarks
+from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.tensorrt.build import BuildSettings, EngineRefusedError
 from edgedl.runtime.tensorrt.building import build_engine
 from edgedl.runtime.tensorrt.profiles import profile
@@ -48,6 +49,6 @@ def _build(model: bytes, remarked: tuple[str, ...]) -> Verdict:
     settings = BuildSettings("tensorrt_rtx", profile(inputs))
     try:
         build_engine(model, settings, timeout_s=BUILD_TIMEOUT_S)
-    except EngineRefusedError as error:
+    except (EngineRefusedError, BackendUnavailableError) as error:
         return Verdict(checker(), False, str(error))
     return Verdict(checker(), True, "", remarked)

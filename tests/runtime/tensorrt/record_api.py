@@ -18,6 +18,7 @@ CLASSES = (
     "Builder",
     "BuilderFlag",
     "ComputeCapability",
+    "DataType",
     "DeviceType",
     "IBuilderConfig",
     "ICudaEngine",

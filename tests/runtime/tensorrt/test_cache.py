@@ -1,14 +1,15 @@
 """Engines are kept by all that they depend on, and loaded only from the user's own folder."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from edgedl.runtime.errors import IntegrityError
+from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
-from edgedl.runtime.tensorrt.cache import ENGINE, RECORD, EngineCache, EngineKey, kept_or_built
+from edgedl.runtime.tensorrt.cache import RECORD, EngineCache, EngineKey, kept_or_built
 from edgedl.runtime.tensorrt.driver import Gpu
 
 GPU = Gpu("Orin", "8.7", "CUDA 12.6")
@@ -16,6 +17,7 @@ SETTINGS = BuildSettings("tensorrt")
 BUILT = Built(b"engine", b"times", ("softmax",))
 MODEL = b"model"
 KEY = EngineKey.of(MODEL, "10.3.0", GPU, SETTINGS)
+ENGINE = f"{hashlib.sha256(BUILT.engine).hexdigest()}.plan"
 
 
 @pytest.fixture
@@ -128,6 +130,36 @@ def test_what_a_killed_run_leaves_is_no_engine(cache: EngineCache, place: Path) 
     assert cache.load(KEY) is None
     cache.keep(KEY, BUILT)
     assert cache.load(KEY) is not None
+
+
+def test_two_builds_at_the_same_time_do_not_mix(cache: EngineCache, place: Path) -> None:
+    # The second one's engine was written, the first one's record came last.
+    record = (place / RECORD).read_bytes()
+    cache.keep(KEY, Built(b"another"))
+    (place / RECORD).write_bytes(record)
+    assert cache.load(KEY) == Built(b"engine", b"", ("softmax",))
+    (place / ENGINE).unlink()
+    assert cache.load(KEY) is None
+
+
+def test_where_nothing_would_be_loaded_nothing_is_built(cache: EngineCache, refused) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o775)
+    with refused(IntegrityError, "chmod go-w"):
+        kept_or_built(cache, KEY, lambda _: pytest.fail("it is built"), print)
+
+
+def test_a_user_without_a_home_is_told_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, refused
+) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("EDGEDL_ENGINES", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with refused(BadInputError, "EDGEDL_ENGINES"):
+        EngineCache.of_user()
 
 
 def test_a_full_disk_keeps_nothing_and_the_engine_is_used(

@@ -9,8 +9,10 @@ import pytest
 from host_gpu import HostGpu
 from published_api import VERSIONS, PublishedModule
 
-from edgedl.runtime.bundle.manifest import TensorSpec
+from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
+from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.loaded_model import run_file
 from edgedl.runtime.tensorrt import driver, session
 from edgedl.runtime.tensorrt.cuda import Cuda, CudaError
 from edgedl.runtime.tensorrt.library import Library
@@ -31,6 +33,10 @@ class Doubler:
             {
                 ("ICudaEngine", "num_io_tensors"): 2,
                 ("ICudaEngine", "get_tensor_name"): lambda index: "xy"[index],
+                ("ICudaEngine", "get_tensor_dtype"): lambda name: {
+                    "x": trt.DataType.FLOAT,
+                    "y": trt.DataType.HALF,
+                }[name],
                 ("IExecutionContext", "set_input_shape"): self.set_shape,
                 ("IExecutionContext", "get_tensor_shape"): lambda name: self.shape,
                 ("IExecutionContext", "set_tensor_address"): self.set_address,
@@ -75,7 +81,7 @@ def trt(request: pytest.FixtureRequest, gpu: HostGpu) -> PublishedModule:
     return module
 
 
-def opened(trt: PublishedModule, **settings: bool) -> TensorRTSession:
+def opened(trt: PublishedModule, **settings: object) -> TensorRTSession:
     return TensorRTSession(Library(trt.__name__, trt), b"engine", [X], [Y], **settings)
 
 
@@ -156,6 +162,85 @@ def test_layers_are_timed_by_the_contexts_profiler(
     assert isinstance(profiler, trt.IProfiler)
     assert nothing is None
     profiler.report_layer_time("conv", 0.25)
+
+
+def test_layers_are_timed_where_calls_are_recorded(trt: PublishedModule, gpu: HostGpu) -> None:
+    made = opened(trt, cuda_graph=True)
+    for seed, count in enumerate((2, 2, 4, 4, 4)):
+        x = batch(count, seed)
+        np.testing.assert_array_equal(made.run([x])[0], (2 * x).astype(np.float16))
+        made.layer_times_ms([batch(3, seed)])
+        np.testing.assert_array_equal(made.run([x])[0], (2 * x).astype(np.float16))
+    before = gpu.launches
+    made.run([x])
+    assert gpu.launches == before + 1
+    made.close()
+    assert gpu.objects == []
+
+
+def test_an_engine_that_cannot_be_recorded_goes_on_without(
+    trt: PublishedModule, gpu: HostGpu, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = opened(trt, cuda_graph=True)
+    doubler = trt.answers["IExecutionContext", "execute_async_v3"]
+    trt.answers["IExecutionContext", "execute_async_v3"] = lambda stream: (
+        gpu.recording is None and doubler(stream)
+    )
+    for seed in range(3):
+        x = batch(2, seed)
+        np.testing.assert_array_equal(made.run([x])[0], (2 * x).astype(np.float16))
+    assert gpu.recording is None
+    assert gpu.launches == 0
+    assert caplog.text.count("not recorded") == 1
+    made.close()
+
+
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaMallocHost"])
+def test_too_little_memory_for_a_batch_leaves_the_smaller_ones(
+    trt: PublishedModule, gpu: HostGpu, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    made = opened(trt)
+    made.run([batch(1)])
+    real = gpu.call
+
+    def full(name: str, *arguments: object) -> object:
+        if name == call:
+            raise CudaError(f"{name} fails on the GPU: cudaErrorMemoryAllocation")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(gpu, "call", full)
+    with pytest.raises(CudaError, match="MemoryAllocation"):
+        made.run([batch(4)])
+    monkeypatch.setattr(gpu, "call", real)
+    np.testing.assert_array_equal(made.run([batch(1, 1)])[0], (2 * batch(1, 1)).astype(np.float16))
+    made.close()
+    assert gpu.memory == {}
+
+
+def test_batches_are_cut_and_filled_up_to_the_profile(trt: PublishedModule) -> None:
+    for least, most in ((1, 4), (2, 3), (4, 4), (1, 1)):
+        sizes = ShapeRange("x", (least, 3), (most, 3), (most, 3))
+        made = opened(trt, profile=(sizes,))
+        assert made.batches == (least, most)
+        artifact = Artifact("name", "tensorrt", "float16", "path", (X,), (Y,), ())
+        for count in (1, 2, 3, 4, 5, 9):
+            x = batch(count, count)
+            (y,) = run_file(made, artifact, [x])
+            np.testing.assert_array_equal(y, (2 * x).astype(np.float16).astype(np.float32))
+        made.close()
+
+
+def test_an_engine_of_other_types_is_refused(trt: PublishedModule, refused) -> None:
+    kinds = {"x": trt.DataType.INT32, "y": trt.DataType.HALF}
+    trt.answers["ICudaEngine", "get_tensor_dtype"] = kinds.__getitem__
+    with refused(BadInputError, "'x'", "INT32", "float32"):
+        opened(trt)
+
+
+def test_too_little_memory_for_the_engine_is_said_so(trt: PublishedModule, refused) -> None:
+    trt.answers["ICudaEngine", "create_execution_context"] = lambda *_: None
+    with refused(CudaError, "not enough memory"):
+        opened(trt)
 
 
 def test_an_engine_that_is_refused_or_has_other_tensors_is_said_so(

@@ -106,6 +106,17 @@ def test_a_package_has_what_a_device_needs(package: Path, compressed: Compressed
         assert system in readme
 
 
+def test_what_was_asked_for_is_in_the_package(edgedl: Run, bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    options = ("--dla", 1, "--sparse", "--workspace", 64)
+    assert edgedl("compile", bundle, "--package", folder, *options).returncode == 0
+    (file, *_) = json.loads((folder / "package.json").read_text())["files"]
+    assert (file["dla_core"], file["sparse"], file["workspace_mib"]) == (1, True, 64)
+    # NVIDIA's accelerator takes fixed sizes alone.
+    (sizes,) = file["profile"]
+    assert sizes["min"] == sizes["opt"] == sizes["max"] == [1, 3, 12, 12]
+
+
 def script(package: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the package's script."""
     command = [sys.executable, str(package / "build_and_run.py"), *options]
