@@ -88,7 +88,8 @@ class EngineBackend:
             return build_engine(model, chosen, timings, progress)
 
         def say(text: str) -> None:
-            LOG.warning("%s: %s", artifact.name, text)
+            if progress is SILENT:
+                LOG.warning("%s: %s", artifact.name, text)
             progress.note(text)
 
         built = kept_or_built(cache, key, build, say)
