@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from edgedl.runtime.backend import Array
 from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
 from edgedl.runtime.loaded_model import LoadedModel
+from edgedl.runtime.wording import reason
 
 
 class Bound:
@@ -58,5 +59,4 @@ class Bound:
             raise
         except Exception as error:
             # Runtimes raise anything.
-            reason = " ".join(str(error).split())
-            raise FileFailedError(self._model.artifact.name, reason) from error
+            raise FileFailedError(self._model.artifact.name, reason(error)) from error

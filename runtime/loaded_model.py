@@ -17,6 +17,7 @@ from edgedl.runtime.errors import (
 )
 from edgedl.runtime.ready_calls import ReadyCall, ReadyCalls
 from edgedl.runtime.tensors import Floats, check_input, decode, encode
+from edgedl.runtime.wording import reason
 
 
 class LoadedModel(Closing):
@@ -73,7 +74,7 @@ class LoadedModel(Closing):
             raise
         except Exception as error:
             # Runtimes raise anything.
-            raise FileFailedError(self.artifact.name, " ".join(str(error).split())) from error
+            raise FileFailedError(self.artifact.name, reason(error)) from error
         return outputs
 
     def ready(self, inputs: Sequence[Array], outputs: Sequence[Array]) -> ReadyCall | None:

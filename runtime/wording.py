@@ -38,6 +38,15 @@ def about(seconds: float) -> str:
     return f"about {seconds / 60:.1f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
+def reason(error: BaseException) -> str:
+    r"""Return what an error says in one line; its class where it says nothing.
+
+    >>> reason(ValueError("no\nsuch  file")), reason(MemoryError())
+    ('no such file', 'MemoryError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """Return what follows "there is no X 'name'": the nearest name, and all known names.
 
