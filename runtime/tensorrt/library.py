@@ -5,10 +5,9 @@ TensorRT 8.6, 10.x, 11.x and TensorRT-RTX 1.x have one Python API with different
 are not here.
 """
 
-import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
@@ -90,7 +89,7 @@ def open_library(name: str) -> Library:
     if name not in LIBRARIES:
         raise BadInputError(f"no TensorRT library '{name}'{meant(name, LIBRARIES)}")
     try:
-        module = importlib.import_module(name)
+        module = _import(name)
     except ImportError as error:
         comes = "it comes with JetPack, or: pip install tensorrt"
         how = comes if name == "tensorrt" else install_line("tensorrt-check")
@@ -102,3 +101,14 @@ def open_library(name: str) -> Library:
             "folder): pip uninstall tensorrt-stubs"
         )
     return Library(name, module)
+
+
+def _import(name: str) -> ModuleType:
+    # Not by its name: the digest of a stage's code follows the imports that are written down.
+    if name == "tensorrt":
+        import tensorrt
+
+        return cast(ModuleType, tensorrt)
+    import tensorrt_rtx
+
+    return cast(ModuleType, tensorrt_rtx)

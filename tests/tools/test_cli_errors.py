@@ -222,7 +222,7 @@ def test_backends_that_are_not_there(edgedl: Run, bundle_copy: Path, tmp_path: P
     np.save(tmp_path / "x.npy", np.zeros((1, 3, 12, 12), np.float32))
     run = ["run", bundle_copy, "--input", tmp_path / "x.npy"]
     assert_one_line(edgedl(*run, "--backend", "coreml"), 2, "unknown backend")
-    assert_one_line(edgedl(*run, "--backend", "tensorrt"), 4, "trtexec")
+    assert_one_line(edgedl(*run, "--backend", "tensorrt"), 4, "no NVIDIA driver")
     assert_one_line(edgedl(*run, "--artifact", "ort-int4"), 2, "no artifact 'ort-int4'")
 
 
