@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,20 +21,10 @@ from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.child_process import describe_exit, without_working_folder
 from edgedl.runtime.closing import Closing
-from edgedl.runtime.errors import (
-    BackendUnavailableError,
-    BadInputError,
-    EdgedlError,
-    FileFailedError,
-    IntegrityError,
-)
-from edgedl.runtime.supervised_process import Start
+from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
+from edgedl.runtime.supervised_process import ERRORS, Start
 from edgedl.runtime.tensors import Floats
 
-# What an answer may name.
-ERRORS: Mapping[str, type[EdgedlError]] = {
-    error.__name__: error for error in (BackendUnavailableError, BadInputError, IntegrityError)
-}
 TIMEOUT_S, START_S = 10.0, 60.0
 MAX_RESTARTS, WITHIN_S = 3, 60.0
 
@@ -241,4 +230,4 @@ def _outputs(answer: tuple[str, Any]) -> Any:
         return value
     if kind == FileFailedError.__name__:
         raise FileFailedError(*value)
-    raise ERRORS.get(kind, EdgedlError)(value)
+    raise ERRORS[kind](value)

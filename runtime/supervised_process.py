@@ -3,17 +3,28 @@
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.errors import EdgedlError, FileFailedError
+from edgedl.runtime.errors import (
+    BackendUnavailableError,
+    BadInputError,
+    EdgedlError,
+    FileFailedError,
+    IntegrityError,
+)
 from edgedl.runtime.runner import Runner
 
 MIB = 1 << 20
-KNOWN = ("BackendUnavailableError", "BadInputError", "IntegrityError", "EdgedlError")
+# What an answer may name, by its class.
+ERRORS: Mapping[str, type[EdgedlError]] = {
+    error.__name__: error
+    for error in (BackendUnavailableError, BadInputError, IntegrityError, EdgedlError)
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ def main(number: int) -> None:
             except EdgedlError as error:
                 # The class of its own may be one that the parent does not know.
                 classes = [kind.__name__ for kind in type(error).__mro__]
-                answer = (next(name for name in classes if name in KNOWN), str(error))
+                answer = (next(name for name in classes if name in ERRORS), str(error))
             connection.send(answer)
             if runner is None:
                 return

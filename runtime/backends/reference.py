@@ -11,6 +11,7 @@ from edgedl.runtime.backends.onnx_outputs import with_outputs
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
+from edgedl.runtime.wording import reason
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -36,8 +37,9 @@ class ReferenceSession(Session):
             found = self._evaluator.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
         except Exception as error:
             # Each operator raises what numpy raises.
-            reason = " ".join(str(error).split())
-            raise BadInputError(f"onnx's evaluator fails on {self._file}: {reason}") from error
+            raise BadInputError(
+                f"onnx's evaluator fails on {self._file}: {reason(error)}"
+            ) from error
         return [np.array(output) for output in found]
 
     def close(self) -> None:
@@ -84,8 +86,7 @@ def _evaluator(model: bytes, artifact: Artifact) -> "ReferenceEvaluator":
         return ReferenceEvaluator(onnx.load_from_string(model))
     except Exception as error:
         # Parsing raises protobuf's classes, an operator that is not there onnx's own.
-        reason = " ".join(str(error).split())
-        raise BadInputError(f"onnx's evaluator refuses {artifact.path}: {reason}") from error
+        raise BadInputError(f"onnx's evaluator refuses {artifact.path}: {reason(error)}") from error
 
 
 def _missing() -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.wording import reason
 
 Array = npt.NDArray[np.generic]
 
@@ -107,8 +108,7 @@ def read_npy_stream(stream: IO[bytes]) -> Iterator[Array]:
             array = np.frombuffer(content, dtype)
             array = array.reshape(shape, order="F" if by_column else "C")
         except (*DAMAGED, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise BadInputError(f"stdin is no stream of .npy arrays: {reason}") from error
+            raise BadInputError(f"stdin is no stream of .npy arrays: {reason(error)}") from error
         yield array
 
 

@@ -33,13 +33,3 @@ class ShapeRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"the sizes of input '{self.input}' must be 1 <= min <= opt <= max, got "
                 f"{list(self.min)}, {list(self.opt)}, {list(self.max)}"
             )
-
-    def holds(self, shape: Shape) -> bool:
-        """Say whether an engine of this profile takes a shape.
-
-        >>> ShapeRange("x", (1, 8), (4, 8), (16, 8)).holds((3, 8))
-        True
-        """
-        return len(shape) == len(self.min) and all(
-            lo <= size <= hi for lo, size, hi in zip(self.min, shape, self.max, strict=True)
-        )

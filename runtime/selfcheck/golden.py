@@ -40,6 +40,15 @@ class GoldenCheck:
         """Whether the outputs are what they must be."""
         return self.max_abs_error <= self.tolerance
 
+    def describe(self) -> str:
+        """Return how it did, in a few words."""
+        verdict = "ok" if self.passed else "FAILED"
+        why = f"; {self.why}" if self.why else ""
+        return (
+            f"{verdict}, golden outputs differ by {self.max_abs_error:.3g} "
+            f"(allowed {self.tolerance:.3g}){why}"
+        )
+
 
 def check_golden(model: LoadedModel) -> GoldenCheck:
     """Run the golden inputs and compare.

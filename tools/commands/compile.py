@@ -126,15 +126,7 @@ def _need_gpu() -> None:
 
 def _describe(compiled: Compiled) -> str:
     parts = [f"{compiled.artifact.name}: engine of {compiled.size_bytes / 1e6:.1f} MB"]
-    if compiled.golden is None:
-        parts.append("not run")
-    else:
-        golden = compiled.golden
-        verdict = "ok" if golden.passed else "FAILED"
-        parts.append(
-            f"{verdict}, golden outputs differ by {golden.max_abs_error:.3g} "
-            f"(allowed {golden.tolerance:.3g})"
-        )
+    parts.append("not run" if compiled.golden is None else compiled.golden.describe())
     if compiled.on_gpu:
         shown = ", ".join(compiled.on_gpu[:MOST_NAMES])
         more = ", ..." if len(compiled.on_gpu) > MOST_NAMES else ""

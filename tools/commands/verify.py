@@ -73,12 +73,7 @@ def _check(entry: Entry, parity: bool) -> bool:
     """Run an artifact and print how it did; say whether it computes what it must."""
     with LoadedModel(entry.bundle, entry.artifact) as runner:
         check = check_golden(runner)
-    verdict = "ok" if check.passed else "FAILED"
-    why = f"; {check.why}" if check.why else ""
-    click.echo(
-        f"{entry.name}: {verdict}, golden outputs differ by {check.max_abs_error:.3g} "
-        f"(allowed {check.tolerance:.3g}){why}"
-    )
+    click.echo(f"{entry.name}: {check.describe()}")
     layers_passed = not parity or _check_layers(entry)
     return check.passed and layers_passed
 

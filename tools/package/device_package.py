@@ -9,9 +9,9 @@ from edgedl.runtime.bundle.golden import GOLDEN
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.bundle.shape_range import Shape
 from edgedl.runtime.tensorrt.build import BuildSettings
+from edgedl.runtime.tensorrt.profiles import Sizes
 
 SCRIPT, README, RECORD = "build_and_run.py", "README.md", "package.json"
-CORNERS = ("min", "opt", "max")
 HERE = Path(__file__).parent
 
 
@@ -55,7 +55,7 @@ def _record(artifact: Artifact, settings: BuildSettings) -> dict[str, object]:
         "inputs": [_tensor(spec) for spec in artifact.inputs],
         "outputs": [_tensor(spec) for spec in artifact.outputs],
         "profile": [
-            {"input": sizes.input, **{corner: getattr(sizes, corner) for corner in CORNERS}}
+            {"input": sizes.input, **{corner: getattr(sizes, corner) for corner in Sizes._fields}}
             for sizes in settings.profile
         ],
         "tolerances": artifact.golden_tolerances,
@@ -78,7 +78,7 @@ def _tensor(spec: TensorSpec) -> dict[str, object]:
 def _row(artifact: Artifact, settings: BuildSettings) -> str:
     inputs = ", ".join(f"`{spec.name}` {spec.dtype}" for spec in artifact.inputs)
     sizes = "; ".join(
-        ", ".join(_shape(getattr(sizes, corner)) for corner in CORNERS)
+        ", ".join(_shape(getattr(sizes, corner)) for corner in Sizes._fields)
         for sizes in settings.profile
     )
     return f"| `{artifact.path}` | {artifact.precision} | {inputs} | {sizes or 'fixed'} |"
@@ -89,7 +89,7 @@ def _trtexec(artifact: Artifact, settings: BuildSettings, *flags: str) -> str:
     shapes = [
         f"--{corner}Shapes="
         + ",".join(f"{sizes.input}:{_shape(getattr(sizes, corner))}" for sizes in settings.profile)
-        for corner in CORNERS
+        for corner in Sizes._fields
         if settings.profile
     ]
     if settings.workspace_mib is not None:
