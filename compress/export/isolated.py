@@ -1,8 +1,10 @@
 """Run a converter in a copy of this process: where it crashes or hangs, only its file is lost."""
 
+import logging
 import multiprocessing
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import TypeVar, cast
 
+import psutil
 import torch
 
 from edgedl.compress.errors import ExportError, root_cause
@@ -17,32 +20,58 @@ from edgedl.runtime.child_process import describe_exit
 from edgedl.runtime.errors import EdgedlError
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 # The slowest conversion seen took 3 minutes.
 TIME_LIMIT_S = 1200.0
+IDLE_LIMIT_S = 30.0
+# Less than this share of a processor is no work.
+IDLE = 0.01
+COPIES = 3
 
 
 class ConverterCrashError(ExportError):
     """The converter's process was ended by a signal, or did not end in time."""
 
 
-def isolated(work: Callable[[], T], limit_s: float = TIME_LIMIT_S) -> T:
+class _IdleError(ConverterCrashError):
+    """The converter's process did nothing."""
+
+
+def isolated(
+    work: Callable[[], T], limit_s: float = TIME_LIMIT_S, idle_limit_s: float = IDLE_LIMIT_S
+) -> T:
     """Return what a function returns, computed in a copy of this process.
 
     The copy has all objects of this process as they are now; what the function changes is lost.
     Where processes cannot be copied safely (Windows, macOS), the function runs in this one.
 
+    A copy has one thread. A lock that another thread of this process held in the moment of the copy
+    is never released in it, and a copy that needs the lock waits forever. So a copy that uses no
+    processor time is killed, and another one made.
+
     Args:
         work: what to do; its result must be picklable.
-        limit_s: seconds after which the copy is killed.
+        limit_s: seconds after which a copy is killed.
+        idle_limit_s: seconds without processor time after which a copy is killed.
 
     Raises:
         EdgedlError: what the function raised; a note has its traceback.
         Exception: what caused that which the function raised.
-        ConverterCrashError: the copy was ended by a signal, or did not end in time.
+        ConverterCrashError: the copy was ended by a signal, did not end in time, or did nothing
+            each of three times.
     """
     if not hasattr(os, "fork") or sys.platform == "darwin":
         return work()
+    for _ in range(COPIES - 1):
+        try:
+            return _in_a_copy(work, limit_s, idle_limit_s)
+        except _IdleError as error:
+            _log.debug("%s; it is started again", error)
+    return _in_a_copy(work, limit_s, idle_limit_s)
+
+
+def _in_a_copy(work: Callable[[], T], limit_s: float, idle_limit_s: float) -> T:
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_work_and_send, args=(work, sender), daemon=True)
@@ -52,8 +81,7 @@ def isolated(work: Callable[[], T], limit_s: float = TIME_LIMIT_S) -> T:
         process.start()
     sender.close()
     try:
-        if not receiver.poll(limit_s):
-            raise ConverterCrashError(f"the converter did not end within {limit_s:.0f} s")
+        _wait(receiver, psutil.Process(process.pid), limit_s, idle_limit_s)
         succeeded, value, trace = receiver.recv()
     except EOFError:
         process.join()
@@ -68,6 +96,30 @@ def isolated(work: Callable[[], T], limit_s: float = TIME_LIMIT_S) -> T:
         return cast(T, value)
     value.__notes__ = [trace]
     raise value
+
+
+def _wait(
+    receiver: Connection, process: psutil.Process, limit_s: float, idle_limit_s: float
+) -> None:
+    """Wait until there is an answer, or the process has ended.
+
+    Raises:
+        ConverterCrashError: there was no answer in time, or the process did nothing.
+    """
+    end = time.monotonic() + limit_s
+    used = -1.0
+    while (left := end - time.monotonic()) > 0:
+        if receiver.poll(min(left, idle_limit_s)):
+            return
+        before, used = used, _processor_s(process)
+        if left > idle_limit_s and before >= 0 and used - before < IDLE * idle_limit_s:
+            raise _IdleError(f"the converter did nothing for {idle_limit_s:g} s")
+    raise ConverterCrashError(f"the converter did not end within {limit_s:g} s")
+
+
+def _processor_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _work_and_send(work: Callable[[], object], sender: Connection) -> None:

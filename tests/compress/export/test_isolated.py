@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 import time
 
 import pytest
@@ -80,6 +81,45 @@ def test_a_crash_costs_the_copy_alone():
 
 def test_a_copy_without_end_is_stopped():
     began = time.monotonic()
-    with pytest.raises(ConverterCrashError, match="did not end within 0 s"):
+    with pytest.raises(ConverterCrashError, match=r"did not end within 0\.2 s"):
         isolated(lambda: time.sleep(60), limit_s=0.2)
     assert time.monotonic() - began < 30
+
+
+def test_a_copy_that_waits_for_a_lock_is_started_again(tmp_path):
+    """The lock of a thread that was not copied: the first copy waits, the second finds it free."""
+    lock, held = threading.Lock(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            time.sleep(0.5)
+
+    threading.Thread(target=hold).start()
+    held.wait()
+
+    def work():
+        with (tmp_path / "begun").open("a") as file:
+            file.write("copy\n")
+        with lock:
+            return "done"
+
+    assert isolated(work, idle_limit_s=0.5) == "done"
+    assert (tmp_path / "begun").read_text() == "copy\ncopy\n"
+
+
+def test_a_copy_that_waits_every_time_is_given_up():
+    began = time.monotonic()
+    with pytest.raises(ConverterCrashError, match=r"did nothing for 0\.2 s"):
+        isolated(lambda: time.sleep(60), idle_limit_s=0.2)
+    assert time.monotonic() - began < 30
+
+
+def test_a_copy_that_works_is_waited_for():
+    def work():
+        end = time.process_time() + 1.5
+        while time.process_time() < end:
+            pass
+        return "done"
+
+    assert isolated(work, idle_limit_s=0.3) == "done"
