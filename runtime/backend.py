@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.placement import Placement
 
 Array = npt.NDArray[np.generic]
 
@@ -50,6 +51,10 @@ class Session(Protocol):
             outputs: of the types and shapes that these inputs lead to, the same way.
         """
         return None
+
+    def placement(self) -> Placement:
+        """Say where the file computes, as the runtime says it."""
+        return Placement("the CPU")
 
     def close(self) -> None:
         """Release the runtime's memory. The session cannot be used afterwards."""

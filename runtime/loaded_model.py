@@ -9,12 +9,7 @@ from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.closing import Closing
-from edgedl.runtime.errors import (
-    BackendUnavailableError,
-    BadInputError,
-    EdgedlError,
-    FileFailedError,
-)
+from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
 from edgedl.runtime.ready_calls import ReadyCall, ReadyCalls
 from edgedl.runtime.tensors import Floats, check_input, decode, encode
 from edgedl.runtime.wording import reason
@@ -27,6 +22,7 @@ class LoadedModel(Closing):
         bundle: that it is from.
         artifact: which of its files.
         session: of the runtime.
+        instead: why it runs and not what was asked for; empty where it is that.
     """
 
     def __init__(
@@ -36,6 +32,7 @@ class LoadedModel(Closing):
         threads: int = 1,
         backend: Backend | None = None,
         session: Session | None = None,
+        instead: str = "",
     ) -> None:
         """Verify and load one artifact.
 
@@ -45,13 +42,14 @@ class LoadedModel(Closing):
             threads: of the runtime.
             backend: that runs it; None for that of the runtime it was made for.
             session: of the file, where there is one already.
+            instead: why it runs and not what was asked for.
 
         Raises:
             IntegrityError: the file is not what the manifest says.
             BackendUnavailableError: its runtime is not installed.
             BadInputError: the runtime refuses the file.
         """
-        self.bundle, self.artifact = bundle, artifact
+        self.bundle, self.artifact, self.instead = bundle, artifact, instead
         if session is None:
             backend = backend or open_backend(artifact.backend)
             session = backend.load(bundle.read(artifact.path), artifact, threads)
@@ -149,42 +147,3 @@ def _check_file_takes(x: Array, spec: TensorSpec, artifact: str) -> None:
                 f"{artifact} takes inputs of size {want} along axis {axis}, got {have}: choose an "
                 "artifact that leaves it free ('edgedl inspect' lists them)"
             )
-
-
-def choose_artifact(bundle: Bundle, name: str | None, backend: Backend | None = None) -> Artifact:
-    """Return an artifact of a bundle.
-
-    Args:
-        bundle: that has it.
-        name: of the artifact; None for the recommended one if its runtime is here (and is the
-            wanted backend), else the first one whose runtime is.
-        backend: the runtime that is wanted; None for any.
-
-    Raises:
-        BadInputError: there is none of that name, or none for that backend.
-        BackendUnavailableError: no runtime is here that one is for.
-    """
-    if name is not None:
-        chosen = bundle.artifact(name)
-        if backend is not None and backend.files != chosen.backend:
-            raise BadInputError(
-                f"artifact '{name}' is for the backend '{chosen.backend}', {backend.label} runs "
-                f"those for '{backend.files}'"
-            )
-        return chosen
-    artifacts = bundle.manifest.artifacts
-    candidates = [a for a in artifacts if backend is None or backend.files == a.backend]
-    if not candidates and backend is not None:
-        raise BadInputError(
-            f"{bundle.folder} has no artifact for the backend '{backend.files}': it has "
-            f"{', '.join(dict.fromkeys(artifact.backend for artifact in artifacts))}"
-        )
-    recommended = bundle.manifest.recommended
-    candidates.sort(key=lambda a: a.name != recommended)
-    reasons = []
-    for artifact in candidates:
-        availability = (backend or open_backend(artifact.backend)).available()
-        if availability.usable:
-            return artifact
-        reasons.append(availability.detail)
-    raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")

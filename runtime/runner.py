@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock, current_thread
 
 from edgedl.runtime.backend import Array, Backend, Session
-from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bound import Bound
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.loaded_model import LoadedModel, choose_artifact
+from edgedl.runtime.placement import Placement
+from edgedl.runtime.policy import Policy, Wish
 from edgedl.runtime.shadow import Shadow, SwapOutcome, check_replacement
 from edgedl.runtime.stream import Drop, Stream, Streamed
 from edgedl.runtime.task.inputs import NamedInputs, read_inputs
@@ -39,28 +40,29 @@ class Runner(Closing):
     def __init__(
         self,
         bundle: Bundle,
-        artifact: Artifact,
+        artifact: Artifact | None = None,
         threads: int = 1,
         trust: Trust | None = None,
-        backend: Backend | None = None,
+        backend: str | Backend | None = None,
+        policy: Policy | None = None,
     ) -> None:
         """Verify and load one artifact.
 
         Args:
             bundle: that has it.
-            artifact: to run.
+            artifact: to run; None for the best one.
             threads: of the runtime.
             trust: whose bundles ``swap`` accepts.
             backend: that runs it; None for that of the runtime it was made for.
+            policy: as for ``open``.
 
         Raises:
-            IntegrityError: the file is not what the manifest says.
-            BackendUnavailableError: its runtime is not installed.
-            BadInputError: the runtime refuses the file.
+            EdgedlError: as ``open``.
         """
-        self._threads, self._trust, self._backend = threads, trust, backend
+        self._trust = trust
+        self._wish = Wish(artifact, backend, policy, threads)
         # A call reads this once, and so has the same model from its begin to its end.
-        self._model = LoadedModel(bundle, artifact, threads, backend)
+        self._model = self._wish.load(bundle)
         self._shadow: Shadow | None = None
         self._changing = Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -74,22 +76,29 @@ class Runner(Closing):
         backend: str | Backend | None = None,
         threads: int = 1,
         trust: Trust | None = None,
+        policy: Policy | None = None,
     ) -> "Runner":
-        """Open a bundle and load the named artifact, or the best for the backend.
-
-        Without a name: the recommended artifact if its runtime is here (and is the wanted
-        backend), else the first one whose runtime is.
+        """Open a bundle and load the named artifact, or the recommended one.
 
         Args:
             folder: of the bundle.
-            artifact: by name; None for the best one.
-            backend: by name, or an object of your own; None for any.
+            artifact: by name; None for the recommended one, or the first for the backend.
+            backend: by name, or an object of your own; None for that of the artifact.
             threads: of the runtime.
             trust: whose bundles are accepted: those signed with one of its keys.
+            policy: what happens where that cannot run here. "require": an error; also where another
+                device computes a part of the file. "prefer": the next best artifact runs, and
+                ``instead`` says why. "any": the next best runs. None for "require" where an
+                artifact or a backend is named, else "prefer".
+
+        Raises:
+            BadInputError: there is no such artifact, or the runtime refuses the file.
+            BackendUnavailableError: what is wanted cannot run here.
+            IntegrityError: a file is not what the manifest says, or the bundle is not signed.
         """
         bundle = Bundle.open(folder, trust)
-        wanted = open_backend(backend) if isinstance(backend, str) else backend
-        return cls(bundle, choose_artifact(bundle, artifact, wanted), threads, trust, wanted)
+        chosen = None if artifact is None else bundle.artifact(artifact)
+        return cls(bundle, chosen, threads, trust, backend, policy)
 
     @property
     def bundle(self) -> Bundle:
@@ -105,6 +114,16 @@ class Runner(Closing):
     def session(self) -> Session:
         """The runtime's session of it."""
         return self._model.session
+
+    @property
+    def placement(self) -> Placement:
+        """Where it computes, and which operators something else computes."""
+        return self._model.session.placement()
+
+    @property
+    def instead(self) -> str:
+        """Why this runs and not what was asked for; empty where it is that."""
+        return self._model.instead
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
         """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
@@ -225,8 +244,8 @@ class Runner(Closing):
         bundle = Bundle.open(folder, trust or self._trust)
         old = self._model
         check_replacement(old.bundle.manifest, bundle.manifest)
-        chosen = choose_artifact(bundle, artifact, self._backend)
-        model = LoadedModel(bundle, chosen, self._threads, self._backend)
+        chosen = None if artifact is None else bundle.artifact(artifact)
+        model = replace(self._wish, artifact=chosen).load(bundle)
         trial = Shadow(old, model, shadow, max_slowdown)
         with self._changing:
             if self._closed:

@@ -22,6 +22,7 @@ from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.child_process import describe_exit, without_working_folder
 from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
+from edgedl.runtime.policy import Policy
 from edgedl.runtime.supervised_process import ERRORS, Start
 from edgedl.runtime.tensors import Floats
 
@@ -36,6 +37,7 @@ class Health:
     Attributes:
         alive: whether its process runs; one that was given up is not started again.
         artifact: that it runs.
+        instead: why that and not what was asked for; empty where it is that.
         calls: that were answered, with outputs or an error.
         failures: calls that got no answer.
         restarts: of the process.
@@ -45,6 +47,7 @@ class Health:
 
     alive: bool
     artifact: str
+    instead: str
     calls: int
     failures: int
     restarts: int
@@ -74,6 +77,7 @@ class SupervisedRunner(Closing):
         max_restarts: int = MAX_RESTARTS,
         within_s: float = WITHIN_S,
         start_timeout_s: float = START_S,
+        policy: Policy | None = None,
     ) -> None:
         """Start the process and load the model there.
 
@@ -89,11 +93,14 @@ class SupervisedRunner(Closing):
             within_s: the time that restarts are counted in.
             start_timeout_s: after which loading is given up; TensorRT builds an engine for minutes
                 where none is kept.
+            policy: what happens where that cannot run here, as for ``Runner.open``.
 
         Raises:
             EdgedlError: as ``Runner.open``; or the process ends while it loads.
         """
-        self._start_with = Start(folder.resolve(), artifact, backend, threads, trust, memory_mib)
+        self._start_with = Start(
+            folder.resolve(), artifact, backend, threads, trust, memory_mib, policy
+        )
         self._timeout_s, self._start_timeout_s = timeout_s, start_timeout_s
         self._max_restarts, self._within_s = max_restarts, within_s
         self._lock = Lock()
@@ -102,7 +109,7 @@ class SupervisedRunner(Closing):
         self._answered_at: float | None = None
         self._last_failure = ""
         self._given_up = self._closed = self._must_start = False
-        self.artifact = ""
+        self.artifact = self.instead = ""
         self._start()
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
@@ -141,6 +148,7 @@ class SupervisedRunner(Closing):
         return Health(
             not self._given_up and not self._closed and self._process.poll() is None,
             self.artifact,
+            self.instead,
             self._calls,
             self._failures,
             self._restarts,
@@ -168,7 +176,8 @@ class SupervisedRunner(Closing):
             )
         self._connection = Connection(ours.detach())
         try:
-            self.artifact = _outputs(self._ask(self._start_with, self._start_timeout_s))
+            answer = self._ask(self._start_with, self._start_timeout_s)
+            self.artifact, self.instead = _outputs(answer)
             self._must_start = False
         except BaseException as error:
             self._end()

@@ -17,6 +17,7 @@ from edgedl.runtime.errors import (
     FileFailedError,
     IntegrityError,
 )
+from edgedl.runtime.policy import Policy
 from edgedl.runtime.runner import Runner
 
 MIB = 1 << 20
@@ -37,6 +38,7 @@ class Start:
     threads: int
     trust: Trust | None
     memory_mib: int | None
+    policy: Policy | None
 
 
 def main(number: int) -> None:
@@ -52,7 +54,7 @@ def main(number: int) -> None:
             try:
                 if runner is None:
                     runner = _load(message)
-                    answer: tuple[str, Any] = ("done", runner.artifact.name)
+                    answer: tuple[str, Any] = ("done", (runner.artifact.name, runner.instead))
                 else:
                     answer = ("done", runner(*message))
             except FileFailedError as error:
@@ -75,7 +77,9 @@ def _load(start: Start) -> Runner:
 
         limit = start.memory_mib * MIB
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    return Runner.open(start.folder, start.artifact, start.backend, start.threads, start.trust)
+    return Runner.open(
+        start.folder, start.artifact, start.backend, start.threads, start.trust, start.policy
+    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ DRIVERS = {
     "ort.py": {"onnxruntime"},
     "reference.py": {"onnx"},
     "tflite.py": {"ai_edge_litert"},
+    "tflite_runtime.py": {"tflite_runtime"},
 }
 
 

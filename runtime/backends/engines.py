@@ -7,12 +7,13 @@ from edgedl.runtime.backend import Availability, Session
 from edgedl.runtime.backends.external_data import refuse_external_data
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.gpu import Gpu, find_gpu
+from edgedl.runtime.placement import Fallback, Placement
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
 from edgedl.runtime.tensorrt.building import build_engine
 from edgedl.runtime.tensorrt.cache import EngineCache, EngineKey, kept_or_built
 from edgedl.runtime.tensorrt.cuda import Cuda
-from edgedl.runtime.tensorrt.driver import Gpu, find_gpu
 from edgedl.runtime.tensorrt.library import open_library
 from edgedl.runtime.tensorrt.profiles import profile
 from edgedl.runtime.tensorrt.session import TensorRTSession
@@ -115,6 +116,7 @@ class EngineBackend:
             artifact.outputs,
             built.profile,
             self._cuda_graph,
+            placement_of(self._gpu(), built),
         )
 
     def _gpu(self) -> Gpu:
@@ -130,3 +132,11 @@ class EngineBackend:
     def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
         """Load nothing: an engine shows no tensor from inside, and one that does is another one."""
         raise BadInputError(f"{self.label} has no tensors from inside of {artifact.path} to show")
+
+
+def placement_of(gpu: Gpu, built: Built) -> Placement:
+    """Say where an engine computes: layers that a Jetson's DLA does not take run on the GPU."""
+    if not built.on_gpu:
+        return Placement(gpu.name)
+    layers = tuple(("", name) for name in built.on_gpu)
+    return Placement(f"the DLA of {gpu.name}", (Fallback("the GPU", layers, other_device=True),))

@@ -9,8 +9,20 @@ from edgedl.runtime.wording import meant
 # The first is the reference: every other file is compared with its float32 file.
 RUNTIMES = ("ort", "openvino", "tflite", "tensorrt")
 # They run files that were made for another one.
-OTHERS = ("tensorrt_rtx", "reference")
+OTHERS = ("ort_cuda", "tflite_runtime", "tensorrt_rtx", "reference")
+# It is too slow to be taken where nobody asks for it.
+ON_REQUEST = ("reference",)
 BACKENDS = (*RUNTIMES, *OTHERS)
+
+
+def backends_for(runtime: str) -> list[Backend]:
+    """Return the backends that run a runtime's files, its own one first.
+
+    Raises:
+        BadInputError: there is no such runtime.
+    """
+    others = [open_backend(name) for name in OTHERS if name not in ON_REQUEST]
+    return [open_backend(runtime), *(other for other in others if other.files == runtime)]
 
 
 def open_backend(name: str) -> Backend:

@@ -10,15 +10,19 @@ from edgedl.runtime.backends.quiet import quiet
 from edgedl.runtime.bundle.manifest import Artifact
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
+from edgedl.runtime.placement import Fallback, Placement
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
+LABEL = "LiteRT"
 MAGIC = b"TFL3"
+# What the interpreter calls the operators that a delegate has taken, all in one.
+DELEGATE = "DELEGATE"
 
 
-class LiteRTSession(Session):
-    """A TFLite file in the LiteRT interpreter."""
+class TFLiteSession(Session):
+    """A TFLite file in an interpreter."""
 
     def __init__(
         self, interpreter: "Interpreter", artifact: Artifact, tensors: Sequence[int] = ()
@@ -52,11 +56,22 @@ class LiteRTSession(Session):
         """Make room for inputs of other sizes than the last ones."""
         if shapes == self._shapes:
             return
-        with _refusals(self._artifact):
+        with refusals(self._artifact):
             for index, shape in zip(self._inputs, shapes, strict=True):
                 interpreter.resize_tensor_input(index, shape, strict=True)
             interpreter.allocate_tensors()
         self._shapes = shapes
+
+    def placement(self) -> Placement:
+        """Say which operators XNNPACK leaves to the interpreter's own, slower kernels."""
+        with self._lock:
+            own = [] if self._interpreter is None else _not_delegated(self._interpreter)
+        if not own:
+            return super().placement()
+        kernels = Fallback(
+            "the interpreter's own kernels", tuple((kind, "") for kind in own), other_device=False
+        )
+        return Placement("the CPU", (kernels,))
 
     def close(self) -> None:
         """Drop the interpreter, after the call that runs."""
@@ -67,7 +82,7 @@ class LiteRTSession(Session):
 class LiteRTBackend:
     """Loads TFLite files from memory."""
 
-    label = "LiteRT"
+    label = LABEL
     package = "ai-edge-litert"
     files = "tflite"
     suffix = ".tflite"
@@ -86,18 +101,18 @@ class LiteRTBackend:
 
     def load(self, model: bytes, artifact: Artifact, threads: int) -> Session:
         """Load a TFLite file."""
-        with _refusals(artifact):
-            return LiteRTSession(_interpreter(model, threads), artifact)
+        with refusals(artifact):
+            return TFLiteSession(_interpreter(model, threads), artifact)
 
     def observe(self, model: bytes, artifact: Artifact, tensors: Sequence[str]) -> Session:
         """Load a copy of a TFLite file whose inner tensors are outputs.
 
         XNNPACK computes with the same kernels and writes them out, where it would hide them.
         """
-        with _refusals(artifact):
+        with refusals(artifact):
             interpreter = _interpreter(_with_outputs(model, tensors), 1)
             known = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
-            return LiteRTSession(interpreter, artifact, [known[name] for name in tensors])
+            return TFLiteSession(interpreter, artifact, [known[name] for name in tensors])
 
 
 def _interpreter(model: bytes, threads: int) -> "Interpreter":
@@ -110,6 +125,32 @@ def _interpreter(model: bytes, threads: int) -> "Interpreter":
         interpreter = Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     return interpreter
+
+
+def _not_delegated(interpreter: "Interpreter") -> list[str]:
+    """Return the operators that no delegate has taken.
+
+    An interpreter lists what a delegate has taken beside the delegate: it is all that lies between
+    the delegate's outputs and its inputs.
+    """
+    operators = interpreter._get_ops_details()
+    makers = {int(y): op for op in operators for y in op["outputs"] if op["op_name"] != DELEGATE}
+    delegates = [op for op in operators if op["op_name"] == DELEGATE]
+    taken = set()
+    for delegate in delegates:
+        stops = set(map(int, delegate["inputs"]))
+        wanted = [int(y) for y in delegate["outputs"]]
+        while wanted:
+            maker = makers.get(wanted.pop())
+            if maker is None or maker["index"] in taken:
+                continue
+            taken.add(maker["index"])
+            wanted += [int(x) for x in maker["inputs"] if int(x) not in stops]
+    return [
+        str(op["op_name"])
+        for op in operators
+        if op["op_name"] != DELEGATE and op["index"] not in taken
+    ]
 
 
 def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
@@ -130,12 +171,17 @@ def _with_outputs(model: bytes, names: Sequence[str]) -> bytes:
 
 
 @contextmanager
-def _refusals(artifact: Artifact) -> Iterator[None]:
+def refusals(artifact: Artifact, label: str = LABEL) -> Iterator[None]:
+    """Raise what an interpreter says of a file as one line.
+
+    Raises:
+        BadInputError: the interpreter refuses it.
+    """
     try:
         yield
     except (ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise BadInputError(f"LiteRT refuses {artifact.path}: {reason}") from error
+        raise BadInputError(f"{label} refuses {artifact.path}: {reason}") from error
 
 
 def _installed_version() -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.gpu import Gpu
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
-from edgedl.runtime.tensorrt.driver import Gpu
 
 # Where engines are kept instead of the user's cache folder.
 PLACE = "EDGEDL_ENGINES"

@@ -11,6 +11,7 @@ from edgedl.runtime.backend import Array, Session
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.bundle.shape_range import Shape, ShapeRange
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.placement import Placement
 from edgedl.runtime.tensorrt.cuda import Buffer, Cuda, CudaError
 from edgedl.runtime.tensorrt.library import Library
 
@@ -56,6 +57,7 @@ class TensorRTSession(Session):
         outputs: Sequence[TensorSpec],
         profile: Sequence[ShapeRange] = (),
         cuda_graph: bool = False,
+        placement: Placement | None = None,
     ) -> None:
         """Load an engine; there must be a driver.
 
@@ -67,6 +69,7 @@ class TensorRTSession(Session):
             profile: sizes that it was built for; empty where the file leaves none free.
             cuda_graph: whether the work of a call is recorded, once for each shape of the inputs,
                 and launched as a whole.
+            placement: of the engine; None for all of it on the GPU.
 
         Raises:
             BadInputError: the library refuses the engine, or it has other inputs and outputs.
@@ -76,6 +79,7 @@ class TensorRTSession(Session):
         trt = library.module
         self._cuda = Cuda()
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._placement = placement or Placement("the GPU")
         # The engine needs its runtime, and the runtime its log.
         self._log = trt.Logger(trt.ILogger.ERROR)
         self._runtime = trt.Runtime(self._log)
@@ -162,6 +166,10 @@ class TensorRTSession(Session):
                 self._context.profiler = None
                 self._records_graphs = records
         return found
+
+    def placement(self) -> Placement:
+        """Say which layers the builder has left to the GPU where it was asked for the DLA."""
+        return self._placement
 
     def close(self) -> None:
         """Give the GPU's memory back, after the call that runs."""

@@ -3,7 +3,7 @@
 import pytest
 
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.tensorrt.driver import find_gpu
+from edgedl.runtime.gpu import find_gpu
 
 
 @pytest.fixture(autouse=True, scope="session")

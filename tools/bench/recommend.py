@@ -212,11 +212,14 @@ def _notes(candidates: Sequence[Candidate]) -> tuple[str, ...]:
     """Say of every reduced file that is not faster than its own runtime's float32.
 
     Of a pruned network's float32 file it says how much of the saving in arithmetic time shows; of
-    one with weights that repeat, its size once compressed, and its time.
+    one with weights that repeat, its size once compressed, and its time. Of any file it says which
+    operators the runtime leaves to something else.
     """
     notes = []
     for candidate in candidates:
         speed = candidate.speedup[0]
+        if candidate.cold_start is not None:
+            notes += [f"{candidate.name}: {text}" for text in candidate.cold_start.fallbacks]
         if candidate.zipped_bytes is not None:
             notes.append(_on_repetition(candidate))
         fewer = candidate.theoretical_speedup

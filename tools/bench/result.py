@@ -108,11 +108,19 @@ class Speedup(_Record, frozen=True):
 
 
 class ColdStart(_Record, frozen=True):
-    """Medians over fresh processes: loading the file, and the first inference."""
+    """Fresh processes that load a file and run it once.
+
+    Attributes:
+        load_ms: median time of loading it.
+        first_inference_ms: median time of the first inference.
+        processes: how many there were.
+        fallbacks: operators of it that another device computes, or slower kernels of this one.
+    """
 
     load_ms: float
     first_inference_ms: float
     processes: int
+    fallbacks: tuple[str, ...] = ()
 
 
 class Candidate(_Record, frozen=True):

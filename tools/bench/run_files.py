@@ -112,4 +112,4 @@ def cold_start(entry: Entry, settings: BenchSettings) -> ColdStart | None:
     load, first = (
         float(np.median([r[k] for r in runs])) for k in ("load_ms", "first_inference_ms")
     )
-    return ColdStart(load, first, len(runs))
+    return ColdStart(load, first, len(runs), tuple(runs[0]["fallbacks"]))

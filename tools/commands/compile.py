@@ -9,7 +9,7 @@ from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
-from edgedl.runtime.tensorrt.driver import find_gpu
+from edgedl.runtime.gpu import find_gpu
 from edgedl.runtime.tensorrt.library import LIBRARIES
 from edgedl.runtime.tensorrt.profiles import Sizes
 from edgedl.runtime.wording import counted

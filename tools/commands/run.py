@@ -1,5 +1,6 @@
 """``edgedl run``: inference on a bundle, with the device's packages only."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -8,6 +9,7 @@ import numpy as np
 
 from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.signature import Trust
+from edgedl.runtime.policy import POLICIES, Policy
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.stream import DROPS, Drop
@@ -28,6 +30,12 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
 )
 @click.option("--backend", type=BACKEND, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    help="Where what is asked for cannot run: fail; the next best, with a warning; the next best "
+    "[require if an artifact or a backend is named, else prefer].",
+)
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 64))
 @click.option(
     "--top", default=3, show_default=True, type=click.IntRange(1), help="Classes to print."
@@ -50,6 +58,7 @@ def command(
     where: str,
     backend: str | None,
     artifact: str | None,
+    policy: Policy | None,
     threads: int,
     top: int,
     drop: Drop | None,
@@ -67,14 +76,31 @@ def command(
     network's input. A video, a camera or an rtsp:// address gives one picture after another. On
     stdin ("-") come paths, or arrays as .npy one behind the other.
     """
-    with Runner.open(bundle, artifact, backend, threads, trust) as runner:
+    with Runner.open(bundle, artifact, backend, threads, trust, policy) as runner:
         manifest = runner.bundle.manifest
         signed = describe_trust(runner.bundle, trust)
         if not as_json:
             about = (manifest.name, runner.artifact.name, *([signed] if signed else []))
             click.echo(", ".join(about), err=True)
-        if why := saturation(manifest, runner.artifact):
-            click.echo(f"warning: {why}", err=True)
+        placement = runner.placement
+        for why in (
+            runner.instead,
+            saturation(manifest, runner.artifact),
+            *map(str, placement.elsewhere),
+        ):
+            if why:
+                click.echo(f"warning: {why}", err=True)
+        # Every result says what has computed it.
+        where_run: dict[str, object] = {
+            "artifact": runner.artifact.name,
+            "device": placement.device,
+        }
+        if runner.instead:
+            where_run["instead"] = runner.instead
+        if placement.fallbacks:
+            where_run["fallbacks"] = [str(fallback) for fallback in placement.fallbacks]
+        if signed is not None:
+            where_run["signature"] = signed
         drop = drop or ("oldest" if is_live(where) else "wait")
         dropped = 0
         for streamed in runner.stream(where, drop, fps, stall):
@@ -82,7 +108,7 @@ def command(
             for index in range(len(outputs[0])):
                 source = item.name(index)
                 sample = tuple(y[index] for y in outputs)
-                click.echo(_as_json(source, sample, runner, top, signed) if as_json
+                click.echo(_as_json(source, sample, runner, top, where_run) if as_json
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
         if dropped:
             click.echo(f"{counted(dropped, 'input')} dropped", err=True)
@@ -98,12 +124,14 @@ def _as_text(outputs: tuple[Floats, ...], manifest: Manifest, top: int) -> str:
 
 
 def _as_json(
-    source: str, outputs: tuple[Floats, ...], runner: Runner, top: int, signed: str | None
+    source: str,
+    outputs: tuple[Floats, ...],
+    runner: Runner,
+    top: int,
+    where_run: Mapping[str, object],
 ) -> str:
     manifest = runner.bundle.manifest
-    record: dict[str, object] = {"source": source, "artifact": runner.artifact.name}
-    if signed is not None:
-        record["signature"] = signed
+    record: dict[str, object] = {"source": source, **where_run}
     if manifest.task.classes:
         ranking = _ranking(outputs[0], manifest.task.classes, top)
         record["classes"] = [{"name": name, "probability": share} for name, share in ranking]

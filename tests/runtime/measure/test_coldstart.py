@@ -9,7 +9,7 @@ import pytest
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.measure.coldstart import cold_start
 
-KEYS = {"load_ms", "first_inference_ms"}
+KEYS = {"load_ms", "first_inference_ms", "fallbacks"}
 
 
 @pytest.mark.parametrize("artifact", ["ort-int8", "tflite-int8"])
@@ -25,12 +25,15 @@ def test_fresh_process(compressed, artifact):
     (line,) = done.stdout.splitlines()
     times = json.loads(line)
     assert set(times) == KEYS
+    fallbacks = times.pop("fallbacks")
+    assert len(fallbacks) == (artifact == "tflite-int8")
     assert all(value > 0 for value in times.values())
 
 
 def test_same_process(compressed):
     times = cold_start(compressed.bundle.folder, "ort-float32", 1)
     assert set(times) == KEYS
+    assert times.pop("fallbacks") == []
     assert all(value > 0 for value in times.values())
 
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.gpu import Gpu
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
 from edgedl.runtime.tensorrt.cache import RECORD, EngineCache, EngineKey, kept_or_built
-from edgedl.runtime.tensorrt.driver import Gpu
 
 GPU = Gpu("Orin", "8.7", "CUDA 12.6")
 SETTINGS = BuildSettings("tensorrt")

@@ -9,17 +9,18 @@ import pytest
 from host_gpu import HostGpu
 from published_api import VERSIONS, PublishedModule
 
+from edgedl.runtime import gpu
 from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.loaded_model import run_file
-from edgedl.runtime.tensorrt import driver, session
+from edgedl.runtime.tensorrt import session
 from edgedl.runtime.tensorrt.cuda import Cuda, CudaError
 from edgedl.runtime.tensorrt.library import Library
 from edgedl.runtime.tensorrt.session import StageTimes, TensorRTSession
 
 X, Y = TensorSpec("x", (None, 3), "float32"), TensorSpec("y", (None, 3), "float16")
-NO_GPU = not driver.Path("/proc/driver/nvidia").exists()
+NO_GPU = not gpu.Path("/proc/driver/nvidia").exists()
 
 
 class Doubler:

@@ -12,7 +12,7 @@ from command import Run, assert_one_line
 
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.tensorrt.driver import find_gpu
+from edgedl.runtime.gpu import find_gpu
 
 NAMES = ["tensorrt-float32", "tensorrt-float16", "tensorrt-bfloat16", "tensorrt-int8"]
 needs_rtx = pytest.mark.skipif(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgedl.runtime import gpu
 from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.tensorrt import driver
-from edgedl.runtime.tensorrt.driver import Gpu, find_gpu
+from edgedl.runtime.gpu import Gpu, find_gpu
 
 SOURCE = r"""
 #include <string.h>
@@ -30,7 +30,7 @@ def library(folder: Path, init: int) -> str:
 
 
 def test_without_a_driver_it_says_so(monkeypatch: pytest.MonkeyPatch, refused) -> None:
-    monkeypatch.setattr(driver, "LIBRARY", "libno_such_driver.so.1")
+    monkeypatch.setattr(gpu, "LIBRARY", "libno_such_driver.so.1")
     with refused(BackendUnavailableError, "no NVIDIA driver", "libno_such_driver.so.1"):
         find_gpu()
 
@@ -39,7 +39,7 @@ def test_without_a_driver_it_says_so(monkeypatch: pytest.MonkeyPatch, refused) -
 def test_a_driver_without_a_gpu_is_not_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
-    monkeypatch.setattr(driver, "LIBRARY", library(tmp_path, 100))
+    monkeypatch.setattr(gpu, "LIBRARY", library(tmp_path, 100))
     with refused(BackendUnavailableError, "cuInit fails", "CUDA_ERROR_NO_DEVICE (100)"):
         find_gpu()
 
@@ -48,6 +48,6 @@ def test_a_driver_without_a_gpu_is_not_usable(
 def test_the_first_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = tmp_path / "nv_tegra_release"
     release.write_text("# R36 (release), REVISION: 4.0\nmore\n")
-    monkeypatch.setattr(driver, "RELEASES", (tmp_path / "none", release))
-    monkeypatch.setattr(driver, "LIBRARY", library(tmp_path, 0))
+    monkeypatch.setattr(gpu, "RELEASES", (tmp_path / "none", release))
+    monkeypatch.setattr(gpu, "LIBRARY", library(tmp_path, 0))
     assert find_gpu() == Gpu("Orin", "8.7", "CUDA 12.6, # R36 (release), REVISION: 4.0")

@@ -1,0 +1,131 @@
+"""Which file of a bundle runs on which backend, and what happens where that cannot be."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from edgedl.runtime.backend import Backend
+from edgedl.runtime.backends.runtimes import backends_for, open_backend
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.loaded_model import LoadedModel
+from edgedl.runtime.wording import meant
+
+Policy = Literal["require", "prefer", "any"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to run of a bundle.
+
+    Attributes:
+        artifact: None for the recommended one, or the first for the backend.
+        backend: by name, or an object of one's own; None for that of the artifact.
+        policy: what happens where that cannot run. "require": it is an error, and so is an operator
+            that another device computes. "prefer": the next best runs, and says why. "any": the
+            next best runs. None for "require" where an artifact or a backend is named, else
+            "prefer".
+        threads: of the runtime.
+    """
+
+    artifact: Artifact | None = None
+    backend: str | Backend | None = None
+    policy: Policy | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a policy that there is not.
+
+        Raises:
+            BadInputError: there is no such policy.
+        """
+        if self.policy is not None and self.policy not in POLICIES:
+            raise BadInputError(
+                f"unknown policy '{self.policy}'{meant(str(self.policy), POLICIES)}"
+            )
+
+    def load(self, bundle: Bundle) -> LoadedModel:
+        """Load the file that is wanted, or by the policy the next best.
+
+        Raises:
+            BadInputError: the bundle has none for the backend, or the runtime refuses the file.
+            BackendUnavailableError: what is wanted cannot run here, and neither can what the policy
+                allows.
+            IntegrityError: a file is not what the manifest says.
+        """
+        wanted = _wanted(bundle, self.artifact, self._backend())
+        named = self.artifact is not None or self.backend is not None
+        policy = self.policy or ("require" if named else "prefer")
+        pairs = [*wanted]
+        if policy != "require":
+            pairs += [pair for pair in _all(bundle) if pair not in wanted]
+        reasons: list[str] = []
+        for artifact, backend in pairs:
+            availability = backend.available()
+            if not availability.usable:
+                reasons.append(availability.detail)
+                continue
+            if policy == "require":
+                return self._load_alone(bundle, artifact, backend)
+            instead = ""
+            if reasons and policy == "prefer":
+                first, its_backend = pairs[0]
+                instead = f"{first.name} cannot run on {its_backend.label}: {reasons[0]}"
+            try:
+                return LoadedModel(bundle, artifact, self.threads, backend, instead=instead)
+            except (BadInputError, BackendUnavailableError) as error:
+                reasons.append(str(error))
+        raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
+
+    def _backend(self) -> Backend | None:
+        return open_backend(self.backend) if isinstance(self.backend, str) else self.backend
+
+    def _load_alone(self, bundle: Bundle, artifact: Artifact, backend: Backend) -> LoadedModel:
+        """Load a file, all of which must run on the device of the backend."""
+        model = LoadedModel(bundle, artifact, self.threads, backend)
+        elsewhere = model.session.placement().elsewhere
+        if elsewhere:
+            model.close()
+            raise BackendUnavailableError(
+                f"{artifact.name} does not run on {backend.label} alone: {elsewhere[0]}; with the "
+                "policy 'prefer' it runs so, and says it"
+            )
+        return model
+
+
+def _wanted(
+    bundle: Bundle, chosen: Artifact | None, backend: Backend | None
+) -> list[tuple[Artifact, Backend]]:
+    """Return the artifacts that are asked for, with the backends that may run them."""
+    if chosen is not None:
+        if backend is None:
+            return [(chosen, b) for b in backends_for(chosen.backend)]
+        if backend.files != chosen.backend:
+            raise BadInputError(
+                f"artifact '{chosen.name}' is for the backend '{chosen.backend}', {backend.label} "
+                f"runs those for '{backend.files}'"
+            )
+        return [(chosen, backend)]
+    artifacts = _recommended_first(bundle)
+    if backend is None:
+        return [(first, b) for first in artifacts[:1] for b in backends_for(first.backend)]
+    found = [(artifact, backend) for artifact in artifacts if artifact.backend == backend.files]
+    if not found:
+        raise BadInputError(
+            f"{bundle.folder} has no artifact for the backend '{backend.files}': it has "
+            f"{', '.join(dict.fromkeys(artifact.backend for artifact in artifacts))}"
+        )
+    return found
+
+
+def _all(bundle: Bundle) -> Iterator[tuple[Artifact, Backend]]:
+    for artifact in _recommended_first(bundle):
+        for backend in backends_for(artifact.backend):
+            yield artifact, backend
+
+
+def _recommended_first(bundle: Bundle) -> list[Artifact]:
+    recommended = bundle.manifest.recommended
+    return sorted(bundle.manifest.artifacts, key=lambda artifact: artifact.name != recommended)
