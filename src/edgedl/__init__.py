@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         IntegrityError,
         InvalidMeasurementError,
     )
+    from edgedl.runtime.placement import Fallback, Placement
     from edgedl.runtime.runner import Runner
     from edgedl.runtime.supervised import SupervisedRunner
     from edgedl.runtime.task.scores import accuracy_of_each, agreement, r2, sqnr, top1
@@ -134,6 +135,7 @@ _HOMES = {
         "IntegrityError",
         "InvalidMeasurementError",
     ),
+    "edgedl.runtime.placement": ("Fallback", "Placement"),
     "edgedl.runtime.runner": ("Runner",),
     "edgedl.runtime.supervised": ("SupervisedRunner",),
     "edgedl.runtime.task.scores": (
