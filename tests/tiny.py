@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.compress.subject.subject import Subject
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 CLASSES = ("cat", "dog", "bird", "fish")

@@ -10,7 +10,7 @@ from edgedl.compress.pipeline import compress
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TFLITE
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 SIDE, CLASSES = 12, ("cat", "dog", "bird", "fish")

@@ -12,8 +12,8 @@ from edgedl.compress.subject.picture_scale import check_pictures, check_preproce
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError, EdgedlError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.checks import TOP1, check_labels
 from edgedl.runtime.task.task import Batch, Task

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 
 # No network takes larger numbers than raw pixels are.
 LARGEST = 256.0

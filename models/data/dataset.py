@@ -8,7 +8,7 @@ from pathlib import Path
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.packages import Package
 from edgedl.models.data.recordings import Recordings
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.progress import Progress
 
 Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings]

@@ -27,9 +27,9 @@ from edgedl.models.data.packages import (
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
 from edgedl.models.shipped import shipped
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.install import install_line
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.wording import meant
 
 CIFAR10 = Package(

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedl.models.data.archive import read_archive, write_archive
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 
 
 @dataclass(frozen=True)

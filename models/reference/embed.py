@@ -13,7 +13,7 @@ from edgedl.models.data.datasets import find_dataset, load_split
 from edgedl.models.data.enlarged import enlarge
 from edgedl.models.data.images import LabelledImages, write_splits
 from edgedl.models.reference.tasks import make_task
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 
 EMBEDDED_TRAINING_SAMPLES = 10_000
 BATCH = 50

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from edgedl.models.data.recordings import Recordings
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 
 SCALE_DEVIATION = 0.1
 

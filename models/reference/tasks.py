@@ -6,7 +6,7 @@ import numpy as np
 
 from edgedl.models.data.dataset import ImageDataset, SequenceDataset
 from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 

@@ -6,10 +6,10 @@ import msgspec
 
 from edgedl.runtime.bundle.certificates import Finding, Parity, RuntimeAgreement
 from edgedl.runtime.bundle.layout import Layout, network_shape
-from edgedl.runtime.bundle.preprocess import Preprocessing
 from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
+from edgedl.runtime.preprocess.preprocessing import Preprocessing
 
 ElementType = Literal["float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool"]
 
@@ -158,9 +158,10 @@ class HostMetric(_Record, frozen=True):
 
 
 # Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
-# has no digest beside it; before version 5 no file has a profile.
-SCHEMA_VERSION: Final = 5
-READABLE_VERSIONS: Final = (2, 3, 4, SCHEMA_VERSION)
+# has no digest beside it; before version 5 no file has a profile; before version 6 pictures are
+# stretched, and there is neither sound nor text.
+SCHEMA_VERSION: Final = 6
+READABLE_VERSIONS: Final = (2, 3, 4, 5, SCHEMA_VERSION)
 FIRST_WITH_DIGEST: Final = 4
 
 
@@ -172,8 +173,8 @@ class Manifest(_Record, frozen=True):
         task: what it is for.
         inputs: logical inputs, float32 after preprocessing.
         outputs: logical outputs, float32.
-        preprocessing: how a picture or a file of sensor rows becomes the first input; None for
-            plain arrays.
+        preprocessing: how a picture, a file of sensor rows, a sound or a text becomes the first
+            inputs; None for plain arrays.
         artifacts: the model files, the float32 reference first.
         files: every file of the bundle but this one.
         history: stages in the order they were applied.
@@ -198,4 +199,4 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
-    schema_version: Literal[2, 3, 4, 5] = SCHEMA_VERSION
+    schema_version: Literal[2, 3, 4, 5, 6] = SCHEMA_VERSION

@@ -1,4 +1,4 @@
-"""Read what people point at: a picture, a CSV file, an array file, a folder, a stream of paths."""
+"""Read what people point at: files of the network's kind, arrays, a folder, a stream of paths."""
 
 import io
 import os
@@ -7,19 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.array_file import NPY, load_arrays, read_npy_stream
 from edgedl.runtime.bundle.manifest import Manifest
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
+from edgedl.runtime.preprocess.preprocessing import Preprocessing
 from edgedl.runtime.task.video import CAMERA, NETWORK, is_video, read_video
+from edgedl.runtime.wording import counted
 
-ARRAYS = {".npy", ".npz"}
-TABLES = {".csv"}
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+ARRAYS = (".npy", ".npz")
+NO_KIND = "arrays (.npy, .npz)"
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,11 @@ def read_inputs(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
     if path.is_file():
         yield _read(path, manifest)
         return
-    known = ARRAYS | PICTURES | TABLES
+    kind = manifest.preprocessing
+    known = (*ARRAYS, *(kind.suffixes if kind else ()))
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
     if not files:
-        raise BadInputError(f"{where} holds no picture, no .csv and no array (.npy, .npz)")
+        raise BadInputError(f"{where} holds no {_takes(kind)}")
     for file in files:
         yield _read(file, manifest)
 
@@ -112,30 +111,22 @@ def _read_video(where: str, manifest: Manifest) -> Iterator[NamedInputs]:
 def _read(path: Path, manifest: Manifest) -> NamedInputs:
     if not path.is_file():
         raise BadInputError(f"there is no file '{path}'")
-    suffix = path.suffix.lower()
+    suffix, kind = path.suffix.lower(), manifest.preprocessing
     if suffix in ARRAYS:
         return NamedInputs(str(path), _read_arrays(path, manifest))
-    if suffix in TABLES:
-        return _read_table(path, manifest)
-    if not isinstance(manifest.preprocessing, ImagePreprocessing):
-        takes = "CSV files" if manifest.preprocessing else "arrays (.npy, .npz)"
-        kind = "pictures" if suffix in PICTURES else f"'{suffix}' files"
-        raise BadInputError(f"{path}: this network takes {takes}, not {kind}")
-    pixels = manifest.preprocessing.read(path)
-    return NamedInputs(str(path), (manifest.preprocessing(pixels),))
+    if kind is None or suffix not in kind.suffixes:
+        raise BadInputError(f"{path}: this network takes {_takes(kind)}, not '{suffix}' files")
+    arrays, parts = kind.inputs_of(path)
+    if len(arrays) != len(manifest.inputs):
+        raise BadInputError(
+            f"{path} gives {counted(len(arrays), 'input')}, the network takes "
+            f"{len(manifest.inputs)}: give them as an .npz file"
+        )
+    return NamedInputs(str(path), arrays, parts)
 
 
-def _read_table(path: Path, manifest: Manifest) -> NamedInputs:
-    cut = manifest.preprocessing
-    if not isinstance(cut, SequencePreprocessing):
-        takes = "pictures" if cut else "arrays (.npy, .npz)"
-        raise BadInputError(f"{path}: this network takes {takes}, not CSV files")
-    rows = cut.read(path)
-    windows = cut.windows(rows)
-    length = windows.shape[1]
-    starts = [i * cut.hop for i in range(len(windows))]
-    parts = tuple(f"rows {start + 1} to {start + length}" for start in starts)
-    return NamedInputs(str(path), (windows,), parts)
+def _takes(kind: Preprocessing | None) -> str:
+    return f"{kind.takes} or {NO_KIND}" if kind else NO_KIND
 
 
 def _read_arrays(path: Path, manifest: Manifest) -> tuple[Array, ...]:
@@ -168,8 +159,8 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
 
 
 def _prepare(x: Array, index: int, manifest: Manifest) -> Array:
-    """Preprocess raw uint8 pictures [(N,) H, W, C]; add a missing batch dimension."""
-    pictures = manifest.preprocessing
-    if index == 0 and isinstance(pictures, ImagePreprocessing) and x.dtype == np.uint8:
-        return pictures(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
+    """Preprocess raw values of the first input; add a missing batch dimension."""
+    kind = manifest.preprocessing
+    if index == 0 and kind is not None:
+        x = kind.from_raw(x)
     return x[None] if x.ndim == len(manifest.inputs[index].shape) - 1 else x

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing, Preprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.preprocessing import Preprocessing
 from edgedl.runtime.task.checks import (
     TOP1,
     Scores,
@@ -245,8 +245,8 @@ class ArrayTask:
         for start in range(0, len(samples.labels), batch_size):
             part = slice(start, start + batch_size)
             inputs = tuple(x[part] for x in samples.inputs)
-            if isinstance(self.preprocessing, ImagePreprocessing) and inputs[0].dtype == np.uint8:
-                inputs = (self.preprocessing(np.asarray(inputs[0], np.uint8)), *inputs[1:])
+            if self.preprocessing is not None:
+                inputs = (self.preprocessing.from_raw(inputs[0]), *inputs[1:])
             yield Batch(tuple(np.array(x) for x in inputs), np.array(samples.labels[part]))
 
     def _read(self, split: str) -> Samples:

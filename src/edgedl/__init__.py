@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from edgedl.runtime.backends.engines import EngineBackend
     from edgedl.runtime.backends.runtimes import open_backend
     from edgedl.runtime.bundle.bundle import Bundle
-    from edgedl.runtime.bundle.preprocess import ImagePreprocessing
-    from edgedl.runtime.bundle.sequence import SequencePreprocessing
     from edgedl.runtime.bundle.signature import Trust
     from edgedl.runtime.errors import (
         BackendUnavailableError,
@@ -69,6 +67,8 @@ if TYPE_CHECKING:
         InvalidMeasurementError,
     )
     from edgedl.runtime.placement import Fallback, Placement
+    from edgedl.runtime.preprocess.image import ImagePreprocessing
+    from edgedl.runtime.preprocess.sequence import SequencePreprocessing
     from edgedl.runtime.runner import Runner
     from edgedl.runtime.supervised import SupervisedRunner
     from edgedl.runtime.task.scores import accuracy_of_each, agreement, r2, sqnr, top1
@@ -123,8 +123,8 @@ _HOMES = {
     "edgedl.runtime.backends.engines": ("EngineBackend",),
     "edgedl.runtime.backends.runtimes": ("open_backend",),
     "edgedl.runtime.bundle.bundle": ("Bundle",),
-    "edgedl.runtime.bundle.preprocess": ("ImagePreprocessing",),
-    "edgedl.runtime.bundle.sequence": ("SequencePreprocessing",),
+    "edgedl.runtime.preprocess.image": ("ImagePreprocessing",),
+    "edgedl.runtime.preprocess.sequence": ("SequencePreprocessing",),
     "edgedl.runtime.bundle.signature": ("Trust",),
     "edgedl.runtime.errors": (
         "BackendUnavailableError",

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edgedl.compress.state import begin
 from edgedl.compress.subject.check_subject import check_subject
 from edgedl.compress.subject.subject import Subject
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 X = np.random.default_rng(0).random((8, 3, 12, 12)).astype(np.float32)

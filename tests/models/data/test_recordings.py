@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 
 LENGTHS = (5, 9, 6, 12)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from edgedl.models.data.recordings import Recordings
 from edgedl.models.reference.recording_batches import SCALE_DEVIATION, RecordingBatches
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 
 AXES = ("ax", "ay", "az", "wx", "wy", "wz")
 

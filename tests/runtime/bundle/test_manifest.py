@@ -74,7 +74,7 @@ def test_missing_key_is_refused(content, key):
         (("artifacts", 0, "inputs", 0, "shape"), [1, "N"]),
         (("artifacts", 0, "inputs", 0, "shape"), [1.5]),
         (("files", "golden.npz", "size_bytes"), 1.5),
-        (("preprocessing", "mode"), "BGR"),
+        (("preprocessing", "mode"), "CMYK"),
         (("preprocessing", "type"), "audio"),
         (("history", 0, "settings", "samples"), [512]),
     ],

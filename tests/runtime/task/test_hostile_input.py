@@ -17,9 +17,9 @@ from edgedl.runtime.backends.ort import OnnxRuntimeBackend
 from edgedl.runtime.backends.tflite import LiteRTBackend
 from edgedl.runtime.bundle.bundle import Bundle, record_files, write_manifest
 from edgedl.runtime.bundle.manifest import Artifact, Manifest, TaskRecord, TensorSpec
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.measure.score_intervals import mean_score, paired_drop
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import check_golden
 from edgedl.runtime.task.inputs import read_inputs

@@ -161,7 +161,7 @@ def test_nothing_there(refused, tmp_path, manifest):
     with refused(BadInputError, "no file or folder", "gone"):
         list(read_inputs(str(tmp_path / "gone"), manifest))
     (tmp_path / "notes.txt").write_text("")
-    with refused(BadInputError, str(tmp_path), "no picture, no .csv and no array"):
+    with refused(BadInputError, str(tmp_path), "holds no pictures or arrays"):
         list(read_inputs(str(tmp_path), manifest))
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, top_k_accuracy_score
 from tiny import CLASSES, make_task, pictures
 
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.task.task import (
     UNKNOWN,
     ArrayTask,

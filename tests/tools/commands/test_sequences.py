@@ -12,7 +12,7 @@ from torch import nn
 from edgedl.compress.pipeline import CompressedModel, compress
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.named import ORT, TENSORRT, TFLITE
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import ArrayTask, Samples
 

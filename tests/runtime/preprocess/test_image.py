@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgedl.runtime.bundle.preprocess import ImagePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.preprocess.image import ImagePreprocessing
 
 RGB = ImagePreprocessing(4, 6, "RGB")
 GREY = ImagePreprocessing(4, 6, "L")

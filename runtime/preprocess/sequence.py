@@ -2,12 +2,14 @@
 
 import csv
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.reading import Array, Reading
 
 
 class SequencePreprocessing(
@@ -27,6 +29,9 @@ class SequencePreprocessing(
     hop: int
     rate_hz: float
 
+    takes: ClassVar[str] = "CSV files"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+
     def __post_init__(self) -> None:
         """Reject sizes that cannot be applied."""
         if not self.columns or len(set(self.columns)) != len(self.columns):
@@ -36,6 +41,21 @@ class SequencePreprocessing(
                 f"window, hop and rate_hz must be above 0, got {self.window}, {self.hop}, "
                 f"{self.rate_hz}"
             )
+
+    def inputs_of(self, path: Path) -> Reading:
+        """Read the windows of a CSV file.
+
+        Raises:
+            BadInputError: as ``read``.
+        """
+        windows = self.windows(self.read(path))
+        length = windows.shape[1]
+        starts = [i * self.hop for i in range(len(windows))]
+        return Reading((windows,), tuple(f"rows {i + 1} to {i + length}" for i in starts))
+
+    def from_raw(self, x: Array) -> Array:
+        """Return windows as they are."""
+        return x
 
     def windows(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Cut rows [R, C] into windows [N, T, C]; rows behind the last whole window are left out.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 
 CUT = SequencePreprocessing(("ax", "ay", "az"), window=4, hop=2, rate_hz=50.0)
 

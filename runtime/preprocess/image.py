@@ -1,21 +1,25 @@
-"""Preprocessing as data: what happens between a picture and the network's input tensor."""
+"""Pictures as data: their size, colours and scale, and how a file becomes such a picture."""
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.runtime.bundle.sequence import SequencePreprocessing
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
+from edgedl.runtime.preprocess.reading import Array, Reading
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MOST_PIXELS = 100_000_000
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm",
+)  # fmt: skip
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
@@ -24,18 +28,32 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     Attributes:
         height: input height in pixels.
         width: input width in pixels.
-        mode: "L" (grey, one channel) or "RGB".
+        mode: "L" (grey, one channel), "RGB", or "BGR" (as OpenCV has them).
         scale: factor on the 8-bit pixel; 1/255 maps it to 0..1.
         mean: subtracted after scaling, one value per channel; empty means 0.
         std: divided by after that, one value per channel; empty means 1.
+        resize: how a picture of another size fits. "stretch": each side is resized. "crop": the
+            shorter side is resized to ``shorter_side`` and the middle is cut out, as torchvision's
+            Resize and CenterCrop do. "letterbox": it is resized to lie inside, in the middle of
+            ``fill``, as YOLO has it.
+        shorter_side: in pixels, for "crop"; 0 for as little as the cut needs.
+        interpolation: of pillow, which averages over what a pixel covers.
+        fill: 8-bit value around a picture in a letterbox.
     """
 
     height: int
     width: int
-    mode: Literal["L", "RGB"]
+    mode: Literal["L", "RGB", "BGR"]
     scale: float = 1 / 255
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: Literal["stretch", "crop", "letterbox"] = "stretch"
+    shorter_side: int = 0
+    interpolation: Interpolation = "bilinear"
+    fill: int = 0
+
+    takes: ClassVar[str] = "pictures"
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     def __post_init__(self) -> None:
         """Reject sizes and statistics that cannot be applied."""
@@ -48,6 +66,15 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise BadInputError(f"{name} needs {self.channels} values, got {len(values)}")
         if 0.0 in self.std:
             raise BadInputError("std must not be 0")
+        if self.shorter_side and self.resize != "crop":
+            raise BadInputError(f"shorter_side is for resize='crop', not '{self.resize}'")
+        if self.shorter_side and self.shorter_side < max(self.height, self.width):
+            raise BadInputError(
+                f"a picture with a shorter side of {self.shorter_side} has no middle of "
+                f"{self.height} x {self.width}"
+            )
+        if not 0 <= self.fill <= 255:
+            raise BadInputError(f"fill must be 0 to 255, got {self.fill}")
 
     @property
     def channels(self) -> int:
@@ -73,10 +100,29 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             x /= np.asarray(self.std, np.float32)
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
+    def inputs_of(self, path: Path) -> Reading:
+        """Read a picture file: float32 [1, C, H, W].
+
+        Raises:
+            BackendUnavailableError: pillow is not installed.
+            BadInputError: the file is not a picture that pillow can read.
+        """
+        return Reading((self(self.read(path)),))
+
+    def from_raw(self, x: Array) -> Array:
+        """Map uint8 pictures [N, H, W, C], or one [H, W, C], to float32 [N, C, H, W].
+
+        Raises:
+            BadInputError: they have another size.
+        """
+        if x.dtype != np.uint8:
+            return x
+        return self(np.asarray(x[None] if x.ndim == 3 else x, np.uint8))
+
     def read(self, path: Path) -> npt.NDArray[np.uint8]:
         """Read a picture file as uint8 [1, H, W, C], upright, converted and resized to fit.
 
-        The camera's orientation mark is applied, 16-bit grey becomes 8-bit, resizing is bilinear.
+        The camera's orientation mark is applied, 16-bit grey becomes 8-bit.
 
         Raises:
             BackendUnavailableError: pillow is not installed.
@@ -99,7 +145,7 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                         f"{MOST_PIXELS // 10**6} million are read"
                     )
                 upright = ImageOps.exif_transpose(picture)
-                converted = _to_8_bit(upright).convert(self.mode)
+                converted = _to_8_bit(upright).convert(self._colours)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise BadInputError(f"{path} is not a readable picture ({error})") from error
         return self._resized(converted)
@@ -117,14 +163,55 @@ class ImagePreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             from PIL import Image
         except ImportError as error:
             raise BackendUnavailableError.of(error, _without_pillow()) from error
-        return self._resized(Image.fromarray(pixels).convert(self.mode))
+        return self._resized(Image.fromarray(pixels).convert(self._colours))
+
+    @property
+    def _colours(self) -> Literal["L", "RGB"]:
+        return "L" if self.mode == "L" else "RGB"
 
     def _resized(self, picture: "Image.Image") -> npt.NDArray[np.uint8]:
+        fitted = {"stretch": self._stretched, "crop": self._cropped, "letterbox": self._boxed}
+        pixels = np.asarray(fitted[self.resize](picture), np.uint8)
+        if self.mode == "BGR":
+            pixels = pixels[..., ::-1]
+        return pixels.reshape(1, self.height, self.width, self.channels)
+
+    def _stretched(self, picture: "Image.Image") -> "Image.Image":
+        return self._to_size(picture, self.width, self.height)
+
+    def _cropped(self, picture: "Image.Image") -> "Image.Image":
+        width, height = picture.size
+        if self.shorter_side:
+            short = min(width, height)
+            # torchvision rounds the longer side down.
+            width = self.shorter_side * width // short
+            height = self.shorter_side * height // short
+        else:
+            factor = max(self.width / width, self.height / height)
+            width = max(self.width, round(width * factor))
+            height = max(self.height, round(height * factor))
+        resized = self._to_size(picture, width, height)
+        left, top = round((width - self.width) / 2), round((height - self.height) / 2)
+        return resized.crop((left, top, left + self.width, top + self.height))
+
+    def _boxed(self, picture: "Image.Image") -> "Image.Image":
         from PIL import Image
 
-        if picture.size != (self.width, self.height):
-            picture = picture.resize((self.width, self.height), Image.Resampling.BILINEAR)
-        return np.asarray(picture, np.uint8).reshape(1, self.height, self.width, self.channels)
+        factor = min(self.width / picture.width, self.height / picture.height)
+        width = max(1, round(picture.width * factor))
+        height = max(1, round(picture.height * factor))
+        fill = (self.fill,) * self.channels if self.channels > 1 else self.fill
+        box = Image.new(self._colours, (self.width, self.height), fill)
+        place = (self.width - width) // 2, (self.height - height) // 2
+        box.paste(self._to_size(picture, width, height), place)
+        return box
+
+    def _to_size(self, picture: "Image.Image", width: int, height: int) -> "Image.Image":
+        from PIL import Image
+
+        if picture.size == (width, height):
+            return picture
+        return picture.resize((width, height), Image.Resampling[self.interpolation.upper()])
 
 
 def _without_pillow() -> str:
@@ -140,6 +227,3 @@ def _to_8_bit(picture: "Image.Image") -> "Image.Image":
     values = np.asarray(picture, np.float32) / 257
     np.rint(values, out=values)
     return Image.fromarray(np.clip(values, 0, 255, out=values).astype(np.uint8))
-
-
-Preprocessing = ImagePreprocessing | SequencePreprocessing
