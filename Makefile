@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := out/demo
+# One process for each core, so one thread each; one that has no test left takes some of the other's.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-slow coverage nightly check wheels install-test reference-models clean help
 
@@ -39,13 +41,13 @@ demo: $(DEMO)/result.json
 	@echo "report: $(DEMO)/report.html"
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 coverage: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -n 2 -m slow --durations=25
+	$(PYTEST) -m slow --durations=25
 
 # All tests, with other and more examples of what is tested on random ones, and every graph pass
 # checked on every network. The last lines are kept, with the date and the revision.
@@ -53,7 +55,7 @@ NIGHTLY := docs/results/nightly.txt
 
 nightly: $(INSTALLED)
 	@date -u +"%Y-%m-%d, `git describe --always`, all tests, HYPOTHESIS_PROFILE=nightly, EDGEDL_CHECK_PASSES=1" >$(NIGHTLY)
-	HYPOTHESIS_PROFILE=nightly EDGEDL_CHECK_PASSES=1 $(BIN)/pytest -n 2 -q --disable-warnings | tail -n 20 | tee -a $(NIGHTLY)
+	HYPOTHESIS_PROFILE=nightly EDGEDL_CHECK_PASSES=1 $(PYTEST) -q --disable-warnings | tail -n 20 | tee -a $(NIGHTLY)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -44,6 +44,7 @@ def test_onnx_names_operator_module_and_line() -> None:
     assert len(text.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_tflite_names_operator_module_and_line() -> None:
     graph = deep(Sums())
     with pytest.raises(ExportError) as caught:

@@ -59,6 +59,7 @@ def tuned(subject: Subject, stage: Stage = TUNE) -> tuple[ModelState, list[str]]
     return stage.apply(PruneChannels(0.5, multiple=1).apply(state)), said
 
 
+@pytest.mark.slow
 def test_a_regression_without_a_loss_learns_from_the_whole_network() -> None:
     done, said = tuned(regression())
     settings = done.history[-1].settings
@@ -130,6 +131,7 @@ def test_what_cannot_be_trained_is_said_before_any_work(
     assert not [s for s in said if "prune" in s]
 
 
+@pytest.mark.slow
 def test_labels_that_are_no_numbers_do_not_matter_to_a_teacher() -> None:
     """Boxes of any number for each picture: only the user's score reads them."""
 

@@ -66,6 +66,7 @@ class TaughtBlobs:
             yield inputs, Targets(labels, self.teacher(inputs.to(META)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -129,6 +130,7 @@ def with_training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -93,6 +93,7 @@ def test_what_a_runtime_refuses_with_an_error_is_no_failure(compressed: Compress
     assert find_failures(compressed.bundle.folder, [tensorrt, "ort-float32"]) == {}
 
 
+@pytest.mark.slow
 def test_a_crash_is_found_behind_a_file_that_raises_and_behind_another_crash(
     bundle_copy: Path, replace_file: Replace
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_wish_for_a_device_takes_the_place_of_the_subjects_own(subject_file: P
     assert [w.job().subject.device.type for w in (wish, there)] == ["cpu", "cuda"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("samples", "kept"), [(16, True), (128, False)])
 def test_a_plan_applies_stages_of_seconds_to_find_what_is_kept_behind_them(
     samples: int, kept: bool, subject_file: Path, recipe: Path, tmp_path: Path

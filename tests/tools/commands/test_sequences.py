@@ -16,6 +16,8 @@ from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import ArrayTask, Samples
 
+pytestmark = pytest.mark.slow
+
 CUT = SequencePreprocessing(("x", "y", "z"), window=8, hop=4, rate_hz=50.0)
 CLASSES = ("walk", "run")
 

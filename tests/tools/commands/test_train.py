@@ -62,6 +62,7 @@ def test_writes_weights_record_and_curve(edgedl: Run, watch: None, tmp_path: Pat
         assert np.asarray(picture.convert("L")).std() > 5
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_other_settings_are_refused(
     edgedl: Run, watch: None, tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ def test_same_seed_same_weights_and_other_settings_are_refused(
     assert "other settings" in other.stderr
 
 
+@pytest.mark.slow
 def test_the_cpu_can_be_named(edgedl: Run, watch: None, tmp_path: Path) -> None:
     train(edgedl, tmp_path / "one")
     train(edgedl, tmp_path / "two", "--device", "cpu")

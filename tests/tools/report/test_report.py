@@ -117,6 +117,7 @@ def test_chart_has_bars_in_both_directions(page: Path) -> None:
     assert svg.count('id="LineCollection_') == 2 * 3 * 2
 
 
+@pytest.mark.slow
 @needs_browser
 def test_browser_renders_chart_and_tables(page: Path, tmp_path: Path) -> None:
     dom = parse(chromium("--dump-dom", page.as_uri()))

@@ -21,6 +21,8 @@ from edgedl.compress.targets.target import load_target
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.task.task import ArrayTask, Samples
 
+pytestmark = pytest.mark.slow
+
 OPENVINO = load_target("openvino")
 
 
@@ -52,7 +54,6 @@ def test_the_certificate_holds_layer_by_layer(made: CompressedModel) -> None:
     assert between.prediction_agreement >= 0.97
 
 
-@pytest.mark.slow
 def test_the_certificates_say_what_computes_in_float(tmp_path: Path) -> None:
     """What turns integers into floats at a file's end is no operator of the network."""
     torch.manual_seed(0)
@@ -74,7 +75,6 @@ def test_the_certificates_say_what_computes_in_float(tmp_path: Path) -> None:
     assert found["openvino-float32"] is None
 
 
-@pytest.mark.slow
 def test_a_layer_kept_float_stays_float(tmp_path: Path) -> None:
     """ONNX Runtime's own operators, which keep such a layer float there, are not in the file."""
     recipe = keep_float(load_recipe("static_w8c_a8"), ("depthwise",))
@@ -86,7 +86,6 @@ def test_a_layer_kept_float_stays_float(tmp_path: Path) -> None:
     assert b"com.microsoft" in bundle.read(paths["ort-int8"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_integer_weights_compute_in_float(tmp_path: Path, bits: int) -> None:
     rng = np.random.default_rng(0)

@@ -143,6 +143,7 @@ def test_bias_scales_are_input_scale_times_weight_scale() -> None:
         assert any(np.allclose(bias, p, rtol=1e-6) for p in products)
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_are_described_in_the_networks_order() -> None:
     net = network("two_heads")
     inputs, outputs = describe_tflite(net.tflite)
@@ -180,6 +181,7 @@ def test_float16_stores_half_the_bytes_of_the_weights(compressed: CompressedMode
     np.testing.assert_allclose(TFLiteFile(half).run((x,))[0], expected, rtol=0.01, atol=0.01)
 
 
+@pytest.mark.slow
 def test_an_operator_without_a_tflite_form_is_one_readable_line() -> None:
     inputs = (noise(2, 3, 3),)
     graph = trace(Net(lambda _, x: torch.linalg.svd(x)[1]), inputs)

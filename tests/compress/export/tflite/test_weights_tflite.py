@@ -113,6 +113,7 @@ def test_every_kernel_computes_what_the_dequantized_graph_computes(
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_constants_begin_where_vector_instructions_can_read_them(name: str) -> None:
     content = net_file = weights(name).file(TFLITE)

@@ -113,6 +113,7 @@ def test_the_alpha_is_that_of_the_least_error_of_the_outputs() -> None:
     assert f"v={best:g}" in found.history[0].settings["alphas"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outliers", "smaller", "rounding", "gain"),
     [

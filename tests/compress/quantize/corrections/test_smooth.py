@@ -166,6 +166,7 @@ def test_the_attention_of_torch_is_smoothed() -> None:
     assert decibels(smooth, net, *TOKENS) > decibels(plain, net, *TOKENS) + 1
 
 
+@pytest.mark.slow
 def test_decibels_come_back_behind_outliers() -> None:
     net = attention()
     plain = QuantizeStatic().apply(state_of(net, TOKENS))

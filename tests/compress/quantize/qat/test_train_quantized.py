@@ -260,6 +260,7 @@ def accuracy(state: ModelState) -> float:
     return float(score_module(graph, state.subject.task).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "distil", "learn"), [(0.02, 0.0, "scales"), (80.0, 1.0, "scales_and_offsets")]
 )
