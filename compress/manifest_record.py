@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from torch import fx
 
@@ -9,7 +10,10 @@ from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.values import value_of
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.check_subject import LOOKED_AT
+from edgedl.compress.subject.subject import Subject
 from edgedl.compress.toolchain import toolchain
+from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import record_files
 from edgedl.runtime.bundle.manifest import Artifact, Manifest, TaskRecord, TensorSpec
 
@@ -21,7 +25,10 @@ def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Mani
     return Manifest(
         name=subject.name,
         task=TaskRecord(subject.task.name, subject.task.metric, tuple(subject.task.classes)),
-        inputs=tuple(_logical(n, subject.free_axes) for n in input_nodes(state.graph)),
+        inputs=tuple(
+            _with_range(_logical(node, subject.free_axes), x)
+            for node, x in zip(input_nodes(state.graph), _calibration_inputs(subject), strict=True)
+        ),
         outputs=tuple(
             _logical(n, axes)
             for n, axes in zip(output_nodes(state.graph), free_outputs, strict=True)
@@ -34,6 +41,18 @@ def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Mani
         licence=subject.licence,
         data=subject.data,
     )
+
+
+def _calibration_inputs(subject: Subject) -> tuple[Array, ...]:
+    """Return the inputs of the first samples."""
+    return next(iter(subject.task.batches("calibration", LOOKED_AT))).inputs
+
+
+def _with_range(spec: TensorSpec, x: Array) -> TensorSpec:
+    """Return the description of an input with the range of its values; integers are ids."""
+    if x.dtype.kind != "f" or not x.size:
+        return spec
+    return msgspec.structs.replace(spec, low=float(x.min()), high=float(x.max()))
 
 
 def _logical(node: fx.Node, free_axes: tuple[int, ...]) -> TensorSpec:

@@ -1,5 +1,6 @@
 """One model file of a bundle on its runtime: float arrays in, float arrays out."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,12 @@ from edgedl.runtime.bundle.manifest import Artifact, TensorSpec
 from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
 from edgedl.runtime.ready_calls import ReadyCall, ReadyCalls
-from edgedl.runtime.tensors import Floats, check_input, decode, encode
+from edgedl.runtime.tensors import Floats, check_input, decode, encode, unusual
 from edgedl.runtime.wording import reason
+
+
+class UnusualInputWarning(UserWarning):
+    """Inputs lie far from those that a network was calibrated on."""
 
 
 class LoadedModel(Closing):
@@ -54,6 +59,7 @@ class LoadedModel(Closing):
             backend = backend or open_backend(artifact.backend)
             session = backend.load(bundle.read(artifact.path), artifact, threads)
         self.session = session
+        self._warned = False
         self._ready = ReadyCalls(self.session, artifact, bundle.manifest.inputs)
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
@@ -88,6 +94,11 @@ class LoadedModel(Closing):
             raise BadInputError(
                 f"the inputs have different batch sizes: {[len(x) for x in checked]}"
             )
+        if not self._warned:
+            for x, spec in zip(checked, logical, strict=True):
+                if text := unusual(x, spec):
+                    self._warned = True
+                    warnings.warn(text, UnusualInputWarning, stacklevel=3)
         for x, spec in zip(checked, self.artifact.inputs, strict=True):
             _check_file_takes(x, spec, self.artifact.name)
         return run_file(self.session, self.artifact, checked)

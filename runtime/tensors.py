@@ -32,6 +32,27 @@ def check_input(x: Array, spec: TensorSpec) -> Array:
     return x
 
 
+def unusual(x: Array, spec: TensorSpec) -> str:
+    """Return what is unusual about the values of an input; empty for nothing.
+
+    It is where some lie farther from those that the network was calibrated on than those lie from
+    each other, as pictures do that were not preprocessed.
+
+    >>> unusual(np.array([0.0, 9.0]), TensorSpec("x", (2,), "float32", low=-2.0, high=2.0))
+    "input 'x' has values of 0 to 9, the network was calibrated on -2 to 2: is it preprocessed?"
+    """
+    if spec.low is None or spec.high is None:
+        return ""
+    least, largest = float(x.min()), float(x.max())
+    margin = spec.high - spec.low
+    if spec.low - margin <= least and largest <= spec.high + margin:
+        return ""
+    return (
+        f"input '{spec.name}' has values of {least:.4g} to {largest:.4g}, the network was "
+        f"calibrated on {spec.low:.4g} to {spec.high:.4g}: is it preprocessed?"
+    )
+
+
 def encode(x: Array, spec: TensorSpec) -> Array:
     """Turn float32 values into what the file takes.
 

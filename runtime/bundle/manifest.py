@@ -31,6 +31,8 @@ class TensorSpec(_Record, frozen=True):
             ``(x - mean) / std``; empty where it takes what the network takes.
         layout: of a file's tensor whose channels stand elsewhere than the network's, else None:
             pictures [N, C, H, W] of the network are [N, H, W, C] in a TFLite file.
+        low, high: of the network's inputs, the least and the largest value that it was calibrated
+            on; None where that is not known.
     """
 
     name: str
@@ -41,6 +43,8 @@ class TensorSpec(_Record, frozen=True):
     layout: Layout | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse means and deviations that cannot be applied.
@@ -159,7 +163,7 @@ class HostMetric(_Record, frozen=True):
 
 # Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
 # has no digest beside it; before version 5 no file has a profile; before version 6 pictures are
-# stretched, and there is neither sound nor text.
+# stretched, there is neither sound nor text, and inputs have no range.
 SCHEMA_VERSION: Final = 6
 READABLE_VERSIONS: Final = (2, 3, 4, 5, SCHEMA_VERSION)
 FIRST_WITH_DIGEST: Final = 4

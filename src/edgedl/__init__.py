@@ -67,8 +67,10 @@ if TYPE_CHECKING:
         InvalidMeasurementError,
     )
     from edgedl.runtime.placement import Fallback, Placement
+    from edgedl.runtime.preprocess.audio import AudioPreprocessing, LogMel
     from edgedl.runtime.preprocess.image import ImagePreprocessing
     from edgedl.runtime.preprocess.sequence import SequencePreprocessing
+    from edgedl.runtime.preprocess.text import TextPreprocessing
     from edgedl.runtime.runner import Runner
     from edgedl.runtime.supervised import SupervisedRunner
     from edgedl.runtime.task.scores import accuracy_of_each, agreement, r2, sqnr, top1
@@ -123,8 +125,10 @@ _HOMES = {
     "edgedl.runtime.backends.engines": ("EngineBackend",),
     "edgedl.runtime.backends.runtimes": ("open_backend",),
     "edgedl.runtime.bundle.bundle": ("Bundle",),
+    "edgedl.runtime.preprocess.audio": ("AudioPreprocessing", "LogMel"),
     "edgedl.runtime.preprocess.image": ("ImagePreprocessing",),
     "edgedl.runtime.preprocess.sequence": ("SequencePreprocessing",),
+    "edgedl.runtime.preprocess.text": ("TextPreprocessing",),
     "edgedl.runtime.bundle.signature": ("Trust",),
     "edgedl.runtime.errors": (
         "BackendUnavailableError",

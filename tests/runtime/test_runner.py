@@ -1,5 +1,7 @@
 """The runner against the torch network and the bare runtimes, and every input it must refuse."""
 
+import warnings
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -12,6 +14,7 @@ from tiny import make_net
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import TensorSpec
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
+from edgedl.runtime.loaded_model import UnusualInputWarning
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.tensors import decode, encode
 
@@ -246,3 +249,26 @@ def test_floats_pass_through(dtype):
     assert encoded.dtype == dtype
     assert decode(encoded, spec).dtype == np.float32
     np.testing.assert_allclose(decode(encoded, spec), x, rtol=2.0**-11 if dtype == "float16" else 0)
+
+
+def test_values_far_from_the_calibrations_are_told_once(bundle_copy, images):
+    with Runner.open(bundle_copy, "ort-float32") as runner:
+        (spec,) = runner.bundle.manifest.inputs
+        assert spec.low <= float(images.min()) < float(images.max()) <= spec.high
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            runner(images)
+            runner(np.full_like(images, spec.high + 0.9 * (spec.high - spec.low)))
+        raw = np.full_like(images, 255)
+        with pytest.warns(UnusualInputWarning, match=r"'x' has values of 255 to 255.*preprocessed"):
+            runner(raw[:2])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            runner(raw[:3])
+
+
+def test_a_bundle_without_ranges_takes_what_it_is_given(bundle_copy, edit_manifest, images):
+    edit_manifest(lambda m: m["inputs"][0].update(low=None, high=None))
+    with Runner.open(bundle_copy, "ort-float32") as runner, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runner(np.full_like(images, 255))

@@ -1,7 +1,9 @@
 """``edgedl run``: inference on a bundle, with the device's packages only."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import click
 import msgspec
@@ -26,7 +28,7 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
     "--input",
     "where",
     required=True,
-    help="Picture, .csv, .npy/.npz, folder, video, camera:0, or -.",
+    help="Picture, .wav, .txt, .csv, .npy/.npz, folder, video, camera:0, or -.",
 )
 @click.option("--backend", type=BACKEND, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
@@ -67,16 +69,21 @@ def command(
     as_json: bool,
     trust: Trust | None,
 ) -> None:
-    """Run BUNDLE on pictures, sensor rows or arrays.
+    """Run BUNDLE on pictures, sounds, texts, sensor rows or arrays.
 
     BUNDLE is a bundle's folder or the output folder of 'edgedl compress'.
 
     Pictures and uint8 arrays [N, H, W, C] go through the bundle's own preprocessing; the rows of
-    a CSV file are split into the windows that the network was trained on; float32 arrays are the
-    network's input. A video, a camera or an rtsp:// address gives one picture after another. On
-    stdin ("-") come paths, or arrays as .npy one behind the other.
+    a CSV file are split into the windows that the network was trained on, a .wav file into clips; a
+    .txt file has a sample in each line; float32 arrays are the network's input. A video, a camera
+    or an rtsp:// address gives one picture after another. On stdin ("-") come paths, or arrays as
+    .npy one behind the other.
     """
-    with Runner.open(bundle, artifact, backend, threads, trust, policy) as runner:
+    with (
+        warnings.catch_warnings(),
+        Runner.open(bundle, artifact, backend, threads, trust, policy) as runner,
+    ):
+        warnings.showwarning = _show
         manifest = runner.bundle.manifest
         signed = describe_trust(runner.bundle, trust)
         if not as_json:
@@ -112,6 +119,18 @@ def command(
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
         if dropped:
             click.echo(f"{counted(dropped, 'input')} dropped", err=True)
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning as a line of its own, without the line of code that it comes from."""
+    click.echo(f"warning: {message}", err=True)
 
 
 def _as_text(outputs: tuple[Floats, ...], manifest: Manifest, top: int) -> str:
