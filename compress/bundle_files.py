@@ -14,12 +14,13 @@ from edgedl.compress.manifest_record import describe
 from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.check_files import check_files
 from edgedl.compress.parity.expectations import layer_vectors
+from edgedl.compress.parity.golden_samples import choose_golden
 from edgedl.compress.parity.graph_outputs import GraphOutputs
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.certificates import RuntimeAgreement
-from edgedl.runtime.bundle.golden import GOLDEN, GOLDEN_SAMPLES, encode_golden
+from edgedl.runtime.bundle.golden import GOLDEN, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.errors import BackendUnavailableError
 from edgedl.runtime.tensors import Floats
@@ -43,7 +44,7 @@ class BundleFiles:
         self._folder = folder
         self._outputs = GraphOutputs(state.subject.task)
         self._outputs.limit(state.graph)
-        self._batch = next(iter(state.subject.task.batches("test", GOLDEN_SAMPLES)))
+        self._batch, self._reach = choose_golden(state.graph, state.subject.task)
         self._golden: dict[str, tuple[Floats, ...]] = {}
         self.accepted: list[BuiltArtifact] = []
         self.refusals: list[Refusal] = []
@@ -109,7 +110,8 @@ class BundleFiles:
     ) -> Bundle:
         artifacts = [item.artifact for item in files]
         manifest = describe(self._state, artifacts, self._folder)
-        write_manifest(self._folder, msgspec.structs.replace(manifest, between=between))
+        manifest = msgspec.structs.replace(manifest, between=between, golden_reach=self._reach)
+        write_manifest(self._folder, manifest)
         return Bundle.open(self._folder)
 
     def _refuse_nothing_good(self) -> None:

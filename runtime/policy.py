@@ -72,7 +72,9 @@ class Wish:
             instead = ""
             if reasons and policy == "prefer":
                 first, its_backend = pairs[0]
-                instead = f"{first.name} cannot run on {its_backend.label}: {reasons[0]}"
+                label = its_backend.label
+                why = reasons[0].removeprefix(f"{label}: ")
+                instead = f"{first.name} cannot run on {label}: {why}"
             try:
                 return LoadedModel(bundle, artifact, self.threads, backend, instead=instead)
             except (BadInputError, BackendUnavailableError) as error:

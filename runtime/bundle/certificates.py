@@ -7,6 +7,30 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of the records: immutable and strict."""
 
 
+class GoldenReach(_Record, frozen=True):
+    """What the golden inputs reach: channels behind ReLUs and the like.
+
+    Attributes:
+        channels: that are above 0 for one of the inputs at least.
+        of: channels in all; 0 where the network has no such operator.
+    """
+
+    channels: int
+    of: int
+
+    def describe(self) -> str:
+        """Say it in a line.
+
+        >>> GoldenReach(14, 16).describe()
+        'the golden inputs reach 14 of 16 channels behind ReLUs; the others are not checked by them'
+        """
+        if self.of == 0:
+            return "the network cuts no channel off: the golden inputs reach all"
+        reach = f"the golden inputs reach {self.channels} of {self.of} channels behind ReLUs"
+        others = "" if self.channels == self.of else "; the others are not checked by them"
+        return reach + others
+
+
 class LayerParity(_Record, frozen=True):
     """How the integers of one quantized tensor differ between two runs of one table.
 

@@ -4,7 +4,7 @@ from typing import Final, Literal, cast, get_args
 
 import msgspec
 
-from edgedl.runtime.bundle.certificates import Finding, Parity, RuntimeAgreement
+from edgedl.runtime.bundle.certificates import Finding, GoldenReach, Parity, RuntimeAgreement
 from edgedl.runtime.bundle.layout import Layout, network_shape
 from edgedl.runtime.bundle.shape_range import ShapeRange
 from edgedl.runtime.errors import BadInputError
@@ -163,7 +163,8 @@ class HostMetric(_Record, frozen=True):
 
 # Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
 # has no digest beside it; before version 5 no file has a profile; before version 6 pictures are
-# stretched, there is neither sound nor text, and inputs have no range.
+# stretched, there is neither sound nor text, inputs have no range
+# and golden vectors no reach.
 SCHEMA_VERSION: Final = 6
 READABLE_VERSIONS: Final = (2, 3, 4, 5, SCHEMA_VERSION)
 FIRST_WITH_DIGEST: Final = 4
@@ -186,6 +187,7 @@ class Manifest(_Record, frozen=True):
         metrics: measured on the making machine.
         recommended: name of the artifact to use, decided by measurement; None if not measured.
         between: int8 files of the same table held against each other.
+        golden_reach: how much of the network the golden vectors check; None if not known.
         licence: of the weights. data: provenance of calibration and evaluation data.
     """
 
@@ -203,4 +205,5 @@ class Manifest(_Record, frozen=True):
     metrics: tuple[HostMetric, ...] = ()
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
+    golden_reach: GoldenReach | None = None
     schema_version: Literal[2, 3, 4, 5, 6] = SCHEMA_VERSION

@@ -15,8 +15,7 @@ from edgedl.runtime.measure.device import RunContext
 from edgedl.runtime.measure.estimate import CONFIDENCE, Estimate
 from edgedl.runtime.wording import nearest
 
-RESULT = "result.json"
-SAMPLES = "samples.npz"
+RESULT, SAMPLES = "result.json", "samples.npz"
 
 Interval = tuple[float, float]
 DropVerdict = Literal[
@@ -108,14 +107,7 @@ class Speedup(_Record, frozen=True):
 
 
 class ColdStart(_Record, frozen=True):
-    """Fresh processes that load a file and run it once.
-
-    Attributes:
-        load_ms: median time of loading it.
-        first_inference_ms: median time of the first inference.
-        processes: how many there were.
-        fallbacks: operators of it that another device computes, or slower kernels of this one.
-    """
+    """Medians over fresh processes, and operators left to another device or slower kernels."""
 
     load_ms: float
     first_inference_ms: float

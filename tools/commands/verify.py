@@ -52,6 +52,8 @@ def _verify(bundle: Bundle, parity: bool) -> list[str]:
     """Print what is found of a bundle; return what is wrong with it."""
     bundle.verify()
     click.echo(f"{len(bundle.manifest.files)} files match their sha256")
+    if bundle.manifest.golden_reach is not None:
+        click.echo(bundle.manifest.golden_reach.describe())
     entries, missing = find_entries([bundle])
     entries, refused = leave_out_refused(entries)
     for item in refused:

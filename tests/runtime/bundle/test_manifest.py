@@ -50,7 +50,7 @@ def test_unknown_key_is_refused_in_every_record(content):
         del record["colour"]
     # manifest, task, tensor, preprocessing, artifact, parity, output, certificate, layer,
     # agreement, file, history, sizes
-    assert len(kinds) == 13
+    assert len(kinds) == 14
     decode(content)
 
 

@@ -16,6 +16,7 @@ from edgedl.compress.export.tflite.write import to_tflite
 from edgedl.compress.graph.pictures import NO_PICTURES, Pictures
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.compress.targets.named import TFLITE
+from edgedl.runtime.bundle.manifest import SCHEMA_VERSION
 from edgedl.runtime.errors import BadInputError
 
 
@@ -93,5 +94,5 @@ def test_bundles_say_it_and_the_runner_hides_it(compressed: CompressedModel) -> 
         wanted = "NHWC" if artifact.backend == "tflite" else None
         assert {spec.layout for spec in artifact.inputs} == {wanted}
         assert artifact.inputs[0].network_shape[1:] == manifest.inputs[0].shape[1:]
-    assert manifest.schema_version == 5
+    assert manifest.schema_version == SCHEMA_VERSION
     assert Path(compressed.bundle.folder, "manifest.json").read_text().count("NHWC")
