@@ -17,6 +17,7 @@ from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.golden_samples import choose_golden
 from edgedl.compress.parity.graph_outputs import GraphOutputs
 from edgedl.compress.state import ModelState
+from edgedl.compress.subject.check_subject import LOOKED_AT
 from edgedl.compress.targets.target import Target
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.certificates import RuntimeAgreement
@@ -44,6 +45,8 @@ class BundleFiles:
         self._folder = folder
         self._outputs = GraphOutputs(state.subject.task)
         self._outputs.limit(state.graph)
+        first = next(iter(state.subject.task.batches("calibration", LOOKED_AT)))
+        self._calibrated = first.inputs
         self._batch, self._reach = choose_golden(state.graph, state.subject.task)
         self._golden: dict[str, tuple[Floats, ...]] = {}
         self.accepted: list[BuiltArtifact] = []
@@ -109,7 +112,7 @@ class BundleFiles:
         self, files: Sequence[BuiltArtifact], between: tuple[RuntimeAgreement, ...] = ()
     ) -> Bundle:
         artifacts = [item.artifact for item in files]
-        manifest = describe(self._state, artifacts, self._folder)
+        manifest = describe(self._state, artifacts, self._folder, self._calibrated)
         manifest = msgspec.structs.replace(manifest, between=between, golden_reach=self._reach)
         write_manifest(self._folder, manifest)
         return Bundle.open(self._folder)

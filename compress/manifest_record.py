@@ -1,5 +1,6 @@
 """What a bundle's manifest says of the network, and of the tools that made it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,16 +11,23 @@ from edgedl.compress.graph.edit import input_nodes, output_nodes
 from edgedl.compress.graph.lengths import free_output_axes
 from edgedl.compress.graph.values import value_of
 from edgedl.compress.state import ModelState
-from edgedl.compress.subject.check_subject import LOOKED_AT
-from edgedl.compress.subject.subject import Subject
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import record_files
 from edgedl.runtime.bundle.manifest import Artifact, Manifest, TaskRecord, TensorSpec
 
 
-def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Manifest:
-    """Return the manifest of a bundle whose files are written."""
+def describe(
+    state: ModelState, artifacts: list[Artifact], folder: Path, inputs: Sequence[Array]
+) -> Manifest:
+    """Return the manifest of a bundle whose files are written.
+
+    Args:
+        state: of the network.
+        artifacts: of its files.
+        folder: that they are in.
+        inputs: of the first calibration samples, [N, ...] each.
+    """
     subject = state.subject
     free_outputs = free_output_axes(state.graph, subject.example_inputs(), subject.free_axes)
     return Manifest(
@@ -27,7 +35,7 @@ def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Mani
         task=TaskRecord(subject.task.name, subject.task.metric, tuple(subject.task.classes)),
         inputs=tuple(
             _with_range(_logical(node, subject.free_axes), x)
-            for node, x in zip(input_nodes(state.graph), _calibration_inputs(subject), strict=True)
+            for node, x in zip(input_nodes(state.graph), inputs, strict=True)
         ),
         outputs=tuple(
             _logical(n, axes)
@@ -41,11 +49,6 @@ def describe(state: ModelState, artifacts: list[Artifact], folder: Path) -> Mani
         licence=subject.licence,
         data=subject.data,
     )
-
-
-def _calibration_inputs(subject: Subject) -> tuple[Array, ...]:
-    """Return the inputs of the first samples."""
-    return next(iter(subject.task.batches("calibration", LOOKED_AT))).inputs
 
 
 def _with_range(spec: TensorSpec, x: Array) -> TensorSpec:

@@ -14,6 +14,8 @@ from edgedl.runtime.wording import counted
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+# Of a sample in a WAV file.
+MOST_BYTES = 4
 # Of the Slaney scale: linear up to this frequency, logarithmic above.
 CORNER_HZ, LINEAR_HZ, LOG_STEP = 1000.0, 200.0 / 3, np.log(6.4) / 27
 
@@ -213,6 +215,8 @@ class AudioPreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 f"{path} has {counted(rate, 'sample')} a second, the network takes {self.rate_hz}: "
                 f"convert it, for example with 'ffmpeg -i {path.name} -ar {self.rate_hz} new.wav'"
             )
+        if not 1 <= width <= MOST_BYTES:
+            raise BadInputError(f"{path} has samples of {8 * width} bits, at most 32 are read")
         whole = len(content) // (width * channels) * width * channels
         if whole == 0:
             raise BadInputError(f"{path} holds no samples")

@@ -138,6 +138,12 @@ def test_what_cannot_be_read(tmp_path, refused, sound):
     short.write_bytes(other.read_bytes()[:20])
     with refused(BadInputError, "short.wav is not a readable WAV file"):
         cut.read(short)
+    wide = bytearray(write_wav(tmp_path / "wide.wav", sound, 4).read_bytes())
+    # Block align and bits of a sample in the header: 64 instead of 32 bits.
+    wide[32:36] = (8).to_bytes(2, "little") + (64).to_bytes(2, "little")
+    (tmp_path / "wide.wav").write_bytes(wide)
+    with refused(BadInputError, "wide.wav has samples of 64 bits"):
+        cut.read(tmp_path / "wide.wav")
     with refused(BadInputError, "clips must be [N, 16000], got [1, 5]"):
         cut.from_raw(np.zeros((1, 5), np.int16))
 
