@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import numpy as np
+import psutil
 import pytest
 
 from edgedl.runtime.backends.runtimes import open_backend
@@ -42,6 +43,29 @@ def test_each_thread_gets_its_own_answer(compressed, images, name):
     for answers, expected in zip(found, wanted, strict=True):
         wrong = [y for y in answers if not np.array_equal(y, expected)]
         assert not wrong, f"{len(wrong)} of {CALLS} answers are another thread's"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ort-float32", "tflite-int8"])
+def test_eight_threads_get_their_own_answers_for_long(compressed, images, name):
+    process = psutil.Process()
+    with open_runner(compressed, name) as runner:
+        wanted = [runner(images[i : i + 1])[0] for i in range(8)]
+        together, resident = Barrier(8), []
+
+        def call(thread):
+            mine, wrong = images[thread : thread + 1], 0
+            together.wait()
+            for number in range(5_000):
+                wrong += not np.array_equal(runner(mine)[0], wanted[thread])
+                if thread == 0 and number % 500 == 0:
+                    resident.append(process.memory_info().rss)
+            return wrong
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sum(pool.map(call, range(8))) == 0
+    # The first tenth may take memory for its threads.
+    assert resident[-1] < 1.05 * resident[1]
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
