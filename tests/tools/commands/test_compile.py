@@ -4,9 +4,11 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from command import Run, assert_one_line
 
@@ -115,6 +117,25 @@ def test_what_was_asked_for_is_in_the_package(edgedl: Run, bundle: Path, tmp_pat
     # NVIDIA's accelerator takes fixed sizes alone.
     (sizes,) = file["profile"]
     assert sizes["min"] == sizes["opt"] == sizes["max"] == [1, 3, 12, 12]
+
+
+@needs_rtx
+@pytest.mark.slow
+def test_killed_while_it_builds_it_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "engines"
+    command = [sys.executable, "-c", "from edgedl.tools.cli import main; main()", "compile", bundle]
+    rtx = ["--target", "tensorrt_rtx", "--compute-capability", "8.6", "--out", out]
+    running = psutil.Popen([*map(str, command + rtx)], stderr=subprocess.DEVNULL)
+    while not (builders := running.children(recursive=True)):
+        assert running.poll() is None, "it has ended"
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    _, alive = psutil.wait_procs(builders, timeout=20)
+    assert not alive
+    assert not out.exists()
+    assert subprocess.run([*map(str, command + rtx)], check=False).returncode == 0
+    assert len(list(out.iterdir())) == len(NAMES)
 
 
 def script(package: Path, *options: str) -> subprocess.CompletedProcess[str]:
