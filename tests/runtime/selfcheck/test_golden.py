@@ -63,10 +63,12 @@ def test_error_is_the_largest_difference(compressed):
         assert check_golden(runner).max_abs_error == pytest.approx(worst, abs=1e-6)
 
 
-def test_inputs_are_the_first_test_pictures(compressed):
+def test_inputs_are_test_pictures(compressed):
     (found,) = golden_inputs(compressed.bundle)
-    images = pictures(600, 2).inputs[0][:5]
-    np.testing.assert_allclose(found, images.transpose(0, 3, 1, 2) / 255, atol=1e-6)
+    images = pictures(600, 2).inputs[0][:64].transpose(0, 3, 1, 2) / 255
+    places = [np.abs(images - x).max((1, 2, 3)).argmin() for x in found]
+    assert places == sorted(set(places))
+    np.testing.assert_allclose(found, images[places], atol=1e-6)
 
 
 @pytest.mark.parametrize(("shift", "passes"), [(0.0, True), (0.9, True), (1.1, False)])
