@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.array_file import NPY, load_arrays, read_npy_stream
-from edgedl.runtime.bundle.manifest import Manifest
+from edgedl.runtime.bundle.manifest import Manifest, TensorSpec
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.preprocess.preprocessing import Preprocessing
@@ -122,7 +124,14 @@ def _read(path: Path, manifest: Manifest) -> NamedInputs:
             f"{path} gives {counted(len(arrays), 'input')}, the network takes "
             f"{len(manifest.inputs)}: give them as an .npz file"
         )
-    return NamedInputs(str(path), arrays, parts)
+    typed = zip(arrays, manifest.inputs, strict=True)
+    return NamedInputs(str(path), tuple(_as_ids(x, spec) for x, spec in typed), parts)
+
+
+def _as_ids(x: Array, spec: TensorSpec) -> Array:
+    """Return integers in the type that the network has its ids in; anything else as it is."""
+    wanted = np.dtype(spec.dtype)
+    return x.astype(wanted, copy=False) if x.dtype.kind == wanted.kind == "i" else x
 
 
 def _takes(kind: Preprocessing | None) -> str:

@@ -113,7 +113,9 @@ def test_a_network_of_texts(edgedl: Run, tmp_path: Path) -> None:
     labels = np.array([1, 0, 1, 0, 0, 1])
 
     def samples() -> Samples:
-        return Samples(texts(lines * 8), np.tile(labels, 8))
+        # Ids of 32 bits, as a network may have them; the file of text gives 64.
+        inputs = tuple(x.astype(np.int32) for x in texts(lines * 8))
+        return Samples(inputs, np.tile(labels, 8))
 
     class TwoInputs(nn.Module):
         def __init__(self, words: Words) -> None:
