@@ -1,5 +1,6 @@
 """Run a converter in a copy of this process: where it crashes or hangs, only its file is lost."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -46,8 +47,8 @@ def isolated(
     The copy has all objects of this process as they are now; what the function changes is lost.
     Where processes cannot be copied safely (Windows, macOS), the function runs in this one.
 
-    A copy has one thread. A lock that another thread of this process held in the moment of the copy
-    is never released in it, and a copy that needs the lock waits forever. So a copy that uses no
+    A copy has one thread. It waits forever for a lock that another thread of this process held in
+    the moment of the copy, and for anything that only such a thread does. So a copy that uses no
     processor time is killed, and another one made.
 
     Args:
@@ -123,6 +124,9 @@ def _processor_s(process: psutil.Process) -> float:
 
 
 def _work_and_send(work: Callable[[], object], sender: Connection) -> None:
+    # What this process no longer needs is not collected in its copy: a compiled model of OpenVINO
+    # would wait for the end of threads that were not copied, without end.
+    gc.freeze()
     # The threads of this process's pools were not copied: with one thread torch needs none.
     torch.set_num_threads(1)
     answer: tuple[bool, object, str]

@@ -1,10 +1,12 @@
 """A converter in a copy of the process: results, errors, crashes and hangs."""
 
 import ctypes
+import gc
 import os
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +86,48 @@ def test_a_copy_without_end_is_stopped():
     with pytest.raises(ConverterCrashError, match=r"did not end within 0\.2 s"):
         isolated(lambda: time.sleep(60), limit_s=0.2)
     assert time.monotonic() - began < 30
+
+
+class Mourned:
+    """A cycle of its own, which only the garbage collector ends; it then leaves a file."""
+
+    def __init__(self, file):
+        self.own, self.file = self, file
+
+    def __del__(self):
+        with self.file.open("a") as file:
+            file.write(str(os.getpid()))
+
+
+def test_garbage_of_this_process_is_not_collected_in_its_copy(tmp_path):
+    gc.disable()
+    try:
+        Mourned(tmp_path / "collected")
+        isolated(gc.collect)
+        assert not (tmp_path / "collected").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "collected").read_text() == str(os.getpid())
+
+
+def test_a_compiled_model_that_nobody_needs_does_not_stop_a_copy():
+    """OpenVINO's waits for its threads when it is destroyed, and a copy has none of them."""
+    ops = pytest.importorskip("openvino.opset13")
+    import openvino
+
+    x = ops.parameter([1, 4], np.float32)
+    model = openvino.Model([ops.relu(x)], [x])
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 2})
+    compiled([np.ones((1, 4), np.float32)])
+    cycle = [compiled]
+    cycle.append(cycle)
+    gc.disable()
+    try:
+        del compiled, cycle
+        assert isolated(gc.collect, limit_s=60, idle_limit_s=5) >= 0
+    finally:
+        gc.enable()
 
 
 def test_a_copy_that_waits_for_a_lock_is_started_again(tmp_path):
