@@ -55,30 +55,31 @@ class Wish:
                 allows.
             IntegrityError: a file is not what the manifest says.
         """
-        wanted = _wanted(bundle, self.artifact, self._backend())
+        backend = self._backend()
+        wanted = _wanted(bundle, self.artifact, backend)
         named = self.artifact is not None or self.backend is not None
         policy = self.policy or ("require" if named else "prefer")
-        pairs = [*wanted]
+        pairs, reasons, first = [*wanted], [], ""
+        if not wanted and backend is not None:
+            first = _no_file(bundle, backend)
+            if policy == "require":
+                raise BadInputError(first)
         if policy != "require":
             pairs += [pair for pair in _all(bundle) if pair not in wanted]
-        reasons: list[str] = []
         for artifact, backend in pairs:
             availability = backend.available()
-            if not availability.usable:
-                reasons.append(availability.detail)
-                continue
-            if policy == "require":
-                return self._load_alone(bundle, artifact, backend)
-            instead = ""
-            if reasons and policy == "prefer":
-                first, its_backend = pairs[0]
-                label = its_backend.label
-                why = reasons[0].removeprefix(f"{label}: ")
-                instead = f"{first.name} cannot run on {label}: {why}"
             try:
+                if not availability.usable:
+                    raise BackendUnavailableError(availability.detail)
+                if policy == "require":
+                    return self._load_alone(bundle, artifact, backend)
+                instead = first if policy == "prefer" else ""
                 return LoadedModel(bundle, artifact, self.threads, backend, instead=instead)
             except (BadInputError, BackendUnavailableError) as error:
+                if policy == "require" and availability.usable:
+                    raise
                 reasons.append(str(error))
+                first = first or _cannot_run(artifact, backend, reasons[0])
         raise BackendUnavailableError("; ".join(dict.fromkeys(reasons)) or "no runnable artifact")
 
     def _backend(self) -> Backend | None:
@@ -97,6 +98,21 @@ class Wish:
         return model
 
 
+def _cannot_run(artifact: Artifact, backend: Backend, why: str) -> str:
+    # Some reasons begin with the name of the backend.
+    return (
+        f"{artifact.name} cannot run on {backend.label}: {why.removeprefix(backend.label + ': ')}"
+    )
+
+
+def _no_file(bundle: Bundle, backend: Backend) -> str:
+    has = dict.fromkeys(artifact.backend for artifact in bundle.manifest.artifacts)
+    return (
+        f"{bundle.folder} has no artifact for the backend '{backend.files}': it has "
+        f"{', '.join(has)}"
+    )
+
+
 def _wanted(
     bundle: Bundle, chosen: Artifact | None, backend: Backend | None
 ) -> list[tuple[Artifact, Backend]]:
@@ -113,13 +129,7 @@ def _wanted(
     artifacts = _recommended_first(bundle)
     if backend is None:
         return [(first, b) for first in artifacts[:1] for b in backends_for(first.backend)]
-    found = [(artifact, backend) for artifact in artifacts if artifact.backend == backend.files]
-    if not found:
-        raise BadInputError(
-            f"{bundle.folder} has no artifact for the backend '{backend.files}': it has "
-            f"{', '.join(dict.fromkeys(artifact.backend for artifact in artifacts))}"
-        )
-    return found
+    return [(artifact, backend) for artifact in artifacts if artifact.backend == backend.files]
 
 
 def _all(bundle: Bundle) -> Iterator[tuple[Artifact, Backend]]:

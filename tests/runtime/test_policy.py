@@ -53,6 +53,18 @@ def test_a_preferred_file_or_backend_may_be_another(bundle_copy, asked):
         assert (runner.artifact.name, runner.instead) == ("tflite-int8", "")
 
 
+def test_a_preferred_backend_that_the_bundle_has_no_file_for(refused, bundle_copy, edit_manifest):
+    def without_tensorrt(manifest):
+        manifest["artifacts"] = [a for a in manifest["artifacts"] if a["backend"] != "tensorrt"]
+
+    edit_manifest(without_tensorrt)
+    with Runner.open(bundle_copy, backend="tensorrt", policy="prefer") as runner:
+        assert runner.artifact.name == "ort-float32"
+        assert "has no artifact for the backend 'tensorrt'" in runner.instead
+    with refused(BadInputError, "has no artifact for the backend 'tensorrt'"):
+        Runner.open(bundle_copy, backend="tensorrt")
+
+
 def test_a_file_that_its_runtime_refuses_is_no_end(refused, bundle_copy, replace_file):
     replace_file("int8.tflite", b"TFL3 and nothing else")
     with Runner.open(bundle_copy, "tflite-int8", policy="prefer") as runner:
