@@ -13,17 +13,20 @@ from edgedl.compress.graph.traced_network import TracedNetwork
 from edgedl.compress.manifest_record import describe
 from edgedl.compress.parity.between_runtimes import measure_between
 from edgedl.compress.parity.check_files import check_files
+from edgedl.compress.parity.computed import is_computed_here
 from edgedl.compress.parity.expectations import layer_vectors
 from edgedl.compress.parity.golden_samples import choose_golden
 from edgedl.compress.parity.graph_outputs import GraphOutputs
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.check_subject import LOOKED_AT
 from edgedl.compress.targets.target import Target
+from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.certificates import RuntimeAgreement
 from edgedl.runtime.bundle.golden import GOLDEN, encode_golden
 from edgedl.runtime.bundle.layer_vectors import LAYER_VECTORS
 from edgedl.runtime.errors import BackendUnavailableError
+from edgedl.runtime.first_load import mark_known
 from edgedl.runtime.tensors import Floats
 
 ENCODINGS = "encodings.json"
@@ -94,7 +97,11 @@ class BundleFiles:
         if vectors is not None:
             (self._folder / LAYER_VECTORS).write_bytes(vectors)
         between = measure_between(self._state, bundle, self.accepted, self._outputs.inputs)
-        return self._write_manifest(self.accepted, between)
+        bundle = self._write_manifest(self.accepted, between)
+        for item in self.accepted:
+            if is_computed_here(item):
+                mark_known(bundle, item.artifact, open_backend(item.artifact.backend))
+        return bundle
 
     def _write_golden(self) -> None:
         (self._folder / GOLDEN).write_bytes(encode_golden(self._batch.inputs, self._golden))

@@ -67,3 +67,36 @@ class FileFailedError(EdgedlError):
         """Take the name and the reason."""
         super().__init__(f"{name}: {reason}")
         self.name, self.reason = name, reason
+
+
+# What can be told to another process, by its class.
+_TOLD: dict[str, type[EdgedlError]] = {
+    error.__name__: error
+    for error in (BackendUnavailableError, BadInputError, IntegrityError, EdgedlError)
+}
+Told = tuple[str, tuple[str, ...]]
+
+
+def tell(error: EdgedlError) -> Told:
+    """Return an error as data, for another process.
+
+    >>> tell(BadInputError("no such file"))
+    ('BadInputError', ('no such file',))
+    """
+    if isinstance(error, FileFailedError):
+        return FileFailedError.__name__, (error.name, error.reason)
+    # The class of its own may be one that the other process does not know.
+    name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _TOLD)
+    return name, (str(error),)
+
+
+def told(data: Told) -> EdgedlError:
+    """Return the error that another process has told.
+
+    >>> told(("FileFailedError", ("a", "it crashes")))
+    FileFailedError('a: it crashes')
+    """
+    name, arguments = data
+    if name == FileFailedError.__name__:
+        return FileFailedError(*arguments)
+    return _TOLD[name](*arguments)

@@ -28,6 +28,9 @@ class LoadedModel(Closing):
         artifact: which of its files.
         session: of the runtime.
         instead: why it runs and not what was asked for; empty where it is that.
+        differs: how its golden outputs on this machine differ from those where it was made; empty
+            where they do not, or nobody looked.
+        tried_s: what it took to try a file that was new here, in seconds.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class LoadedModel(Closing):
             backend = backend or open_backend(artifact.backend)
             session = backend.load(bundle.read(artifact.path), artifact, threads)
         self.session = session
+        self.differs, self.tried_s = "", 0.0
         self._warned = False
         self._ready = ReadyCalls(self.session, artifact, bundle.manifest.inputs)
 

@@ -8,7 +8,8 @@ from edgedl.runtime.backend import Backend
 from edgedl.runtime.backends.runtimes import backends_for, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.errors import BackendUnavailableError, BadInputError
+from edgedl.runtime.errors import BackendUnavailableError, BadInputError, FileFailedError
+from edgedl.runtime.first_load import load_file
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.wording import meant
 
@@ -53,6 +54,7 @@ class Wish:
             BadInputError: the bundle has none for the backend, or the runtime refuses the file.
             BackendUnavailableError: what is wanted cannot run here, and neither can what the policy
                 allows.
+            FileFailedError: the file crashes its runtime.
             IntegrityError: a file is not what the manifest says.
         """
         backend = self._backend()
@@ -74,8 +76,8 @@ class Wish:
                 if policy == "require":
                     return self._load_alone(bundle, artifact, backend)
                 instead = first if policy == "prefer" else ""
-                return LoadedModel(bundle, artifact, self.threads, backend, instead=instead)
-            except (BadInputError, BackendUnavailableError) as error:
+                return load_file(bundle, artifact, self.threads, backend, instead)
+            except (BadInputError, BackendUnavailableError, FileFailedError) as error:
                 if policy == "require" and availability.usable:
                     raise
                 reasons.append(str(error))
@@ -87,7 +89,7 @@ class Wish:
 
     def _load_alone(self, bundle: Bundle, artifact: Artifact, backend: Backend) -> LoadedModel:
         """Load a file, all of which must run on the device of the backend."""
-        model = LoadedModel(bundle, artifact, self.threads, backend)
+        model = load_file(bundle, artifact, self.threads, backend)
         elsewhere = model.session.placement().elsewhere
         if elsewhere:
             model.close()

@@ -125,6 +125,16 @@ class Runner(Closing):
         """Why this runs and not what was asked for; empty where it is that."""
         return self._model.instead
 
+    @property
+    def differs(self) -> str:
+        """How its golden outputs here differ from those where it was made; empty if not."""
+        return self._model.differs
+
+    @property
+    def tried_s(self) -> float:
+        """Seconds that it took to try a file that was new here; 0 if it was not."""
+        return self._model.tried_s
+
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
         """Run a batch of any size: float32 inputs [N, ...] -> float32 outputs [N, ...].
 
@@ -207,7 +217,8 @@ class Runner(Closing):
         if isinstance(source, str | Path):
             items = read_inputs(str(source), self.bundle.manifest)
         else:
-            items = (_named(index, item) for index, item in enumerate(source))
+            tuples = (item if isinstance(item, tuple) else (item,) for item in source)
+            items = (NamedInputs(str(index), item) for index, item in enumerate(tuples))
         return Stream(items, drop, fps, stall_s).answers(lambda item: self(*item.arrays))
 
     def swap(
@@ -285,7 +296,3 @@ class Runner(Closing):
                 pool.shutdown(wait=not own)
         finally:
             self._model.close()
-
-
-def _named(index: int, item: Inputs) -> NamedInputs:
-    return NamedInputs(str(index), item if isinstance(item, tuple) else (item,))

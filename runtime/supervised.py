@@ -21,9 +21,9 @@ from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.child_process import describe_exit, without_working_folder
 from edgedl.runtime.closing import Closing
-from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError
+from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError, told
 from edgedl.runtime.policy import Policy
-from edgedl.runtime.supervised_process import ERRORS, Start
+from edgedl.runtime.supervised_process import Start
 from edgedl.runtime.tensors import Floats
 
 TIMEOUT_S, START_S = 10.0, 60.0
@@ -237,6 +237,4 @@ def _outputs(answer: tuple[str, Any]) -> Any:
     kind, value = answer
     if kind == "done":
         return value
-    if kind == FileFailedError.__name__:
-        raise FileFailedError(*value)
-    raise ERRORS[kind](value)
+    raise told(value)

@@ -3,29 +3,17 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.errors import (
-    BackendUnavailableError,
-    BadInputError,
-    EdgedlError,
-    FileFailedError,
-    IntegrityError,
-)
+from edgedl.runtime.errors import EdgedlError, tell
 from edgedl.runtime.policy import Policy
 from edgedl.runtime.runner import Runner
 
 MIB = 1 << 20
-# What an answer may name, by its class.
-ERRORS: Mapping[str, type[EdgedlError]] = {
-    error.__name__: error
-    for error in (BackendUnavailableError, BadInputError, IntegrityError, EdgedlError)
-}
 
 
 @dataclass(frozen=True)
@@ -57,12 +45,8 @@ def main(number: int) -> None:
                     answer: tuple[str, Any] = ("done", (runner.artifact.name, runner.instead))
                 else:
                     answer = ("done", runner(*message))
-            except FileFailedError as error:
-                answer = (FileFailedError.__name__, (error.name, error.reason))
             except EdgedlError as error:
-                # The class of its own may be one that the parent does not know.
-                classes = [kind.__name__ for kind in type(error).__mro__]
-                answer = (next(name for name in classes if name in ERRORS), str(error))
+                answer = ("raised", tell(error))
             connection.send(answer)
             if runner is None:
                 return

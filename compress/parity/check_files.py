@@ -30,11 +30,10 @@ from edgedl.compress.state import ModelState
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.certificates import Finding, OutputParity
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.errors import BackendUnavailableError
-from edgedl.runtime.loaded_model import LoadedModel, run_file
-from edgedl.runtime.measure.crashes import find_failures
+from edgedl.runtime.errors import BackendUnavailableError, told
+from edgedl.runtime.loaded_model import run_file
 from edgedl.runtime.progress import Progress
-from edgedl.runtime.selfcheck.golden import check_golden
+from edgedl.runtime.selfcheck.trial import Trial, try_files
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,19 @@ def check_files(
     """
     accepted: list[BuiltArtifact] = []
     refusals: list[Refusal] = []
-    runnable = [b.artifact.name for b in built if is_computed_here(b)]
-    failures = find_failures(bundle.folder, runnable)
+    runnable = [b.artifact for b in built if is_computed_here(b)]
+    trials = try_files(bundle, runnable)
     for item in built:
         name = item.artifact.name
         progress.step("check", name)
         try:
-            if name in failures:
-                raise ExportError(f"{name} {failures[name]}")
+            trial = trials.get(name)
+            if trial is not None and trial.failure:
+                raise ExportError(f"{name} {trial.failure}")
+            if trial is not None and trial.refused is not None:
+                raise told(trial.refused)
             _refuse_child_of_refused(item, refusals)
-            accepted.append(replace(item, artifact=_checked(state, bundle, item, outputs)))
+            accepted.append(replace(item, artifact=_checked(state, trial, item, outputs)))
         except Exception as error:
             # Runtimes raise anything; one file must not take the others along.
             refusals.append(Refusal.of(name, error))
@@ -91,9 +93,15 @@ def _refuse_child_of_refused(built: BuiltArtifact, refusals: list[Refusal]) -> N
 
 
 def _checked(
-    state: ModelState, bundle: Bundle, built: BuiltArtifact, outputs: GraphOutputs
+    state: ModelState, trial: Trial | None, built: BuiltArtifact, outputs: GraphOutputs
 ) -> Artifact:
     """Return a file's record with its parity and findings.
+
+    Args:
+        state: what it was made of.
+        trial: of it; None where its runtime is not here.
+        built: the file.
+        outputs: of the test samples.
 
     Raises:
         BadInputError: the runtime refuses the file.
@@ -103,8 +111,7 @@ def _checked(
     try:
         parity = measure_parity(state, built, outputs)
         check_other_sizes(state, built)
-        golden = check_golden(LoadedModel(bundle, artifact)) if is_computed_here(built) else None
-        artifact = accept(artifact, parity, golden)
+        artifact = accept(artifact, parity, None if trial is None else trial.golden)
     except NotAcceptedError as error:
         blame = _blame(state, built, error.output, outputs)
         raise ExportError(f"{error}; {blame.cure}") from error

@@ -31,6 +31,7 @@ class EngineBackend:
     files = "tensorrt"
     suffix = ".onnx"
     rounds_inputs = False
+    parses_apart = True
     without_vnni: str | None = None
 
     def __init__(self, library: str = "tensorrt", cuda_graph: bool = False) -> None:

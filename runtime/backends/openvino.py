@@ -115,6 +115,7 @@ class OpenVINOBackend:
     files = "openvino"
     suffix = ".onnx"
     rounds_inputs = False
+    parses_apart = False
     without_vnni: str | None = "openvino_avx2"
 
     def available(self) -> Availability:

@@ -107,6 +107,7 @@ class OnnxRuntimeBackend:
     files = "ort"
     suffix = ".onnx"
     rounds_inputs = False
+    parses_apart = False
 
     def __init__(self, provider: str = CPU, options: Mapping[str, Any] | None = None) -> None:
         """Take a provider.

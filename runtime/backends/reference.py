@@ -55,6 +55,7 @@ class ReferenceBackend:
     files = "ort"
     suffix = ".onnx"
     rounds_inputs = False
+    parses_apart = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

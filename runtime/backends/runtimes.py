@@ -25,6 +25,11 @@ def backends_for(runtime: str) -> list[Backend]:
     return [open_backend(runtime), *(other for other in others if other.files == runtime)]
 
 
+def name_of(backend: Backend) -> str | None:
+    """Return the name of a backend; None for one of the user's own."""
+    return next((name for name in BACKENDS if open_backend(name) is backend), None)
+
+
 def open_backend(name: str) -> Backend:
     """Return the backend of a runtime; its driver is imported when it is used.
 

@@ -87,6 +87,7 @@ class LiteRTBackend:
     files = "tflite"
     suffix = ".tflite"
     rounds_inputs = True
+    parses_apart = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

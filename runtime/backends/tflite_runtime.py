@@ -33,6 +33,7 @@ class TFLiteRuntimeBackend:
     files = "tflite"
     suffix = ".tflite"
     rounds_inputs = True
+    parses_apart = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

@@ -31,6 +31,11 @@ def encode_golden(
     return buffer.getvalue()
 
 
+def has_golden(bundle: Bundle) -> bool:
+    """Say whether a bundle has golden inputs."""
+    return GOLDEN in bundle.manifest.files
+
+
 def golden_inputs(bundle: Bundle) -> tuple[npt.NDArray[np.generic], ...]:
     """Return the golden inputs of a bundle, float32 [5, ...] each.
 
@@ -54,7 +59,7 @@ def golden_outputs(
 
 
 def _read(bundle: Bundle) -> dict[str, npt.NDArray[np.generic]]:
-    if GOLDEN not in bundle.manifest.files:
+    if not has_golden(bundle):
         raise IntegrityError(f"{bundle.folder} has no {GOLDEN}")
     content = bundle.read(GOLDEN)
     try:

@@ -54,14 +54,17 @@ class RunContext(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     git_revision: str | None
 
 
+def instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets that matter for int8 and may be used by this process."""
+    return _relevant(_cpu()[1])
+
+
 def run_context() -> RunContext:
     """Describe this machine now. What cannot be read is None, never guessed."""
     cpu, flags = _cpu()
-    if REFUSED in os.environ:
-        flags.discard("amx_int8")
     return RunContext(
         cpu=cpu,
-        isa=tuple(f for f in RELEVANT_FLAGS if f in flags),
+        isa=_relevant(flags),
         cores=os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
         governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
@@ -83,6 +86,11 @@ def saturates(isa: Collection[str]) -> bool:
     (True, False, False)
     """
     return "avx2" in isa and VNNI.isdisjoint(isa)
+
+
+def _relevant(flags: set[str]) -> tuple[str, ...]:
+    refused = {"amx_int8"} if REFUSED in os.environ else set()
+    return tuple(f for f in RELEVANT_FLAGS if f in flags - refused)
 
 
 def _cpu() -> tuple[str, set[str]]:

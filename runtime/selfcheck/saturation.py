@@ -2,7 +2,7 @@
 
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.manifest import Artifact, Manifest
-from edgedl.runtime.measure.device import run_context, saturates
+from edgedl.runtime.measure.device import instruction_sets, saturates
 
 # Of int8 weights for which two products can be too large.
 WEIGHT_BITS = 8
@@ -21,7 +21,7 @@ def saturation(manifest: Manifest, artifact: Artifact) -> str:
 def saturates_here(runtime: str) -> str:
     """Return why this processor may compute 8-bit weights wrongly, and what to do; empty if not."""
     backend = open_backend(runtime)
-    if backend.without_vnni is None or not saturates(run_context().isa):
+    if backend.without_vnni is None or not saturates(instruction_sets()):
         return ""
     return (
         f"this processor has no VNNI, so {backend.label} adds products in 16 bits, which saturate: "

@@ -5,22 +5,20 @@ and only if its bytes are those that were put there.
 """
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from edgedl.runtime.errors import BadInputError, IntegrityError
+from edgedl.runtime.errors import IntegrityError
 from edgedl.runtime.gpu import Gpu
+from edgedl.runtime.own_folder import refuse_foreign, user_folder, write_own
 from edgedl.runtime.tensorrt.build import BuildSettings, Built
 
 # Where engines are kept instead of the user's cache folder.
 PLACE = "EDGEDL_ENGINES"
 RECORD, SUFFIX = "engine.json", ".plan"
-OTHERS_WRITE = 0o022
 
 
 class EngineKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,16 +84,7 @@ class EngineCache:
     @classmethod
     def of_user(cls) -> "EngineCache":
         """Return the cache of this user: ``$EDGEDL_ENGINES``, or in the user's cache folder."""
-        own = os.environ.get(PLACE)
-        if own:
-            return cls(Path(own))
-        try:
-            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        except RuntimeError as error:
-            raise BadInputError(
-                f"this user has no home folder for engines: set {PLACE} to a folder"
-            ) from error
-        return cls(Path(home) / "edgedl" / "engines")
+        return cls(user_folder("engines", PLACE))
 
     def load(self, key: EngineKey) -> Built | None:
         """Return the engine of a key; None where there is none.
@@ -107,7 +96,7 @@ class EngineCache:
         if not (place / RECORD).exists():
             return None
         for path in (self.folder, place, place / RECORD):
-            _refuse_foreign(path)
+            refuse_foreign(path)
         try:
             record = msgspec.json.decode((place / RECORD).read_bytes(), type=EngineRecord)
         except msgspec.DecodeError as error:
@@ -115,7 +104,7 @@ class EngineCache:
         plan = place / f"{record.sha256}{SUFFIX}"
         if not plan.exists():
             return None
-        _refuse_foreign(plan)
+        refuse_foreign(plan)
         engine = plan.read_bytes()
         known = (record.size_bytes, record.sha256, record.key)
         if known != (len(engine), hashlib.sha256(engine).hexdigest(), key):
@@ -129,7 +118,7 @@ class EngineCache:
             IntegrityError: others than the user can write it.
         """
         if self.folder.exists():
-            _refuse_foreign(self.folder)
+            refuse_foreign(self.folder)
 
     def keep(self, key: EngineKey, built: Built) -> None:
         """Keep an engine.
@@ -144,17 +133,17 @@ class EngineCache:
         record = EngineRecord(key, len(built.engine), digest, built.on_gpu)
         # The record comes last: an engine without one is none. It names its own engine, so that
         # two builds at the same time do not mix.
-        _write(place / f"{digest}{SUFFIX}", built.engine)
-        _write(place / RECORD, msgspec.json.encode(record))
+        write_own(place / f"{digest}{SUFFIX}", built.engine)
+        write_own(place / RECORD, msgspec.json.encode(record))
         if built.timings:
-            _write(self._timings(key), built.timings)
+            write_own(self._timings(key), built.timings)
 
     def settings(self, model: bytes, library: str) -> BuildSettings | None:
         """Return the settings that were kept for a file; None where there are none."""
         path = self._settings(model, library)
         if not path.exists():
             return None
-        _refuse_foreign(path)
+        refuse_foreign(path)
         try:
             return msgspec.json.decode(path.read_bytes(), type=BuildSettings)
         except msgspec.DecodeError as error:
@@ -167,14 +156,14 @@ class EngineCache:
             OSError: the folder cannot be written.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._settings(model, settings.library), msgspec.json.encode(settings))
+        write_own(self._settings(model, settings.library), msgspec.json.encode(settings))
 
     def timings(self, key: EngineKey) -> bytes:
         """Return the times of kernels that builds with the same library and GPU have left."""
         path = self._timings(key)
         if not path.exists():
             return b""
-        _refuse_foreign(path)
+        refuse_foreign(path)
         return path.read_bytes()
 
     def why_not(self, key: EngineKey) -> str:
@@ -225,28 +214,6 @@ def kept_or_built(
     except OSError as error:
         say(f"the engine is not kept for the next time: {error}")
     return built
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _refuse_foreign(path: Path) -> None:
-    found = path.lstat()
-    mine = found.st_uid == os.getuid() and not found.st_mode & OTHERS_WRITE
-    if not mine or path.is_symlink():
-        raise IntegrityError(
-            f"{path} is a link, or others than you can write it: an engine there is not loaded; "
-            "remove it, or take the others' right to write (chmod go-w)"
-        )
 
 
 def _changed(path: Path) -> float:

@@ -66,6 +66,8 @@ if TYPE_CHECKING:
         IntegrityError,
         InvalidMeasurementError,
     )
+    from edgedl.runtime.first_load import OtherOutputsWarning
+    from edgedl.runtime.loaded_model import UnusualInputWarning
     from edgedl.runtime.placement import Fallback, Placement
     from edgedl.runtime.preprocess.audio import AudioPreprocessing, LogMel
     from edgedl.runtime.preprocess.image import ImagePreprocessing
@@ -139,6 +141,8 @@ _HOMES = {
         "IntegrityError",
         "InvalidMeasurementError",
     ),
+    "edgedl.runtime.first_load": ("OtherOutputsWarning",),
+    "edgedl.runtime.loaded_model": ("UnusualInputWarning",),
     "edgedl.runtime.placement": ("Fallback", "Placement"),
     "edgedl.runtime.runner": ("Runner",),
     "edgedl.runtime.supervised": ("SupervisedRunner",),

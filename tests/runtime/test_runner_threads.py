@@ -21,7 +21,7 @@ def open_runner(compressed, name):
     backend, precision = name.split("-")
     like = compressed.bundle.artifact(f"ort-{precision}" if backend == "openvino" else name)
     described = Artifact(
-        name, backend, precision, like.path, like.inputs, like.outputs, like.golden_tolerances
+        like.name, backend, precision, like.path, like.inputs, like.outputs, like.golden_tolerances
     )
     return Runner(compressed.bundle, described)
 

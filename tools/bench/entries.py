@@ -1,5 +1,6 @@
 """Which artifacts of some bundles can be measured here, and under what names."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,8 @@ from pathlib import Path
 from edgedl.runtime.backends.runtimes import RUNTIMES, open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.manifest import Artifact
-from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.loaded_model import LoadedModel
+from edgedl.runtime.errors import BadInputError, FileFailedError
+from edgedl.runtime.first_load import OtherOutputsWarning, load_file
 from edgedl.runtime.precision import FLOAT32, PRECISIONS
 from edgedl.runtime.wording import counted, meant
 from edgedl.tools.bench.result import NotMeasured
@@ -56,16 +57,20 @@ def leave_out_refused(
 ) -> tuple[list[Entry], list[NotMeasured]]:
     """Load every artifact once; return those that their runtime takes, and the others with why.
 
-    A runtime can refuse on one processor what it takes on another.
+    A runtime can refuse on one processor what it takes on another. One that is new here is tried in
+    a process of its own first; whether its golden outputs differ, others look.
 
     Raises:
         IntegrityError: a file is not what its manifest says.
     """
     taken, refused = [], []
     for entry in entries:
+        backend = open_backend(entry.artifact.backend)
         try:
-            LoadedModel(entry.bundle, entry.artifact).close()
-        except BadInputError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", OtherOutputsWarning)
+                load_file(entry.bundle, entry.artifact, 1, backend).close()
+        except (BadInputError, FileFailedError) as error:
             refused.append(NotMeasured(entry.name, str(error)))
         else:
             taken.append(entry)

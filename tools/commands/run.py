@@ -1,7 +1,8 @@
 """``edgedl run``: inference on a bundle, with the device's packages only."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -80,34 +81,11 @@ def command(
     .npy one behind the other.
     """
     with (
-        warnings.catch_warnings(),
+        _warnings_as_lines(),
         Runner.open(bundle, artifact, backend, threads, trust, policy) as runner,
     ):
-        warnings.showwarning = _show
         manifest = runner.bundle.manifest
-        signed = describe_trust(runner.bundle, trust)
-        if not as_json:
-            about = (manifest.name, runner.artifact.name, *([signed] if signed else []))
-            click.echo(", ".join(about), err=True)
-        placement = runner.placement
-        for why in (
-            runner.instead,
-            saturation(manifest, runner.artifact),
-            *map(str, placement.elsewhere),
-        ):
-            if why:
-                click.echo(f"warning: {why}", err=True)
-        # Every result says what has computed it.
-        where_run: dict[str, object] = {
-            "artifact": runner.artifact.name,
-            "device": placement.device,
-        }
-        if runner.instead:
-            where_run["instead"] = runner.instead
-        if placement.fallbacks:
-            where_run["fallbacks"] = [str(fallback) for fallback in placement.fallbacks]
-        if signed is not None:
-            where_run["signature"] = signed
+        where_run = _say_what_runs(runner, describe_trust(runner.bundle, trust), as_json)
         drop = drop or ("oldest" if is_live(where) else "wait")
         dropped = 0
         for streamed in runner.stream(where, drop, fps, stall):
@@ -119,6 +97,41 @@ def command(
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
         if dropped:
             click.echo(f"{counted(dropped, 'input')} dropped", err=True)
+
+
+def _say_what_runs(runner: Runner, signed: str | None, as_json: bool) -> dict[str, object]:
+    """Print what runs and what is special about it; return what every result says of it."""
+    manifest, placement = runner.bundle.manifest, runner.placement
+    if not as_json:
+        about = (manifest.name, runner.artifact.name, *([signed] if signed else []))
+        click.echo(", ".join(about), err=True)
+    if runner.tried_s:
+        click.echo(
+            f"{runner.artifact.name} is new on this machine: it was tried first, which took "
+            f"{runner.tried_s:.2f} s; the next start is without",
+            err=True,
+        )
+    # That its outputs differ was said while it was loaded, with the same reason.
+    saturates = "" if runner.differs else saturation(manifest, runner.artifact)
+    for why in (runner.instead, saturates, *map(str, placement.elsewhere)):
+        if why:
+            click.echo(f"warning: {why}", err=True)
+    found: dict[str, object] = {
+        "artifact": runner.artifact.name,
+        "device": placement.device,
+        "instead": runner.instead,
+        "differs": runner.differs,
+        "fallbacks": [str(fallback) for fallback in placement.fallbacks],
+        "signature": signed,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        yield
 
 
 def _show(

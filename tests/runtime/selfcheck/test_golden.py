@@ -2,7 +2,6 @@
 
 import io
 
-import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,7 +11,7 @@ from tiny import pictures
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import encode_golden, golden_inputs
 from edgedl.runtime.errors import IntegrityError
-from edgedl.runtime.measure.device import run_context
+from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.golden import GoldenCheck, check_golden
 
@@ -35,6 +34,11 @@ def change_golden(bundle_copy, replace_file):
         replace_file("golden.npz", buffer.getvalue())
 
     return change
+
+
+def loaded(folder, name=NAME):
+    bundle = Bundle.open(folder)
+    return LoadedModel(bundle, bundle.artifact(name))
 
 
 def expected_outputs(folder):
@@ -77,7 +81,7 @@ def test_tolerance_is_the_limit(bundle_copy, change_golden, manifest, shift, pas
     expected = expected_outputs(bundle_copy)
     expected[3, 1] += np.float32(shift * tolerance)
     change_golden(KEY, expected)
-    with Runner.open(bundle_copy, NAME) as runner:
+    with loaded(bundle_copy) as runner:
         check = check_golden(runner)
     assert check.passed is passes
     assert check.max_abs_error == pytest.approx(shift * tolerance, abs=0.01 * tolerance)
@@ -88,7 +92,7 @@ def test_vectors_that_are_no_numbers_never_pass(bundle_copy, change_golden, valu
     expected = expected_outputs(bundle_copy)
     expected[0, 0] = value
     change_golden(KEY, expected)
-    with Runner.open(bundle_copy, NAME) as runner:
+    with loaded(bundle_copy) as runner:
         check = check_golden(runner)
     assert check.max_abs_error == np.inf
     assert not check.passed
@@ -102,14 +106,14 @@ def test_network_with_one_flipped_bit_is_found(bundle_copy, replace_file):
     bias.raw_data = bytes(raw)
     replace_file("float32.onnx", model.SerializeToString())
     Bundle.open(bundle_copy).verify()
-    with Runner.open(bundle_copy, NAME) as runner:
+    with loaded(bundle_copy) as runner:
         assert not check_golden(runner).passed
 
 
 @pytest.mark.parametrize("key", [KEY, "input/0"])
 def test_missing_vectors(refused, bundle_copy, change_golden, key):
     change_golden(key, None)
-    with Runner.open(bundle_copy, NAME) as runner, refused(IntegrityError, f"'{key}'"):
+    with loaded(bundle_copy) as runner, refused(IntegrityError, f"'{key}'"):
         check_golden(runner)
 
 
@@ -156,13 +160,12 @@ def test_verdict(error, passed):
 def test_a_processor_without_vnni_is_named_as_the_reason(
     bundle_copy, change_golden, edit_manifest, monkeypatch, name, isa, bits, hinted
 ):
-    here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.instruction_sets", lambda: isa)
     with np.load(bundle_copy / "golden.npz") as archive:
         expected = archive[f"{name}/0"]
     change_golden(f"{name}/0", expected + 1000)
     edit_manifest(lambda m: m["history"][0]["settings"].__setitem__("weight_bits", bits))
-    with Runner.open(bundle_copy, name) as runner:
+    with loaded(bundle_copy, name) as runner:
         check = check_golden(runner)
     assert not check.passed
     assert ("--target ort_avx2" in check.why) is hinted

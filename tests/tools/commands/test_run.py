@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,6 @@ from tiny import CLASSES, make_net, pictures
 
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.bundle.seal import write_sealed
-from edgedl.runtime.measure.device import run_context
 from edgedl.tools.commands.run import command as run_command
 
 BACKENDS = ["ort", "tflite"]
@@ -161,8 +159,7 @@ def test_weights_that_saturate_here_are_warned_of(
     manifest["history"][0]["settings"]["weight_bits"] = 8
     write_sealed(bundle_copy, json.dumps(manifest).encode())
     np.save(tmp_path / "x.npy", images)
-    here = msgspec.structs.replace(run_context(), isa=isa)
-    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.run_context", lambda: here)
+    monkeypatch.setattr("edgedl.runtime.selfcheck.saturation.instruction_sets", lambda: isa)
     arguments = [str(bundle_copy), "--input", str(tmp_path / "x.npy"), "--artifact", "ort-int8"]
     done = CliRunner().invoke(run_command, arguments)
     assert done.exit_code == 0

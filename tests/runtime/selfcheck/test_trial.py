@@ -1,0 +1,85 @@
+"""Files that end the process which loads them are found, whatever the files before them do."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from harmful_files import crashing_file, raising_file
+
+from edgedl.compress.pipeline import CompressedModel
+from edgedl.runtime.bundle.bundle import Bundle
+from edgedl.runtime.errors import EdgedlError
+from edgedl.runtime.selfcheck.trial import try_files
+
+Replace = Callable[[str, bytes], None]
+CRASHED = "crashes its runtime when it is loaded or run (signal 11 (SIGSEGV))"
+
+
+def test_a_healthy_bundle_gives_its_golden_outputs(compressed: CompressedModel) -> None:
+    artifacts = [a for a in compressed.bundle.manifest.artifacts if a.backend != "tensorrt"]
+    trials = try_files(compressed.bundle, artifacts)
+    assert list(trials) == [artifact.name for artifact in artifacts]
+    for trial in trials.values():
+        assert (trial.failure, trial.refused) == ("", None)
+        assert trial.golden is not None
+        assert trial.golden.passed
+
+
+def test_what_a_runtime_refuses_with_an_error_is_no_failure(compressed: CompressedModel) -> None:
+    (tensorrt,) = [
+        a
+        for a in compressed.bundle.manifest.artifacts
+        if a.backend == "tensorrt" and a.precision == "float32"
+    ]
+    other = compressed.bundle.artifact("ort-float32")
+    trials = try_files(compressed.bundle, [tensorrt, other])
+    assert [trial.failure for trial in trials.values()] == ["", ""]
+    refused = trials[tensorrt.name].refused
+    assert refused is not None
+    assert refused[0] == "BackendUnavailableError"
+
+
+@pytest.mark.slow
+def test_a_crash_is_found_behind_a_file_that_raises_and_behind_another_crash(
+    bundle_copy: Path, replace_file: Replace
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    paths = {a.name: a.path for a in bundle.manifest.artifacts}
+    replace_file(paths["ort-float32"], raising_file(bundle))
+    replace_file(paths["ort-float16"], crashing_file(bundle))
+    replace_file(paths["ort-int8"], crashing_file(bundle))
+    names = ["tflite-int8", "ort-float32", "ort-float16", "ort-int8", "tflite-float32"]
+    found = failures(bundle_copy, names)
+    assert list(found) == ["ort-float32", "ort-float16", "ort-int8"]
+    assert found["ort-float16"] == found["ort-int8"] == CRASHED
+    said = found["ort-float32"]
+    assert said.startswith("raises ")
+    assert " when it is loaded or run: " in said
+    assert "Reshape" in said
+    assert len(said.splitlines()) == 1
+    # Nothing of this depends on the order.
+    assert failures(bundle_copy, names[::-1]) == found
+
+
+def test_a_child_that_dies_before_it_begins_blames_no_file(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(bundle_copy)
+    artifact = bundle.artifact("ort-float32")
+    (bundle_copy / "manifest.json").write_text("{}")
+    with pytest.raises(EdgedlError, match=r"before the first \(exit code 1\): .*manifest"):
+        try_files(bundle, [artifact])
+
+    real = subprocess.run
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr(subprocess, "run", lambda command, **more: real(killed, **more))
+    with pytest.raises(EdgedlError, match=r"\(signal 9 \(SIGKILL\)\): it said nothing"):
+        try_files(bundle, [artifact])
+
+
+def failures(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    bundle = Bundle.open(folder)
+    trials = try_files(bundle, [bundle.artifact(name) for name in names])
+    return {name: trial.failure for name, trial in trials.items() if trial.failure}
