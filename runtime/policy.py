@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal, get_args
 
 from edgedl.runtime.backend import Backend
@@ -61,14 +62,18 @@ class Wish:
         wanted = _wanted(bundle, self.artifact, backend)
         named = self.artifact is not None or self.backend is not None
         policy = self.policy or ("require" if named else "prefer")
-        pairs, reasons, first = [*wanted], [], ""
-        if not wanted and backend is not None:
+        reasons, first = [], ""
+        if backend is not None and all(
+            a.backend != backend.files for a in bundle.manifest.artifacts
+        ):
             first = _no_file(bundle, backend)
             if policy == "require":
                 raise BadInputError(first)
-        if policy != "require":
-            pairs += [pair for pair in _all(bundle) if pair not in wanted]
-        for artifact, backend in pairs:
+        tried: list[tuple[Artifact, Backend]] = []
+        for artifact, backend in wanted if policy == "require" else chain(wanted, _all(bundle)):
+            if (artifact, backend) in tried:
+                continue
+            tried.append((artifact, backend))
             availability = backend.available()
             try:
                 if not availability.usable:
@@ -117,21 +122,27 @@ def _no_file(bundle: Bundle, backend: Backend) -> str:
 
 def _wanted(
     bundle: Bundle, chosen: Artifact | None, backend: Backend | None
-) -> list[tuple[Artifact, Backend]]:
-    """Return the artifacts that are asked for, with the backends that may run them."""
-    if chosen is not None:
-        if backend is None:
-            return [(chosen, b) for b in backends_for(chosen.backend)]
+) -> Iterator[tuple[Artifact, Backend]]:
+    """Yield the artifacts that are asked for, with the backends that may run them.
+
+    Raises:
+        BadInputError: the backend does not run the artifact.
+    """
+    if backend is None:
+        first = chosen or next(iter(_recommended_first(bundle)), None)
+        if first is not None:
+            yield from ((first, b) for b in backends_for(first.backend))
+    elif chosen is not None:
         if backend.files != chosen.backend:
             raise BadInputError(
                 f"artifact '{chosen.name}' is for the backend '{chosen.backend}', {backend.label} "
                 f"runs those for '{backend.files}'"
             )
-        return [(chosen, backend)]
-    artifacts = _recommended_first(bundle)
-    if backend is None:
-        return [(first, b) for first in artifacts[:1] for b in backends_for(first.backend)]
-    return [(artifact, backend) for artifact in artifacts if artifact.backend == backend.files]
+        yield chosen, backend
+    else:
+        for artifact in _recommended_first(bundle):
+            if artifact.backend == backend.files:
+                yield artifact, backend
 
 
 def _all(bundle: Bundle) -> Iterator[tuple[Artifact, Backend]]:

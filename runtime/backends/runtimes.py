@@ -1,5 +1,6 @@
 """The runtimes that files are made for, and those that run them: each a file beside this one."""
 
+from collections.abc import Iterator
 from importlib import import_module
 
 from edgedl.runtime.backend import Backend
@@ -15,14 +16,21 @@ ON_REQUEST = ("reference",)
 BACKENDS = (*RUNTIMES, *OTHERS)
 
 
-def backends_for(runtime: str) -> list[Backend]:
-    """Return the backends that run a runtime's files, its own one first.
+def backends_for(runtime: str) -> Iterator[Backend]:
+    """Yield the backends that run a runtime's files, its own one first.
+
+    The modules of the others are imported when they are asked for: that takes as long as a small
+    file does to load.
 
     Raises:
         BadInputError: there is no such runtime.
     """
-    others = [open_backend(name) for name in OTHERS if name not in ON_REQUEST]
-    return [open_backend(runtime), *(other for other in others if other.files == runtime)]
+    yield open_backend(runtime)
+    for name in OTHERS:
+        if name not in ON_REQUEST:
+            other = open_backend(name)
+            if other.files == runtime:
+                yield other
 
 
 def name_of(backend: Backend) -> str | None:
