@@ -9,33 +9,9 @@ language understanding", 2019 (arXiv:1810.04805), section 3 and figure 2; Vaswan
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedl.models.attention import Attention
+
 _EPSILON = 1e-12
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al., section 3.2) with its projections."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        """Build four linear layers of ``width``; every head sees ``width / heads`` of it."""
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.projection = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Map [N, L, W] to the same shape; ``visible``, bool [N, 1, 1, L], says what is a token."""
-        batch, length, width = x.shape
-
-        def split(y: Tensor) -> Tensor:
-            return y.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
-
-        y = F.scaled_dot_product_attention(
-            split(self.query(x)), split(self.key(x)), split(self.value(x)), visible
-        )
-        joined: Tensor = self.projection(y.transpose(1, 2).reshape(batch, length, width))
-        return joined
 
 
 class EncoderLayer(nn.Module):

@@ -9,7 +9,7 @@ from edgedl.models.reference.published import PublishedWeights
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import meant
 
-Family = Literal["dense", "convolutional", "recurrent"]
+Family = Literal["dense", "convolutional", "recurrent", "attention"]
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,23 @@ _RECURRENT = (
     ),
 )  # fmt: skip
 
-REFERENCE_MODELS = {model.name: model for model in (*_DENSE, *_CONVOLUTIONAL, *_RECURRENT)}
+_ATTENTION = (
+    ReferenceModel(
+        "vit-cifar10", "attention", "vit:VisionTransformer", "cifar10",
+        "Dosovitskiy et al. 2020, 'An image is worth 16x16 words' (arXiv:2010.11929), hybrid",
+        TrainingPlan(
+            30, 128, 2e-3, 0.05, shift=2, flip=True, optimizer="adamw", max_gradient_norm=1.0
+        ),
+        {
+            "image_size": 32, "patch": 2, "width": 128, "layers": 5, "heads": 4,
+            "feed_forward": 256, "stem": ((32, 1), (64, 2), (64, 1), (128, 2)),
+        },
+    ),
+)  # fmt: skip
+
+REFERENCE_MODELS = {
+    model.name: model for model in (*_DENSE, *_CONVOLUTIONAL, *_RECURRENT, *_ATTENTION)
+}
 
 
 def find_model(name: str) -> ReferenceModel:

@@ -14,6 +14,7 @@ from edgedl.models.mobilenet_v3 import MobileNetV3
 from edgedl.models.recurrent import RecurrentClassifier
 from edgedl.models.resnet import ResNet, ResNetCifar
 from edgedl.models.vgg import VGG
+from edgedl.models.vit import VisionTransformer
 
 
 def count(module):
@@ -149,3 +150,25 @@ def test_recurrent_classifier_takes_any_length(cell, length):
     with torch.no_grad():
         logits = RecurrentClassifier(cell=cell).eval()(torch.randn(3, length, 6))
     assert logits.shape == (3, 7)
+
+
+def test_vit_base_has_the_published_parameters_but_for_the_class_token():
+    with torch.device("meta"):
+        module = VisionTransformer()
+    class_token_and_its_position = 2 * 768
+    assert count(module) == 86_567_656 - class_token_and_its_position
+
+
+def test_vit_sees_where_a_patch_is():
+    torch.manual_seed(0)
+    module = VisionTransformer(3, 5, 32, 8, 16, 2, 2, 32, stem=((8, 2),)).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert module(x).shape == (2, 5)
+    # The patches of the stem's 16x16 map are 16 pixels of the picture wide.
+    swapped = torch.cat([x[..., 16:], x[..., :16]], 3)
+    assert not torch.allclose(module(x), module(swapped), atol=1e-3)
+    # Without positions, it does not.
+    patches = VisionTransformer(3, 5, 32, 16, 16, 2, 2, 32).eval()
+    with torch.no_grad():
+        patches.positions.zero_()
+    assert torch.allclose(patches(x), patches(swapped), atol=1e-5)
