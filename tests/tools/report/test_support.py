@@ -26,7 +26,8 @@ def test_every_trained_model_has_a_result():
 def test_every_runtime_and_precision_has_a_row(name):
     result = load_result(RESULTS[name])
     named = {c.name for c in result.candidates} | {item.what for item in result.not_measured}
-    int8 = "dynamic_int8" if REFERENCE_MODELS[name].family == "recurrent" else "int8"
+    dynamic = REFERENCE_MODELS[name].family in ("recurrent", "attention")
+    int8 = "dynamic_int8" if dynamic else "int8"
     for runtime in ("ort", "tflite", "tensorrt"):
         for precision in ("float32", "float16", int8):
             assert f"{runtime}-{precision}" in named
