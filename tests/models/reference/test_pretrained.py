@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 from torch import nn
 
+from edgedl.models.attention import Attention
 from edgedl.models.data.datasets import DATASETS, load_split
 from edgedl.models.reference import pretrained
 from edgedl.models.reference.pretrained import (
@@ -34,7 +35,7 @@ STACK = 2 * 16 * 144 + (32 * 144 + 32 * 288 + 32 * 16) // 4 + (64 * 288 + 64 * 5
 
 
 def count_macs(module, shape):
-    """Count multiply-accumulates of convolutions and linear layers from the shapes they meet."""
+    """Count multiply-accumulates of layers from the shapes they meet."""
     counted = []
 
     def hook(layer, inputs, output):
@@ -47,7 +48,13 @@ def count_macs(module, shape):
             inputs[0].shape[1] * (layer.weight_ih_l0.numel() + layer.weight_hh_l0.numel())
         )
 
+    def hook_of_attention(layer, inputs, output):
+        # Each position is compared with each, then takes its share of each.
+        counted.append(2 * output[0].numel() * output.shape[1])
+
     for layer in module.modules():
+        if isinstance(layer, Attention):
+            layer.register_forward_hook(hook_of_attention)
         if isinstance(layer, nn.RNNBase):
             layer.register_forward_hook(hook_over_time)
         if isinstance(layer, nn.Conv2d | nn.Linear):
