@@ -58,7 +58,11 @@ def load_file(
     model = LoadedModel(bundle, artifact, threads, backend, instead=instead)
     if known is None:
         start = time.perf_counter()
-        known = _known(check_golden(model) if artifact.golden_tolerances else None)
+        try:
+            known = _known(check_golden(model) if artifact.golden_tolerances else None)
+        except BaseException:
+            model.close()
+            raise
         took_s += time.perf_counter() - start
     if is_new:
         files.keep(key, known)

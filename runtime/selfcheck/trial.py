@@ -17,7 +17,7 @@ import msgspec
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs, has_golden
-from edgedl.runtime.bundle.manifest import Artifact
+from edgedl.runtime.bundle.manifest import Artifact, Manifest
 from edgedl.runtime.child_process import ending, last_line, without_working_folder
 from edgedl.runtime.errors import EdgedlError, FileFailedError, Told, tell
 from edgedl.runtime.loaded_model import LoadedModel
@@ -29,6 +29,8 @@ MIB = 1 << 20
 LIMIT_S, LIMIT_S_PER_MIB = 60, 4
 # Memory for data: runtimes hold a file several times while they rewrite it.
 LIMIT_MIB, LIMIT_TIMES_FILE = 4096, 20
+# Where an engine is built for minutes, in a process of its own.
+BUILD_LIMIT_S = 3600
 
 
 class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,10 +59,11 @@ class _Request(msgspec.Struct, frozen=True):
     """What the process is given."""
 
     folder: str
+    manifest: Manifest
     journal: str
     artifacts: tuple[Artifact, ...]
     limits_s: tuple[int, ...]
-    memory_bytes: int
+    memory_bytes: int | None
     backend: str | None
     threads: int
 
@@ -92,27 +95,34 @@ def try_files(
                 f"({ending(done)}): {last_line(done.stderr)}"
             )
         for artifact, trial in zip(pending, lines, strict=False):
-            trials[artifact.name] = trial or Trial(_how_it_ended(bundle, artifact, done))
+            (limit_s,), _ = limits(bundle, [artifact], backend)
+            trials[artifact.name] = trial or Trial(_how_it_ended(done, limit_s))
         pending = pending[len(lines) :]
     return trials
 
 
-def _how_it_ended(
-    bundle: Bundle, artifact: Artifact, done: subprocess.CompletedProcess[str]
-) -> str:
+def _how_it_ended(done: subprocess.CompletedProcess[str], limit_s: int) -> str:
     by_time = [getattr(signal, kind, 0) for kind in ("SIGALRM", "SIGXCPU")]
     if -done.returncode in by_time and done.returncode:
-        limit = _limit_s(bundle, artifact)
-        return f"does not answer within {limit} s when it is loaded and run"
+        return f"does not answer within {limit_s} s when it is loaded and run"
     return f"crashes its runtime when it is loaded or run ({ending(done)})"
 
 
-def _limit_s(bundle: Bundle, artifact: Artifact) -> int:
-    return LIMIT_S + LIMIT_S_PER_MIB * _size_bytes(bundle, artifact) // MIB
+def limits(
+    bundle: Bundle, artifacts: Sequence[Artifact], backend: str | None
+) -> tuple[tuple[int, ...], int | None]:
+    """Return the seconds that each artifact may take, and the bytes of memory for data.
 
-
-def _size_bytes(bundle: Bundle, artifact: Artifact) -> int:
-    return bundle.manifest.files[artifact.path].size_bytes
+    Memory has no limit where CUDA is, which reserves more than there is.
+    """
+    sizes = [bundle.manifest.files[artifact.path].size_bytes for artifact in artifacts]
+    builds = [open_backend(backend or artifact.backend).parses_apart for artifact in artifacts]
+    seconds = tuple(
+        BUILD_LIMIT_S if long else LIMIT_S + LIMIT_S_PER_MIB * size // MIB
+        for size, long in zip(sizes, builds, strict=True)
+    )
+    memory = LIMIT_MIB * MIB + LIMIT_TIMES_FILE * max(sizes)
+    return seconds, None if any(builds) else memory
 
 
 def _try_in_child(
@@ -122,12 +132,14 @@ def _try_in_child(
     with tempfile.TemporaryDirectory() as place:
         journal = Path(place) / "journal"
         journal.touch()
-        folder = str(bundle.folder.resolve())
-        limits_s = tuple(_limit_s(bundle, artifact) for artifact in artifacts)
-        largest = max(_size_bytes(bundle, artifact) for artifact in artifacts)
-        memory = LIMIT_MIB * MIB + LIMIT_TIMES_FILE * largest
         request = _Request(
-            folder, str(journal), tuple(artifacts), limits_s, memory, backend, threads
+            str(bundle.folder.resolve()),
+            bundle.manifest,
+            str(journal),
+            tuple(artifacts),
+            *limits(bundle, artifacts, backend),
+            backend,
+            threads,
         )
         done = subprocess.run(
             [sys.executable, "-m", "edgedl.runtime.selfcheck.trial"],
@@ -145,7 +157,8 @@ def _try_in_child(
 
 
 def _serve(request: _Request) -> None:
-    bundle = Bundle.open(Path(request.folder))
+    # Of the manifest that was checked: the one in the folder may be another one by now.
+    bundle = Bundle(Path(request.folder), request.manifest)
     journal = Path(request.journal)
     _limit(request)
     for artifact, limit_s in zip(request.artifacts, request.limits_s, strict=True):
@@ -163,10 +176,10 @@ def _limit(request: _Request) -> None:
     except ImportError:
         # Windows has no such limits.
         return
-    for kind, limit in (
-        (resource.RLIMIT_DATA, request.memory_bytes),
-        (resource.RLIMIT_CPU, request.threads * sum(request.limits_s)),
-    ):
+    limits = [(resource.RLIMIT_CPU, request.threads * sum(request.limits_s))]
+    if request.memory_bytes is not None:
+        limits.append((resource.RLIMIT_DATA, request.memory_bytes))
+    for kind, limit in limits:
         hard = resource.getrlimit(kind)[1]
         soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (soft, hard))
