@@ -22,6 +22,7 @@ from edgedl.runtime.bundle.seal import (
     DIGEST,
     MANIFEST,
     SIGNATURE,
+    STATEMENT,
     read_manifest,
     read_signature,
     write_sealed,
@@ -30,8 +31,8 @@ from edgedl.runtime.bundle.signature import Trust
 from edgedl.runtime.errors import BadInputError, IntegrityError
 from edgedl.runtime.wording import meant, nearest
 
-# What the manifest does not list: itself, and what protects it.
-UNLISTED = (MANIFEST, DIGEST, SIGNATURE)
+# What the manifest does not list: itself, and what protects it. The statement is never read here.
+UNLISTED = (MANIFEST, DIGEST, SIGNATURE, STATEMENT)
 # Files that desktops leave in every folder they show. They are never read.
 LEFT_BY_DESKTOPS = (".DS_Store", "Thumbs.db", "desktop.ini")
 APPLE_DOUBLE = "._"

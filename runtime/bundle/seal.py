@@ -12,12 +12,15 @@ MANIFEST = "manifest.json"
 # A line as ``sha256sum`` writes it.
 DIGEST = "manifest.sha256"
 SIGNATURE = "manifest.sig"
+# A statement of OpenSSF's model_signing about all files of the folder, which its own tool verifies.
+STATEMENT = "model.sig"
 MANIFEST_LIMIT_BYTES = 4 << 20
 
 
 def write_sealed(folder: Path, manifest: bytes) -> None:
-    """Write a manifest and its digest; a signature of the one before is removed."""
-    (folder / SIGNATURE).unlink(missing_ok=True)
+    """Write a manifest and its digest; signatures of the one before are removed."""
+    for signature in (SIGNATURE, STATEMENT):
+        (folder / signature).unlink(missing_ok=True)
     with atomic_write(folder / MANIFEST) as out:
         out.write(manifest)
     with atomic_write(folder / DIGEST) as out:

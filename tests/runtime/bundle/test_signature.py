@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
-from edgedl.runtime.bundle.seal import DIGEST, MANIFEST, SIGNATURE, write_signature
+from edgedl.runtime.bundle.seal import DIGEST, MANIFEST, SIGNATURE, STATEMENT, write_signature
 from edgedl.runtime.bundle.signature import Trust, fingerprint, is_encrypted, sign
 from edgedl.runtime.errors import BadInputError, IntegrityError
 
@@ -55,6 +55,17 @@ def test_the_trusted_signer_is_named(bundle_copy: Path, alice: Signer, bob: Sign
     alice.sign(bundle_copy)
     assert Bundle.open(bundle_copy, Trust.read(both)).signer == f"signer 1 ({alice.fingerprint})"
     assert Bundle.open(bundle_copy).signer is None
+
+
+def test_a_statement_of_another_tool_lies_beside_until_the_manifest_changes(
+    bundle_copy: Path, alice: Signer
+) -> None:
+    alice.sign(bundle_copy)
+    (bundle_copy / STATEMENT).write_text("{}")
+    bundle = Bundle.open(bundle_copy, Trust.read(alice.public))
+    write_manifest(bundle_copy, bundle.manifest)
+    assert not (bundle_copy / STATEMENT).exists()
+    assert not (bundle_copy / SIGNATURE).exists()
 
 
 def test_another_signer_is_refused(refused, bundle_copy: Path, alice: Signer, bob: Signer) -> None:
