@@ -72,6 +72,7 @@ class Backend(Protocol):
         rounds_inputs: whether a layer of integer weights and float inputs computes in integers:
             the runtime then finds the ranges of its inputs while it runs.
         parses_apart: whether files are parsed in a process of their own in any case.
+        on_gpu: whether it computes on an NVIDIA GPU: CUDA reserves more memory than there is.
         without_vnni: name of the target to compress for where an x86 processor has no VNNI and the
             runtime's int8 kernels saturate there; None where they do not.
     """
@@ -82,6 +83,7 @@ class Backend(Protocol):
     suffix: str
     rounds_inputs: bool
     parses_apart: bool
+    on_gpu: bool
     without_vnni: str | None
 
     def available(self) -> Availability:

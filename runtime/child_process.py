@@ -1,9 +1,9 @@
 """What became of a process that edgedl has started."""
 
 import json
-import os
 import signal
 import subprocess
+import sys
 from typing import Any
 
 
@@ -24,12 +24,17 @@ def describe_exit(code: int) -> str:
     return f"signal {-code} ({names[-code]})" if -code in names else f"signal {-code}"
 
 
-def without_working_folder() -> dict[str, str]:
-    """Return an environment in which Python imports nothing from the folder it is started in.
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of edgedl's in a process of its own.
 
-    Python 3.10 knows no such setting.
+    It imports from where this process does, and not from the folder it is started in, which Python
+    would put first (3.10 has no setting against that).
     """
-    return {**os.environ, "PYTHONSAFEPATH": "1"}
+    start = (
+        "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-I", "-c", start, json.dumps(sys.path), *arguments]
 
 
 def last_line(text: str) -> str:

@@ -17,7 +17,7 @@ from edgedl.runtime.errors import FileFailedError, told
 from edgedl.runtime.known_files import FileKey, Known, KnownFiles
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.selfcheck.golden import GoldenCheck, check_golden
-from edgedl.runtime.selfcheck.trial import try_files
+from edgedl.runtime.selfcheck.trial import NotStartedError, try_files
 
 LOG = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def load_file(
 ) -> LoadedModel:
     """Verify, try if need be, and load one artifact.
 
-    A backend of the user's own is trusted with what it loads: nothing is tried there.
+    A backend of the user's own, or one of edgedl's with options of one's own, is trusted with what
+    it loads: nothing is tried there.
 
     Args:
         bundle: that has it.
@@ -70,7 +71,11 @@ def load_file(
         LOG.info("%s is new here: to try it took %.2f s", artifact.name, took_s)
     model.differs = known.differs
     if known.differs:
-        warnings.warn(f"{artifact.name}: {known.differs}", OtherOutputsWarning, stacklevel=3)
+        try:
+            warnings.warn(f"{artifact.name}: {known.differs}", OtherOutputsWarning, stacklevel=3)
+        except OtherOutputsWarning:
+            model.close()
+            raise
     return model
 
 
@@ -80,11 +85,11 @@ def mark_known(bundle: Bundle, artifact: Artifact, backend: Backend) -> None:
 
 
 def _try_apart(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Known | None:
-    """Return what a process of its own finds of a file; None where none can be started."""
+    """Return what a process of its own finds of a file; None where none gets that far."""
     try:
         trial = try_files(bundle, [artifact], backend, threads)[artifact.name]
-    except OSError as error:
-        LOG.warning("%s is not tried: no process can be started: %s", artifact.name, error)
+    except NotStartedError as error:
+        LOG.warning("%s is loaded without a trial: %s", artifact.name, error)
         return None
     if trial.refused is not None:
         raise told(trial.refused)

@@ -5,6 +5,7 @@ It is kept in a folder of the user's own, by all that an answer depends on.
 
 import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,14 @@ LOG = logging.getLogger(__name__)
 PLACE = "EDGEDL_KNOWN_FILES"
 # More than a machine has in use; the oldest go.
 MOST = 1000
+_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 class FileKey(msgspec.Struct, frozen=True):
     """What the answers of a file depend on, on one machine.
 
     Attributes:
+        name: of the artifact: the golden vectors are by name.
         file, golden: size and sha256 of the file, and of the golden vectors.
         inputs, outputs: of the file.
         tolerances: that its golden outputs have.
@@ -37,6 +40,7 @@ class FileKey(msgspec.Struct, frozen=True):
         isa: instruction sets of the processor that matter for int8.
     """
 
+    name: str
     file: FileRecord
     golden: FileRecord | None
     inputs: tuple[TensorSpec, ...]
@@ -50,6 +54,7 @@ class FileKey(msgspec.Struct, frozen=True):
         """Return the key of an artifact on a backend of this machine."""
         files: Mapping[str, FileRecord] = bundle.manifest.files
         return cls(
+            artifact.name,
             files[artifact.path],
             files.get(GOLDEN),
             artifact.inputs,
@@ -110,15 +115,18 @@ class KnownFiles:
             return None
 
     def keep(self, key: FileKey, known: Known) -> None:
-        """Keep what is known of a file, as far as this user's disk lets it."""
+        """Keep what is known of a file, as far as this user's disk and folder let it."""
         if self.folder is None:
             return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_foreign(self.folder)
             write_own(self.folder / key.digest, msgspec.json.encode(known))
-            for path in sorted(self.folder.iterdir(), key=_changed)[:-MOST]:
+            # The folder may be one in which the user has other files, too.
+            own = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+            for path in sorted(own, key=_changed)[:-MOST]:
                 path.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, IntegrityError) as error:
             LOG.info("%s is not kept for the next time: %s", self.folder / key.digest, error)
 
 

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
+import warnings
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ from typing import Any
 
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.signature import Trust
-from edgedl.runtime.child_process import describe_exit, without_working_folder
+from edgedl.runtime.child_process import describe_exit, python_module
 from edgedl.runtime.closing import Closing
 from edgedl.runtime.errors import BadInputError, EdgedlError, FileFailedError, told
+from edgedl.runtime.first_load import OtherOutputsWarning
 from edgedl.runtime.policy import Policy
 from edgedl.runtime.supervised_process import Start
 from edgedl.runtime.tensors import Floats
 
-TIMEOUT_S, START_S = 10.0, 60.0
+TIMEOUT_S, START_S = 10.0, 180.0
 MAX_RESTARTS, WITHIN_S = 3, 60.0
 
 
@@ -38,6 +39,7 @@ class Health:
         alive: whether its process runs; one that was given up is not started again.
         artifact: that it runs.
         instead: why that and not what was asked for; empty where it is that.
+        differs: how its golden outputs here differ from those where it was made; empty if not.
         calls: that were answered, with outputs or an error.
         failures: calls that got no answer.
         restarts: of the process.
@@ -48,6 +50,7 @@ class Health:
     alive: bool
     artifact: str
     instead: str
+    differs: str
     calls: int
     failures: int
     restarts: int
@@ -91,8 +94,9 @@ class SupervisedRunner(Closing):
             memory_mib: most address space of the process; None for no limit.
             max_restarts: of the process within ``within_s`` seconds; more, and it is given up.
             within_s: the time that restarts are counted in.
-            start_timeout_s: after which loading is given up; TensorRT builds an engine for minutes
-                where none is kept.
+            start_timeout_s: after which loading is given up. A file that is new here is tried
+                first, for at most a minute and 4 s for each MiB; TensorRT builds an engine for
+                minutes where none is kept.
             policy: what happens where that cannot run here, as for ``Runner.open``.
 
         Raises:
@@ -109,8 +113,11 @@ class SupervisedRunner(Closing):
         self._answered_at: float | None = None
         self._last_failure = ""
         self._given_up = self._closed = self._must_start = False
-        self.artifact = self.instead = ""
+        self.artifact = self.instead = self.differs = ""
         self._start()
+        if self.differs:
+            # The one that its process gives does not leave it.
+            warnings.warn(f"{self.artifact}: {self.differs}", OtherOutputsWarning, stacklevel=2)
 
     def __call__(self, *inputs: Array) -> tuple[Floats, ...]:
         """Run a batch: float32 inputs [N, ...] -> float32 outputs [N, ...].
@@ -149,6 +156,7 @@ class SupervisedRunner(Closing):
             not self._given_up and not self._closed and self._process.poll() is None,
             self.artifact,
             self.instead,
+            self.differs,
             self._calls,
             self._failures,
             self._restarts,
@@ -167,17 +175,16 @@ class SupervisedRunner(Closing):
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgedl.runtime.supervised_process", str(theirs.fileno())],
+                python_module("edgedl.runtime.supervised_process", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 # A group of its own: it may have started the builder of an engine.
                 start_new_session=True,
-                env=without_working_folder(),
             )
         self._connection = Connection(ours.detach())
         try:
             answer = self._ask(self._start_with, self._start_timeout_s)
-            self.artifact, self.instead = _outputs(answer)
+            self.artifact, self.instead, self.differs = _outputs(answer)
             self._must_start = False
         except BaseException as error:
             self._end()

@@ -42,7 +42,10 @@ def main(number: int) -> None:
             try:
                 if runner is None:
                     runner = _load(message)
-                    answer: tuple[str, Any] = ("done", (runner.artifact.name, runner.instead))
+                    answer: tuple[str, Any] = (
+                        "done",
+                        (runner.artifact.name, runner.instead, runner.differs),
+                    )
                 else:
                     answer = ("done", runner(*message))
             except EdgedlError as error:

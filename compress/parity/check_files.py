@@ -74,8 +74,6 @@ def check_files(
             trial = trials.get(name)
             if trial is not None and trial.failure:
                 raise ExportError(f"{name} {trial.failure}")
-            if trial is not None and trial.refused is not None:
-                raise told(trial.refused)
             _refuse_child_of_refused(item, refusals)
             accepted.append(replace(item, artifact=_checked(state, trial, item, outputs)))
         except Exception as error:
@@ -111,6 +109,9 @@ def _checked(
     try:
         parity = measure_parity(state, built, outputs)
         check_other_sizes(state, built)
+        if trial is not None and trial.refused is not None:
+            # It is not met here, so it is a limit of the trial's that is met there.
+            raise told(trial.refused)
         artifact = accept(artifact, parity, None if trial is None else trial.golden)
     except NotAcceptedError as error:
         blame = _blame(state, built, error.output, outputs)

@@ -32,6 +32,7 @@ class EngineBackend:
     suffix = ".onnx"
     rounds_inputs = False
     parses_apart = True
+    on_gpu = True
     without_vnni: str | None = None
 
     def __init__(self, library: str = "tensorrt", cuda_graph: bool = False) -> None:

@@ -116,6 +116,7 @@ class OpenVINOBackend:
     suffix = ".onnx"
     rounds_inputs = False
     parses_apart = False
+    on_gpu = False
     without_vnni: str | None = "openvino_avx2"
 
     def available(self) -> Availability:

@@ -119,6 +119,7 @@ class OnnxRuntimeBackend:
         self._provider = provider
         self._options = {**OPTIONS.get(provider, {}), **(options or {})}
         self.label, self.package = PROVIDERS.get(provider, (provider, "onnxruntime"))
+        self.on_gpu = provider == CUDA
         self.without_vnni: str | None = "ort_avx2" if provider == CPU else None
 
     def available(self) -> Availability:

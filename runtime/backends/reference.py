@@ -56,6 +56,7 @@ class ReferenceBackend:
     suffix = ".onnx"
     rounds_inputs = False
     parses_apart = False
+    on_gpu = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

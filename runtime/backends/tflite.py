@@ -88,6 +88,7 @@ class LiteRTBackend:
     suffix = ".tflite"
     rounds_inputs = True
     parses_apart = False
+    on_gpu = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

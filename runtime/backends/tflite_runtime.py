@@ -34,6 +34,7 @@ class TFLiteRuntimeBackend:
     suffix = ".tflite"
     rounds_inputs = True
     parses_apart = False
+    on_gpu = False
     without_vnni: str | None = None
 
     def available(self) -> Availability:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from edgedl.runtime.child_process import describe_exit, last_line, without_working_folder
+from edgedl.runtime.child_process import describe_exit, last_line, python_module
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.tensorrt.build import BuildSettings, Built, EngineRefusedError
@@ -57,14 +56,13 @@ def build_engine(
 
 
 def _run(folder: Path, progress: Progress, timeout_s: float | None) -> None:
-    command = [sys.executable, "-m", "edgedl.runtime.tensorrt.build_process", str(folder)]
+    command = python_module("edgedl.runtime.tensorrt.build_process", str(folder))
     with (folder / "stderr").open("w+") as errors:
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=without_working_folder(),
         )
         timer = None if timeout_s is None else Timer(timeout_s, process.kill)
         start = time.monotonic()

@@ -1,6 +1,7 @@
 """A file that is new on a machine is tried before it is loaded; what crashes costs nothing more."""
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 from conftest import Refused
 from harmful_files import crashing_file, endless_file, greedy_file
+from tiny import make_subject
 
-from edgedl.compress.pipeline import CompressedModel
+from edgedl.compress.pipeline import CompressedModel, compress
+from edgedl.compress.recipe.recipe_file import load_recipe
+from edgedl.compress.targets.named import ORT
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.seal import MANIFEST, write_signature
 from edgedl.runtime.bundle.signature import Trust, sign
-from edgedl.runtime.errors import FileFailedError
+from edgedl.runtime.errors import BadInputError, FileFailedError, IntegrityError
 from edgedl.runtime.first_load import OtherOutputsWarning
 from edgedl.runtime.known_files import PLACE
 from edgedl.runtime.runner import Runner
@@ -55,13 +59,17 @@ def test_a_new_file_is_tried_once(bundle_copy: Path, known: Path) -> None:
         assert runner.tried_s > 0
 
 
+@pytest.mark.slow
 def test_what_was_made_here_is_known(
-    compressed: CompressedModel, monkeypatch: pytest.MonkeyPatch, no_processes: None
+    tmp_path: Path, known: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(PLACE)
-    for name in (NAME, "tflite-int8"):
-        with Runner.open(compressed.bundle.folder, name) as runner:
-            assert runner.tried_s == 0
+    folder = tmp_path / "made"
+    folder.mkdir()
+    compress(make_subject(), load_recipe("float"), (ORT,), folder)
+    assert len(list(known.iterdir())) == len(Bundle.open(folder).manifest.artifacts)
+    monkeypatch.setattr(trial, "subprocess", None)
+    with Runner.open(folder, NAME) as runner:
+        assert runner.tried_s == 0
 
 
 def test_a_crash_costs_another_process(
@@ -77,23 +85,77 @@ def test_a_crash_costs_another_process(
         assert "crashes its runtime" in runner.instead
 
 
-def test_a_file_that_takes_all_memory_is_refused(
-    refused: Refused, bundle_copy: Path, replace_file: Replace
+@pytest.mark.slow
+def test_a_file_that_takes_more_memory_than_it_may_is_refused(
+    refused: Refused, bundle_copy: Path, replace_file: Replace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = Bundle.open(bundle_copy)
     replace_file(bundle.artifact(NAME).path, greedy_file(bundle))
+    monkeypatch.setattr(trial, "LIMIT_MIB", 512)
     with refused(FileFailedError, NAME, "when it is loaded or run"):
+        Runner.open(bundle_copy, NAME)
+    # It is the limit that ends it: with more, it runs, and gives something else than it must.
+    monkeypatch.setattr(trial, "LIMIT_MIB", 4096)
+    with refused(IntegrityError, "the network gives"):
         Runner.open(bundle_copy, NAME)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("blocked", [False, True], ids=["signals", "signals blocked"])
 def test_a_file_without_end_is_given_up(
-    refused: Refused, bundle_copy: Path, replace_file: Replace, monkeypatch: pytest.MonkeyPatch
+    refused: Refused,
+    bundle_copy: Path,
+    replace_file: Replace,
+    monkeypatch: pytest.MonkeyPatch,
+    blocked: bool,
 ) -> None:
     monkeypatch.setattr(trial, "LIMIT_S", 3)
     bundle = Bundle.open(bundle_copy)
     replace_file(bundle.artifact(NAME).path, endless_file(bundle))
-    with refused(FileFailedError, NAME, "does not answer within 3 s"):
-        Runner.open(bundle_copy, NAME)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+    try:
+        with refused(FileFailedError, NAME, "does not answer within 3 s"):
+            Runner.open(bundle_copy, NAME)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+
+
+def test_a_trial_that_does_not_begin_blames_no_file(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Runner.open(bundle_copy, NAME) as runner:
+        assert runner.differs == ""
+    assert f"{NAME} is loaded without a trial: the process" in caplog.text
+    assert "ended before the first (exit code 1)" in caplog.text
+
+
+def test_limits_are_multiplied(refused: Refused, monkeypatch: pytest.MonkeyPatch,
+                               compressed: CompressedModel) -> None:  # fmt: skip
+    bundle = compressed.bundle
+    artifacts = [bundle.artifact(NAME)]
+    (seconds,), memory = trial.limits(bundle, artifacts, None)
+    assert memory is not None
+    monkeypatch.setenv(trial.TIMES, "2.5")
+    assert trial.limits(bundle, artifacts, None) == ((2.5 * seconds,), round(2.5 * memory))
+    for wrong in ("0", "-1", "nan", "much"):
+        monkeypatch.setenv(trial.TIMES, wrong)
+        with refused(BadInputError, trial.TIMES, wrong):
+            trial.limits(bundle, artifacts, None)
+
+
+def test_nothing_is_imported_from_the_folder_one_stands_in(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    for name in ("json", "numpy", "msgspec"):
+        (place / f"{name}.py").write_text("open('imported', 'w').close()\n")
+    monkeypatch.chdir(place)
+    with Runner.open(bundle_copy, NAME) as runner:
+        assert runner.tried_s > 0
+    assert not (place / "imported").exists()
 
 
 @pytest.fixture
@@ -136,7 +198,7 @@ def test_where_others_can_write_nothing_is_believed(bundle_copy: Path, known: Pa
         assert runner.tried_s > 0
 
 
-def test_a_full_disk_costs_a_trial_at_every_start(
+def test_where_nothing_can_be_kept_every_start_has_a_trial(
     bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PLACE, "/dev/full/known")

@@ -23,6 +23,7 @@ def key(compressed: CompressedModel) -> FileKey:
 @pytest.mark.parametrize(
     "change",
     [
+        {"name": "another"},
         {"file": FileRecord(1, "0" * 64)},
         {"golden": None},
         {"inputs": ()},
@@ -62,7 +63,9 @@ def test_the_oldest_go_whatever_the_clock_says(
     # The clock was set back: what is there seems to be from the future, and the new one the oldest.
     for path in (tmp_path / "known").iterdir():
         os.utime(path, (2**33, 2**33))
+    (tmp_path / "known" / "a file of the user's").touch()
     files.keep(keys[4], Known(""))
+    assert (tmp_path / "known" / "a file of the user's").exists()
     assert sum(files.find(each) is not None for each in keys) == 3
 
 

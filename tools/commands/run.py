@@ -106,11 +106,8 @@ def _say_what_runs(runner: Runner, signed: str | None, as_json: bool) -> dict[st
         about = (manifest.name, runner.artifact.name, *([signed] if signed else []))
         click.echo(", ".join(about), err=True)
     if runner.tried_s:
-        click.echo(
-            f"{runner.artifact.name} is new on this machine: it was tried first, which took "
-            f"{runner.tried_s:.2f} s; the next start is without",
-            err=True,
-        )
+        what = f"{runner.artifact.name} is new on this machine"
+        click.echo(f"{what}: to try it first took {runner.tried_s:.2f} s", err=True)
     # That its outputs differ was said while it was loaded, with the same reason.
     saturates = "" if runner.differs else saturation(manifest, runner.artifact)
     for why in (runner.instead, saturates, *map(str, placement.elsewhere)):

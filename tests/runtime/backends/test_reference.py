@@ -61,7 +61,7 @@ class Halved:
     """A backend of one's own: ONNX Runtime's answers, halved."""
 
     label, package, files, suffix = "Halved", "onnxruntime", "ort", ".onnx"
-    rounds_inputs, parses_apart, without_vnni = False, False, None
+    rounds_inputs, parses_apart, on_gpu, without_vnni = False, False, False, None
     usable = True
 
     def available(self) -> Availability:

@@ -10,9 +10,8 @@ from harmful_files import crashing_file, raising_file
 
 from edgedl.compress.pipeline import CompressedModel
 from edgedl.runtime.bundle.bundle import Bundle
-from edgedl.runtime.errors import EdgedlError
 from edgedl.runtime.selfcheck import trial
-from edgedl.runtime.selfcheck.trial import try_files
+from edgedl.runtime.selfcheck.trial import NotStartedError, try_files
 
 Replace = Callable[[str, bytes], None]
 CRASHED = "crashes its runtime when it is loaded or run (signal 11 (SIGSEGV))"
@@ -72,7 +71,7 @@ def test_a_child_that_dies_before_it_begins_blames_no_file(
     real = subprocess.run
     killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     monkeypatch.setattr(subprocess, "run", lambda command, **more: real(killed, **more))
-    with pytest.raises(EdgedlError, match=r"\(signal 9 \(SIGKILL\)\): it said nothing"):
+    with pytest.raises(NotStartedError, match=r"\(signal 9 \(SIGKILL\)\): it said nothing"):
         try_files(bundle, [artifact])
 
 
