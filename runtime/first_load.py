@@ -53,7 +53,7 @@ def load_file(
     known = files.find(key)
     is_new = known is None
     start = time.perf_counter()
-    if known is None and bundle.signer is None and not backend.parses_apart and _can_start():
+    if known is None and bundle.signer is None and not backend.parses_apart:
         known = _try_apart(bundle, artifact, name, threads)
     took_s = time.perf_counter() - start
     model = LoadedModel(bundle, artifact, threads, backend, instead=instead)
@@ -87,6 +87,9 @@ def mark_known(bundle: Bundle, artifact: Artifact, backend: Backend) -> None:
 def _try_apart(bundle: Bundle, artifact: Artifact, backend: str, threads: int) -> Known | None:
     """Return what a process of its own finds of a file; None where none gets that far."""
     try:
+        if not sys.executable or getattr(sys, "frozen", False):
+            # The program of a frozen application takes other arguments than Python's.
+            raise NotStartedError("this program is not Python's, so no process can be started")
         trial = try_files(bundle, [artifact], backend, threads)[artifact.name]
     except NotStartedError as error:
         LOG.warning("%s is loaded without a trial: %s", artifact.name, error)
@@ -106,8 +109,3 @@ def _known(golden: GoldenCheck | None) -> Known:
         "its golden outputs on this machine differ from those where it was made by "
         f"{golden.max_abs_error:.3g}, allowed is {golden.tolerance:.3g}{why}"
     )
-
-
-def _can_start() -> bool:
-    """Say whether this program is Python's: that of a frozen application takes other arguments."""
-    return bool(sys.executable) and not getattr(sys, "frozen", False)

@@ -208,13 +208,17 @@ def test_where_nothing_can_be_kept_every_start_has_a_trial(
 
 
 def test_an_application_without_python_loads_the_file_itself(
-    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, no_processes: None
+    bundle_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_processes: None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with Runner.open(bundle_copy, NAME) as runner:
             assert runner.tried_s > 0
+    assert f"{NAME} is loaded without a trial: this program is not Python's" in caplog.text
 
 
 def test_a_bundle_runs_where_it_can_be_read_only(bundle_copy: Path) -> None:
