@@ -27,14 +27,16 @@ def describe_exit(code: int) -> str:
 def python_module(module: str, *arguments: str) -> list[str]:
     """Return the command that runs a module of edgedl's in a process of its own.
 
-    It imports from where this process does, and not from the folder it is started in, which Python
-    would put first (3.10 has no setting against that).
+    It does not import from the folder it is started in, which Python would put first (3.10 has no
+    setting against that). Where else this process imports from comes last: such a folder, a user's
+    own say, may have files that are called like modules of the standard library.
     """
     start = (
-        "import json, runpy, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
+        "import json, runpy, sys; sys.path += json.loads(sys.argv.pop(1)); "
         f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     )
-    return [sys.executable, "-I", "-c", start, json.dumps(sys.path), *arguments]
+    elsewhere = json.dumps([path for path in sys.path if path])
+    return [sys.executable, "-I", "-c", start, elsewhere, *arguments]
 
 
 def last_line(text: str) -> str:

@@ -153,6 +153,7 @@ def test_nothing_is_imported_from_the_folder_one_stands_in(
     for name in ("json", "numpy", "msgspec"):
         (place / f"{name}.py").write_text("open('imported', 'w').close()\n")
     monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
     with Runner.open(bundle_copy, NAME) as runner:
         assert runner.tried_s > 0
     assert not (place / "imported").exists()
