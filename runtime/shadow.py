@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from statistics import median
 from threading import Lock
 
 import numpy as np
@@ -103,7 +102,7 @@ class Shadow:
             seconds, same = list(self._seconds), list(self._same)
         if not seconds:
             return SwapOutcome(False, failure)
-        old, new = (median(column) for column in zip(*seconds, strict=True))
+        old, new = np.median(seconds, axis=0).tolist()
         slowdown = new / old
         if not failure and slowdown > self._max_slowdown:
             failure = (

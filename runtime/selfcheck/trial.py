@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgedl.runtime.backend import Backend
 from edgedl.runtime.backends.runtimes import open_backend
 from edgedl.runtime.bundle.bundle import Bundle
 from edgedl.runtime.bundle.golden import golden_inputs, has_golden
@@ -28,7 +29,7 @@ from edgedl.runtime.selfcheck.golden import GoldenCheck, check_golden
 
 MIB = 1 << 20
 # Multiplies the limits.
-TIMES = "EDGEDL_TRIAL_LIMITS"
+FACTOR = "EDGEDL_TRIAL_LIMITS"
 # A file may take this long, and for each MiB of it so much longer: the largest file seen takes 20 s
 # to load, a small board is ten times as slow.
 LIMIT_S, LIMIT_S_PER_MIB = 60, 4
@@ -137,26 +138,31 @@ def limits(
     """
     sizes = [bundle.manifest.files[artifact.path].size_bytes for artifact in artifacts]
     backends = [open_backend(backend or artifact.backend) for artifact in artifacts]
-    times = _times()
+    factor = _factor()
     seconds = tuple(
-        round(
-            times * (BUILD_LIMIT_S if b.parses_apart else LIMIT_S + LIMIT_S_PER_MIB * size // MIB)
-        )
+        # An alarm in 0 s is none.
+        max(1, round(factor * _usual_s(size, b)))
         for size, b in zip(sizes, backends, strict=True)
     )
-    memory = round(times * (LIMIT_MIB * MIB + LIMIT_TIMES_FILE * max(sizes)))
+    memory = round(factor * (LIMIT_MIB * MIB + LIMIT_TIMES_FILE * max(sizes)))
     return seconds, None if any(b.on_gpu for b in backends) else memory
 
 
-def _times() -> float:
-    given = os.environ.get(TIMES, "1")
+def _usual_s(size_bytes: int, backend: Backend) -> int:
+    if backend.parses_apart:
+        return BUILD_LIMIT_S
+    return LIMIT_S + LIMIT_S_PER_MIB * size_bytes // MIB
+
+
+def _factor() -> float:
+    given = os.environ.get(FACTOR, "1")
     try:
-        times = float(given)
+        factor = float(given)
     except ValueError:
-        times = 0.0
-    if not 0 < times < 1e6:
-        raise BadInputError(f"{TIMES} is '{given}', expected a positive number")
-    return times
+        factor = 0.0
+    if not 0 < factor < 1e6:
+        raise BadInputError(f"{FACTOR} is '{given}', expected a positive number")
+    return factor
 
 
 def _try_in_child(

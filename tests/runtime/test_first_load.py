@@ -137,11 +137,13 @@ def test_limits_are_multiplied(refused: Refused, monkeypatch: pytest.MonkeyPatch
     artifacts = [bundle.artifact(NAME)]
     (seconds,), memory = trial.limits(bundle, artifacts, None)
     assert memory is not None
-    monkeypatch.setenv(trial.TIMES, "2.5")
+    monkeypatch.setenv(trial.FACTOR, "2.5")
     assert trial.limits(bundle, artifacts, None) == ((2.5 * seconds,), round(2.5 * memory))
+    monkeypatch.setenv(trial.FACTOR, "0.001")
+    assert trial.limits(bundle, artifacts, None)[0] == (1,)
     for wrong in ("0", "-1", "nan", "much"):
-        monkeypatch.setenv(trial.TIMES, wrong)
-        with refused(BadInputError, trial.TIMES, wrong):
+        monkeypatch.setenv(trial.FACTOR, wrong)
+        with refused(BadInputError, trial.FACTOR, wrong):
             trial.limits(bundle, artifacts, None)
 
 
