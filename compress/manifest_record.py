@@ -15,6 +15,7 @@ from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.bundle import record_files
 from edgedl.runtime.bundle.manifest import Artifact, Manifest, TaskRecord, TensorSpec
+from edgedl.runtime.errors import BadInputError
 
 
 def describe(
@@ -29,6 +30,7 @@ def describe(
         inputs: of the first calibration samples, [N, ...] each.
     """
     subject = state.subject
+    _check_states(state)
     free_outputs = free_output_axes(state.graph, subject.example_inputs(), subject.free_axes)
     return Manifest(
         name=subject.name,
@@ -48,7 +50,27 @@ def describe(
         toolchain=toolchain(),
         licence=subject.licence,
         data=subject.data,
+        states=subject.states,
     )
+
+
+def _check_states(state: ModelState) -> None:
+    """Refuse states that are not the last inputs and outputs of the network.
+
+    Raises:
+        BadInputError: one is not; the message names what is there.
+    """
+    states = state.subject.states
+    for kind, nodes, names in (
+        ("inputs", input_nodes(state.graph), [s.input for s in states]),
+        ("outputs", output_nodes(state.graph), [s.output for s in states]),
+    ):
+        last = [node.name for node in nodes][len(nodes) - len(states) :]
+        if last != names:
+            raise BadInputError(
+                f"the states of the subject '{state.subject.name}' are the {kind} {names}: they "
+                f"must be the last {kind} of the network, which are {last}"
+            )
 
 
 def _with_range(spec: TensorSpec, x: Array) -> TensorSpec:

@@ -22,6 +22,7 @@ from edgedl.compress.recipe.store.ingredients import Provenance
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.state import ModelState
 from edgedl.compress.subject.check_subject import check_subject
+from edgedl.compress.subject.steps import by_steps, step_task
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.targets.target import REFERENCE, Target
 from edgedl.compress.toolchain import toolchain
@@ -85,6 +86,8 @@ def compress(
     """
     if not folder.is_dir() or any(folder.iterdir()):
         raise BadInputError(f"{folder} must be an empty folder: a bundle contains nothing else")
+    selection = None if selection is None else step_task(subject, selection)
+    subject = by_steps(subject)
     notes = check_subject(subject)
     progress.step("trace")
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)

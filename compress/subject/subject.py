@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edgedl.compress.device import CPU
 from edgedl.compress.subject.unwrap import unwrap
 from edgedl.runtime.backend import Array
+from edgedl.runtime.bundle.state import State
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
@@ -41,6 +42,9 @@ class Subject:
         data: provenance of the data, for the manifest.
         teachers: what fine_tune distils in place of the network itself: modules of the same inputs
             and outputs, usually larger; of several the mean.
+        states: what the network keeps from one step of a sequence to the next: its last inputs and
+            last outputs, in this order. The task then has sequences [N, T, ...] of the other
+            inputs, and scores outputs [N, T, ...]; the module takes steps of them, [N, 1, ...].
         loss: what training makes small besides the distance from the teacher: maps the module's
             output, a tuple where there are several, and the labels of a batch to a tensor of one
             number. None is cross-entropy where the task has classes; elsewhere the teacher alone
@@ -59,6 +63,7 @@ class Subject:
     teachers: tuple[nn.Module, ...] = ()
     device: torch.device = CPU
     loss: Loss | None = None
+    states: tuple[State, ...] = ()
 
     def __post_init__(self) -> None:
         """Take modules out of their wrappers, have the task checked, take a device by its name.

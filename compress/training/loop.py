@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.compress.device import device_of, to_device
-from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.training.mixed_precision import (
     float32_where_bfloat16_is_slow,
     has_bfloat16,
@@ -109,7 +108,7 @@ def _train_epoch(
     for step, batch in enumerate(batches.epoch(run.generator), start=1):
         inputs, targets = to_device(run.processes.share(batch), device)
         with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
-            outputs = run.forward(*run.layout.lay_out(as_tuple(inputs)))
+            outputs = run.forward(*run.layout.lay_out(_given(inputs)))
         value = run.processes.weigh(loss(_float32(outputs), targets), inputs, batch[0])
         number = run.processes.mean(value)
         if not math.isfinite(number):
@@ -137,6 +136,11 @@ def _epoch(records: list[EpochRecord], epochs: int) -> str:
     last = records[-1]
     left = (epochs - last.epoch) * sum(r.seconds for r in records) / len(records)
     return f"epoch {last.epoch}/{epochs}: loss {last.mean_loss:.4f}, {about(left)} left"
+
+
+def _given(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the inputs of a batch, ids as integers."""
+    return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
 def _float32(outputs: Any) -> Any:

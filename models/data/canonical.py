@@ -1,4 +1,4 @@
-"""Read data sets in the files of their authors: idx (MNIST family), CIFAR-10, smart watch."""
+"""Read data sets in the files of their authors: idx, CIFAR-10, smart watch, addresses."""
 
 import gzip
 import math
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgedl.models.data.corpus import UNKNOWN, Corpus
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.plain_pickle import load_plain_pickle
 from edgedl.models.data.recordings import Recordings
@@ -106,6 +107,34 @@ def watch_from_npy(folder: Path, progress: Progress = SILENT) -> dict[str, Recor
         # A damaged pickle can raise anything at all; each means that this is not the file.
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise BadInputError(f"{path} is not the smart-watch data set ({reason})") from error
+
+
+# Of the addresses in the order of their years, every 48th is for the test alone.
+SOTU_TEST = slice(12, None, 48)
+# The characters that the training texts have ten times or more.
+SOTU_ALPHABET = (
+    UNKNOWN + "\n !\"$%&'()+,-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]_"
+    "abcdefghijklmnopqrstuvwxyz\u00b0\u2014\u2019\u201c\u201d"
+)
+
+
+def sotu_from_texts(folder: Path, progress: Progress = SILENT) -> dict[str, Corpus]:
+    """Read the State of the Union addresses, ``YEAR_NAME_PARTY.txt``.
+
+    Raises:
+        BadInputError: there is no such file, or one is no text in UTF-8.
+    """
+    progress.step("read the addresses")
+    paths = sorted(p for p in folder.rglob("[12][0-9][0-9][0-9]_*.txt") if p.is_file())
+    if not paths:
+        raise BadInputError(f"no file 'YEAR_NAME_PARTY.txt' below {folder}")
+    try:
+        texts = [path.read_text(encoding="utf-8") for path in paths]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"the addresses below {folder} cannot be read ({error})") from error
+    test = texts[SOTU_TEST]
+    kept = [text for text in texts if text not in test]
+    return {"train": Corpus.of(kept, SOTU_ALPHABET), "test": Corpus.of(test, SOTU_ALPHABET)}
 
 
 def _integers(values: Any) -> npt.NDArray[np.int64]:

@@ -5,22 +5,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgedl.models.data.corpus import Corpus
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.packages import Package
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.progress import Progress
 
-Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings]
+Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings] | Mapping[str, Corpus]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
-    """A classification data set.
+    """A data set.
 
     Attributes:
         name: its name on the command line.
-        classes: class names, in label order.
+        classes: class names, in label order; empty where labels are no classes.
         sizes: samples per split of the full set.
         digests: content sha256 per split of the full set.
         embedded: splits that ship inside the package.
@@ -50,9 +51,9 @@ class Dataset(ABC):
         """Shape of one stored sample, as far as all samples share it."""
 
     @property
-    def channels(self) -> int:
-        """Channels of a sample."""
-        return self.sample_shape[-1]
+    def network_arguments(self) -> dict[str, int]:
+        """Return what the data say about a network: the arguments of its class."""
+        return {"in_channels": self.sample_shape[-1], "classes": len(self.classes)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +99,39 @@ class SequenceDataset(Dataset):
     @property
     def input_shape(self) -> tuple[int, ...]:
         """[T, C]."""
-        return (self.cut.window, self.channels)
+        return (self.cut.window, len(self.cut.columns))
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """[C]; recordings differ in length."""
         return (len(self.cut.columns),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusDataset(Dataset):
+    """Running text, a character at a time.
+
+    Attributes:
+        alphabet: the characters in the order of their numbers; the first stands for all others.
+        context: characters of a window; scored: at its end, how many of them are predicted.
+    """
+
+    alphabet: str
+    context: int
+    scored: int
+    classes: tuple[str, ...] = ()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[T]."""
+        return (self.context,)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """[]; texts differ in length."""
+        return ()
+
+    @property
+    def network_arguments(self) -> dict[str, int]:
+        """Return the number of characters and the window's length."""
+        return {"vocabulary": len(self.alphabet), "context": self.context}

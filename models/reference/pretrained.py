@@ -56,9 +56,7 @@ def build(model: ReferenceModel) -> "nn.Module":
     dataset = find_dataset(model.dataset)
     module, _, name = model.architecture.partition(":")
     architecture = getattr(importlib.import_module(f"edgedl.models.{module}"), name)
-    made: nn.Module = architecture(
-        in_channels=dataset.channels, classes=len(dataset.classes), **model.arguments
-    )
+    made: nn.Module = architecture(**dataset.network_arguments, **model.arguments)
     return made
 
 

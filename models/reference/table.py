@@ -25,6 +25,7 @@ class ReferenceModel:
         paper: where the architecture is described.
         plan: how it is trained; None for published weights.
         published: where its weights are, if others trained and published them.
+        stateful: whether it ships as a network of single steps with a state, ``module.state()``.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ReferenceModel:
     plan: TrainingPlan | None
     arguments: Mapping[str, object] = field(default_factory=dict)
     published: PublishedWeights | None = None
+    stateful: bool = False
 
     @property
     def licence(self) -> str:
@@ -164,6 +166,13 @@ _ATTENTION = (
             "image_size": 32, "patch": 2, "width": 128, "layers": 5, "heads": 4,
             "feed_forward": 256, "stem": ((32, 1), (64, 2), (64, 1), (128, 2)),
         },
+    ),
+    ReferenceModel(
+        "gpt-sotu", "attention", "gpt:Gpt", "sotu",
+        "Radford et al. 2018, 'Improving language understanding by generative pre-training'",
+        TrainingPlan(10, 8, 2e-3, 0.1, 0.0, optimizer="adamw", max_gradient_norm=1.0),
+        {"width": 160, "layers": 4, "heads": 5, "feed_forward": 640, "dropout": 0.0},
+        stateful=True,
     ),
 )  # fmt: skip
 

@@ -4,9 +4,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgedl.models.data.dataset import ImageDataset, SequenceDataset
-from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
+from edgedl.models.data.dataset import CorpusDataset, ImageDataset, SequenceDataset
+from edgedl.models.data.datasets import (
+    find_dataset,
+    load_corpus,
+    load_recordings,
+    load_split,
+)
+from edgedl.runtime.preprocess.characters import CharacterPreprocessing
 from edgedl.runtime.preprocess.image import ImagePreprocessing
+from edgedl.runtime.task.scores import BITS, bits_per_character
 from edgedl.runtime.task.task import ArrayTask, Samples
 
 
@@ -21,6 +28,8 @@ def make_task(dataset_name: str) -> ArrayTask:
         return _recordings_task(dataset)
     if isinstance(dataset, ImageDataset):
         return _picture_task(dataset)
+    if isinstance(dataset, CorpusDataset):
+        return _corpus_task(dataset)
     raise TypeError(f"{type(dataset).__name__} has no task")
 
 
@@ -71,4 +80,33 @@ def _recordings_task(dataset: SequenceDataset) -> ArrayTask:
         },
         classes=dataset.classes,
         preprocessing=dataset.cut,
+    )
+
+
+# Windows of running text that are shown: every prediction takes a step of its own.
+CALIBRATION_WINDOWS, TEST_WINDOWS = 64, 128
+
+
+def _corpus_task(dataset: CorpusDataset) -> ArrayTask:
+    """Every window is one sample; those that are shown are spread evenly over all texts."""
+
+    def loader(split: str, most: int) -> Callable[[], Samples]:
+        def load_samples() -> Samples:
+            inputs, labels = load_corpus(dataset.name, split).windows(
+                dataset.context, dataset.scored
+            )
+            shown = np.linspace(0, len(labels) - 1, min(most, len(labels))).astype(np.int64)
+            return Samples((inputs[shown],), labels[shown])
+
+        return load_samples
+
+    return ArrayTask(
+        name=dataset.name,
+        splits={
+            "calibration": loader("train", CALIBRATION_WINDOWS),
+            "test": loader("test", TEST_WINDOWS),
+        },
+        metric=BITS,
+        score_samples=bits_per_character,
+        preprocessing=CharacterPreprocessing(dataset.alphabet, dataset.context),
     )

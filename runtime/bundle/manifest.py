@@ -7,6 +7,7 @@ import msgspec
 from edgedl.runtime.bundle.certificates import Finding, GoldenReach, Parity, RuntimeAgreement
 from edgedl.runtime.bundle.layout import Layout, network_shape
 from edgedl.runtime.bundle.shape_range import ShapeRange
+from edgedl.runtime.bundle.state import State
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.precision import Precision, precision_named
 from edgedl.runtime.preprocess.preprocessing import Preprocessing
@@ -164,9 +165,9 @@ class HostMetric(_Record, frozen=True):
 # Of manifests. In those of version 2 no file has a layout of its own; before version 4 a manifest
 # has no digest beside it; before version 5 no file has a profile; before version 6 pictures are
 # stretched, there is neither sound nor text, inputs have no range
-# and golden vectors no reach.
-SCHEMA_VERSION: Final = 6
-READABLE_VERSIONS: Final = (2, 3, 4, 5, SCHEMA_VERSION)
+# and golden vectors no reach; before version 7 no network has a state.
+SCHEMA_VERSION: Final = 7
+READABLE_VERSIONS: Final = (2, 3, 4, 5, 6, SCHEMA_VERSION)
 FIRST_WITH_DIGEST: Final = 4
 
 
@@ -188,6 +189,7 @@ class Manifest(_Record, frozen=True):
         recommended: name of the artifact to use, decided by measurement; None if not measured.
         between: int8 files of the same table held against each other.
         golden_reach: how much of the network the golden vectors check; None if not known.
+        states: inputs that take what outputs gave in the call before, the last of the inputs.
         licence: of the weights. data: provenance of calibration and evaluation data.
     """
 
@@ -206,4 +208,5 @@ class Manifest(_Record, frozen=True):
     recommended: str | None = None
     between: tuple[RuntimeAgreement, ...] = ()
     golden_reach: GoldenReach | None = None
-    schema_version: Literal[2, 3, 4, 5, 6] = SCHEMA_VERSION
+    states: tuple[State, ...] = ()
+    schema_version: Literal[2, 3, 4, 5, 6, 7] = SCHEMA_VERSION

@@ -10,8 +10,15 @@ from_raw(x): the network's input of raw values [N, ...]; what is that already st
 """
 
 from edgedl.runtime.preprocess.audio import AudioPreprocessing
+from edgedl.runtime.preprocess.characters import CharacterPreprocessing
 from edgedl.runtime.preprocess.image import ImagePreprocessing
 from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.preprocess.text import TextPreprocessing
 
-Preprocessing = ImagePreprocessing | SequencePreprocessing | AudioPreprocessing | TextPreprocessing
+Preprocessing = (
+    ImagePreprocessing
+    | SequencePreprocessing
+    | AudioPreprocessing
+    | TextPreprocessing
+    | CharacterPreprocessing
+)

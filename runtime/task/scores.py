@@ -14,6 +14,12 @@ BINARY = "binary_accuracy"
 AGREEMENT = "agreement"
 R2 = "r2"
 SQNR = "sqnr"
+BITS = "bits_per_character"
+
+# A label that does not count.
+NO_LABEL = -100
+# What a character takes that is not compressed.
+BITS_OF_A_BYTE = 8
 
 
 def top1(outputs: Sequence[Array], labels: Array) -> Scores:
@@ -120,6 +126,35 @@ def sqnr(outputs: Sequence[Array], labels: Array) -> Scores:
     return np.asarray(np.maximum(0.0, 1.0 - noise / signal), np.float64)
 
 
+def bits_per_character(outputs: Sequence[Array], labels: Array) -> Scores:
+    """Score the share of a byte that the network's predictions save: 1 - bits / 8.
+
+    The bits are the negative logarithm to base 2 of the probability that the next character had,
+    the mean over those whose label is not ``NO_LABEL``: ``bits_of``.
+
+    Args:
+        outputs: one array of logits [B, T, K].
+        labels: integers [B, T].
+
+    >>> bits_per_character([np.zeros((1, 2, 4))], np.array([[NO_LABEL, 3]])).tolist()
+    [0.75]
+    """
+    logits = outputs[0].astype(np.float64)
+    logits -= logits.max(axis=-1, keepdims=True)
+    numbers = labels.astype(np.int64)
+    counts = numbers >= 0
+    wanted = np.where(counts, numbers, 0)[..., None]
+    chosen = np.take_along_axis(logits, wanted, axis=-1)[..., 0]
+    bits = (np.log(np.exp(logits).sum(axis=-1)) - chosen) / np.log(2) * counts
+    mean = bits.sum(axis=1) / np.maximum(1, counts.sum(axis=1))
+    return np.asarray(1 - mean / BITS_OF_A_BYTE, np.float64)
+
+
+def bits_of(score: float) -> float:
+    """Return the bits per character of a mean score of ``bits_per_character``."""
+    return BITS_OF_A_BYTE * (1 - score)
+
+
 def flattened(outputs: Sequence[Array]) -> Array:
     """Return outputs [B, ...] flattened and side by side, [B, N]."""
     return np.concatenate([y.reshape(len(y), -1) for y in outputs], axis=1)
@@ -135,11 +170,15 @@ def sqnr_db(score: float) -> float:
 
 
 def score_text(metric: str, score: float) -> str:
-    """Return a mean score as tables show it: percent, or decibels for ``sqnr``.
+    """Return a mean score as tables show it: percent, decibels for ``sqnr``, bits.
 
     >>> score_text("top1", 0.9172), score_text("sqnr", 0.999), score_text("sqnr", 1.0)
     ('91.72 %', '30.0 dB', 'exact')
+    >>> score_text("bits_per_character", 0.75)
+    '2.000 bits'
     """
+    if metric == BITS:
+        return f"{bits_of(score):.3f} bits"
     if metric != SQNR:
         return f"{100 * score:.2f} %"
     return "exact" if score >= 1 else f"{sqnr_db(score):.1f} dB"

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgedl.runtime.backend import Array
 from edgedl.runtime.child_process import answer, ending, last_line
 from edgedl.runtime.errors import FileFailedError, IntegrityError
 from edgedl.runtime.loaded_model import LoadedModel
 from edgedl.runtime.measure.measure import Measurement, Protocol, measure_loads
 from edgedl.runtime.measure.worker import Worker
+from edgedl.runtime.steps import run_sequences
 from edgedl.runtime.task.batch_size import fitting_batches
 from edgedl.runtime.task.task import Batch, Scores, Task
-from edgedl.runtime.tensors import Floats
 from edgedl.tools.bench.entries import Entry
 from edgedl.tools.bench.result import (
     ColdStart,
@@ -39,7 +40,7 @@ def score_entry(entry: Entry, task: Task) -> Scores:
     return np.concatenate(scores)
 
 
-def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]:
+def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Array, ...]]]:
     try:
         runner = LoadedModel(entry.bundle, entry.artifact)
     except IntegrityError:
@@ -47,10 +48,13 @@ def _run(entry: Entry, task: Task) -> Iterator[tuple[Batch, tuple[Floats, ...]]]
     except Exception as error:
         # Runtimes raise anything.
         raise FileFailedError(entry.name, str(error)) from error
+    states = entry.bundle.manifest.states
     with runner:
         for batch in fitting_batches(task, "test"):
             try:
-                outputs = runner(*batch.inputs)
+                outputs = (
+                    run_sequences(runner, states, batch.inputs) if states else runner(*batch.inputs)
+                )
             except FileFailedError as error:
                 raise FileFailedError(entry.name, error.reason) from error
             yield batch, outputs

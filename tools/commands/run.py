@@ -12,7 +12,10 @@ import numpy as np
 
 from edgedl.runtime.bundle.manifest import Manifest
 from edgedl.runtime.bundle.signature import Trust
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.generate import Generation, Sampling
 from edgedl.runtime.policy import POLICIES, Policy
+from edgedl.runtime.preprocess.characters import CharacterPreprocessing
 from edgedl.runtime.runner import Runner
 from edgedl.runtime.selfcheck.saturation import saturation
 from edgedl.runtime.stream import DROPS, Drop
@@ -28,9 +31,21 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
 @click.option(
     "--input",
     "where",
-    required=True,
     help="Picture, .wav, .txt, .csv, .npy/.npz, folder, video, camera:0, or -.",
 )
+@click.option("--prompt", help="Text that a language model goes on with, instead of --input.")
+@click.option(
+    "--tokens", default=100, show_default=True, type=click.IntRange(1), help="Tokens to write."
+)
+@click.option(
+    "--temperature",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="0 writes the most probable token each time, 1 draws as the network says.",
+)
+@click.option("--top-k", type=click.IntRange(1), help="Draw one of the K most probable tokens.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of draws.")
 @click.option("--backend", type=BACKEND, help="ort or tflite, say [the recommended one].")
 @click.option("--artifact", help="An artifact by name, for example tflite-int8.")
 @click.option(
@@ -58,7 +73,12 @@ from edgedl.tools.terminal.trust import describe_trust, trust_options
 @trust_options
 def command(
     bundle: Path,
-    where: str,
+    where: str | None,
+    prompt: str | None,
+    tokens: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
     backend: str | None,
     artifact: str | None,
     policy: Policy | None,
@@ -70,7 +90,7 @@ def command(
     as_json: bool,
     trust: Trust | None,
 ) -> None:
-    """Run BUNDLE on pictures, sounds, texts, sensor rows or arrays.
+    """Run BUNDLE on pictures, sounds, texts, sensor rows or arrays; have it write text.
 
     BUNDLE is a bundle's folder or the output folder of 'edgedl compress'.
 
@@ -79,13 +99,22 @@ def command(
     .txt file has a sample in each line; float32 arrays are the network's input. A video, a camera
     or an rtsp:// address gives one picture after another. On stdin ("-") come paths, or arrays as
     .npy one behind the other.
+
+    A language model writes what follows --prompt, or the text of the .txt file that --input names.
     """
+    if (where is None) == (prompt is None):
+        raise click.UsageError("Give --input, or --prompt for a language model.")
+    sampling = Sampling(temperature, top_k, seed)
     with (
         _warnings_as_lines(),
         Runner.open(bundle, artifact, backend, threads, trust, policy) as runner,
     ):
         manifest = runner.bundle.manifest
         where_run = _say_what_runs(runner, describe_trust(runner.bundle, trust), as_json)
+        if where is None or manifest.states:
+            text = prompt if prompt is not None else _read_prompt(manifest, where)
+            _write(Generation(runner, text, tokens, sampling), where_run, as_json)
+            return
         drop = drop or ("oldest" if is_live(where) else "wait")
         dropped = 0
         for streamed in runner.stream(where, drop, fps, stall):
@@ -97,6 +126,38 @@ def command(
                            else f"{source}: {_as_text(sample, manifest, top)}")  # fmt: skip
         if dropped:
             click.echo(f"{counted(dropped, 'input')} dropped", err=True)
+
+
+def _read_prompt(manifest: Manifest, where: str | None) -> str:
+    """Return the text of a file.
+
+    Raises:
+        BadInputError: it is none that the network takes, or the network takes no text.
+    """
+    characters = manifest.preprocessing
+    if where is None or not isinstance(characters, CharacterPreprocessing):
+        raise BadInputError(f"{manifest.name} has a state and takes no files: use edgedl.Steps")
+    return characters.read(Path(where))
+
+
+def _write(generation: Generation, where_run: Mapping[str, object], as_json: bool) -> None:
+    """Print what a language model writes while it does, and how fast that was."""
+    if not as_json:
+        click.echo(generation.prompt, nl=False)
+    for piece in generation:
+        if not as_json:
+            click.echo(piece, nl=False)
+    times = {
+        "first_token_ms": 1000 * generation.first_token_s,
+        "tokens_per_s": generation.tokens_per_s if generation.tokens > 1 else None,
+    }
+    if as_json:
+        record = {"prompt": generation.prompt, "text": generation.text, **times, **where_run}
+        click.echo(msgspec.json.encode(record).decode())
+        return
+    click.echo()
+    speed = f", then {generation.tokens_per_s:.0f} a second" if generation.tokens > 1 else ""
+    click.echo(f"first token after {times['first_token_ms']:.1f} ms{speed}", err=True)
 
 
 def _say_what_runs(runner: Runner, signed: str | None, as_json: bool) -> dict[str, object]:

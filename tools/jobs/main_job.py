@@ -10,6 +10,7 @@ from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.subject.score import score_module
 from edgedl.compress.subject.selection import divide
+from edgedl.compress.subject.steps import over_sequences
 from edgedl.compress.subject.subject import Subject
 from edgedl.runtime.bundle.bundle import Bundle, write_manifest
 from edgedl.runtime.bundle.manifest import HostMetric, Manifest
@@ -123,7 +124,7 @@ def measure_made(made: Made, settings: BenchSettings, folder: Path, clock: StepC
     missing += [NotMeasured(r.name, r.reason) for r in made.compressed.refusals]
     with clock.steps("measure", 2 * len(entries) + len(settings.threads) + 1) as progress:
         progress.step("score", "the float network")
-        network = score_module(made.subject.module, made.task)
+        network = score_module(over_sequences(made.subject), made.task)
         outcome = bench(
             made.subject.name,
             put_baseline_first(entries, prefix, any_float=True),

@@ -22,9 +22,15 @@ from edgedl.compress.training import (
     train,
 )
 from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
-from edgedl.models.data.dataset import SequenceDataset
-from edgedl.models.data.datasets import find_dataset, load_recordings, load_split
+from edgedl.models.data.dataset import CorpusDataset, SequenceDataset
+from edgedl.models.data.datasets import (
+    find_dataset,
+    load_corpus,
+    load_recordings,
+    load_split,
+)
 from edgedl.models.dbn import DeepBeliefNetwork, pretrain
+from edgedl.models.reference.corpus_batches import CorpusBatches
 from edgedl.models.reference.image_batches import Augmentation, ImageBatches
 from edgedl.models.reference.plan import TrainingPlan
 from edgedl.models.reference.pretrained import TrainingRecord, build, load_pretrained
@@ -105,7 +111,9 @@ class ReferenceTraining:
         )
 
         def loss(outputs: Tensor, labels: Tensor) -> Tensor:
-            return F.cross_entropy(outputs, labels, label_smoothing=plan.label_smoothing)
+            # Classes are the last axis: [N, K] of pictures, [N, T, K] of text.
+            rows = outputs.flatten(0, -2)
+            return F.cross_entropy(rows, labels.flatten(), label_smoothing=plan.label_smoothing)
 
         def hook(epoch: int, step: int, value: float) -> None:
             on_step(epoch, step, len(self.batches), value)
@@ -229,6 +237,9 @@ def training_batches(model: ReferenceModel) -> TrainingBatches[Tensor]:
     if isinstance(dataset, SequenceDataset):
         recordings = load_recordings(dataset.name, "train")
         return RecordingBatches(recordings, dataset.cut, plan.batch_size, plan.rotation)
+    if isinstance(dataset, CorpusDataset):
+        texts = load_corpus(dataset.name, "train")
+        return CorpusBatches(texts, dataset.context, plan.batch_size)
     pictures = load_split(dataset.name, "train")
     return ImageBatches(pictures, plan.batch_size, Augmentation.of(plan))
 

@@ -4,15 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from edgedl.compress.user_code import call_user_function, names_user_code
+from edgedl.models.data.dataset import ImageDataset
 from edgedl.models.data.datasets import DATASETS, find_dataset
 from edgedl.models.reference.pretrained import build, load_pretrained, load_record, load_weights
 from edgedl.models.reference.table import ReferenceModel, find_model
 from edgedl.models.reference.tasks import make_task
+from edgedl.runtime.bundle.state import State, Stateful
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.task import Task
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgedl.compress.subject.subject import Augment, Subject
 
 
@@ -52,16 +56,22 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
         data=f"{trained_on}; calibration on training data, score on the whole test split",
         free_axes=free_axes(model),
         augment=_augmentation(model),
+        states=_states(module) if model.stateful else (),
     )
 
 
 def _augmentation(model: ReferenceModel) -> "Augment | None":
     """Return what the training of a picture model changes at random."""
-    if model.plan is None or model.family == "recurrent":
+    if model.plan is None or not isinstance(find_dataset(model.dataset), ImageDataset):
         return None
     from edgedl.models.reference.image_batches import Augmentation
 
     return Augmentation.of(model.plan)
+
+
+def _states(module: "nn.Module") -> tuple[State, ...]:
+    """Return what a network of single steps keeps, as its method ``state`` says."""
+    return cast(Stateful, module).state()
 
 
 def free_axes(model: ReferenceModel) -> tuple[int, ...]:

@@ -295,3 +295,22 @@ def test_a_learning_rate_far_too_high_diverges() -> None:
 def test_settings_that_cannot_train_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(BadInputError, match=r"must be|goes from"):
         TrainingSettings(**settings)
+
+
+class Words:
+    """Ids of words, and which half of the vocabulary each is from."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(4):
+            ids = torch.randint(10, (16,), generator=generator)
+            yield ids, ids // 5
+
+
+def test_ids_stay_integers() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 2))
+    epochs = train(module, Words(), F.cross_entropy, SETTINGS)
+    assert epochs[-1].mean_loss < epochs[0].mean_loss
