@@ -46,6 +46,11 @@ class Dataset(ABC):
         """Shape of one network input, without the batch."""
 
     @property
+    def input_type(self) -> str:
+        """Type of the network's input, numpy's name: "float32", or "int64" of tokens."""
+        return "float32"
+
+    @property
     @abstractmethod
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one stored sample, as far as all samples share it."""
@@ -125,6 +130,11 @@ class CorpusDataset(Dataset):
     def input_shape(self) -> tuple[int, ...]:
         """[T]."""
         return (self.context,)
+
+    @property
+    def input_type(self) -> str:
+        """Return the type of numbers of characters."""
+        return "int64"
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

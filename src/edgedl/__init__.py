@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from edgedl.runtime.backends.runtimes import open_backend
     from edgedl.runtime.bundle.bundle import Bundle
     from edgedl.runtime.bundle.signature import Trust
+    from edgedl.runtime.bundle.state import State
     from edgedl.runtime.errors import (
         BackendUnavailableError,
         BadInputError,
@@ -67,15 +68,25 @@ if TYPE_CHECKING:
         InvalidMeasurementError,
     )
     from edgedl.runtime.first_load import OtherOutputsWarning
+    from edgedl.runtime.generate import Generation, Sampling
     from edgedl.runtime.loaded_model import UnusualInputWarning
     from edgedl.runtime.placement import Fallback, Placement
     from edgedl.runtime.preprocess.audio import AudioPreprocessing, LogMel
+    from edgedl.runtime.preprocess.characters import CharacterPreprocessing
     from edgedl.runtime.preprocess.image import ImagePreprocessing
     from edgedl.runtime.preprocess.sequence import SequencePreprocessing
     from edgedl.runtime.preprocess.text import TextPreprocessing
     from edgedl.runtime.runner import Runner
+    from edgedl.runtime.steps import Steps
     from edgedl.runtime.supervised import SupervisedRunner
-    from edgedl.runtime.task.scores import accuracy_of_each, agreement, r2, sqnr, top1
+    from edgedl.runtime.task.scores import (
+        accuracy_of_each,
+        agreement,
+        bits_per_character,
+        r2,
+        sqnr,
+        top1,
+    )
     from edgedl.runtime.task.task import ArrayTask, Batch, Samples, Task
     from edgedl.tools.bench.result import Result, load_result
     from edgedl.tools.jobs.bench_bundles import bench
@@ -128,10 +139,12 @@ _HOMES = {
     "edgedl.runtime.backends.runtimes": ("open_backend",),
     "edgedl.runtime.bundle.bundle": ("Bundle",),
     "edgedl.runtime.preprocess.audio": ("AudioPreprocessing", "LogMel"),
+    "edgedl.runtime.preprocess.characters": ("CharacterPreprocessing",),
     "edgedl.runtime.preprocess.image": ("ImagePreprocessing",),
     "edgedl.runtime.preprocess.sequence": ("SequencePreprocessing",),
     "edgedl.runtime.preprocess.text": ("TextPreprocessing",),
     "edgedl.runtime.bundle.signature": ("Trust",),
+    "edgedl.runtime.bundle.state": ("State",),
     "edgedl.runtime.errors": (
         "BackendUnavailableError",
         "BadInputError",
@@ -142,13 +155,16 @@ _HOMES = {
         "InvalidMeasurementError",
     ),
     "edgedl.runtime.first_load": ("OtherOutputsWarning",),
+    "edgedl.runtime.generate": ("Generation", "Sampling"),
     "edgedl.runtime.loaded_model": ("UnusualInputWarning",),
     "edgedl.runtime.placement": ("Fallback", "Placement"),
     "edgedl.runtime.runner": ("Runner",),
+    "edgedl.runtime.steps": ("Steps",),
     "edgedl.runtime.supervised": ("SupervisedRunner",),
     "edgedl.runtime.task.scores": (
         "accuracy_of_each",
         "agreement",
+        "bits_per_character",
         "r2",
         "sqnr",
         "top1",

@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from edgedl.models.reference.pretrained import has_weights, load_record
+from edgedl.models.reference.pretrained import TrainingRecord, has_weights, load_record
 from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel, find_model
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.measure.score_intervals import mean_score
+from edgedl.runtime.task.checks import TOP1
+from edgedl.runtime.task.scores import AGREEMENT, score_text
 from edgedl.tools.report.table import to_markdown
 from edgedl.tools.terminal.named_commands import NamedCommands
 from edgedl.tools.terminal.parameter_types import MODEL
@@ -35,8 +37,6 @@ def show(name: str) -> None:
         return
     record = load_record(model)
     count = record.test_samples
-    right = round(count * record.test_score_percent / 100)
-    score = mean_score(np.repeat([1.0, 0.0], [right, count - right]))
     minutes = record.training_minutes
     for label, value in (
         ("name", record.name),
@@ -48,8 +48,7 @@ def show(name: str) -> None:
         ("MACs", str(record.macs)),
         (
             "score",
-            f"{100 * score.value:.2f} % [{100 * score.lo:.2f}, {100 * score.hi:.2f}] (95 %), "
-            f"{count} samples",
+            f"{_score(record)}, {count} samples",
         ),
         ("command", record.command),
         ("epochs", str(record.epochs)),
@@ -82,5 +81,15 @@ def _row(model: ReferenceModel) -> list[str]:
         return [model.name, f"none yet: edgedl train {model.name}", "", "", ""]
     record = load_record(model)
     minutes = "" if record.training_minutes is None else f"{record.training_minutes:.0f}"
-    score = f"{record.test_score_percent:.2f} % {record.metric}"
+    score = f"{score_text(record.metric, record.test_score_percent / 100)} {record.metric}"
     return [model.name, score, str(record.parameters), str(record.macs), minutes]
+
+
+def _score(record: TrainingRecord) -> str:
+    """Return a score with its 95 % interval, where samples are right or wrong."""
+    text = score_text(record.metric, record.test_score_percent / 100)
+    if record.metric not in (TOP1, AGREEMENT):
+        return text
+    right = round(record.test_samples * record.test_score_percent / 100)
+    score = mean_score(np.repeat([1.0, 0.0], [right, record.test_samples - right]))
+    return f"{text} [{100 * score.lo:.2f}, {100 * score.hi:.2f}] (95 %)"

@@ -7,6 +7,7 @@ import click
 
 from edgedl.models.reference.table import find_model
 from edgedl.runtime.progress import SILENT, Progress
+from edgedl.runtime.task.scores import score_text
 from edgedl.tools.terminal.options import device_option
 from edgedl.tools.terminal.parameter_types import MODEL
 
@@ -72,7 +73,8 @@ def command(
         listener = Progress(lambda event: click.echo(event.text, err=True))
         record = training.run(on_step, listener)
     if record is not None:
+        score = score_text(record.metric, record.test_score_percent / 100)
         click.echo(
-            f"{name}: {record.test_score_percent:.2f} % {record.metric} on {record.test_samples} "
+            f"{name}: {score} {record.metric} on {record.test_samples} "
             f"test samples, {record.parameters} parameters, {record.macs} MACs; weights in {folder}"
         )

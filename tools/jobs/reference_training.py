@@ -22,7 +22,7 @@ from edgedl.compress.training import (
     train,
 )
 from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
-from edgedl.models.data.dataset import CorpusDataset, SequenceDataset
+from edgedl.models.data.dataset import CorpusDataset, Dataset, SequenceDataset
 from edgedl.models.data.datasets import (
     find_dataset,
     load_corpus,
@@ -199,12 +199,17 @@ def make_record(
         test_score_percent=round(100 * float(scores.mean()), 4),
         test_samples=len(scores),
         parameters=count_parameters(module),
-        macs=count_macs(module, (torch.zeros(1, *dataset.input_shape),)),
+        macs=count_macs(module, (_zeros(dataset),)),
         torch=str(torch.__version__),
         weights_sha256=weights_sha256,
         training_minutes=training_minutes,
         metric=task.metric,
     )
+
+
+def _zeros(dataset: Dataset) -> Tensor:
+    """Return an input of one sample, all 0."""
+    return torch.zeros(1, *dataset.input_shape, dtype=getattr(torch, dataset.input_type))
 
 
 def write_record(record: TrainingRecord, folder: Path) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from edgedl.models.reference.pretrained import TrainingRecord, has_weights, load_record
 from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel
 from edgedl.runtime.backends.runtimes import RUNTIMES
-from edgedl.tools.bench.result import Candidate, Result
+from edgedl.runtime.task.scores import BITS, bits_of, score_text
+from edgedl.tools.bench.result import Candidate, Result, Score
 from edgedl.tools.report.table import drop_in_points, to_markdown, with_interval
 
 _INTRODUCTION = """\
@@ -34,7 +35,12 @@ the intervals of its scores are too narrow for other people. Drops compare the s
 they are less affected.
 """
 
-_OVERVIEW = ("model", "score %", "parameters", "MACs", "trained, minutes", "recommended", "ratio")
+_BITS = """
+Scores are bits per character, the fewer the better; a drop of 1 point is 0.08 bits. Latency is that
+of one character.
+"""
+
+_OVERVIEW = ("model", "score", "parameters", "MACs", "trained, minutes", "recommended", "ratio")
 _HEADERS = ("runtime", "precision", "size KB", "score %", "drop, points", "latency ratio", "speed")
 
 
@@ -59,7 +65,7 @@ def _overview(model: ReferenceModel, result: Result) -> tuple[str, ...]:
     speed = chosen.speedup[0]
     return (
         f"[{model.name}](#{model.name})",
-        f"{record.test_score_percent:.2f}",
+        score_text(record.metric, record.test_score_percent / 100),
         str(record.parameters),
         str(record.macs),
         _minutes(record),
@@ -73,13 +79,15 @@ def _minutes(record: TrainingRecord) -> str:
 
 
 def _section(model: ReferenceModel, result: Result) -> list[str]:
-    context = result.run_context
+    context, metric = result.run_context, result.candidates[0].score.metric
+    headers = tuple("bits" if metric == BITS and h == "score %" else h for h in _HEADERS)
     lines = [_measured(c, result.baseline) for c in result.candidates]
     return [
         f"\n## {model.name}\n",
-        f"{model.paper}. {result.candidates[0].score.metric} on {result.candidates[0].score.n} "
+        f"{model.paper}. {metric} on {result.candidates[0].score.n} "
         f"samples of `{model.dataset}`; {context.cpu}.\n",
-        to_markdown(_HEADERS, lines),
+        *([_BITS] if metric == BITS else []),
+        to_markdown(headers, lines),
         f"\nRecommended: {result.recommendation.name}: {result.recommendation.reason}.\n",
         *_refusals(result),
     ]
@@ -96,14 +104,20 @@ def _refusals(result: Result) -> list[str]:
 
 def _measured(candidate: Candidate, baseline: str) -> tuple[str, ...]:
     score, drop, speed = candidate.score, candidate.drop, candidate.speedup[0]
-    shown = tuple(100 * bound for bound in score.ci95)
     is_baseline = candidate.name == baseline
     return (
         candidate.backend,
         candidate.precision,
         f"{candidate.size_bytes / 1000:.1f}",
-        with_interval(100 * score.value, (shown[0], shown[1]), ".2f"),
+        _score(score),
         "baseline" if is_baseline else drop_in_points(drop),
         "1" if is_baseline else with_interval(speed.ratio, speed.ci95, ".3f"),
         "" if is_baseline else speed.verdict,
     )
+
+
+def _score(score: Score) -> str:
+    low, high = score.ci95
+    if score.metric == BITS:
+        return with_interval(bits_of(score.value), (bits_of(high), bits_of(low)), ".3f")
+    return with_interval(100 * score.value, (100 * low, 100 * high), ".2f")

@@ -50,7 +50,8 @@ def test_addresses_of_the_test_are_not_learned_from(tmp_path):
     shown = "".join(SOTU_ALPHABET[n] for n in splits["test"].characters)
     assert shown == "In 1812 all was well.In 1860 all was well."
     learned = "".join(SOTU_ALPHABET[n] for n in splits["train"].characters)
-    assert "1812" not in learned and "1860" not in learned
+    assert "1812" not in learned
+    assert "1860" not in learned
 
 
 def test_a_folder_without_addresses_is_refused(tmp_path):

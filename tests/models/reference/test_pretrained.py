@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgedl.models.attention import Attention
+from edgedl.models.data.dataset import CorpusDataset
 from edgedl.models.data.datasets import DATASETS, load_split
 from edgedl.models.reference import pretrained
 from edgedl.models.reference.pretrained import (
@@ -219,9 +220,14 @@ def test_all_weights_together_are_small():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_architecture_is_built_and_computes(name):
     model = REFERENCE_MODELS[name]
+    dataset = DATASETS[model.dataset]
+    inputs = torch.rand(2, *input_shape(model)).to(getattr(torch, dataset.input_type))
     with torch.no_grad():
-        logits = build(model).eval()(torch.rand(2, *input_shape(model)))
-    assert logits.shape == (2, len(DATASETS[model.dataset].classes))
+        logits = build(model).eval()(inputs)
+    if isinstance(dataset, CorpusDataset):
+        assert logits.shape == (2, dataset.context, len(dataset.alphabet))
+    else:
+        assert logits.shape == (2, len(dataset.classes))
 
 
 def test_checkpoint_that_does_not_fit_names_the_first_mismatch(refused):

@@ -42,7 +42,7 @@ def test_it_is_data_of_the_manifest():
 
 @pytest.mark.parametrize(("alphabet", "context"), [("aa", 3), ("a", 3), ("ab", 0)])
 def test_settings_that_mean_nothing(alphabet, context):
-    with pytest.raises(BadInputError, match="alphabet|context"):
+    with pytest.raises(BadInputError, match=r"alphabet|context"):
         CharacterPreprocessing(alphabet, context)
 
 
