@@ -1,4 +1,4 @@
-"""What language models write: the files of every runtime against the network, draws, bad prompts."""
+"""What language models write: files of every runtime against the network, draws, bad prompts."""
 
 from collections.abc import Iterator
 from pathlib import Path
