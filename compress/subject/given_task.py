@@ -13,8 +13,10 @@ from edgedl.compress.subject.outputs import as_tuple
 from edgedl.compress.subject.scoring import Scoring, UserScore, find_scoring
 from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.preprocess.preprocessing import Preprocessing
 from edgedl.runtime.task.checks import TOP1, Scores
 from edgedl.runtime.task.kept_splits import SHARE_OF_FREE, Array, free_bytes
+from edgedl.runtime.task.rebatch import rebatched
 from edgedl.runtime.task.task import TRAIN, Batch
 
 CALIBRATION, TEST = "calibration", "test"
@@ -32,12 +34,10 @@ class GivenTask:
         name: of the network.
         metric: name of the score.
         classes: class names in label order; empty if labels are no classes.
-        preprocessing: None, inputs are arrays.
+        preprocessing: how files become inputs; None where inputs are arrays.
         splits: "calibration", "test", and "train" where it was given.
         notes: what was done with the data that the user may not expect.
     """
-
-    preprocessing = None
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class GivenTask:
         data: Mapping[str, object],
         score: UserScore | None = None,
         classes: Sequence[str] = (),
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         """Read the first batch of each split, and run the module on it.
 
@@ -55,11 +56,12 @@ class GivenTask:
             data: by split; None is not given. See ``open_data``.
             score: the user's own; None for the one that suits labels and outputs.
             classes: their names; numbers if none are given.
+            preprocessing: how files become inputs; the data have gone through it.
 
         Raises:
             BadInputError: data, labels and module do not fit together.
         """
-        self.name, self._module = name, module
+        self.name, self._module, self.preprocessing = name, module, preprocessing
         opened = _open(module, data)
         notes: list[str] = []
         # Splits that have every second sample of what was given: the first that they have.
@@ -101,17 +103,8 @@ class GivenTask:
         """Yield a split in order, in batches of ``batch_size`` (the last may be smaller)."""
         if split not in self._splits:
             raise BadInputError(f"task '{self.name}' has no split '{split}'")
-        waiting: list[Batch] = []
-        count = 0
-        for batch in self._parts(split):
-            waiting.append(batch)
-            count += len(batch.labels)
-            while count >= batch_size:
-                joined = _joined(waiting)
-                yield _copied(_cut(joined, slice(0, batch_size)))
-                waiting, count = [_cut(joined, slice(batch_size, None))], count - batch_size
-        if count:
-            yield _copied(_joined(waiting))
+        for batch in rebatched(self._parts(split), batch_size):
+            yield _copied(batch)
 
     def score(self, outputs: Sequence[Array], labels: Array) -> Scores:
         """Score each sample of a batch."""
@@ -199,20 +192,6 @@ def _class_names(given: Sequence[str], scoring: Scoring) -> tuple[str, ...]:
     return names
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
-    if len(batches) == 1:
-        return batches[0]
-    inputs = zip(*(b.inputs for b in batches), strict=True)
-    return Batch(
-        tuple(np.concatenate(parts) for parts in inputs),
-        np.concatenate([b.labels for b in batches]),
-    )
-
-
 def _copied(batch: Batch) -> Batch:
     """Return a batch whose arrays are the caller's own."""
     return Batch(tuple(np.array(x) for x in batch.inputs), np.array(batch.labels))
-
-
-def _cut(batch: Batch, rows: slice) -> Batch:
-    return Batch(tuple(x[rows] for x in batch.inputs), batch.labels[rows])

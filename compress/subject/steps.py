@@ -13,10 +13,11 @@ from edgedl.compress.subject.untouched import evaluating
 from edgedl.runtime.backend import Array
 from edgedl.runtime.bundle.state import State
 from edgedl.runtime.steps import Steps, run_sequences
+from edgedl.runtime.task.rebatch import rebatched
 from edgedl.runtime.task.task import Batch, Task, WrappedTask
 
 # Samples that are taken of a sequence, evenly over its steps.
-OF_A_SEQUENCE = 8
+OF_A_SEQUENCE = 16
 # Sequences that are run at a time.
 TOGETHER = 8
 
@@ -57,18 +58,7 @@ class StepTask(WrappedTask):
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield some steps of each sequence, in the same order for every batch size."""
-        waiting: list[Batch] = []
-        for steps in self._steps(split):
-            waiting.append(steps)
-            count = sum(len(b.labels) for b in waiting)
-            if count >= batch_size:
-                whole = _joined(waiting)
-                end = count - count % batch_size
-                for start in range(0, end, batch_size):
-                    yield _part(whole, start, start + batch_size)
-                waiting = [_part(whole, end, count)] if end < count else []
-        if waiting:
-            yield _joined(waiting)
+        yield from rebatched(self._steps(split), batch_size)
 
     def _steps(self, split: str) -> Iterator[Batch]:
         """Yield the chosen steps of some sequences, one step of all of them after the other."""
@@ -116,17 +106,3 @@ def _chosen(length: int, shift: int) -> list[int]:
     """Return steps evenly over a sequence, others for each group of sequences."""
     stride = max(1, length // OF_A_SEQUENCE)
     return list(range(shift % stride, length, stride))
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    if len(parts) == 1:
-        return parts[0]
-    inputs = zip(*(b.inputs for b in parts), strict=True)
-    return Batch(
-        tuple(np.concatenate(column) for column in inputs),
-        np.concatenate([b.labels for b in parts]),
-    )
-
-
-def _part(batch: Batch, start: int, end: int) -> Batch:
-    return Batch(tuple(x[start:end] for x in batch.inputs), batch.labels[start:end])

@@ -40,6 +40,12 @@ if TYPE_CHECKING:
 @recipe_option
 @weights_option
 @click.option(
+    "--data",
+    metavar="KIND:PATH",
+    help="Data of a SUBJECT that is a module: imagefolder:DIR?size=N, images:DIR?size=N, "
+    "csv:FILE?target=COLUMN or npz:FILE.",
+)
+@click.option(
     "--target",
     "targets",
     type=TARGETS,
@@ -110,6 +116,7 @@ def command(
     subject: str,
     recipe: str,
     weights: Path | None,
+    data: str | None,
     targets: "tuple[Target, ...]",
     layout: str,
     preprocess_outside: bool,
@@ -129,7 +136,8 @@ def command(
     """Compress SUBJECT, measure it, and write DIR/bundle, DIR/result.json and DIR/report.html.
 
     SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
-    function of yours that returns a Subject. Several recipes can be joined by "+".
+    function of yours that returns a Subject, or a module, whose data are named by --data. Several
+    recipes can be joined by "+".
 
     Results of stages are cached: an interrupted run continues where it stopped ('edgedl cache').
     """
@@ -148,7 +156,7 @@ def command(
     if preprocess_outside:
         targets = tuple(msgspec.structs.replace(t, input_norms="outside") for t in targets)
     chosen = None if device is None else find_device(device)
-    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen)
+    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen, data)
     store = None if fresh else user_store()
     if dry_run or out is None:
         _show_plan(wish, store, max_drop, as_json)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgedl.runtime.task.task import TRAIN, ArrayTask, Samples
 from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.compressed import Compressed
 from edgedl.tools.jobs.job import Job
+from edgedl.tools.jobs.named_data import subject_of
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.whole_job import do_job
 from edgedl.tools.terminal.parameter_types import SEARCH_MINUTES
@@ -41,6 +43,7 @@ def compress_model(
     max_drop: float | None = None,
     out: str | Path | None = None,
     *,
+    data: str | None = None,
     name: str = "",
     classes: Sequence[str] = (),
     free_axes: tuple[int, ...] = (0,),
@@ -73,6 +76,8 @@ def compress_model(
         max_drop: largest drop of the score in points; with the default recipe the recipe with the
             fastest file that fits is looked for.
         out: new folder for the files; None makes one among the system's temporary files.
+        data: by name, in the place of calibration, test and train: "imagefolder:DIR?size=N",
+            "images:DIR?size=N", "csv:FILE?target=COLUMN" or "npz:FILE".
         name: of the network in bundle and report; the module's class if nothing is said.
         classes: their names, if labels are classes.
         free_axes: of every input: 0 is the batch, 1 the time of sequences of any length.
@@ -90,16 +95,22 @@ def compress_model(
     settings = BenchSettings(thread_counts(threads), Protocol(seed=seed), max_drop)
     aims = _targets(targets)
     given = {"calibration": calibration, "test": test, "train": train}
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module) and data is not None:
+        named = [split for split, value in given.items() if value is not None]
+        if named or score is not None or classes:
+            raise BadInputError(f"data={data!r} names splits, score and classes: leave out others")
+        subject = subject_of(_on_cpu(model), data, name)
+        subject = replace(subject, free_axes=free_axes, augment=augment, loss=loss)
+    elif isinstance(model, nn.Module):
         task = GivenTask(
             name or type(unwrap(model)).__name__, _on_cpu(model), given, score, classes
         )
         subject = Subject(task.name, model, task, free_axes=free_axes, augment=augment, loss=loss)
     else:
-        subject = _ready_subject(model, {**given, "score": score, "loss": loss})
+        subject = _ready_subject(model, {**given, "score": score, "loss": loss, "data": data})
     chosen = None if recipe == DEFAULT else recipe
     chosen = load_recipe(chosen) if isinstance(chosen, str) else chosen
-    if isinstance(model, nn.Module):
+    if isinstance(model, nn.Module) and data is None:
         _check_training(chosen, train)
     job = Job(
         subject,

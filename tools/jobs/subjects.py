@@ -12,6 +12,8 @@ from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.bundle.state import State, Stateful
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.checked_task import CheckedTask
+from edgedl.runtime.task.sources.open_source import names_source, open_source
+from edgedl.runtime.task.sources.source_task import SourceTask
 from edgedl.runtime.task.task import Task
 
 if TYPE_CHECKING:
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
     from edgedl.compress.subject.subject import Augment, Subject
 
 
-def find_subject(reference: str, weights: Path | None = None) -> "Subject":
+def find_subject(reference: str, weights: Path | None = None, data: str | None = None) -> "Subject":
     """Return the subject of a reference model's name, or of ``file.py:function``.
 
     Args:
         reference: what the user called it.
         weights: a safetensors file instead of the weights that ship with a reference model.
+        data: by name, where the function returns a module.
 
     Raises:
         BadInputError: there is no such model, file or function, or its code fails.
@@ -35,12 +38,9 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
     if names_user_code(reference):
         if weights is not None:
             raise BadInputError(f"--weights is for reference models: load them in {reference}")
-        made = call_user_function(reference)
-        if not isinstance(made, Subject):
-            raise BadInputError(
-                f"{reference} returned {type(made).__name__}, expected edgedl.Subject"
-            )
-        return made
+        return _of_user(reference, call_user_function(reference), data)
+    if data is not None:
+        raise BadInputError(f"{reference} is a reference model and has its own data: leave it out")
     model = find_model(reference)
     if weights is None:
         trained_on = load_record(model).dataset
@@ -58,6 +58,30 @@ def find_subject(reference: str, weights: Path | None = None) -> "Subject":
         augment=_augmentation(model),
         states=_states(module) if model.stateful else (),
     )
+
+
+def _of_user(reference: str, made: object, data: str | None) -> "Subject":
+    """Return the subject that a user's function returned, or that of a module and its data."""
+    from torch import nn
+
+    from edgedl.compress.subject.subject import Subject
+    from edgedl.tools.jobs.named_data import subject_of
+
+    if isinstance(made, nn.Module):
+        if data is None:
+            raise BadInputError(
+                f"{reference} returned a module: name its data, --data imagefolder:DIR?size=N for "
+                "example, or return edgedl.Subject"
+            )
+        return subject_of(made, data)
+    if not isinstance(made, Subject):
+        raise BadInputError(
+            f"{reference} returned {type(made).__name__}, expected edgedl.Subject, or a module and "
+            "--data"
+        )
+    if data is not None:
+        raise BadInputError(f"the Subject of {reference} has its own data: leave --data out")
+    return made
 
 
 def _augmentation(model: ReferenceModel) -> "Augment | None":
@@ -85,12 +109,14 @@ def find_task(bundle_task: str, reference: str | None) -> Task:
     Args:
         bundle_task: name of the bundle's task, which may be a data set of edgedl's.
         reference: the user's ``file.py:function``, which may return a Task or a Subject; a file
-            alone stands for its ``task``. Or the name of a data set, or of a reference model.
-            None takes the bundle's.
+            alone stands for its ``task``. Or the name of a data set, or of a reference model, or
+            data by name (``open_source``). None takes the bundle's.
 
     Raises:
         BadInputError: the bundle's task is not a known one and no function is given.
     """
+    if reference is not None and names_source(reference):
+        return SourceTask(open_source(reference))
     if reference is not None and not names_user_code(reference):
         return make_task(reference if reference in DATASETS else find_model(reference).dataset)
     if reference is not None:

@@ -29,6 +29,7 @@ class Wish:
         targets: runtimes.
         seed: of all that is random.
         device: where stages train; None for the subject's own.
+        data: by name, where the subject is a module without any.
     """
 
     subject: str
@@ -39,6 +40,7 @@ class Wish:
     targets: tuple[Target, ...]
     seed: int
     device: torch.device | None = None
+    data: str | None = None
 
     def job(self) -> Job:
         """Return the job in objects; names and files are looked for before anything is loaded.
@@ -65,7 +67,7 @@ class Wish:
             BadInputError: there is none of that name, or its code fails.
         """
         torch.manual_seed(self.seed)
-        subject = find_subject(self.subject, self.weights)
+        subject = find_subject(self.subject, self.weights, self.data)
         if self.device is not None:
             subject = replace(subject, device=self.device)
         if not self.teachers:

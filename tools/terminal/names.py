@@ -81,7 +81,7 @@ def check_backend(name: str) -> None:
 
 
 def check_task(reference: str) -> None:
-    """Refuse what is no file's function and no data set's or reference model's name.
+    """Refuse what is no file's function, no data set's or reference model's name, and no data.
 
     No code is run.
 
@@ -90,10 +90,11 @@ def check_task(reference: str) -> None:
     """
     from edgedl.compress.user_code import names_user_code, user_file
     from edgedl.models.data.datasets import DATASETS
+    from edgedl.runtime.task.sources.open_source import names_source
 
     if names_user_code(reference):
         user_file(reference)
-    elif reference not in DATASETS:
+    elif reference not in DATASETS and not names_source(reference):
         check_model(reference)
 
 
