@@ -53,6 +53,11 @@ def divide(groups: Sequence[Hashable], labels: Sequence[Hashable] | None = None)
                 break
         taken[split, of] += len(rows)
         found[split] += rows
+    if len(found["test"]) < FEWEST and len(members) > 1:
+        # Groups are larger than its share: the smallest is the test.
+        _, rows = min(members.items(), key=lambda item: (len(item[1]), item[0]))
+        found = {split: [r for r in other if r not in set(rows)] for split, other in found.items()}
+        found["test"] += rows
     if len(found["test"]) < FEWEST or len(found["train"]) < FEWEST:
         raise BadInputError(
             f"{len(groups)} samples, {len(members)} of which differ, are too few: at least "

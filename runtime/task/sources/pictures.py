@@ -13,6 +13,7 @@ from edgedl.runtime.task.kept_splits import SHARE_OF_FREE, Array, free_bytes
 from edgedl.runtime.task.sources.division import CALIBRATION, divide
 from edgedl.runtime.task.sources.reference import DataReference
 from edgedl.runtime.task.sources.source import TOGETHER, Samples, Source, Split
+from edgedl.runtime.task.sources.twins import find_twins
 from edgedl.runtime.wording import counted
 
 # Folders of splits, as data sets name them.
@@ -22,8 +23,6 @@ TEST = ("test", "testing")
 OPTIONS = (
     "size", "height", "width", "mode", "mean", "std", "resize", "shorter_side", "interpolation",
 )  # fmt: skip
-# Side of the small grey picture that tells twins.
-THUMB = 8
 
 
 def class_folders(reference: DataReference) -> Source:
@@ -141,7 +140,7 @@ def _divided(
         notes.append("pictures are scaled to 0..1 and not normalised: no ?mean= and ?std= is given")
     if set(files) == {""}:
         every = files[""]
-        twins = _twins([path for path, _ in every])
+        twins = find_twins([path for path, _ in every])
         rows = divide(twins, [number for _, number in every] if labelled else None)
         files = {split: [every[i] for i in chosen] for split, chosen in rows.items()}
         notes += _about_twins([path for path, _ in every], twins)
@@ -165,25 +164,7 @@ def _spread(files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
     return sorted(files, key=lambda f: hashlib.sha256(f"{f[1]}/{f[0].name}".encode()).hexdigest())
 
 
-def _twins(paths: Sequence[Path]) -> list[str]:
-    """Return for each picture what near-duplicates share: where it gets brighter to the right.
-
-    Source: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010,
-    chapter 3; the difference hash compares neighbours of a picture of 9 x 8 pixels.
-    """
-    small = ImagePreprocessing(THUMB, THUMB + 1, "L")
-    found = []
-    for path in paths:
-        grey = small.read(path)[0, :, :, 0].astype(np.int16)
-        bits = np.diff(grey, axis=1) > 0
-        # Plain pictures have no edges that could tell them apart: their bytes do.
-        plain = int(bits.sum()) in (0, bits.size) or int(np.ptp(grey)) < THUMB
-        content = path.read_bytes() if plain else np.packbits(bits).tobytes()
-        found.append(hashlib.sha256(content).hexdigest())
-    return found
-
-
-def _about_twins(paths: Sequence[Path], twins: Sequence[str]) -> list[str]:
+def _about_twins(paths: Sequence[Path], twins: Sequence[int]) -> list[str]:
     counts = Counter(twins)
     name, most = counts.most_common(1)[0]
     if most == 1:
