@@ -1,6 +1,9 @@
 """Open somebody else's ONNX file: whole, and all in one file, or said why not."""
 
+from pathlib import Path
+
 import onnx
+from onnx.external_data_helper import load_external_data_for_model
 from onnx.inliner import inline_local_functions
 
 from edgedl.compress.modelfile.onnx_constants import store_constants
@@ -12,12 +15,13 @@ from edgedl.runtime.errors import BadInputError
 FIRST_WITHOUT_STORED_INPUTS = 4
 
 
-def open_onnx(content: bytes, source: str) -> onnx.ModelProto:
+def open_onnx(content: bytes, source: str, folder: Path | None = None) -> onnx.ModelProto:
     """Return a model with its constants as initializers and its own functions written out.
 
     Args:
         content: the file.
         source: its name, for messages.
+        folder: where files with its weights may lie; None takes no other file.
 
     Raises:
         BadInputError: it is not a whole ONNX model, or keeps its weights in another file.
@@ -25,10 +29,15 @@ def open_onnx(content: bytes, source: str) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(content)
         outside = _other_file(model.graph)
+        if outside is not None and folder is not None:
+            _read_beside(model, folder)
+            outside = None
         if outside is None:
             _check(model)
             _drop_stored_inputs(model)
             return store_constants(inline_local_functions(model) if model.functions else model)
+    except BadInputError as error:
+        raise BadInputError(f"{source}: {error}") from error
     except Exception as error:
         # Protobuf and the checker each raise classes of their own.
         first = str(error).strip().partition("\n")[0]
@@ -47,6 +56,27 @@ def _other_file(graph: onnx.GraphProto) -> str | None:
     if kept is None:
         return None
     return next((str(e.value) for e in kept.external_data if e.key == "location"), "")
+
+
+def _read_beside(model: onnx.ModelProto, folder: Path) -> None:
+    """Read the weights that lie in files of one folder.
+
+    Raises:
+        BadInputError: a file is not in that folder, or is no plain file.
+    """
+    outside = onnx.TensorProto.EXTERNAL
+    for graph in every_graph(model.graph):
+        for tensor in graph.initializer:
+            if tensor.data_location != outside:
+                continue
+            place = next((str(e.value) for e in tensor.external_data if e.key == "location"), "")
+            path = folder / place
+            inside = path.resolve().is_relative_to(folder.resolve())
+            if not place or not inside or path.is_symlink() or not path.is_file():
+                raise BadInputError(
+                    f"the weights '{tensor.name}' lie in '{place}', which is no file beside it"
+                )
+    load_external_data_for_model(model, str(folder))
 
 
 def _drop_stored_inputs(model: onnx.ModelProto) -> None:
