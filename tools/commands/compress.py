@@ -42,8 +42,14 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     metavar="KIND:PATH",
-    help="Data of a SUBJECT that is a module: imagefolder:DIR?size=N, images:DIR?size=N, "
-    "csv:FILE?target=COLUMN or npz:FILE.",
+    help="Data of a SUBJECT that is a module or an ONNX file: imagefolder:DIR?size=N, "
+    "images:DIR?size=N, csv:FILE?target=COLUMN or npz:FILE.",
+)
+@click.option(
+    "--calibration",
+    metavar="FILE",
+    help="Instead of --data: samples in a .npy or .npz file, by the inputs' names, or a folder of "
+    "such files; the score is how near each file is to the float network.",
 )
 @click.option(
     "--target",
@@ -117,6 +123,7 @@ def command(
     recipe: str,
     weights: Path | None,
     data: str | None,
+    calibration: str | None,
     targets: "tuple[Target, ...]",
     layout: str,
     preprocess_outside: bool,
@@ -135,15 +142,17 @@ def command(
 ) -> None:
     """Compress SUBJECT, measure it, and write DIR/bundle, DIR/result.json and DIR/report.html.
 
-    SUBJECT is a reference model's name ('edgedl models' lists them) or file.py:function, a
-    function of yours that returns a Subject, or a module, whose data are named by --data. Several
-    recipes can be joined by "+".
+    SUBJECT is a reference model's name ('edgedl models' lists them), file.py:function, a function
+    of yours that returns a Subject or a module, or a float ONNX file; --data names the data of the
+    latter two. Several recipes can be joined by "+".
 
     Results of stages are cached: an interrupted run continues where it stopped ('edgedl cache').
     """
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.", click.get_current_context())
 
+    if data is not None and calibration is not None:
+        raise click.UsageError("Give --data or --calibration.", click.get_current_context())
     from edgedl.compress.device import find_device
     from edgedl.compress.recipe.store.store import user_store
     from edgedl.runtime.measure.measure import Protocol
@@ -156,7 +165,9 @@ def command(
     if preprocess_outside:
         targets = tuple(msgspec.structs.replace(t, input_norms="outside") for t in targets)
     chosen = None if device is None else find_device(device)
-    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen, data)
+    wish = Wish(
+        subject, weights, recipe, keep_float, teachers, targets, seed, chosen, data or calibration
+    )
     store = None if fresh else user_store()
     if dry_run or out is None:
         _show_plan(wish, store, max_drop, as_json)

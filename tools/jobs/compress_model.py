@@ -25,7 +25,7 @@ from edgedl.runtime.task.task import TRAIN, ArrayTask, Samples
 from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.compressed import Compressed
 from edgedl.tools.jobs.job import Job
-from edgedl.tools.jobs.named_data import subject_of
+from edgedl.tools.jobs.named_data import given_onnx, is_onnx, onnx_subject, subject_of
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.whole_job import do_job
 from edgedl.tools.terminal.parameter_types import SEARCH_MINUTES
@@ -61,8 +61,8 @@ def compress_model(
     ``((x1, x2), labels)``, or a mapping of the names of forward's arguments and "labels".
 
     Args:
-        model: a trained module on the CPU; or a ``Subject``, which has its own data; or the name of
-            a reference model.
+        model: a trained module on the CPU; or a float ONNX file, "model.onnx"; or a ``Subject``,
+            which has its own data; or the name of a reference model.
         calibration: a few hundred samples of the data that the network was trained on. Labels are
             not needed.
         test: samples that the score is of. Without it every second calibration sample is scored.
@@ -95,7 +95,13 @@ def compress_model(
     settings = BenchSettings(thread_counts(threads), Protocol(seed=seed), max_drop)
     aims = _targets(targets)
     given = {"calibration": calibration, "test": test, "train": train}
-    if isinstance(model, nn.Module) and data is not None:
+    onnx_file = isinstance(model, str) and is_onnx(model)
+    if onnx_file and data is None:
+        model, task = given_onnx(Path(str(model)), given, score, tuple(classes))
+        subject = Subject(task.name, model, task, free_axes=free_axes, augment=augment, loss=loss)
+    elif onnx_file:
+        subject = onnx_subject(Path(str(model)), str(data))
+    elif isinstance(model, nn.Module) and data is not None:
         named = [split for split, value in given.items() if value is not None]
         if named or score is not None or classes:
             raise BadInputError(f"data={data!r} names splits, score and classes: leave out others")
@@ -117,7 +123,7 @@ def compress_model(
         aims,
         chosen,
         tuple(keep_float),
-        model if isinstance(model, str) else "",
+        model if isinstance(model, str) and data is None and not onnx_file else "",
         search_minutes,
     )
     store = None if fresh else user_store()

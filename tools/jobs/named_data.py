@@ -1,11 +1,30 @@
-"""A module and the name of its data: what becomes of them."""
+"""A module, or an ONNX file, and the name of its data: what becomes of them."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
 from torch import nn
 
-from edgedl.compress.subject.given_task import GivenTask
+from edgedl.compress.adapters.onnx.import_onnx import check_equal, import_onnx
+from edgedl.compress.subject.arguments import ForwardArguments
+from edgedl.compress.subject.given_batches import BatchReader, open_data
+from edgedl.compress.subject.given_task import CALIBRATION, GivenTask
+from edgedl.compress.subject.scoring import UserScore
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.subject.unwrap import unwrap
-from edgedl.runtime.task.sources.open_source import open_source
+from edgedl.runtime.bundle.array_file import load_arrays
+from edgedl.runtime.errors import BadInputError
+from edgedl.runtime.task.sources.open_source import names_source, open_source
+
+ONNX = ".onnx"
+# Samples that an imported file is compared on with ONNX Runtime.
+COMPARED = 2
+
+
+def is_onnx(reference: str) -> bool:
+    """Say whether a subject's name is that of an ONNX file."""
+    return reference.endswith(ONNX)
 
 
 def subject_of(module: nn.Module, data: str, name: str = "") -> Subject:
@@ -15,20 +34,84 @@ def subject_of(module: nn.Module, data: str, name: str = "") -> Subject:
 
     Args:
         module: trained, on the CPU.
-        data: see ``open_source``.
+        data: see ``open_source``, or a file of arrays that calibrate.
         name: of the network; its class if nothing is said.
 
     Raises:
         BadInputError: there is no such data, or it does not fit the module.
     """
-    source = open_source(data)
     module = unwrap(module).eval()
+    name = name or type(module).__name__
+    if not names_source(data):
+        return Subject(name, module, GivenTask(name, module, calibrating(data)), data=data)
+    source = open_source(data)
     task = GivenTask(
-        name or type(module).__name__,
+        name,
         module,
         source.splits,
         classes=source.classes,
         preprocessing=source.preprocessing,
     )
     task.notes = (*source.notes, *task.notes)
-    return Subject(task.name, module, task, data=data)
+    return Subject(name, module, task, data=data)
+
+
+def onnx_subject(path: Path, data: str) -> Subject:
+    """Return the subject of a float ONNX file and of data by name.
+
+    Raises:
+        BadInputError: the file cannot be imported, differs from what ONNX Runtime computes, or does
+            not fit the data.
+    """
+    network = import_onnx(path)
+    subject = subject_of(network, data, path.stem)
+    batch = next(iter(subject.task.batches(CALIBRATION, COMPARED)))
+    check_equal(network, path, batch.inputs)
+    return subject
+
+
+def given_onnx(
+    path: Path, data: Mapping[str, object], score: UserScore | None, classes: tuple[str, ...]
+) -> tuple[nn.Module, GivenTask]:
+    """Return an imported ONNX file, and the task of a user's arrays or batches.
+
+    Raises:
+        BadInputError: as ``onnx_subject``.
+    """
+    network = import_onnx(path)
+    reader = BatchReader(CALIBRATION, ForwardArguments.of(network))
+    first = open_data(CALIBRATION, data[CALIBRATION], reader).first
+    inputs = [np.ascontiguousarray(x[:COMPARED]) for x in first.inputs]
+    task = GivenTask(path.stem, network, data, score, classes)
+    check_equal(network, path, inputs)
+    return network, task
+
+
+def calibrating(path: str) -> dict[str, object]:
+    """Return the samples of a .npy or .npz file, or of all in a folder, without labels.
+
+    Raises:
+        BadInputError: there are none, or they cannot be read.
+    """
+    place = Path(path)
+    files = (
+        sorted(p for p in place.iterdir() if p.suffix in (".npy", ".npz"))
+        if (place.is_dir())
+        else [place]
+    )
+    if not files or not all(file.is_file() for file in files):
+        raise BadInputError(
+            f"there are no calibration samples in '{path}': give a .npy or .npz file, a folder of "
+            "them, or data by name such as imagefolder:DIR?size=N"
+        )
+    return {CALIBRATION: [_arrays(file) for file in files]}
+
+
+def _arrays(file: Path) -> object:
+    try:
+        loaded = load_arrays(file, ())
+    except Exception as error:
+        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
+        reason = " ".join(str(error).split())
+        raise BadInputError(f"{file} is not a readable array file ({reason})") from error
+    return loaded

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 
 def find_subject(reference: str, weights: Path | None = None, data: str | None = None) -> "Subject":
-    """Return the subject of a reference model's name, or of ``file.py:function``.
+    """Return the subject of a reference model's name, ``file.py:function``, or an ONNX file.
 
     Args:
         reference: what the user called it.
         weights: a safetensors file instead of the weights that ship with a reference model.
-        data: by name, where the function returns a module.
+        data: by name, or a file of calibration samples, where the function returns a module, or
+            for an ONNX file.
 
     Raises:
         BadInputError: there is no such model, file or function, or its code fails.
@@ -39,6 +40,8 @@ def find_subject(reference: str, weights: Path | None = None, data: str | None =
         if weights is not None:
             raise BadInputError(f"--weights is for reference models: load them in {reference}")
         return _of_user(reference, call_user_function(reference), data)
+    if reference.endswith(".onnx"):
+        return _of_file(Path(reference), weights, data)
     if data is not None:
         raise BadInputError(f"{reference} is a reference model and has its own data: leave it out")
     model = find_model(reference)
@@ -82,6 +85,20 @@ def _of_user(reference: str, made: object, data: str | None) -> "Subject":
     if data is not None:
         raise BadInputError(f"the Subject of {reference} has its own data: leave --data out")
     return made
+
+
+def _of_file(path: Path, weights: Path | None, data: str | None) -> "Subject":
+    """Return the subject of an ONNX file and its data."""
+    from edgedl.tools.jobs.named_data import onnx_subject
+
+    if weights is not None:
+        raise BadInputError(f"--weights is for reference models: {path} has its own")
+    if data is None:
+        raise BadInputError(
+            f"{path} needs samples to calibrate with: --calibration FILE.npz, or --data "
+            "imagefolder:DIR?size=N for example"
+        )
+    return onnx_subject(path, data)
 
 
 def _augmentation(model: ReferenceModel) -> "Augment | None":

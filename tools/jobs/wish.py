@@ -50,7 +50,8 @@ class Wish:
         """
         recipe = self._recipe()
         self._check_teachers(recipe)
-        return Job(self._subject(), self.targets, recipe, self.keep_float, self.subject)
+        named = self.subject if self.data is None else ""
+        return Job(self._subject(), self.targets, recipe, self.keep_float, named)
 
     def _recipe(self) -> Recipe | None:
         """Return the recipe; None for the one that suits the network.

@@ -11,7 +11,7 @@ from edgedl.runtime.wording import meant
 
 
 def check_subject(reference: str) -> None:
-    """Refuse what is neither a reference model's name nor a file's function; no code is run.
+    """Refuse what is no reference model's name, file's function or ONNX file; no code is run.
 
     Raises:
         BadInputError: there is no such model or file, or the file is not in Python.
@@ -20,11 +20,13 @@ def check_subject(reference: str) -> None:
 
     if names_user_code(reference):
         user_file(reference)
+    elif reference.endswith(".onnx"):
+        if not Path(reference).is_file():
+            raise BadInputError(f"there is no file '{reference}'")
     elif Path(reference).is_file():
-        also = "; 'edgedl convert' takes quantized ones" if reference.endswith(".onnx") else ""
         raise BadInputError(
             f"{reference} is not a Python file: give file.py:function, a function of yours that "
-            f"returns a Subject{also}"
+            "returns a Subject or a module, or an ONNX file"
         )
     else:
         check_model(reference)

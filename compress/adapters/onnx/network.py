@@ -21,6 +21,8 @@ from edgedl.compress.adapters.onnx.values import (
     Value,
     constant_of,
     is_known,
+    product,
+    sizes_of,
     tensor_of,
 )
 from edgedl.compress.errors import first_line
@@ -41,8 +43,12 @@ class OnnxNetwork(nn.Module):
     file computes of stored values alone was computed once.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, free_batch: bool = True) -> None:
         """Read the nodes and weights of a model without functions and with all weights inside.
+
+        Args:
+            model: float.
+            free_batch: whether a model of a batch of one shall take any.
 
         Raises:
             NotImportedError: it has a node that is not known here.
@@ -71,7 +77,8 @@ class OnnxNetwork(nn.Module):
         for name, value in known.items():
             if name in used:
                 self._store(name, value)
-        self._free_batch(graph)
+        if free_batch:
+            self._free_batch(graph)
         self._name_arguments()
         self.eval()
 
@@ -161,7 +168,7 @@ class OnnxNetwork(nn.Module):
                     found = compute(node, inputs)
             except NotImportedError as error:
                 raise NotImportedError(
-                    f"the file is for a batch of 1 and cannot have another: {error}"
+                    f"with another batch than the 1 that the file is for, {error}"
                 ) from None
             for name, value in zip(node.outputs, found, strict=False):
                 if name and value is not None:
