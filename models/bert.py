@@ -1,4 +1,4 @@
-"""BERT, the encoder of a Transformer, and the sentence encoder that is made of it.
+"""BERT, the encoder of a Transformer, and what is made of it: sentence encoder, text classifier.
 
 Source: Devlin, Chang, Lee, Toutanova, "BERT: pre-training of deep bidirectional transformers for
 language understanding", 2019 (arXiv:1810.04805), section 3 and figure 2; Vaswani et al.,
@@ -6,6 +6,7 @@ language understanding", 2019 (arXiv:1810.04805), section 3 and figure 2; Vaswan
 2019 (arXiv:1908.10084), section 3 (mean pooling); Wang et al., "MiniLM", 2020 (arXiv:2002.10957).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,9 +85,89 @@ class SentenceEncoder(Bert):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Map word pieces int64 [N, L] and their mask int64 [N, L] to float32 [N, W]."""
-        weight = mask.unsqueeze(-1).float()
-        mean = (super().forward(ids, mask) * weight).sum(1) / weight.sum(1)
-        return F.normalize(mean, dim=1)
+        return F.normalize(_mean(super().forward(ids, mask), mask), dim=1)
+
+
+class TextClassifier(Bert):
+    """The mean of a text's vectors, and a linear layer on it."""
+
+    def __init__(
+        self,
+        vocabulary: int,
+        classes: int,
+        positions: int,
+        width: int = 128,
+        layers: int = 2,
+        heads: int = 4,
+        feed_forward: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        """Build the network with small embeddings.
+
+        Args:
+            vocabulary: number of words.
+            classes: number of outputs.
+            positions: most words of a text.
+            width: of every word's vector, a multiple of ``heads``.
+            layers: number of encoder layers.
+            heads: of the attention.
+            feed_forward: units inside an encoder layer.
+            dropout: of the mean, in training.
+        """
+        super().__init__(vocabulary, width, layers, heads, feed_forward, positions)
+        for table in (self.words, self.positions, self.segments):
+            nn.init.normal_(table.weight, std=0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(width, classes)
+
+    def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Map words int64 [N, L] and their mask int64 [N, L] to vectors float32 [N, L, W]."""
+        return super().forward(ids, mask)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Map words int64 [N, L] and their mask int64 [N, L] to logits float32 [N, classes]."""
+        logits: Tensor = self.fc(self.dropout(_mean(self.encode(ids, mask), mask)))
+        return logits
+
+
+class MaskedWords(nn.Module):
+    """A network that tells hidden words from what is around them, for pre-training its encoder.
+
+    The table that turns words into vectors turns vectors into words, too.
+
+    Source: Devlin et al. 2019, section 3.1, task 1.
+    """
+
+    def __init__(self, encoder: TextClassifier) -> None:
+        """Put a head with fresh weights on an encoder, which is trained in place."""
+        super().__init__()
+        width = encoder.words.embedding_dim
+        self.encoder = encoder
+        self.transform = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=_EPSILON)
+        self.bias = nn.Parameter(torch.zeros(encoder.words.num_embeddings))
+
+    def forward(self, ids: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        """Return the logits of the words at some places.
+
+        Args:
+            ids: words, some of them hidden, int64 [N, L].
+            mask: 1 where there is a word, int64 [N, L].
+            places: of the words to tell, int64 [N, M].
+
+        Returns:
+            float32 [N, M, vocabulary].
+        """
+        x = self.encoder.encode(ids, mask)
+        x = x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+        x = self.norm(F.gelu(self.transform(x)))
+        return F.linear(x, self.encoder.words.weight, self.bias)
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [N, W] of the vectors [N, L, W] whose mask [N, L] is 1."""
+    weight = mask.unsqueeze(-1).float()
+    return (x * weight).sum(1) / weight.sum(1)
 
 
 def rename_published(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

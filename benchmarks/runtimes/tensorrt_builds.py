@@ -20,6 +20,7 @@ from edgedl.compress.targets.named import TENSORRT
 from edgedl.models.data.datasets import find_dataset
 from edgedl.models.reference.pretrained import load_pretrained
 from edgedl.models.reference.table import REFERENCE_MODELS, ReferenceModel, find_model
+from edgedl.runtime.backend import Array
 from edgedl.runtime.precision import FLOAT16, FLOAT32, INT8
 from edgedl.runtime.task.task import ArrayTask, Samples
 from edgedl.runtime.tensorrt.build import BuildSettings, EngineRefusedError
@@ -93,11 +94,16 @@ def build_all(model: ReferenceModel) -> Iterator[Row]:
 
 def _noisy(model: ReferenceModel) -> Subject:
     """Return a reference model with noise for data."""
-    shape = find_dataset(model.dataset).input_shape
+    examples = find_dataset(model.dataset).example_inputs()
+    random = np.random.default_rng(0)
+
+    def some(example: Array) -> Array:
+        if example.dtype == np.float32:
+            return random.standard_normal((SAMPLES, *example.shape[1:]), dtype=np.float32)
+        return np.repeat(example, SAMPLES, 0)
 
     def noise() -> Samples:
-        values = np.random.default_rng(0).standard_normal((SAMPLES, *shape), dtype=np.float32)
-        return Samples((values,), np.zeros(SAMPLES, np.int64))
+        return Samples(tuple(some(x) for x in examples), np.zeros(SAMPLES, np.int64))
 
     task = ArrayTask("noise", {"calibration": noise, "test": noise})
     return Subject(model.name, load_pretrained(model), task, free_axes=free_axes(model))

@@ -10,6 +10,7 @@ from edgedl.compress.encodings.placement import gives_floats, quantized_nodes
 from edgedl.compress.errors import ExportError
 from edgedl.compress.export.exporter import FileSource
 from edgedl.compress.graph.edit import output_nodes
+from edgedl.compress.graph.operators.table import has_jumps
 from edgedl.compress.graph.run import run_graph, without_onednn
 from edgedl.compress.state import ModelState
 from edgedl.compress.targets.target import Target
@@ -29,6 +30,9 @@ LEAST = 1e-3
 ROUNDING_NOISE_FACTOR = 2.0
 ROUNDING_NOISE_BATCHES = 4
 ROUNDING_NOISE_SAMPLES = 8
+# Where a network has thresholds (spiking neurons), the last digit of a float32 decides whether
+# something is passed on at all. So large a share of the largest output is allowed then.
+JUMP = 0.16
 # Ranges found while a network runs err by a share of what is inside, not of what comes out.
 LEAST_DYNAMIC = 1.0
 
@@ -48,18 +52,23 @@ def allowed_differences(
         name = target.artifact_name(precision)
         raise ExportError(f"{name} computes values that are not finite")
     noise = _noise_of(source, graph if precision.has_steps else state.graph)
-    of_floats = _of_floats(expected, noise, precision)
+    jumps = has_jumps(state.graph)
+    share = max(precision.tolerance, JUMP) if jumps else precision.tolerance
+    of_floats = _of_floats(expected, noise, precision, share)
     if not precision.has_steps:
         return of_floats
     allowed = TOLERANCE_LSB[precision.activations]
     return tuple(
-        max(of_float if step is None else (allowed + FLOAT_SLACK) * step, ROUNDING_NOISE_FACTOR * n)
+        max(
+            of_float if step is None or jumps else (allowed + FLOAT_SLACK) * step,
+            ROUNDING_NOISE_FACTOR * n,
+        )
         for step, of_float, n in zip(steps_by_output(state, target), of_floats, noise, strict=True)
     )
 
 
 def _of_floats(
-    expected: tuple[Array, ...], noise: tuple[float, ...], precision: Precision
+    expected: tuple[Array, ...], noise: tuple[float, ...], precision: Precision, share: float
 ) -> tuple[float, ...]:
     # Small outputs can be differences of large values. What float32's rounding makes of them is
     # measured; it is so many times more with fewer bits of mantissa.
@@ -67,8 +76,7 @@ def _of_floats(
     largest = [float(np.abs(y).max(initial=0.0)) for y in expected]
     least = LEAST_DYNAMIC if precision.source == "running" else LEAST * max(1.0, *largest)
     return tuple(
-        max(precision.tolerance * max(size, least), coarser * n)
-        for size, n in zip(largest, noise, strict=True)
+        max(share * max(size, least), coarser * n) for size, n in zip(largest, noise, strict=True)
     )
 
 

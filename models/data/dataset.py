@@ -5,14 +5,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from edgedl.models.data.corpus import Corpus
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.packages import Package
 from edgedl.models.data.recordings import Recordings
+from edgedl.models.data.texts import SPECIAL, LabelledTexts
 from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.progress import Progress
 
-Splits = Mapping[str, LabelledImages] | Mapping[str, Recordings] | Mapping[str, Corpus]
+Splits = (
+    Mapping[str, LabelledImages]
+    | Mapping[str, Recordings]
+    | Mapping[str, Corpus]
+    | Mapping[str, LabelledTexts]
+)
+Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +56,6 @@ class Dataset(ABC):
         """Shape of one network input, without the batch."""
 
     @property
-    def input_type(self) -> str:
-        """Type of the network's input, numpy's name: "float32", or "int64" of tokens."""
-        return "float32"
-
-    @property
     @abstractmethod
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one stored sample, as far as all samples share it."""
@@ -59,6 +64,10 @@ class Dataset(ABC):
     def network_arguments(self) -> dict[str, int]:
         """Return what the data say about a network: the arguments of its class."""
         return {"in_channels": self.sample_shape[-1], "classes": len(self.classes)}
+
+    def example_inputs(self) -> tuple[Array, ...]:
+        """Return the inputs of one sample, of no meaning: [1, ...] each."""
+        return (np.zeros((1, *self.input_shape), np.float32),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +141,6 @@ class CorpusDataset(Dataset):
         return (self.context,)
 
     @property
-    def input_type(self) -> str:
-        """Return the type of numbers of characters."""
-        return "int64"
-
-    @property
     def sample_shape(self) -> tuple[int, ...]:
         """[]; texts differ in length."""
         return ()
@@ -145,3 +149,44 @@ class CorpusDataset(Dataset):
     def network_arguments(self) -> dict[str, int]:
         """Return the number of characters and the window's length."""
         return {"vocabulary": len(self.alphabet), "context": self.context}
+
+    def example_inputs(self) -> tuple[Array, ...]:
+        """Return a window of unknown characters, int64 [1, T]."""
+        return (np.zeros((1, *self.input_shape), np.int64),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDataset(Dataset):
+    """Texts, a class each.
+
+    Attributes:
+        words: that have a token of their own, the most frequent of the training texts.
+        length: tokens of a network's input.
+    """
+
+    words: tuple[str, ...]
+    length: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """[L], of the tokens as of their mask."""
+        return (self.length,)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """[]; texts differ in length."""
+        return ()
+
+    @property
+    def network_arguments(self) -> dict[str, int]:
+        """Return the sizes of the two tables of embeddings, and the number of classes."""
+        return {
+            "vocabulary": len(SPECIAL) + len(self.words),
+            "positions": self.length,
+            "classes": len(self.classes),
+        }
+
+    def example_inputs(self) -> tuple[Array, ...]:
+        """Return tokens and mask of a text of unknown words, int64 [1, L] each."""
+        ones = np.ones((1, self.length), np.int64)
+        return (ones, ones)

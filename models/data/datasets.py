@@ -20,6 +20,7 @@ from edgedl.models.data.dataset import (
     ImageDataset,
     SequenceDataset,
     Splits,
+    TextDataset,
 )
 from edgedl.models.data.enlarged import enlarge
 from edgedl.models.data.images import LabelledImages, read_split, write_splits
@@ -31,6 +32,8 @@ from edgedl.models.data.packages import (
     fetch_watch,
 )
 from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
+from edgedl.models.data.reuters import REUTERS
+from edgedl.models.data.texts import LabelledTexts, read_texts, write_texts
 from edgedl.models.shipped import shipped
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.install import install_line
@@ -145,6 +148,7 @@ DATASETS: dict[str, Dataset] = {
         fetch=fetch_sotu,
         read=sotu_from_texts,
     ),
+    "reuters": REUTERS,
 }  # fmt: skip
 
 
@@ -227,6 +231,19 @@ def load_corpus(name: str, split: str) -> Corpus:
     return read_corpus(_fetched(name), split)
 
 
+def load_texts(name: str, split: str) -> LabelledTexts:
+    """Load "train" or "test" of a text data set.
+
+    Raises:
+        BadInputError: no such split, or the set has not been fetched.
+    """
+    dataset = find_dataset(name)
+    if not isinstance(dataset, TextDataset):
+        raise BadInputError(f"{name} holds no texts")
+    _check_split(dataset, split, tuple(dataset.sizes))
+    return read_texts(_fetched(name), split)
+
+
 def store(name: str, splits: Splits) -> Path:
     """Check a full set against its known content and put it in the cache.
 
@@ -248,8 +265,11 @@ def store(name: str, splits: Splits) -> Path:
     images = {k: v for k, v in splits.items() if isinstance(v, LabelledImages)}
     recordings = {k: v for k, v in splits.items() if isinstance(v, Recordings)}
     corpora = {k: v for k, v in splits.items() if isinstance(v, Corpus)}
+    texts = {k: v for k, v in splits.items() if isinstance(v, LabelledTexts)}
     if images:
         write_splits(path, images)
+    elif texts:
+        write_texts(path, texts)
     elif recordings:
         write_recordings(path, recordings)
     else:

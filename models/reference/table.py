@@ -131,6 +131,12 @@ _CONVOLUTIONAL = (
             "Apache-2.0, trained by Google, converted by ML Illustrated",
         ),
     ),
+    ReferenceModel(
+        "snn-fashion_mnist", "convolutional", "spiking:SpikingNetwork", "fashion_mnist",
+        "Neftci, Mostafa, Zenke 2019, 'Surrogate gradient learning' (arXiv:1901.09948); "
+        "Fang et al. 2021 (arXiv:2007.05785); 4 time steps",
+        TrainingPlan(5, 128, 2e-3, 1e-4, 0.0, flip=True, optimizer="adamw"),
+    ),
 )  # fmt: skip
 
 _RECURRENT_PLAN = TrainingPlan(
@@ -173,6 +179,16 @@ _ATTENTION = (
         TrainingPlan(10, 8, 2e-3, 0.1, 0.0, optimizer="adamw", max_gradient_norm=1.0),
         {"width": 160, "layers": 4, "heads": 5, "feed_forward": 640, "dropout": 0.0},
         stateful=True,
+    ),
+    ReferenceModel(
+        "bert-reuters", "attention", "bert:TextClassifier", "reuters",
+        "Devlin et al. 2019, 'BERT: pre-training of deep bidirectional transformers' "
+        "(arXiv:1810.04805)",
+        TrainingPlan(
+            6, 64, 1e-3, 0.05, optimizer="adamw", max_gradient_norm=1.0, hidden_words=0.2,
+            pretraining_epochs=12,
+        ),
+        {"width": 128, "layers": 2, "heads": 4, "feed_forward": 256},
     ),
 )  # fmt: skip
 

@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgedl.models.data.dataset import CorpusDataset, ImageDataset, SequenceDataset
+from edgedl.models.data.dataset import CorpusDataset, ImageDataset, SequenceDataset, TextDataset
 from edgedl.models.data.datasets import (
     find_dataset,
     load_corpus,
     load_recordings,
     load_split,
+    load_texts,
 )
+from edgedl.models.data.texts import word_tokenizer
 from edgedl.runtime.preprocess.characters import CharacterPreprocessing
 from edgedl.runtime.preprocess.image import ImagePreprocessing
+from edgedl.runtime.preprocess.text import TextPreprocessing
 from edgedl.runtime.task.scores import BITS, bits_per_character
 from edgedl.runtime.task.task import ArrayTask, Samples
 
@@ -30,6 +33,8 @@ def make_task(dataset_name: str) -> ArrayTask:
         return _picture_task(dataset)
     if isinstance(dataset, CorpusDataset):
         return _corpus_task(dataset)
+    if isinstance(dataset, TextDataset):
+        return _text_task(dataset)
     raise TypeError(f"{type(dataset).__name__} has no task")
 
 
@@ -109,4 +114,36 @@ def _corpus_task(dataset: CorpusDataset) -> ArrayTask:
         metric=BITS,
         score_samples=bits_per_character,
         preprocessing=CharacterPreprocessing(dataset.alphabet, dataset.context),
+    )
+
+
+def preprocessing_of(dataset: TextDataset) -> TextPreprocessing:
+    """Return what makes tokens and their mask of a text."""
+    return TextPreprocessing(word_tokenizer(dataset.words), dataset.length, inputs=("ids", "mask"))
+
+
+def _text_task(dataset: TextDataset) -> ArrayTask:
+    """Every text is one sample; those of the calibration are spread over the training split."""
+    preprocessing = preprocessing_of(dataset)
+
+    def loader(split: str) -> Callable[[], Samples]:
+        def load_samples() -> Samples:
+            part = load_texts(dataset.name, split)
+            inputs, labels = preprocessing(list(part.texts)), part.labels
+            if split == "test":
+                return Samples(inputs, labels)
+            spread = np.random.default_rng(0).permutation(len(labels))
+            return Samples(tuple(x[spread] for x in inputs), labels[spread])
+
+        return load_samples
+
+    return ArrayTask(
+        name=dataset.name,
+        splits={
+            "calibration": loader("train"),
+            "test": loader("test"),
+            "train": loader("train"),
+        },
+        classes=dataset.classes,
+        preprocessing=preprocessing,
     )

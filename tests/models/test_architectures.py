@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from edgedl.models.alexnet import AlexNet
+from edgedl.models.bert import Bert
 from edgedl.models.efficientnet import EfficientNet, SqueezeExcite, convolution
 from edgedl.models.googlenet import GoogLeNet, Inception
 from edgedl.models.mobilenet import MobileNet
@@ -157,6 +158,13 @@ def test_vit_base_has_the_published_parameters_but_for_the_class_token():
         module = VisionTransformer()
     class_token_and_its_position = 2 * 768
     assert count(module) == 86_567_656 - class_token_and_its_position
+
+
+def test_bert_base_has_the_published_parameters_but_for_the_pooler():
+    with torch.device("meta"):
+        module = Bert()
+    pooler = 768 * 768 + 768
+    assert count(module) == 109_482_240 - pooler
 
 
 def test_vit_sees_where_a_patch_is():

@@ -3,7 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from edgedl.models.bert import Bert, SentenceEncoder, rename_published
+from edgedl.models.bert import (
+    Bert,
+    MaskedWords,
+    SentenceEncoder,
+    TextClassifier,
+    rename_published,
+)
 
 WIDTH, HEADS, INNER = 12, 3, 20
 
@@ -107,3 +113,30 @@ def test_published_names() -> None:
     assert rename_published({**theirs, **only_for_training}).keys() == state.keys()
     prefixed = {f"bert.{name}": value for name, value in theirs.items()}
     assert rename_published(prefixed).keys() == state.keys()
+
+
+@torch.no_grad()
+def test_padding_does_not_change_a_text_s_class() -> None:
+    torch.manual_seed(0)
+    net = TextClassifier(50, 3, 16, WIDTH, 2, HEADS, INNER).eval()
+    ids, mask = sentences()
+    logits = net(ids, mask)
+    assert logits.shape == (2, 3)
+    torch.testing.assert_close(logits[1:], net(ids[1:, :4], mask[1:, :4]), atol=1e-6, rtol=1e-5)
+    mean = net.encode(ids, mask)[1, :4].mean(0)
+    torch.testing.assert_close(logits[1], net.fc(mean), atol=1e-6, rtol=1e-5)
+
+
+def test_hidden_words_are_told_by_the_table_of_words() -> None:
+    torch.manual_seed(0)
+    net = TextClassifier(50, 3, 16, WIDTH, 2, HEADS, INNER)
+    head = MaskedWords(net).eval()
+    ids, mask = sentences()
+    places = torch.tensor([[0, 6], [3, 1]])
+    logits = head(ids, mask, places)
+    x = net.encode(ids, mask)[1, 3]
+    x = head.norm(nn.functional.gelu(head.transform(x)))
+    torch.testing.assert_close(logits[1, 0], net.words.weight @ x + head.bias)
+    logits.sum().backward()
+    assert float(net.layers[0].expand.weight.grad.abs().sum()) > 0
+    assert net.fc.weight.grad is None

@@ -12,8 +12,8 @@ from edgedl.runtime.progress import Progress
 from edgedl.tools.terminal.named_commands import NamedCommands
 from edgedl.tools.terminal.parameter_types import DATASET
 
-FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4, "sotu": 4}
-IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1, "sotu": 1}
+FETCH_STEPS = {"cifar10": 9, "fashion_mnist": 5, "watch": 4, "sotu": 4, "reuters": 5}
+IMPORT_STEPS = {"cifar10": 6, "fashion_mnist": 2, "watch": 1, "sotu": 1, "reuters": 2}
 
 
 @click.group(cls=NamedCommands, invoke_without_command=True)
@@ -40,7 +40,7 @@ def fetch(name: str) -> None:
 @click.argument("name", type=DATASET)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_(name: str, folder: Path) -> None:
-    """Read NAME from its authors' files in FOLDER: idx, CIFAR-10 batches, .npy or texts."""
+    """Read NAME from its authors' files in FOLDER: idx, CIFAR-10 batches, .npy, .tab or texts."""
     dataset = _own_files(name)
     _store(dataset, IMPORT_STEPS[name], lambda progress: dataset.read(folder, progress))
 

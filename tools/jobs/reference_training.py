@@ -22,14 +22,13 @@ from edgedl.compress.training import (
     train,
 )
 from edgedl.compress.training.mixed_precision import has_bfloat16, no_bfloat16
-from edgedl.models.data.dataset import CorpusDataset, Dataset, SequenceDataset
+from edgedl.models.data.dataset import CorpusDataset, SequenceDataset, TextDataset
 from edgedl.models.data.datasets import (
     find_dataset,
     load_corpus,
     load_recordings,
     load_split,
 )
-from edgedl.models.dbn import DeepBeliefNetwork, pretrain
 from edgedl.models.reference.corpus_batches import CorpusBatches
 from edgedl.models.reference.image_batches import Augmentation, ImageBatches
 from edgedl.models.reference.plan import TrainingPlan
@@ -38,9 +37,11 @@ from edgedl.models.reference.published import PublishedWeights
 from edgedl.models.reference.recording_batches import RecordingBatches
 from edgedl.models.reference.table import ReferenceModel
 from edgedl.models.reference.tasks import make_task
+from edgedl.models.reference.text_batches import TextBatches, training_tokens
 from edgedl.runtime.bundle.files import atomic_write
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.progress import Progress
+from edgedl.tools.jobs.pretraining import Pretraining
 from edgedl.tools.report.curve import draw_learning_curve
 
 CHECKPOINT = "checkpoint.pt"
@@ -120,25 +121,31 @@ class ReferenceTraining:
 
         processes = self._processes
         with on_device(self._device, self._module):
-            if not checkpoint.is_file():
-                self._pretrain(progress)
+            seconds = 0.0
+            if plan.pretraining_epochs and not checkpoint.is_file():
+                seconds = self._pretrain(settings, progress)
             records = train(
                 self._module, self.batches, loss, settings, checkpoint, hook, processes=processes
             )
         processes.end()
-        return self._save(records) if processes.writes else None
+        return self._save(records, seconds) if processes.writes else None
 
-    def _pretrain(self, progress: Progress) -> None:
-        if isinstance(self._module, DeepBeliefNetwork):
-            images = load_split(self._model.dataset, "train").images
-            pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).float() / 255
-            generator = torch.Generator().manual_seed(self._seed)
-            epochs = plan_of(self._model).pretraining_epochs
+    def _pretrain(self, settings: TrainingSettings, progress: Progress) -> float:
+        """Train without labels first; return the seconds that it took."""
+        epochs = plan_of(self._model).pretraining_epochs
+        return Pretraining(
+            find_dataset(self._model.dataset),
+            replace(settings, epochs=epochs, label_smoothing=0.0, mixed_precision=False),
+            self._folder,
+            self._processes,
+            progress,
+        ).run(self._module)
 
-            pretrain(self._module, pixels, epochs, generator, progress)
+    def _save(self, epochs: list[EpochRecord], before: float) -> TrainingRecord:
+        """Write curve, weights and record; the record is of the weights as they are stored.
 
-    def _save(self, epochs: list[EpochRecord]) -> TrainingRecord:
-        """Write curve, weights and record; the record is of the weights as they are stored."""
+        ``before`` are the seconds of the training before the epochs.
+        """
         model, module = self._model, self._module
         module.load_state_dict(storable(module))
         weights = save({k: v.contiguous() for k, v in storable(module).items()})
@@ -154,7 +161,7 @@ class ReferenceTraining:
             seed=self._seed,
             epochs=plan_of(model).epochs,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
-            training_minutes=round(sum(e.seconds for e in epochs) / 60, 1),
+            training_minutes=round((before + sum(e.seconds for e in epochs)) / 60, 1),
         )
         _write(self._folder / "learning_curve.png", draw_learning_curve(model.name, epochs))
         _write(self._folder / f"{model.name}.safetensors", weights)
@@ -199,17 +206,12 @@ def make_record(
         test_score_percent=round(100 * float(scores.mean()), 4),
         test_samples=len(scores),
         parameters=count_parameters(module),
-        macs=count_macs(module, (_zeros(dataset),)),
+        macs=count_macs(module, tuple(torch.tensor(x) for x in dataset.example_inputs())),
         torch=str(torch.__version__),
         weights_sha256=weights_sha256,
         training_minutes=training_minutes,
         metric=task.metric,
     )
-
-
-def _zeros(dataset: Dataset) -> Tensor:
-    """Return an input of one sample, all 0."""
-    return torch.zeros(1, *dataset.input_shape, dtype=getattr(torch, dataset.input_type))
 
 
 def write_record(record: TrainingRecord, folder: Path) -> None:
@@ -245,6 +247,8 @@ def training_batches(model: ReferenceModel) -> TrainingBatches[Tensor]:
     if isinstance(dataset, CorpusDataset):
         texts = load_corpus(dataset.name, "train")
         return CorpusBatches(texts, dataset.context, plan.batch_size)
+    if isinstance(dataset, TextDataset):
+        return TextBatches(*training_tokens(dataset), plan.batch_size, plan.hidden_words)
     pictures = load_split(dataset.name, "train")
     return ImageBatches(pictures, plan.batch_size, Augmentation.of(plan))
 

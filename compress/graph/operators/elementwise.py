@@ -43,6 +43,22 @@ EXPANDING = tuple(
         (aten.div.Tensor, "other"),
     )
 )
+# A spike, a hard gate, a rounding.
+JUMPING = tuple(
+    Operator(overloads, jumps=True, join_axes=elementwise)
+    for overloads in (
+        (aten.ge.Scalar, aten.ge.Tensor),
+        (aten.gt.Scalar, aten.gt.Tensor),
+        (aten.le.Scalar, aten.le.Tensor),
+        (aten.lt.Scalar, aten.lt.Tensor),
+        (aten.sign.default,),
+        (aten.heaviside.default,),
+        (aten.round.default,),
+        (aten.floor.default,),
+        (aten.ceil.default,),
+        (aten.trunc.default,),
+    )
+)
 # Those without torch's tag that says so.
 _SAME = (aten.alias.default, aten.detach_.default, aten.to.dtype)
 _DROPOUTS = (
@@ -58,6 +74,7 @@ ROWS = (
     *ARITHMETIC,
     *COPIES,
     *EXPANDING,
+    *JUMPING,
     Operator(_SAME, join_axes=elementwise),
     Operator(_DROPOUTS, training="train", join_axes=elementwise),
     Operator(_CHOICES, masks=True, join_axes=elementwise),

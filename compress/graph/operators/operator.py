@@ -86,6 +86,7 @@ class Operator:
         masks: whether it writes a huge negative number where softmax shall see nothing.
         chooses: whether its result is places, or values picked by their order: a small error of
             what it reads can change which.
+        jumps: whether a small error of a float that it reads can change its result by a whole step.
         expands: names of the arguments whose small values its result makes large: a root, a
             logarithm, a denominator.
         counts_channels: whether what it divides by depends on how many channels there are.
@@ -109,6 +110,7 @@ class Operator:
     reads_table: bool = False
     masks: bool = False
     chooses: bool = False
+    jumps: bool = False
     expands: tuple[str, ...] = ()
     counts_channels: bool = False
     training: str = ""

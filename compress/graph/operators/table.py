@@ -21,6 +21,7 @@ from edgedl.compress.graph.operators import (
     reduction,
 )
 from edgedl.compress.graph.operators.operator import Operator, Ranges, Weighted
+from edgedl.compress.graph.values import is_floating
 
 # The families. A new operator is a row in its family's file.
 ROWS: tuple[Operator, ...] = (
@@ -52,6 +53,14 @@ def _row(target: Any) -> Operator:
     if torch.Tag.pointwise in getattr(target, "tags", ()):
         return _BY_OVERLOAD.get(target, elementwise.POINTWISE)
     return _BY_OVERLOAD.get(target, NO_ROW)
+
+
+def has_jumps(graph: fx.GraphModule) -> bool:
+    """Say whether the last digit of a float inside a graph can change its outputs by a step."""
+    return any(
+        row_of(node).jumps and any(is_floating(x) for x in node.all_input_nodes)
+        for node in graph.graph.nodes
+    )
 
 
 def moves_values(node: fx.Node) -> bool:

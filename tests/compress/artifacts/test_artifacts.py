@@ -283,6 +283,27 @@ def test_a_small_difference_of_large_values_may_err_as_they_do() -> None:
     assert half >= 2**13 * noise
 
 
+@pytest.mark.parametrize(
+    ("forward", "share"),
+    [
+        pytest.param(lambda m, x: m.a((x >= 0.3).float()), 0.16, id="spikes"),
+        pytest.param(lambda m, x: m.a(torch.round(4 * x)), 0.16, id="rounds"),
+        pytest.param(lambda m, x: m.a(x), 1e-3, id="no jump"),
+        # Whole numbers are on one side of a threshold or the other, whatever floats do.
+        pytest.param(lambda m, x: m.a(x * (m.places > 5).float()), 1e-3, id="whole numbers"),
+    ],
+)
+def test_a_network_with_thresholds_may_err_by_a_step(forward, share: float) -> None:
+    net = Net(forward, a=nn.Linear(64, 4)).eval()
+    net.register_buffer("places", torch.arange(64))
+    state = begin(Subject("jumps", net, noise_task((64,))))
+    (x,) = state.subject.example_inputs()
+    for precision in (FLOAT32, BFLOAT16):
+        (allowed,) = allowed_differences(FileSource(state), state.graph, ORT, precision)
+        largest = float(net(x).abs().max())
+        assert allowed == pytest.approx(max(share, precision.tolerance) * largest, rel=1e-5)
+
+
 def test_each_file_is_held_against_the_graph_it_was_made_from(
     int8_state: ModelState, converters: list[str]
 ) -> None:

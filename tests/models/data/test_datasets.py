@@ -67,7 +67,9 @@ def test_embedded_files_are_small_and_licensed():
 def test_every_data_set_is_described(name):
     dataset = find_dataset(name)
     assert dataset.name == name
-    assert len(set(dataset.classes)) == {"watch": 7, "imagenet": 1000, "sotu": 0}.get(name, 10)
+    assert len(set(dataset.classes)) == {"watch": 7, "imagenet": 1000, "reuters": 8, "sotu": 0}.get(
+        name, 10
+    )
     assert set(dataset.sizes) == {"train", "test"}
     assert set(dataset.digests) == (set() if name == "imagenet" else {"train", "test"})
     assert all(len(int(d, 16).to_bytes(32, "big")) == 32 for d in dataset.digests.values())
