@@ -121,7 +121,9 @@ def test_record_agrees_with_the_model(name):
     assert f"--seed {record.seed}" in record.command
     assert record.dataset.startswith(f"{model.dataset} train")
     assert DATASETS[model.dataset].licence in record.dataset
-    assert record.test_samples == {"watch": 1484, "reuters": 2189}.get(model.dataset, 10_000)
+    assert record.test_samples == {"watch": 1484, "reuters": 2189, "sotu": 128}.get(
+        model.dataset, 10_000
+    )
     assert record.parameters == sum(p.numel() for p in module.parameters())
     assert record.macs == count_macs(module, inputs(model, 1))
     assert 80 < record.test_score_percent < 100

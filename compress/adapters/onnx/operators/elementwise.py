@@ -16,6 +16,7 @@ from edgedl.compress.adapters.onnx.values import (
     Sizes,
     Value,
     number_of,
+    numbers_of,
     tensor_of,
 )
 
@@ -215,6 +216,15 @@ def _shrink(node: Node, x: Value) -> Tensor:
     return torch.where(y < -lambd, y + bias, torch.where(y > lambd, y - bias, zero))
 
 
+def _one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Tensor:
+    node.only("axis", -1)
+    count = int(number_of(depth, 0, "depth"))
+    off, on = numbers_of(values, "values")
+    places = tensor_of(indices).long() % count
+    hot = places.unsqueeze(-1) == torch.arange(count)
+    return torch.where(hot, torch.tensor(on), torch.tensor(off))
+
+
 OPERATORS: dict[str, Function] = {
     "Abs": _unary(torch.abs), "Acos": _unary(torch.acos), "Acosh": _unary(torch.acosh),
     "Asin": _unary(torch.asin), "Asinh": _unary(torch.asinh), "Atan": _unary(torch.atan),
@@ -237,7 +247,7 @@ OPERATORS: dict[str, Function] = {
     "LessOrEqual": _binary(torch.le), "Mod": _mod, "Pow": _power, "Where": _where,
     "Max": _fold(torch.maximum), "Min": _fold(torch.minimum), "Sum": _fold(torch.add),
     "Mean": _mean, "Cast": _cast, "CastLike": lambda node, x, like:
-    tensor_of(x).to(tensor_of(like).dtype), "Clip": _clip, "Gelu": _gelu,
+    tensor_of(x).to(tensor_of(like).dtype), "Clip": _clip, "Gelu": _gelu, "OneHot": _one_hot,
     "HardSigmoid": _hard_sigmoid, "PRelu": _prelu, "Shrink": _shrink,
     "Celu": lambda node, x: F.celu(tensor_of(x), node.get("alpha", 1.0)),
     "Elu": lambda node, x: F.elu(tensor_of(x), node.get("alpha", 1.0)),

@@ -278,15 +278,6 @@ def _space_to_depth(node: Node, x: Value) -> Tensor:
     return parts.reshape(n, c * block**2, h // block, w // block)
 
 
-def _one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Tensor:
-    node.only("axis", -1)
-    count = int(number_of(depth, 0, "depth"))
-    off, on = numbers_of(values, "values")
-    places = tensor_of(indices).long() % count
-    hot = places.unsqueeze(-1) == torch.arange(count)
-    return torch.where(hot, torch.tensor(on), torch.tensor(off))
-
-
 def _trilu(node: Node, x: Value, k: Value | None = None) -> Tensor:
     diagonal = int(number_of(k, 0, "diagonal"))
     function = torch.triu if node.get("upper", 1) else torch.tril
@@ -299,5 +290,5 @@ OPERATORS: dict[str, Function] = {
     "Unsqueeze": _unsqueeze, "Concat": _concat, "Gather": _gather,
     "GatherElements": _gather_elements, "Slice": _slice, "Split": _split, "Expand": _expand,
     "Tile": _tile, "Pad": _pad, "Range": _range, "DepthToSpace": _depth_to_space,
-    "SpaceToDepth": _space_to_depth, "OneHot": _one_hot, "Trilu": _trilu,
+    "SpaceToDepth": _space_to_depth, "Trilu": _trilu,
 }  # fmt: skip

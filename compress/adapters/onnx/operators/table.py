@@ -4,11 +4,12 @@ A function takes the node and its inputs, None for one that is left out, and ret
 tuple of them, None for an output that it does not give.
 """
 
-from edgedl.compress.adapters.onnx.operators import elementwise, products, shape, summing
+from edgedl.compress.adapters.onnx.operators import elementwise, products, resizing, shape, summing
 
 OPERATORS = {
     **elementwise.OPERATORS,
     **products.OPERATORS,
+    **resizing.OPERATORS,
     **shape.OPERATORS,
     **summing.OPERATORS,
 }
