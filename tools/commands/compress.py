@@ -12,6 +12,7 @@ from edgedl.runtime.errors import BadInputError, BudgetMissedError
 from edgedl.runtime.progress import Progress
 from edgedl.tools.report.summary import job_text
 from edgedl.tools.terminal.options import (
+    data_options,
     device_option,
     recipe_option,
     weights_option,
@@ -39,18 +40,7 @@ if TYPE_CHECKING:
 @click.argument("subject", type=SUBJECT)
 @recipe_option
 @weights_option
-@click.option(
-    "--data",
-    metavar="KIND:PATH",
-    help="Data of a SUBJECT that is a module or an ONNX file: imagefolder:DIR?size=N, "
-    "images:DIR?size=N, csv:FILE?target=COLUMN or npz:FILE.",
-)
-@click.option(
-    "--calibration",
-    metavar="FILE",
-    help="Instead of --data: samples in a .npy or .npz file, by the inputs' names, or a folder of "
-    "such files; the score is how near each file is to the float network.",
-)
+@data_options
 @click.option(
     "--target",
     "targets",
@@ -123,7 +113,6 @@ def command(
     recipe: str,
     weights: Path | None,
     data: str | None,
-    calibration: str | None,
     targets: "tuple[Target, ...]",
     layout: str,
     preprocess_outside: bool,
@@ -151,8 +140,6 @@ def command(
     if out is None and not dry_run:
         raise click.UsageError("Missing option '--out'.", click.get_current_context())
 
-    if data is not None and calibration is not None:
-        raise click.UsageError("Give --data or --calibration.", click.get_current_context())
     from edgedl.compress.device import find_device
     from edgedl.compress.recipe.store.store import user_store
     from edgedl.runtime.measure.measure import Protocol
@@ -165,9 +152,7 @@ def command(
     if preprocess_outside:
         targets = tuple(msgspec.structs.replace(t, input_norms="outside") for t in targets)
     chosen = None if device is None else find_device(device)
-    wish = Wish(
-        subject, weights, recipe, keep_float, teachers, targets, seed, chosen, data or calibration
-    )
+    wish = Wish(subject, weights, recipe, keep_float, teachers, targets, seed, chosen, data)
     store = None if fresh else user_store()
     if dry_run or out is None:
         _show_plan(wish, store, max_drop, as_json)

@@ -8,7 +8,7 @@ import click
 from edgedl.runtime.backends.runtimes import RUNTIMES
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import counted, points
-from edgedl.tools.terminal.options import recipe_option, weights_option
+from edgedl.tools.terminal.options import data_options, recipe_option, weights_option
 from edgedl.tools.terminal.parameter_types import RUNTIME, SUBJECT
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.argument("subject", type=SUBJECT)
 @recipe_option
 @weights_option
+@data_options
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -40,6 +41,7 @@ def command(
     subject: str,
     recipe: str,
     weights: Path | None,
+    data: str | None,
     samples: int,
     runtime: str | None,
     top: int,
@@ -60,7 +62,7 @@ def command(
         raise BadInputError(
             f"--top is for layers to time: add --time {' or --time '.join(RUNTIMES)}"
         )
-    found = explain(subject, recipe, weights, samples, runtime, top, seed)
+    found = explain(subject, recipe, weights, samples, runtime, top, seed, data)
     click.echo(msgspec.json.encode(found) if as_json else _text(found))
 
 

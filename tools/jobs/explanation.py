@@ -90,6 +90,7 @@ def explain(
     runtime: str | None,
     top: int,
     seed: int,
+    data: str | None = None,
 ) -> Explanation:
     """Quantize a subject by a recipe, then measure every layer.
 
@@ -101,6 +102,7 @@ def explain(
         runtime: where to time the worst layers in float; None not to.
         top: how many of them.
         seed: of torch.
+        data: of a module or an ONNX file, by name.
 
     Raises:
         BadInputError: unknown subject or recipe, or the recipe does not quantize statically.
@@ -112,7 +114,7 @@ def explain(
 
     torch.manual_seed(seed)
     with steps("explain", STEPS + math.ceil(samples / BATCH) + (runtime is not None)) as progress:
-        state, name = _quantize(reference, recipe, weights, progress)
+        state, name = _quantize(reference, recipe, weights, data, progress)
         network, task = quantized_by(state, "explain"), state.subject.task
         found = measure_sensitivity(state.graph, network, task, samples, BATCH, progress)
         timings = None
@@ -123,7 +125,7 @@ def explain(
 
 
 def _quantize(
-    reference: str, recipe: str, weights: Path | None, progress: Progress
+    reference: str, recipe: str, weights: Path | None, data: str | None, progress: Progress
 ) -> "tuple[ModelState, str]":
     """Return the quantized state, and the name of the recipe that was taken."""
     from edgedl.compress.graph.trace import trace
@@ -132,11 +134,12 @@ def _quantize(
     from edgedl.compress.recipe.recipe_file import load_recipe
     from edgedl.compress.state import ModelState
     from edgedl.compress.subject.check_subject import check_subject
+    from edgedl.compress.subject.steps import by_steps
     from edgedl.compress.targets.target import TARGETS
     from edgedl.tools.jobs.subjects import find_subject
 
     given = None if recipe == DEFAULT else load_recipe(recipe)
-    subject = find_subject(reference, weights)
+    subject = by_steps(find_subject(reference, weights, data))
     for note in check_subject(subject):
         progress.note(note)
     progress.step("trace")

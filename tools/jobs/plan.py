@@ -13,6 +13,7 @@ from edgedl.compress.recipe.store.store import StageStore
 from edgedl.compress.stage import Stage
 from edgedl.compress.state import ModelState, StageUndoneError
 from edgedl.compress.subject.check_subject import check_subject
+from edgedl.compress.subject.steps import by_steps
 from edgedl.compress.toolchain import toolchain
 from edgedl.runtime.progress import SILENT, Progress
 from edgedl.runtime.wording import about
@@ -58,7 +59,7 @@ def plan(job: Job, store: StageStore | None, progress: Progress) -> list[Planned
     Raises:
         EdgedlError: as the run itself would, for what can be seen before it.
     """
-    given, subject = job.recipe, job.subject
+    given, subject = job.recipe, by_steps(job.subject)
     for note in check_subject(subject):
         progress.note(note)
     graph = trace(subject.module, subject.example_inputs(), subject.free_axes)
