@@ -161,8 +161,7 @@ class OnnxNetwork(nn.Module):
             values[name] = torch.zeros(PROBE, *(n or 1 for n in shape[1:]), dtype=kind)
         for place, node in enumerate(self._nodes):
             inputs = [values.get(name) if name else None for name in node.inputs]
-            if _says_one(node, inputs):
-                self._nodes[place] = node = replace(node, frees_batch=True)
+            self._nodes[place] = node = replace(node, batch_axis=_batch_axis(node, inputs))
             try:
                 with torch.no_grad():
                     found = compute(node, inputs)
@@ -205,22 +204,28 @@ def _where(node: Node) -> str:
     return f"node '{node.name}' ({node.operator}, operator set {node.opset})"
 
 
-def _says_one(node: Node, inputs: Sequence[Value | None]) -> bool:
-    """Say whether a node has a 1 where a batch is, of the size that was tried."""
+def _batch_axis(node: Node, inputs: Sequence[Value | None]) -> int | None:
+    """Return where a node has a number and means a batch, of the size that is tried."""
     sizes = [tuple(tensor_of(x).shape) for x in inputs if isinstance(x, Tensor | Constant)]
     if node.operator == "Concat":
         first = {shape[0] for shape in sizes if shape}
-        return node.get("axis", 1) != 0 and first == {1, PROBE}
+        return 0 if node.get("axis", 1) != 0 and first == {1, PROBE} else None
     if node.operator != "Reshape" or not isinstance(inputs[0], Tensor) or not sizes[0]:
-        return False
+        return None
     target = node.get("shape", None)
     if target is None:
         if not is_known(inputs[1]):
-            return False
+            return None
         target = sizes_of(inputs[1], "sizes")  # type: ignore[arg-type]
-    rest, own = product([n for n in target[1:] if n != -1]), product(sizes[0][1:])
-    whole = own % max(rest, 1) == 0 if -1 in target[1:] else own == rest
-    return bool(sizes[0][0] == PROBE and list(target[:1]) == [1] and whole)
+    if not node.get("allowzero", 0):
+        target = [sizes[0][i] if n == 0 else n for i, n in enumerate(target)]
+    if -1 not in target:
+        # A 1 is the batch itself; without any, the first number is the batch times another.
+        meant = product(sizes[0]) == PROBE * product(target)
+        return (list(target).index(1) if 1 in target else 0) if meant and target else None
+    rest = product([n for n in target[1:] if n != -1])
+    whole = target[0] == 1 and product(sizes[0][1:]) % max(rest, 1) == 0
+    return 0 if whole and sizes[0][0] == PROBE else None
 
 
 def _nodes(graph: onnx.GraphProto, opsets: Mapping[str, int]) -> list[Node]:

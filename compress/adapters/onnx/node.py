@@ -27,8 +27,8 @@ class Node:
         inputs: names; empty for one that is left out.
         outputs: names; empty for one that nobody wants.
         opset: version of its domain.
-        frees_batch: whether the file says 1 where the batch is meant: it was exported for a batch
-            of one.
+        batch_axis: where the file has a number and means the batch, times that number: it was
+            exported for a batch of one. None where it does not.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     opset: int
-    frees_batch: bool = False
+    batch_axis: int | None = None
 
     @classmethod
     def of(cls, node: onnx.NodeProto, opsets: Mapping[str, int]) -> "Node":

@@ -62,15 +62,18 @@ def _reshape(node: Node, x: Value, shape: Value | None = None) -> Value:
     sizes: list[Any] = list(wanted)
     if not node.get("allowzero", 0):
         sizes = [y.shape[i] if isinstance(n, int) and n == 0 else n for i, n in enumerate(sizes)]
-    return y.reshape(_freed(y, sizes) if node.frees_batch else sizes)
+    return y.reshape(_freed(y, sizes, node.batch_axis))
 
 
-def _freed(x: Tensor, sizes: list[Any]) -> list[Any]:
-    """Return a shape whose first number is the batch in the place of 1."""
+def _freed(x: Tensor, sizes: list[Any], batch_axis: int | None) -> list[Any]:
+    """Return a shape with the batch in its place; as it is where it names none."""
+    if batch_axis is None:
+        return sizes
+    if -1 not in sizes:
+        return [-1 if axis == batch_axis else n for axis, n in enumerate(sizes)]
     free = [x.shape[0], *sizes[1:]]
-    if -1 in free[1:]:
-        rest = [n for n in free[1:] if n != -1]
-        free[1 + free[1:].index(-1)] = product(x.shape[1:]) // product(rest)
+    rest = [n for n in free[1:] if n != -1]
+    free[1 + free[1:].index(-1)] = product(x.shape[1:]) // product(rest)
     return free
 
 
@@ -115,7 +118,7 @@ def _concat(node: Node, *inputs: Value) -> Value:
         numbers = [n for x in inputs for n in sizes_of(x, "sizes")]
         return Sizes(tuple(numbers))
     tensors = [tensor_of(x) for x in inputs]
-    if node.frees_batch:
+    if node.batch_axis is not None:
         batch = next(t.shape[0] for t in tensors if not _is_one(t.shape[0]))
         tensors = [t.expand(batch, *t.shape[1:]) if _is_one(t.shape[0]) else t for t in tensors]
     return torch.cat(tensors, node.get("axis", 1))
