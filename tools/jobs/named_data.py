@@ -42,7 +42,7 @@ def subject_of(module: nn.Module, data: str, name: str = "") -> Subject:
     """
     module = unwrap(module).eval()
     name = name or type(module).__name__
-    if not names_source(data):
+    if Path(data).exists() or not (names_source(data) or ":" in data):
         return Subject(name, module, GivenTask(name, module, calibrating(data)), data=data)
     source = open_source(data)
     task = GivenTask(
