@@ -14,6 +14,7 @@ from torch import nn
 
 from edgedl.models.attention import Attention
 from edgedl.models.data.datasets import DATASETS, load_split
+from edgedl.models.gpt import DecoderLayer
 from edgedl.models.reference import pretrained
 from edgedl.models.reference.pretrained import (
     TrainingRecord,
@@ -55,6 +56,10 @@ def count_macs(module, inputs):
     for layer in module.modules():
         if isinstance(layer, Attention):
             layer.register_forward_hook(hook_of_attention)
+        if isinstance(layer, DecoderLayer):
+            layer.register_forward_hook(
+                lambda layer, inputs, output: hook_of_attention(layer, inputs, output[0])
+            )
         if isinstance(layer, nn.RNNBase):
             layer.register_forward_hook(hook_over_time)
         if isinstance(layer, nn.Conv2d | nn.Linear):
