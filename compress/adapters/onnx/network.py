@@ -88,7 +88,9 @@ class OnnxNetwork(nn.Module):
         for name in self.output_names:
             if name not in values:
                 raise NotImportedError(f"output '{name}' is not computed")
-        return {_python_name(name): tensor_of(values[name]) for name in self.output_names}
+        keys = python_names(self.output_names)
+        each = zip(keys, self.output_names, strict=True)
+        return {key: tensor_of(values[name]) for key, name in each}
 
     def values_of(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return every value that a node gives as a tensor, by its name, in the nodes' order."""
@@ -127,16 +129,18 @@ class OnnxNetwork(nn.Module):
         self._nodes.append(node)
 
     def _store(self, name: str, value: Value) -> None:
-        """Keep a stored value: floats as a parameter, others as a buffer."""
+        """Keep a stored value: floats as a parameter; single numbers and others as a buffer."""
         if isinstance(value, Sizes):
             self._stored[name] = ("", value)
             return
         constant = value if isinstance(value, Constant) else _folded(value)
         attribute = _attribute(name, self)
-        if constant.tensor.is_floating_point() and name not in self._statistics:
-            self.register_parameter(attribute, nn.Parameter(constant.tensor))
+        tensor = constant.tensor
+        trained = tensor.is_floating_point() and tensor.numel() > 1
+        if trained and name not in self._statistics:
+            self.register_parameter(attribute, nn.Parameter(tensor))
         else:
-            self.register_buffer(attribute, constant.tensor)
+            self.register_buffer(attribute, tensor)
         self._stored[name] = (attribute, constant.array)
 
     def _constant(self, name: str) -> Value:
@@ -178,7 +182,7 @@ class OnnxNetwork(nn.Module):
 
         They belong to a class of this network's own, so that copies have them, too.
         """
-        names = ", ".join(map(_python_name, self.input_names))
+        names = ", ".join(python_names(self.input_names))
         made: dict[str, Any] = {}
         # torch.export binds arguments by their names, so it has to be a function that has them.
         exec(f"def forward(self, {names}): return self.run({names})", made)
@@ -258,7 +262,7 @@ def _folded(value: Value) -> Constant:
 
 def _attribute(name: str, module: nn.Module) -> str:
     """Return a name of the module that is free and near to the file's."""
-    plain = re.sub(r"\W", "_", name) or "value"
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "value"
     plain = f"w_{plain}" if plain[0].isdigit() or hasattr(nn.Module, plain) else plain
     number, found = 1, plain
     while hasattr(module, found):
@@ -267,15 +271,23 @@ def _attribute(name: str, module: nn.Module) -> str:
     return found
 
 
-def _python_name(name: str) -> str:
-    """Return the name of an argument that is near to the file's.
+def python_names(names: Sequence[str]) -> list[str]:
+    """Return names of arguments, each once, that are near to the file's.
 
-    >>> _python_name("input.1"), _python_name("1"), _python_name("class")
-    ('input_1', 'x_1', 'class_')
+    >>> python_names(["input.1", "input_1", "1", "class"])
+    ['input_1', 'input_1_2', 'x_1', 'class_']
     """
-    plain = re.sub(r"\W", "_", name) or "x"
-    plain = f"x_{plain}" if plain[0].isdigit() else plain
-    return f"{plain}_" if keyword.iskeyword(plain) else plain
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII) or "x"
+        plain = f"x_{plain}" if plain[0].isdigit() else plain
+        plain = f"{plain}_" if keyword.iskeyword(plain) or plain == "self" else plain
+        number, free = 1, plain
+        while free in found:
+            number += 1
+            free = f"{plain}_{number}"
+        found.append(free)
+    return found
 
 
 def check_inputs(model: onnx.ModelProto) -> None:

@@ -154,6 +154,7 @@ def _divided(
         files["calibration"] = learned[:CALIBRATION]
         if "test" not in files:
             files["test"] = files.pop("selection")
+            notes.append("there is no folder of test pictures: those for validation are scored")
     return {s: PictureSplit(found, preprocessing, labelled) for s, found in files.items()}, tuple(
         notes
     )
@@ -184,6 +185,8 @@ def _parts(root: Path) -> dict[str, Path]:
         for folder in _folders(root):
             if folder.name.lower() in names and _folders(folder):
                 found[split] = folder
+    if set(found) == {"train"}:
+        return {"": found["train"]}
     return found or {"": root}
 
 

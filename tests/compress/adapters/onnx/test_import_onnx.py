@@ -66,6 +66,26 @@ def test_names_and_weights_are_the_file_s(linear_file):
     assert [n.name for n in output_nodes(graph)] == ["class_"]
 
 
+def test_names_that_are_alike_stay_apart(tmp_path):
+    nodes = [
+        helper.make_node("Add", ["a.b", "a_b"], ["self"]),
+        helper.make_node("Sub", ["a.b", "a_b"], ["2"]),
+        helper.make_node("Mul", ["a.b", "half"], ["x_2"]),
+    ]
+    inputs = [value("a.b", ["N", 2]), value("a_b", ["N", 2])]
+    outputs = [value(name, ["N", 2]) for name in ("self", "2", "x_2")]
+    stored = [numpy_helper.from_array(np.float32(0.5), "half")]
+    path = saved(tmp_path / "alike.onnx", nodes, inputs, outputs, stored)
+    network = import_onnx(path)
+    x, y = torch.randn(3, 2), torch.randn(3, 2)
+    found = network(x, y)
+    assert list(found) == ["self_", "x_2", "x_2_2"]
+    assert torch.equal(found["x_2"], x - y)
+    check_equal(network, path, [x.numpy(), y.numpy()])
+    # A number of the file is no weight.
+    assert not list(network.parameters())
+
+
 def test_a_copy_has_weights_of_its_own(linear_file):
     network = import_onnx(linear_file)
     other = copy.deepcopy(network)

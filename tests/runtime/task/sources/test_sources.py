@@ -93,6 +93,13 @@ def test_folders_of_splits(folder, tmp_path):
     (root / "test").rmdir()
     source = open_source(f"imagefolder:{root}?size=8")
     assert set(source.splits) == {"train", "calibration", "test"}
+    assert any("for validation are scored" in note for note in source.notes)
+    (root / "val").rename(tmp_path / "elsewhere")
+    source = open_source(f"imagefolder:{root}?size=8")
+    assert {"train", "calibration", "test"} <= set(source.splits)
+    (root / "train").rename(root / "test")
+    with pytest.raises(BadInputError, match="none of training pictures"):
+        open_source(f"imagefolder:{root}?size=8")
 
 
 def test_bad_folders(folder, tmp_path, refused):
