@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from edgedl.compress.adapters.onnx.batch_axis import PROBE, batch_axis
 from edgedl.compress.adapters.onnx.node import Node
 from edgedl.compress.adapters.onnx.operators.table import OPERATORS
 from edgedl.compress.adapters.onnx.values import (
@@ -21,15 +22,11 @@ from edgedl.compress.adapters.onnx.values import (
     Value,
     constant_of,
     is_known,
-    product,
-    sizes_of,
     tensor_of,
 )
 from edgedl.compress.errors import first_line
 from edgedl.runtime.errors import BadInputError
 
-# A batch that is tried, a size that hardly any other axis has.
-PROBE = 7
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
              "MatMulInteger", "DynamicQuantizeLinear")  # fmt: skip
@@ -165,7 +162,7 @@ class OnnxNetwork(nn.Module):
             values[name] = torch.zeros(PROBE, *(n or 1 for n in shape[1:]), dtype=kind)
         for place, node in enumerate(self._nodes):
             inputs = [values.get(name) if name else None for name in node.inputs]
-            self._nodes[place] = node = replace(node, batch_axis=_batch_axis(node, inputs))
+            self._nodes[place] = node = replace(node, batch_axis=batch_axis(node, inputs))
             try:
                 with torch.no_grad():
                     found = compute(node, inputs)
@@ -206,30 +203,6 @@ def compute(node: Node, inputs: Sequence[Value | None]) -> tuple[Value | None, .
 
 def _where(node: Node) -> str:
     return f"node '{node.name}' ({node.operator}, operator set {node.opset})"
-
-
-def _batch_axis(node: Node, inputs: Sequence[Value | None]) -> int | None:
-    """Return where a node has a number and means a batch, of the size that is tried."""
-    sizes = [tuple(tensor_of(x).shape) for x in inputs if isinstance(x, Tensor | Constant)]
-    if node.operator == "Concat":
-        first = {shape[0] for shape in sizes if shape}
-        return 0 if node.get("axis", 1) != 0 and first == {1, PROBE} else None
-    if node.operator != "Reshape" or not isinstance(inputs[0], Tensor) or not sizes[0]:
-        return None
-    target = node.get("shape", None)
-    if target is None:
-        if not is_known(inputs[1]):
-            return None
-        target = sizes_of(inputs[1], "sizes")  # type: ignore[arg-type]
-    if not node.get("allowzero", 0):
-        target = [sizes[0][i] if n == 0 else n for i, n in enumerate(target)]
-    if -1 not in target:
-        # A 1 is the batch itself; without any, the first number is the batch times another.
-        meant = product(sizes[0]) == PROBE * product(target)
-        return (list(target).index(1) if 1 in target else 0) if meant and target else None
-    rest = product([n for n in target[1:] if n != -1])
-    whole = target[0] == 1 and product(sizes[0][1:]) % max(rest, 1) == 0
-    return 0 if whole and sizes[0][0] == PROBE else None
 
 
 def _nodes(graph: onnx.GraphProto, opsets: Mapping[str, int]) -> list[Node]:
