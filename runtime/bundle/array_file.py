@@ -47,6 +47,21 @@ _HEADERS = {
 }
 
 
+def open_arrays(path: Path, names: Sequence[str] = ()) -> dict[str, Array]:
+    """Return the arrays of a user's file by their names; that of a .npy file under "".
+
+    Raises:
+        BadInputError: it cannot be read; the message has the reason.
+    """
+    try:
+        loaded = load_arrays(path, names)
+    except Exception as error:
+        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
+        said = " ".join(str(error).split())
+        raise BadInputError(f"{path} is not a readable array file ({said})") from error
+    return loaded if isinstance(loaded, dict) else {"": loaded}
+
+
 def load_arrays(source: Path | BinaryIO, names: Sequence[str] = ()) -> Array | dict[str, Array]:
     """Return the array of a .npy file, or those of a .npz by their names.
 

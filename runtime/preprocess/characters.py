@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgedl.runtime.errors import BadInputError
-from edgedl.runtime.preprocess.reading import Array, Reading
+from edgedl.runtime.preprocess.reading import Array, Reading, read_text
 
 # Longest prompt in a file, in bytes.
 LONGEST = 1_000_000
@@ -76,13 +76,7 @@ class CharacterPreprocessing(
         Raises:
             BadInputError: it is no text in UTF-8.
         """
-        try:
-            if path.stat().st_size > LONGEST:
-                raise BadInputError(f"{path} has more than {LONGEST} bytes")
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInputError(f"{path} is not a readable text file ({error})") from error
-        return text.removesuffix("\n")
+        return read_text(path, LONGEST).removesuffix("\n")
 
     def inputs_of(self, path: Path) -> Reading:
         """Return the numbers of a file's characters.

@@ -1,9 +1,12 @@
 """What a kind of preprocessing reads of a file."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from edgedl.runtime.errors import BadInputError
 
 Array = npt.NDArray[np.generic]
 
@@ -18,3 +21,21 @@ class Reading(NamedTuple):
 
     arrays: tuple[Array, ...]
     parts: tuple[str, ...] = ()
+
+
+def read_text(path: Path, longest: int) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: in UTF-8, with or without a byte order mark.
+        longest: that is read, in bytes.
+
+    Raises:
+        BadInputError: it is longer, or no text in UTF-8.
+    """
+    try:
+        if path.stat().st_size > longest:
+            raise BadInputError(f"{path} has more than {longest // 10**6} MB")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} is not a readable text file ({error})") from error

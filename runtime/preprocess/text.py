@@ -9,7 +9,7 @@ import numpy as np
 
 from edgedl.runtime.errors import BackendUnavailableError, BadInputError
 from edgedl.runtime.install import install_line
-from edgedl.runtime.preprocess.reading import Array, Reading
+from edgedl.runtime.preprocess.reading import Array, Reading, read_text
 from edgedl.runtime.wording import reason
 
 if TYPE_CHECKING:
@@ -66,12 +66,7 @@ class TextPreprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
             BackendUnavailableError: tokenizers is not installed.
             BadInputError: it is no text in UTF-8, or has no line.
         """
-        try:
-            if path.stat().st_size > LONGEST:
-                raise BadInputError(f"{path} has more than {LONGEST // 10**6} MB")
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInputError(f"{path} is not a readable text file ({error})") from error
+        text = read_text(path, LONGEST)
         numbered = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
         if not numbered:
             raise BadInputError(f"{path} holds no line of text")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgedl.runtime.backend import Array
-from edgedl.runtime.bundle.array_file import NPY, load_arrays, read_npy_stream
+from edgedl.runtime.bundle.array_file import NPY, open_arrays, read_npy_stream
 from edgedl.runtime.bundle.manifest import Manifest, TensorSpec
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.preprocess.image import ImagePreprocessing
@@ -149,17 +149,9 @@ def read_arrays(path: Path, names: Sequence[str]) -> tuple[Array, ...]:
     Raises:
         BadInputError: the file cannot be read, or holds another number of arrays.
     """
-    try:
-        loaded = load_arrays(path, names)
-        if isinstance(loaded, dict):
-            known = all(name in loaded for name in names)
-            arrays = [loaded[name] for name in (names if known else loaded)]
-        else:
-            arrays = [loaded]
-    except Exception as error:
-        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
-        reason = " ".join(str(error).split())
-        raise BadInputError(f"{path} is not a readable array file ({reason})") from error
+    loaded = open_arrays(path, names)
+    known = all(name in loaded for name in names)
+    arrays = [loaded[name] for name in (names if known else loaded)]
     if len(arrays) != len(names):
         raise BadInputError(
             f"{path} holds {len(arrays)} arrays, the network takes {len(names)}: {', '.join(names)}"

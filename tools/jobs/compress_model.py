@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgedl.compress.adapters.onnx.import_onnx import import_onnx
 from edgedl.compress.recipe.recipe import DEFAULT, Recipe
 from edgedl.compress.recipe.recipe_file import load_recipe
 from edgedl.compress.recipe.store.store import user_store
@@ -25,9 +26,10 @@ from edgedl.runtime.task.task import TRAIN, ArrayTask, Samples
 from edgedl.tools.bench.settings import BenchSettings, thread_counts
 from edgedl.tools.jobs.compressed import Compressed
 from edgedl.tools.jobs.job import Job
-from edgedl.tools.jobs.named_data import given_onnx, is_onnx, onnx_subject, subject_of
+from edgedl.tools.jobs.named_data import check_file, subject_of
 from edgedl.tools.jobs.subjects import find_subject
 from edgedl.tools.jobs.whole_job import do_job
+from edgedl.tools.terminal.names import names_onnx
 from edgedl.tools.terminal.parameter_types import SEARCH_MINUTES
 
 
@@ -95,13 +97,10 @@ def compress_model(
     settings = BenchSettings(thread_counts(threads), Protocol(seed=seed), max_drop)
     aims = _targets(targets)
     given = {"calibration": calibration, "test": test, "train": train}
-    onnx_file = isinstance(model, str) and is_onnx(model)
-    if onnx_file and data is None:
-        model, task = given_onnx(Path(str(model)), given, score, tuple(classes))
-        subject = Subject(task.name, model, task, free_axes=free_axes, augment=augment, loss=loss)
-    elif onnx_file:
-        subject = onnx_subject(Path(str(model)), str(data))
-    elif isinstance(model, nn.Module) and data is not None:
+    file = Path(model) if isinstance(model, str) and names_onnx(model) else None
+    if file is not None:
+        model, name = import_onnx(file), name or file.stem
+    if isinstance(model, nn.Module) and data is not None:
         named = [split for split, value in given.items() if value is not None]
         if named or score is not None or classes:
             raise BadInputError(f"data={data!r} names splits, score and classes: leave out others")
@@ -114,6 +113,8 @@ def compress_model(
         subject = Subject(task.name, model, task, free_axes=free_axes, augment=augment, loss=loss)
     else:
         subject = _ready_subject(model, {**given, "score": score, "loss": loss, "data": data})
+    if file is not None:
+        check_file(subject, file)
     chosen = None if recipe == DEFAULT else recipe
     chosen = load_recipe(chosen) if isinstance(chosen, str) else chosen
     if isinstance(model, nn.Module) and data is None:
@@ -123,7 +124,7 @@ def compress_model(
         aims,
         chosen,
         tuple(keep_float),
-        model if isinstance(model, str) and data is None and not onnx_file else "",
+        model if isinstance(model, str) else "",
         search_minutes,
     )
     store = None if fresh else user_store()

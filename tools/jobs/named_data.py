@@ -1,30 +1,21 @@
 """A module, or an ONNX file, and the name of its data: what becomes of them."""
 
-from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
-import numpy as np
 from torch import nn
 
 from edgedl.compress.adapters.onnx.import_onnx import check_equal, import_onnx
-from edgedl.compress.subject.arguments import ForwardArguments
-from edgedl.compress.subject.given_batches import BatchReader, open_data
+from edgedl.compress.adapters.onnx.network import OnnxNetwork
 from edgedl.compress.subject.given_task import CALIBRATION, GivenTask
-from edgedl.compress.subject.scoring import UserScore
 from edgedl.compress.subject.subject import Subject
 from edgedl.compress.subject.unwrap import unwrap
-from edgedl.runtime.bundle.array_file import load_arrays
+from edgedl.runtime.bundle.array_file import open_arrays
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.sources.open_source import names_source, open_source
 
-ONNX = ".onnx"
 # Samples that an imported file is compared on with ONNX Runtime.
 COMPARED = 2
-
-
-def is_onnx(reference: str) -> bool:
-    """Say whether a subject's name is that of an ONNX file."""
-    return reference.endswith(ONNX)
 
 
 def subject_of(module: nn.Module, data: str, name: str = "") -> Subject:
@@ -63,28 +54,20 @@ def onnx_subject(path: Path, data: str) -> Subject:
         BadInputError: the file cannot be imported, differs from what ONNX Runtime computes, or does
             not fit the data.
     """
-    network = import_onnx(path)
-    subject = subject_of(network, data, path.stem)
-    batch = next(iter(subject.task.batches(CALIBRATION, COMPARED)))
-    check_equal(network, path, batch.inputs)
+    subject = subject_of(import_onnx(path), data, path.stem)
+    check_file(subject, path)
     return subject
 
 
-def given_onnx(
-    path: Path, data: Mapping[str, object], score: UserScore | None, classes: tuple[str, ...]
-) -> tuple[nn.Module, GivenTask]:
-    """Return an imported ONNX file, and the task of a user's arrays or batches.
+def check_file(subject: Subject, path: Path) -> None:
+    """Compare the network of an ONNX file with ONNX Runtime on the first calibration samples.
 
     Raises:
-        BadInputError: as ``onnx_subject``.
+        BadInputError: they differ.
     """
-    network = import_onnx(path)
-    reader = BatchReader(CALIBRATION, ForwardArguments.of(network))
-    first = open_data(CALIBRATION, data[CALIBRATION], reader).first
-    inputs = [np.ascontiguousarray(x[:COMPARED]) for x in first.inputs]
-    task = GivenTask(path.stem, network, data, score, classes)
-    check_equal(network, path, inputs)
-    return network, task
+    network = cast(OnnxNetwork, subject.module)
+    batch = next(iter(subject.task.batches(CALIBRATION, COMPARED)))
+    check_equal(network, path, batch.inputs)
 
 
 def calibrating(path: str) -> dict[str, object]:
@@ -96,7 +79,7 @@ def calibrating(path: str) -> dict[str, object]:
     place = Path(path)
     files = (
         sorted(p for p in place.iterdir() if p.suffix in (".npy", ".npz"))
-        if (place.is_dir())
+        if place.is_dir()
         else [place]
     )
     if not files or not all(file.is_file() for file in files):
@@ -104,14 +87,5 @@ def calibrating(path: str) -> dict[str, object]:
             f"there are no calibration samples in '{path}': give a .npy or .npz file, a folder of "
             "them, or data by name such as imagefolder:DIR?size=N"
         )
-    return {CALIBRATION: [_arrays(file) for file in files]}
-
-
-def _arrays(file: Path) -> object:
-    try:
-        loaded = load_arrays(file, ())
-    except Exception as error:
-        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
-        reason = " ".join(str(error).split())
-        raise BadInputError(f"{file} is not a readable array file ({reason})") from error
-    return loaded
+    found = [open_arrays(file) for file in files]
+    return {CALIBRATION: [arrays.get("", arrays) for arrays in found]}

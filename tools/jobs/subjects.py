@@ -15,6 +15,7 @@ from edgedl.runtime.task.checked_task import CheckedTask
 from edgedl.runtime.task.sources.open_source import names_source, open_source
 from edgedl.runtime.task.sources.source_task import SourceTask
 from edgedl.runtime.task.task import Task
+from edgedl.tools.terminal.names import names_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +41,7 @@ def find_subject(reference: str, weights: Path | None = None, data: str | None =
         if weights is not None:
             raise BadInputError(f"--weights is for reference models: load them in {reference}")
         return _of_user(reference, call_user_function(reference), data)
-    if reference.endswith(".onnx"):
+    if names_onnx(reference):
         return _of_file(Path(reference), weights, data)
     if data is not None:
         raise BadInputError(f"{reference} is a reference model and has its own data: leave it out")

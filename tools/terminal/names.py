@@ -10,6 +10,11 @@ from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.wording import meant
 
 
+def names_onnx(reference: str) -> bool:
+    """Say whether a subject's name is that of an ONNX file."""
+    return reference.endswith(".onnx")
+
+
 def check_subject(reference: str) -> None:
     """Refuse what is no reference model's name, file's function or ONNX file; no code is run.
 
@@ -20,7 +25,7 @@ def check_subject(reference: str) -> None:
 
     if names_user_code(reference):
         user_file(reference)
-    elif reference.endswith(".onnx"):
+    elif names_onnx(reference):
         if not Path(reference).is_file():
             raise BadInputError(f"there is no file '{reference}'")
     elif Path(reference).is_file():

@@ -47,7 +47,7 @@ def check_equal(network: OnnxNetwork, path: Path, inputs: Sequence[Array]) -> No
     """
     with torch.no_grad():
         found = [y.numpy() for y in network(*(torch.from_numpy(x) for x in inputs)).values()]
-    expected = _by_onnxruntime(path.read_bytes(), str(path), inputs, network.output_names)
+    expected = _by_onnxruntime(path, inputs, network.output_names)
     for name, a, b in zip(network.output_names, found, expected, strict=True):
         if not _near(a, b):
             raise BadInputError(
@@ -73,16 +73,18 @@ def _open(path: Path) -> onnx.ModelProto:
 
 
 def _by_onnxruntime(
-    content: bytes, path: str, inputs: Sequence[Array], wanted: Sequence[str]
+    model: Path | bytes, inputs: Sequence[Array], wanted: Sequence[str]
 ) -> list[Array]:
-    """Run a file on samples, one after the other where it fixes the batch at 1."""
+    """Run a file, or its content, on samples, in the batches that it fixes if it does."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(
-            path if Path(path).is_file() else content, options, providers=["CPUExecutionProvider"]
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
         )
         given = session.get_inputs()
         fixed = next((i.shape[0] for i in given if i.shape and isinstance(i.shape[0], int)), 0)
@@ -100,7 +102,7 @@ def _by_onnxruntime(
     except Exception as error:
         # ONNX Runtime raises classes of its own.
         first = str(error).strip().partition("\n")[0]
-        raise BadInputError(f"ONNX Runtime cannot run {path}: {first}") from error
+        raise BadInputError(f"ONNX Runtime cannot run the file: {first}") from error
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
@@ -134,7 +136,7 @@ def _first_difference(network: OnnxNetwork, path: Path, inputs: Sequence[Array])
     model.graph.output.extend(
         onnx.helper.make_empty_tensor_value_info(name) for name in values if name not in have
     )
-    found = _by_onnxruntime(model.SerializeToString(), "", sample, list(values))
+    found = _by_onnxruntime(model.SerializeToString(), sample, list(values))
     for (name, value), other in zip(values.items(), found, strict=True):
         if not _near(value.numpy(), np.asarray(other)):
             node = network.node_of(name)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgedl.runtime.bundle.array_file import load_arrays
+from edgedl.runtime.bundle.array_file import open_arrays
 from edgedl.runtime.errors import BadInputError
 from edgedl.runtime.task.sources.division import divide
 from edgedl.runtime.task.sources.reference import DataReference
@@ -22,14 +22,7 @@ def arrays(reference: DataReference) -> Source:
         BadInputError: it is no such file, or its arrays have different lengths.
     """
     path = reference.path
-    try:
-        loaded = load_arrays(path, ())
-    except Exception as error:
-        # A damaged array file raises anything from MemoryError to tokenize.TokenError.
-        raise BadInputError(
-            f"{path} is not a readable array file ({' '.join(str(error).split())})"
-        ) from error
-    found = loaded if isinstance(loaded, dict) else {"x": loaded}
+    found = open_arrays(path)
     named = reference.options.get("labels")
     if named is not None and named not in found:
         raise BadInputError(f"{path} has no array '{named}'; it has {', '.join(found)}")

@@ -12,7 +12,7 @@ from edgedl.runtime.preprocess.image import SUFFIXES, ImagePreprocessing
 from edgedl.runtime.task.kept_splits import SHARE_OF_FREE, Array, free_bytes
 from edgedl.runtime.task.sources.division import CALIBRATION, divide
 from edgedl.runtime.task.sources.reference import DataReference
-from edgedl.runtime.task.sources.source import TOGETHER, Samples, Source, Split
+from edgedl.runtime.task.sources.source import TOGETHER, Source, SourceBatch, Split
 from edgedl.runtime.task.sources.twins import find_twins
 from edgedl.runtime.wording import counted
 
@@ -115,7 +115,7 @@ class PictureSplit:
         """Return the number of batches."""
         return -(-len(self._files) // TOGETHER)
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[SourceBatch]:
         """Yield float32 pictures [B, C, H, W] and labels [B]."""
         for start in range(0, len(self._files), TOGETHER):
             part = self._files[start : start + TOGETHER]
@@ -126,7 +126,7 @@ class PictureSplit:
                     self._kept[start] = pixels
             labels = np.asarray([number for _, number in part], np.int64)
             inputs = (self._preprocessing.from_raw(pixels),)
-            yield Samples(inputs, labels if self._labelled else None)
+            yield SourceBatch(inputs, labels if self._labelled else None)
 
 
 def _divided(
@@ -144,8 +144,9 @@ def _divided(
         rows = divide(twins, [number for _, number in every] if labelled else None)
         files = {split: [every[i] for i in chosen] for split, chosen in rows.items()}
         notes += _about_twins([path for path, _ in every], twins)
-        sizes = ", ".join(f"{len(found)} {split}" for split, found in files.items())
-        notes.append(f"the pictures were divided into {sizes} (of those that train)")
+        sizes = ", ".join(f"{len(files[s])} {s}" for s in files if s != "calibration")
+        calibrate = len(files["calibration"])
+        notes.append(f"the pictures were divided into {sizes}, of which {calibrate} calibrate")
     else:
         files = {split: _spread(found) for split, found in files.items()}
         learned = files.get("train")

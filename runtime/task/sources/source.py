@@ -13,7 +13,7 @@ from edgedl.runtime.task.kept_splits import Array
 TOGETHER = 64
 
 
-class Samples(NamedTuple):
+class SourceBatch(NamedTuple):
     """Inputs, each [B, ...], and labels [B, ...]; None where nobody knows them."""
 
     inputs: tuple[Array, ...]
@@ -27,7 +27,7 @@ class Split(Protocol):
         """Return the number of batches."""
         ...
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[SourceBatch]:
         """Yield batches of at most 64 samples."""
         ...
 
@@ -62,12 +62,12 @@ class ArraySplit:
         """Return the number of batches."""
         return -(-len(self._inputs[0]) // TOGETHER)
 
-    def __iter__(self) -> Iterator[Samples]:
+    def __iter__(self) -> Iterator[SourceBatch]:
         """Yield batches of at most 64 samples."""
         for start in range(0, len(self._inputs[0]), TOGETHER):
             part = slice(start, start + TOGETHER)
             labels = None if self._labels is None else self._labels[part]
-            yield Samples(tuple(x[part] for x in self._inputs), labels)
+            yield SourceBatch(tuple(x[part] for x in self._inputs), labels)
 
     @classmethod
     def rows(cls, inputs: Sequence[Array], labels: Array | None, chosen: Array) -> "ArraySplit":

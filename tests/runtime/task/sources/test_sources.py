@@ -59,7 +59,7 @@ def test_a_folder_for_each_class(folder):
 def test_what_is_assumed_is_said(folder):
     notes = " ".join(open_source(f"imagefolder:{folder}?size=8").notes)
     assert "not normalised" in notes
-    assert "28 train, 4 selection, 28 calibration" in notes or "8 test" in notes
+    assert "divided into 8 test, 4 selection, 28 train, of which 28 calibrate" in notes
 
 
 def test_pictures_that_look_alike_are_in_one_split(folder):
